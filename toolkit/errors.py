@@ -1,0 +1,78 @@
+"""One exception tree. Every message says what was found, what was wanted and what to do next.
+
+`InputError` and its children mean that the user's input is wrong (exit code 2); every other `ToolkitError` means that
+the work failed (exit code 1). `toolkit.cli.main` prints them without a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, and where: `where` is `file:line`, `file:line: key`, `--set KEY=VALUE` or empty."""
+
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+
+class ToolkitError(Exception):
+    """Base of all errors that the toolkit raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(ToolkitError, ValueError):
+    """The user's input is wrong. Holds every problem found, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Problem | Sequence[Problem]) -> None:
+        if isinstance(problems, str):
+            problems = [Problem("", problems)]
+        elif isinstance(problems, Problem):
+            problems = [problems]
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class RecipeError(InputError):
+    """A recipe or a --set value is wrong."""
+
+
+class DataError(InputError):
+    """Rows, chats or token tables are wrong."""
+
+
+class ModelError(InputError):
+    """A model can't be found, read or used as the recipe asks."""
+
+
+class EngineError(InputError):
+    """The engine asked for can't run here, or not with these settings."""
+
+
+class RunError(InputError):
+    """A run folder or checkpoint is not what the command needs."""
+
+
+class TrainingError(ToolkitError, RuntimeError):
+    """Training could not go on: NaN, skipped steps, out of memory."""
+
+
+class InterruptedRun(ToolkitError):
+    """The user stopped the run; a checkpoint was kept."""
+
+    exit_code = 130
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`", did you mean lora_dropout?"` for the nearest of `known`, or an empty string where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f", did you mean {near[0]}?" if near else ""
