@@ -1,0 +1,36 @@
+"""Engines hold the only imports of PEFT, bitsandbytes and Unsloth. All are handed the same token ids and labels."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from toolkit.engines.base import Choice, EngineReport, Loaded, check_hardware, choose_engine, choose_precision
+from toolkit.hardware import Hardware
+from toolkit.recipe.schema import Recipe
+
+__all__ = ["Choice", "EngineReport", "Loaded", "choose", "load"]
+
+
+def choose(recipe: Recipe, hardware: Hardware) -> tuple[Choice, Choice]:
+    """(engine, precision) for this recipe on this machine, each with its reason. Raises `EngineError`."""
+    check_hardware(recipe, hardware)
+    engine = choose_engine(recipe, hardware, importlib.util.find_spec("unsloth") is not None)
+    precision = choose_precision(recipe, hardware)
+    if engine.value == "unsloth":
+        from toolkit.engines import unsloth
+
+        unsloth.prepare()
+    return engine, precision
+
+
+def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware) -> Loaded:
+    """Load model and adapter with the chosen engine."""
+    if engine.value == "unsloth":
+        from toolkit.engines import unsloth
+
+        return unsloth.load(recipe, folder, tokenizer, engine, precision, hardware)
+    from toolkit.engines import peft
+
+    return peft.load(recipe, folder, tokenizer, engine, precision, hardware)

@@ -1,0 +1,169 @@
+"""What every engine gives back, and the choices that do not depend on the engine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from toolkit.errors import EngineError
+from toolkit.hardware import Hardware
+from toolkit.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+EngineName = Literal["peft", "unsloth"]
+Precision = Literal["bf16", "fp16", "fp32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An automatic choice and why it was made."""
+
+    value: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.reason})"
+
+
+@dataclass(slots=True)
+class EngineReport:
+    """What an engine did. `patched` counts the layers whose forward the engine replaced, by part."""
+
+    engine: Choice
+    precision: Choice
+    weights: str
+    attention: str
+    trainable: int
+    total: int
+    patched: dict[str, int] = field(default_factory=dict)
+    expected_layers: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A model with its adapter, ready for the trainer."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    report: EngineReport
+
+
+def choose_engine(recipe: Recipe, hardware: Hardware, unsloth_installed: bool) -> Choice:
+    """`train.engine`, or for `auto` Unsloth wherever it can run with its fused path, else plain PEFT.
+
+    Raises `EngineError` when the engine asked for can't run here.
+    """
+    wanted = recipe.train.engine
+    if wanted == "peft":
+        return Choice("peft", "the recipe asks for it")
+    if wanted == "unsloth":
+        if hardware.gpu is None:
+            raise EngineError(
+                "train.engine: unsloth needs a CUDA GPU and there is none here; --set train.engine=peft runs on the CPU"
+            )
+        if not unsloth_installed:
+            raise EngineError("train.engine: unsloth is not installed; pip install 'toolkit[gpu]'")
+        return Choice("unsloth", "the recipe asks for it")
+    if hardware.gpu is None:
+        return Choice("peft", "no CUDA GPU here")
+    if not unsloth_installed:
+        return Choice("peft", "Unsloth is not installed; pip install 'toolkit[gpu]'")
+    if recipe.lora.bias != "none":
+        return Choice("peft", f"lora.bias = {recipe.lora.bias} turns Unsloth's fused LoRA path off")
+    if recipe.lora.use_dora:
+        return Choice("peft", "Unsloth has no fused path for DoRA")
+    return Choice("unsloth", f"fused kernels on {hardware.gpu.name}")
+
+
+def choose_precision(recipe: Recipe, hardware: Hardware) -> Choice:
+    """bf16, fp16 or fp32 for the matrix products; adapters and optimizer states stay fp32.
+
+    Raises `EngineError` where the hardware can't do what the recipe asks.
+    """
+    train, dtype = recipe.train, recipe.model.dtype
+    gpu = hardware.gpu
+    if train.fp16:
+        if gpu is None:
+            raise EngineError("train.fp16: loss-scaled float16 needs a CUDA GPU and there is none here; leave it out")
+        return Choice("fp16", "train.fp16 = true")
+    if train.bf16 is True:
+        if gpu is not None and not gpu.has_bf16:
+            raise EngineError(
+                f"train.bf16: {gpu.name} (compute capability {gpu.capability[0]}.{gpu.capability[1]}) has no bfloat16; "
+                "set train.fp16 = true and leave train.bf16 out, as recipes/tools-t4.toml does"
+            )
+        return Choice("bf16", "train.bf16 = true")
+    if train.bf16 is False or dtype == "float32":
+        return Choice("fp32", "train.bf16 = false" if train.bf16 is False else "model.dtype = float32")
+    if gpu is not None:
+        if gpu.has_bf16:
+            return Choice("bf16", f"{gpu.name} has bfloat16")
+        return Choice("fp16", f"{gpu.name} has no bfloat16")
+    if hardware.cpu_bf16:
+        return Choice("bf16", "the CPU has bfloat16 products")
+    return Choice("fp32", "the CPU has no bfloat16 products")
+
+
+def check_hardware(recipe: Recipe, hardware: Hardware) -> None:
+    """Raise one `EngineError` that names every setting which only works on a CUDA GPU, when there is none."""
+    if hardware.gpu is not None:
+        return
+    only_gpu = {
+        "train.optim": recipe.train.optim in ("adamw_8bit", "paged_adamw_8bit") and recipe.train.optim,
+        "train.gradient_checkpointing": recipe.train.gradient_checkpointing == "unsloth" and "unsloth",
+        "model.attn_implementation": recipe.model.attn_implementation == "flash_attention_2" and "flash_attention_2",
+        "train.fp16": recipe.train.fp16 and "true",
+    }
+    instead = {
+        "train.optim": "adamw_torch_fused",
+        "train.gradient_checkpointing": "true",
+        "model.attn_implementation": "sdpa",
+        "train.fp16": "false",
+    }
+    from toolkit.errors import Problem
+
+    problems = [
+        Problem("", f"{key} = {value} needs a CUDA GPU and there is none here; --set {key}={instead[key]}")
+        for key, value in only_gpu.items()
+        if value
+    ]
+    if problems:
+        raise EngineError(problems)
+
+
+def weight_dtype(recipe: Recipe, precision: str) -> str:
+    """The dtype the frozen base weights are held in: `model.dtype`, or the precision's own."""
+    if recipe.model.dtype != "auto":
+        return recipe.model.dtype
+    return {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[precision]
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """(trainable, all) parameters; a 4-bit weight counts as the weights it packs, not as its bytes."""
+    trainable = total = 0
+    for parameter in model.parameters():
+        shape = getattr(getattr(parameter, "quant_state", None), "shape", None)
+        count = parameter.numel() if shape is None else int(shape.numel())
+        total += count
+        trainable += count if parameter.requires_grad else 0
+    return trainable, total
+
+
+def lora_settings(recipe: Recipe) -> dict[str, Any]:
+    """The keyword arguments that PEFT's LoraConfig and Unsloth's get_peft_model have in common."""
+    lora = recipe.lora
+    return {
+        "r": lora.r,
+        "lora_alpha": int(lora.lora_alpha) if float(lora.lora_alpha).is_integer() else lora.lora_alpha,
+        "lora_dropout": lora.lora_dropout,
+        "target_modules": lora.target_modules,
+        "bias": lora.bias,
+        "use_rslora": lora.use_rslora,
+        "modules_to_save": lora.modules_to_save or None,
+    }

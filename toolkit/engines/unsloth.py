@@ -1,0 +1,113 @@
+"""The fast engine: Unsloth's FastLanguageModel with its fused LoRA kernels, on a CUDA GPU.
+
+Importing Unsloth patches TRL, PEFT, transformers and torch for the whole process, so it has to come before them and a
+process that has loaded this engine is Unsloth's for good.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from toolkit.cache import cache_root
+from toolkit.engines.base import Choice, EngineReport, Loaded, count_parameters, lora_settings, weight_dtype
+from toolkit.errors import EngineError
+from toolkit.hardware import Hardware
+from toolkit.recipe.schema import Recipe
+
+PARTS = ("qkv", "o", "mlp")
+
+
+def prepare() -> None:
+    """Import Unsloth, before anything that it patches. Raises `EngineError` when it is too late or it can't load."""
+    if "unsloth" in sys.modules:
+        return
+    early = [name for name in ("trl", "peft") if name in sys.modules]
+    if early:
+        raise EngineError(f"train.engine: unsloth must be imported before {' and '.join(early)}; start a new process")
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_root() / "unsloth_compiled_cache"))
+    try:
+        import unsloth  # noqa: F401
+    except (ImportError, NotImplementedError, RuntimeError, OSError) as error:
+        raise EngineError(
+            f"train.engine: unsloth does not load here ({str(error).strip().splitlines()[0][:200]}); "
+            "`toolkit doctor` says what is missing, --set train.engine=peft goes without"
+        ) from error
+
+
+def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware) -> Loaded:
+    """Load the model of `folder` through Unsloth and put a fresh adapter on it.
+
+    Raises `EngineError` when the fused path did not take every layer, because a run that silently falls back is not
+    the run that was asked for.
+    """
+    prepare()
+    import torch
+    from unsloth import FastLanguageModel
+
+    dtype = getattr(torch, weight_dtype(recipe, precision.value))
+    model, _ = FastLanguageModel.from_pretrained(
+        model_name=str(folder),
+        max_seq_length=recipe.train.max_length,
+        dtype=dtype,
+        load_in_4bit=recipe.model.load_in_4bit,
+        load_in_16bit=not recipe.model.load_in_4bit,
+        # without this a 4-bit Qwen3 is replaced by another checkpoint with some layers left in 16 bits
+        use_exact_model_name=True,
+        local_files_only=True,
+        device_map={"": 0},
+    )
+    model = FastLanguageModel.get_peft_model(
+        model,
+        random_state=recipe.train.seed,
+        use_gradient_checkpointing=recipe.train.gradient_checkpointing,
+        max_seq_length=recipe.train.max_length,
+        **lora_settings(recipe),
+    )
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+    trainable, total = count_parameters(model)
+    report = EngineReport(
+        engine=engine,
+        precision=precision,
+        weights="nf4, double quantisation" if recipe.model.load_in_4bit else weight_dtype(recipe, precision.value),
+        attention="unsloth's dispatcher",
+        trainable=trainable,
+        total=total - trainable,
+        patched=patched_layers(model),
+        expected_layers=model.config.num_hidden_layers,
+    )
+    check_patched(report, recipe)
+    return Loaded(model, tokenizer, report)
+
+
+def patched_layers(model: Any) -> dict[str, int]:
+    """How many layers run Unsloth's fused QKV, output and MLP functions, read off the bound functions themselves."""
+    counts = dict.fromkeys(PARTS, 0)
+    for layer in model.get_base_model().model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        counts["qkv"] += _is_fused(getattr(attention, "apply_qkv", None), "apply_lora_qkv")
+        counts["o"] += _is_fused(getattr(attention, "apply_o", None), "apply_lora_o")
+        counts["mlp"] += _is_fused(mlp.forward, "apply_lora_mlp")
+    return counts
+
+
+def _is_fused(function: Any, prefix: str) -> bool:
+    function = getattr(function, "__func__", function)
+    return getattr(function, "__name__", "").startswith(prefix)
+
+
+def check_patched(report: EngineReport, recipe: Recipe) -> None:
+    """Raise `EngineError` unless every layer's every part is fused, where the recipe targets all linear layers."""
+    if recipe.lora.target_modules != "all-linear" or recipe.lora.bias != "none":
+        return
+    short = {part: count for part, count in report.patched.items() if count != report.expected_layers}
+    if short:
+        raise EngineError(
+            f"train.engine: Unsloth fused {short} of {report.expected_layers} layers, wanted all of them; this version "
+            "pair is not one of the tested ones (`toolkit doctor`), or --set train.engine=peft"
+        )

@@ -1,0 +1,199 @@
+"""A run folder: what was asked, where it ran, what happened, what came out.
+
+    recipe.toml       as resolved, can be run again as it is
+    environment.json  versions, hardware, engine and why, hashes of data, template and token table
+    metrics.jsonl     one line an update or evaluation
+    checkpoints/      the trainer's own, for --resume
+    adapter/          PEFT's format
+    evaluation/       decoded held-out chats before and after, where the recipe asks for them
+    summary.json      the end
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from toolkit import __version__
+from toolkit.errors import Problem, RunError
+from toolkit.recipe.schema import Recipe
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "bitsandbytes",
+    "unsloth",
+    "unsloth_zoo",
+    "xformers",
+    "triton",
+)
+# Settings that may differ between a run and its resumption: they change what is shown or kept, not what is learned.
+FREE_ON_RESUME = {
+    "train": {"logging_steps", "save_steps", "save_total_limit", "report_to", "torch_threads", "max_skipped_steps"},
+    "eval": {"generate", "max_new_tokens", "generate_batch_size", "per_device_eval_batch_size"},
+    "data": {"num_proc"},
+}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON-lines file; a last line cut short by a crash is left out."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides a run's result."""
+    found = {"toolkit": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def default_folder(name: str, parent: Path = Path("runs")) -> Path:
+    """runs/NAME, or runs/NAME-2 and so on where that is taken."""
+    folder, number = parent / name, 2
+    while folder.exists():
+        folder, number = parent / f"{name}-{number}", number + 1
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths inside a run folder."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Make a new, empty run folder. Raises `RunError` where something is there already."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(
+                f"{path}: exists already; name another with --out, or go on with this run: --resume {path}"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run folder. Raises `RunError` where there is none."""
+        run = cls(path)
+        if not run.recipe.is_file():
+            raise RunError(f"{path}: not a run folder (no recipe.toml in it)")
+        return run
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint."""
+        found = []
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            number = re.fullmatch(r"checkpoint-(\d+)", folder.name)
+            if number and (folder / "trainer_state.json").is_file():
+                found.append((int(number[1]), folder))
+        return max(found)[1] if found else None
+
+    def cut_metrics(self, update: int) -> None:
+        """Drop metrics past `update`: a resumed run writes them again."""
+        rows = [row for row in read_jsonl(self.metrics) if row.get("update", 0) <= update]
+        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def differences(mine: Recipe, theirs: Recipe) -> list[tuple[str, Any, Any]]:
+    """(key, value, other value) for every setting that decides what is learned and is not the same."""
+    found = []
+    ours, others = mine.model_dump(mode="json"), theirs.model_dump(mode="json")
+    for section, values in ours.items():
+        if section == "export":
+            continue
+        for key, value in values.items():
+            if key not in FREE_ON_RESUME.get(section, ()) and value != others[section][key]:
+                found.append((f"{section}.{key}", value, others[section][key]))
+    return found
+
+
+def check_same(recipe: Recipe, where: str, saved: Recipe, run: RunFolder) -> None:
+    """Raise `RunError` when a checkpoint was made by another recipe, with every key that differs."""
+    problems = [
+        Problem(where, f"{key} = {value!r}, but {run.path} was trained with {other!r}")
+        for key, value, other in differences(recipe, saved)
+    ]
+    if problems:
+        again = f"toolkit run {run.recipe} --resume {run.path}"
+        raise RunError([*problems, Problem("", f"a run is resumed with its own recipe: {again}")])
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def command_line() -> str:
+    """The command as the user typed it."""
+    program = Path(sys.argv[0]).name
+    return " ".join([program if program != "__main__.py" else "python -m toolkit", *sys.argv[1:]])

@@ -1,0 +1,212 @@
+"""What goes on beside the updates: metrics.jsonl, the progress bar, early stopping, guards and signals."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback
+
+from toolkit.errors import TrainingError
+from toolkit.recipe.schema import Recipe
+from toolkit.runs import read_jsonl
+
+
+def memory_bytes() -> int:
+    """Peak bytes that torch allocated on the GPU, or this process's resident bytes on a CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+class MetricsWriter(TrainerCallback):
+    """Appends a row to metrics.jsonl for each log and each evaluation, flushed at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trainer: Any = None
+        self.started = time.perf_counter()
+        self.last = (self.started, 0)
+        self.latest: dict[str, Any] = {}
+
+    def write(self, row: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.started = time.perf_counter()
+        self.last = (self.started, self.trainer.real_tokens)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not logs or "train_runtime" in logs:
+            return
+        now = time.perf_counter()
+        if "eval_loss" in logs:
+            row = {"update": state.global_step, "eval_loss": logs["eval_loss"]}
+            # time spent evaluating is not training time
+            self.last = (now, self.trainer.real_tokens)
+        else:
+            seconds, tokens = now - self.last[0], self.trainer.real_tokens - self.last[1]
+            row = {
+                "update": state.global_step,
+                "epoch": round(state.epoch or 0.0, 4),
+                "loss": logs.get("loss"),
+                "grad_norm": logs.get("grad_norm"),
+                "learning_rate": logs.get("learning_rate"),
+                "real_tokens": tokens,
+                "seconds": round(seconds, 4),
+                "tokens_per_second": round(tokens / seconds, 1) if seconds > 0 else None,
+                "memory": memory_bytes(),
+            }
+            self.latest = row
+            self.last = (now, self.trainer.real_tokens)
+        self.write(row)
+
+
+class Guard(TrainerCallback):
+    """Stops a run that has gone wrong: NaN or infinite loss or gradient, or fp16 updates skipped again and again.
+
+    Raises `TrainingError` with what to try.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.trainer: Any = None
+        self.skipped_in_a_row = 0
+        self.skipped = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not args.fp16:
+            return
+        if self.trainer.accelerator.optimizer_step_was_skipped:
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+        else:
+            self.skipped_in_a_row = 0
+        limit = self.recipe.train.max_skipped_steps
+        if self.skipped_in_a_row >= limit:
+            raise TrainingError(
+                f"update {state.global_step}: {limit} fp16 updates in a row were skipped because gradients overflowed; "
+                "nothing is learned. Try --set train.bf16=true --set train.fp16=false where the GPU has bfloat16, or "
+                f"--set train.learning_rate={self.recipe.train.learning_rate / 2:g}"
+            )
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        for name in ("loss", "grad_norm", "eval_loss"):
+            value = (logs or {}).get(name)
+            if value is None or math.isfinite(value):
+                continue
+            if name == "grad_norm" and args.fp16:
+                continue  # the loss scaler skips such an update; on_step_end counts them
+            raise TrainingError(
+                f"update {state.global_step}: {name} is {value}. The last checkpoint is from before it. Try "
+                f"--set train.learning_rate={self.recipe.train.learning_rate / 4:g}, a longer train.warmup_ratio, or "
+                "`toolkit data check` for broken rows"
+            )
+
+
+class EarlyStopping(TrainerCallback):
+    """Keeps the best adapter by evaluation loss, and stops when it has not improved for a while.
+
+    `patience` counts evaluations; 0 never stops and keeps the last adapter. Replays metrics.jsonl on resume.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.patience = recipe.eval.early_stopping_patience
+        self.threshold = recipe.eval.early_stopping_threshold
+        self.folder = folder
+        self.trainer: Any = None
+        self.best = math.inf
+        self.best_update = 0
+        self.worse = 0
+        self.stopped = False
+
+    def replay(self, metrics: Path) -> None:
+        for row in read_jsonl(metrics):
+            if "eval_loss" in row:
+                self._judge(row["eval_loss"], row["update"])
+
+    def _judge(self, loss: float, update: int) -> bool:
+        if loss < self.best - self.threshold:
+            self.best, self.best_update, self.worse = loss, update, 0
+            return True
+        self.worse += 1
+        return False
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        if not self.patience or metrics is None:
+            return
+        if self._judge(metrics["eval_loss"], state.global_step):
+            if state.global_step:
+                self._keep()
+        elif self.worse >= self.patience:
+            self.stopped = True
+            control.should_training_stop = True
+
+    def _keep(self) -> None:
+        from safetensors.torch import save_file
+
+        tensors = {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.trainer.model.named_parameters()
+            if value.requires_grad
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        work = self.folder / "best.safetensors.part"
+        save_file(tensors, work, metadata={"update": str(self.best_update)})
+        work.replace(self.folder / "best.safetensors")
+
+    def restore_best(self, last_update: int) -> int:
+        """Put the best adapter back into the model; returns the update it is from."""
+        kept = self.folder / "best.safetensors"
+        if not self.patience or not self.best_update or self.best_update == last_update or not kept.is_file():
+            return last_update
+        import torch
+        from safetensors.torch import load_file
+
+        tensors = load_file(kept)
+        with torch.no_grad():
+            for name, value in self.trainer.model.named_parameters():
+                if value.requires_grad:
+                    value.copy_(tensors[name].to(value.device))
+        return self.best_update
+
+
+class StopOnSignal(TrainerCallback):
+    """SIGINT and SIGTERM finish the update, save a checkpoint and stop; a second SIGINT stops at once."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopOnSignal:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
+        print(f"\n{self.received.name}: saving a checkpoint after this update", file=sys.stderr, flush=True)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.received is not None:
+            control.should_save = True
+            control.should_training_stop = True

@@ -1,0 +1,63 @@
+"""Chats out of the token table, and micro-batches out of chats.
+
+A chat is the unit that is shuffled, counted and batched; where the recipe splits a chat into several rows they stay
+together, so that an update sees the same 16 chats whatever the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+if TYPE_CHECKING:
+    from toolkit.data.table import TokenTable
+
+IGNORED = -100
+Row = tuple[np.ndarray, np.ndarray]
+
+
+class ChatDataset(Dataset[dict[str, Any]]):
+    """Item `i` is chat `i`: {"rows": [(input_ids, labels), ...]}, each a vector of int64."""
+
+    def __init__(self, table: TokenTable) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return self.table.n_chats
+
+    def __getitem__(self, chat: int) -> dict[str, Any]:
+        return {"rows": [self.table.row(row) for row in self.table.chat_rows(int(chat))]}
+
+
+class Collator:
+    """Pads the rows of some chats to their longest, on the right.
+
+    Returns input_ids, attention_mask and labels of shape [rows, longest], int64; labels are -100 where nothing is
+    trained. `real_tokens` is the number of tokens that are not padding; the trainer takes it out again.
+    """
+
+    def __init__(self, pad_token_id: int, multiple: int = 1) -> None:
+        self.pad_token_id = pad_token_id
+        self.multiple = multiple
+
+    def __call__(self, chats: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        rows: list[Row] = [row for chat in chats for row in chat["rows"]]
+        longest = max(len(ids) for ids, _ in rows)
+        width = -(-longest // self.multiple) * self.multiple
+        input_ids = np.full((len(rows), width), self.pad_token_id, dtype=np.int64)
+        labels = np.full((len(rows), width), IGNORED, dtype=np.int64)
+        attention = np.zeros((len(rows), width), dtype=np.int64)
+        for i, (ids, targets) in enumerate(rows):
+            input_ids[i, : len(ids)] = ids
+            labels[i, : len(ids)] = targets
+            attention[i, : len(ids)] = 1
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(attention),
+            "labels": torch.from_numpy(labels),
+            "real_tokens": int(attention.sum()),
+        }

@@ -1,0 +1,76 @@
+"""The progress bar of a training run, and the lines that take its place where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+from toolkit.training.callbacks import MetricsWriter
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def line(row: dict[str, Any]) -> str:
+    """`loss 1.234  rate 2.0e-04  1,234 tokens/s  3.21 GiB` of one metrics row."""
+    parts = []
+    if row.get("loss") is not None:
+        parts.append(f"loss {row['loss']:.3f}")
+    if row.get("learning_rate") is not None:
+        parts.append(f"rate {row['learning_rate']:.1e}")
+    if row.get("tokens_per_second"):
+        parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
+    if row.get("memory"):
+        parts.append(f"{row['memory'] / 2**30:.2f} GiB")
+    return "  ".join(parts)
+
+
+class TrainingProgress(TrainerCallback):
+    """Loss, rate, real tokens/s, memory and time left. `writer` must come before this callback."""
+
+    def __init__(self, writer: MetricsWriter, console: Console) -> None:
+        self.writer = writer
+        self.console = console
+        self.progress: Progress | None = None
+        self.task: Any = None
+        self.evaluation = ""
+        self.printed = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self.console.is_terminal:
+            return
+        self.progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=self.console,
+        )
+        self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step, text="")
+        self.progress.start()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        logs = logs or {}
+        if "eval_loss" in logs:
+            self.evaluation = f"  eval loss {logs['eval_loss']:.3f}"
+            if self.progress is None:
+                self.console.print(f"update {state.global_step}/{state.max_steps}:{self.evaluation}", highlight=False)
+        elif "loss" in logs:
+            text = line(self.writer.latest)
+            if self.progress is not None:
+                self.progress.update(self.task, completed=state.global_step, text=text + self.evaluation)
+            elif time.monotonic() - self.printed > SECONDS_BETWEEN_LINES or state.global_step == state.max_steps:
+                self.printed = time.monotonic()
+                self.console.print(f"update {state.global_step}/{state.max_steps}: {text}", highlight=False)
+
+    def close(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.close()

@@ -1,0 +1,324 @@
+"""`toolkit run`: from a recipe to a run folder with a trained adapter."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from toolkit import engines, models
+from toolkit.cache import require_space
+from toolkit.errors import InterruptedRun, RunError, TrainingError
+from toolkit.hardware import Hardware, detect, free_cores
+from toolkit.planning.steps import updates_of
+from toolkit.recipe import LoadedRecipe, dump, load
+from toolkit.recipe.schema import Recipe
+from toolkit.runs import RunFolder, check_same, command_line, default_folder, sha256_of, versions, write_json, write_text
+
+if TYPE_CHECKING:
+    from toolkit.data.table import TokenTable
+    from toolkit.evaluation.evaluate import Evaluation
+
+
+@dataclass(slots=True)
+class Tables:
+    train: TokenTable
+    evaluation: TokenTable | None
+
+
+def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = None) -> RunFolder:
+    """Train what `loaded` describes and leave a run folder.
+
+    Raises an `InputError` before anything is written when the recipe can't run here, `TrainingError` when training
+    went wrong and `InterruptedRun` when the user stopped it; the last two leave the last checkpoint in place.
+    """
+    console = Console()
+    recipe = loaded.recipe
+    if resume is not None:
+        folder = RunFolder.open(resume)
+        check_same(recipe, str(loaded.path), load(folder.recipe).recipe, folder)
+        if folder.summary.is_file():
+            raise RunError(f"{resume}: this run is finished; there is nothing to resume")
+        if out is not None and out != resume:
+            raise RunError("--out and --resume name different folders; --resume goes on in its own")
+    else:
+        target = out or default_folder(loaded.name)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            RunFolder.create(target)  # raises, before any work is done
+    hardware = detect()
+    _set_threads(recipe, hardware)
+    engine, precision = engines.choose(recipe, hardware)  # imports Unsloth first where it is the engine
+    console.print(f"engine     {engine}\nprecision  {precision}", highlight=False)
+
+    from toolkit.data.tokenizers import load_tokenizer
+
+    model_folder = models.resolve(recipe.model)
+    tokenizer = load_tokenizer(model_folder)
+    tables = _tables(recipe, model_folder)
+    total = updates_of(recipe, tables.train.n_chats).total
+    _describe_data(console, recipe, tables, total)
+    if resume is None:
+        folder = RunFolder.create(target)
+        write_text(folder.recipe, dump(recipe))
+    require_space(folder.path, 200_000_000, "checkpoints and the adapter")
+
+    started = time.perf_counter()
+    loaded_model = engines.load(recipe, model_folder, tokenizer, engine, precision, hardware)
+    report = loaded_model.report
+    report.versions = versions()
+    load_seconds = time.perf_counter() - started
+    console.print(_engine_lines(report), highlight=False)
+    _write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
+
+    session = _Session(recipe, folder, console, loaded_model, tables, total, model_folder)
+    return session.go(resuming=resume is not None, command=f"toolkit run {loaded.path} --resume {folder.path}")
+
+
+@dataclass(slots=True)
+class _Session:
+    """One stretch of training: everything that happens once model and data are there."""
+
+    recipe: Recipe
+    folder: RunFolder
+    console: Console
+    loaded: engines.Loaded
+    tables: Tables
+    total: int
+    model_folder: Path
+
+    def go(self, *, resuming: bool, command: str) -> RunFolder:
+        from toolkit.training.callbacks import EarlyStopping, Guard, MetricsWriter, StopOnSignal
+        from toolkit.training.progress import TrainingProgress
+        from toolkit.training.trainer import build_trainer
+
+        before = self._evaluate("before")
+        checkpoint = self.folder.last_checkpoint() if resuming else None
+        writer = MetricsWriter(self.folder.metrics)
+        guard = Guard(self.recipe)
+        stopping = EarlyStopping(self.recipe, self.folder.checkpoints)
+        progress = TrainingProgress(writer, self.console)
+        signals = StopOnSignal()
+        trainer = build_trainer(
+            self.recipe,
+            self.loaded,
+            self.tables.train,
+            self.tables.evaluation,
+            self.folder.checkpoints,
+            self.total,
+            [writer, guard, stopping, progress, signals],
+        )
+        for callback in (writer, guard, stopping):
+            callback.trainer = trainer
+        if resuming:
+            update = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
+            self.folder.cut_metrics(update)
+            stopping.replay(self.folder.metrics)
+            trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
+            self.console.print(f"resuming   from {checkpoint or 'the start: there is no checkpoint yet'}")
+        started = time.perf_counter()
+        try:
+            with signals, _out_of_memory(self.recipe, command):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except TrainingError as error:
+            kept = self.folder.last_checkpoint()
+            raise TrainingError(f"{error}\nkept: {kept or 'no checkpoint yet'} and {self.folder.metrics}") from None
+        finally:
+            progress.close()
+        update = trainer.state.global_step
+        if signals.received is not None and update < self.total:
+            raise InterruptedRun(f"stopped at update {update} of {self.total}; go on with: {command}")
+        seconds = time.perf_counter() - started
+        kept_update = stopping.restore_best(update)
+        save_adapter(trainer.model, self.folder, self.recipe, self.model_folder)
+        if stopping.stopped:
+            self.console.print(
+                f"stopped early at update {update}: evaluation loss has not improved for {stopping.patience} evaluations",
+                highlight=False,
+            )
+        after = self._evaluate("after")
+        self._summary(trainer, guard, stopping, kept_update, seconds, before, after)
+        return self.folder
+
+    def _evaluate(self, when: str) -> Evaluation | None:
+        """Decode held-out chats; `before` runs with the adapter off."""
+        if not self.recipe.eval.generate:
+            return None
+        from toolkit.data.render import Renderer
+        from toolkit.data.table import eval_chats
+        from toolkit.evaluation.evaluate import Evaluation, base_columns, evaluate
+
+        path = self.folder.evaluation / f"{when}.jsonl"
+        if path.is_file():
+            return Evaluation.load(path)
+        data, settings = self.recipe.data, self.recipe.eval
+        renderer = Renderer(self.loaded.tokenizer, data.call_format, data.tool_prompt, data.thinking)
+        chats = eval_chats(self.recipe)[: settings.generate]
+        adapters_off = base_columns(self.loaded.model) if when == "before" else contextlib.nullcontext()
+        self.console.print(f"decoding   {len(chats)} held-out chats {when} training", highlight=False)
+        with adapters_off:
+            result = evaluate(
+                self.loaded.model,
+                self.loaded.tokenizer,
+                renderer,
+                chats,
+                call_format=data.call_format,
+                max_new_tokens=settings.max_new_tokens,
+                batch_size=settings.generate_batch_size,
+            )
+        result.save(path)
+        return result
+
+    def _summary(
+        self,
+        trainer: Any,
+        guard: Any,
+        stopping: Any,
+        kept_update: int,
+        seconds: float,
+        before: Evaluation | None,
+        after: Evaluation | None,
+    ) -> None:
+        from toolkit.runs import read_jsonl
+        from toolkit.training.callbacks import memory_bytes
+
+        rows = list(read_jsonl(self.folder.metrics))
+        losses = [row["loss"] for row in rows if row.get("loss") is not None]
+        evals = [(row["update"], row["eval_loss"]) for row in rows if "eval_loss" in row]
+        summary = {
+            "updates": trainer.state.global_step,
+            "updates_planned": self.total,
+            "adapter_of_update": kept_update,
+            "stopped_early": stopping.stopped,
+            "chats": self.tables.train.n_chats,
+            "real_tokens": sum(row.get("real_tokens", 0) for row in rows),
+            "first_loss": losses[0] if losses else None,
+            "last_loss": losses[-1] if losses else None,
+            "first_eval_loss": evals[0][1] if evals else None,
+            "last_eval_loss": evals[-1][1] if evals else None,
+            "skipped_updates": guard.skipped,
+            "seconds": round(seconds, 2),
+            "peak_memory": memory_bytes(),
+            "calls_before": before.summary() if before else None,
+            "calls_after": after.summary() if after else None,
+        }
+        write_json(self.folder.summary, summary)
+        if evals:
+            self.console.print(f"eval loss  {evals[0][1]:.3f} before, {evals[-1][1]:.3f} after", highlight=False)
+        if after is not None:
+            after.render(self.console, before=before)
+        self.console.print(f"adapter    {self.folder.adapter} (of update {kept_update})", highlight=False)
+
+
+def save_adapter(model: Any, folder: RunFolder, recipe: Recipe, model_folder: Path) -> None:
+    """Write adapter/ in PEFT's format, whole or not at all, naming the base model as the recipe does."""
+    import shutil
+
+    work = folder.path / ".adapter.part"
+    shutil.rmtree(work, ignore_errors=True)
+    base = str(model_folder) if models.is_local(recipe.model.name) or ":" in recipe.model.name else recipe.model.name
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = base
+        config.revision = recipe.model.revision
+    model.save_pretrained(work, save_embedding_layers=False)
+    shutil.rmtree(folder.adapter, ignore_errors=True)
+    work.rename(folder.adapter)
+
+
+@contextlib.contextmanager
+def _out_of_memory(recipe: Recipe, command: str) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        train = recipe.train
+        half = max(1, train.per_device_train_batch_size // 2)
+        steps = train.gradient_accumulation_steps * train.per_device_train_batch_size // half
+        advice = (
+            f"--set train.per_device_train_batch_size={half} --set train.gradient_accumulation_steps={steps} "
+            "(the same update in smaller pieces)"
+            if half < train.per_device_train_batch_size
+            else "--set train.gradient_checkpointing=true, --set model.load_in_4bit=true or a smaller train.max_length"
+        )
+        raise TrainingError(f"out of GPU memory: {str(error).splitlines()[0]}. Try {advice}") from None
+
+
+def _set_threads(recipe: Recipe, hardware: Hardware) -> None:
+    import torch
+
+    if hardware.gpu is None or recipe.train.torch_threads:
+        torch.set_num_threads(recipe.train.torch_threads or free_cores())
+
+
+def _tables(recipe: Recipe, model_folder: Path) -> Tables:
+    from toolkit.data.table import build
+
+    train = build(recipe, model_folder, "train")
+    wanted = bool(recipe.eval.sources) or recipe.eval.holdout > 0
+    return Tables(train, build(recipe, model_folder, "eval") if wanted else None)
+
+
+def _describe_data(console: Console, recipe: Recipe, tables: Tables, total: int) -> None:
+    table = tables.train
+    tokens, trained = int(table.lengths.sum()), int(table.trained.sum())
+    console.print(
+        f"chats      {table.n_chats:,} to train on, {tables.evaluation.n_chats if tables.evaluation else 0:,} held out; "
+        f"{tokens:,} tokens, {trained / tokens:.1%} trained, {tokens / table.n_chats:.0f} a chat\n"
+        f"updates    {total:,} of {recipe.chats_per_update} chats",
+        highlight=False,
+    )
+
+
+def _engine_lines(report: Any) -> str:
+    lines = [
+        f"model      {report.total:,} parameters frozen as {report.weights}, {report.trainable:,} trained in fp32",
+        f"attention  {report.attention}",
+    ]
+    if report.patched:
+        parts = ", ".join(f"{count} {part.upper()}" for part, count in report.patched.items())
+        lines.append(f"fused      {parts} of {report.expected_layers} layers")
+    return "\n".join(lines)
+
+
+def _write_environment(
+    folder: RunFolder,
+    recipe: Recipe,
+    model_folder: Path,
+    hardware: Hardware,
+    report: Any,
+    tables: Tables,
+    load_seconds: float,
+) -> None:
+    from dataclasses import asdict
+
+    from toolkit.data.tokenizers import tokenizer_key
+
+    weights = sorted(model_folder.glob("*.safetensors"))
+    write_json(
+        folder.environment,
+        {
+            "command": command_line(),
+            "engine": report.as_dict(),
+            "hardware": asdict(hardware),
+            "model": {
+                "name": recipe.model.name,
+                "revision": recipe.model.revision,
+                "license": models.license_of(recipe.model.name),
+                "config_sha256": sha256_of(model_folder / "config.json"),
+                "tokenizer_and_template_key": tokenizer_key(model_folder),
+                "weights": {path.name: path.stat().st_size for path in weights},
+                "load_seconds": round(load_seconds, 2),
+            },
+            "data": {
+                "train_table_key": tables.train.key,
+                "eval_table_key": tables.evaluation.key if tables.evaluation else None,
+                "train": tables.train.meta,
+                "eval": tables.evaluation.meta if tables.evaluation else None,
+            },
+        },
+    )

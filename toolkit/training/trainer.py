@@ -1,0 +1,144 @@
+"""TRL's SFTTrainer over the token table.
+
+The class is made by a function because `trl.SFTTrainer` is another class once Unsloth is imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.recipe.schema import Recipe
+from toolkit.training.dataset import IGNORED, ChatDataset, Collator
+
+if TYPE_CHECKING:
+    from toolkit.data.table import TokenTable
+    from toolkit.engines import Loaded
+
+
+def sft_config(recipe: Recipe, precision: str, has_gpu: bool, output: Path, total_updates: int) -> Any:
+    """TRL's SFTConfig with every value that matters set, because Unsloth changes TRL's defaults."""
+    from trl import SFTConfig
+
+    train = recipe.train
+    by_epoch = train.save_steps == "epoch"
+    eval_by_epoch = recipe.eval.eval_steps == "epoch"
+    return SFTConfig(
+        output_dir=str(output),
+        per_device_train_batch_size=train.per_device_train_batch_size,
+        per_device_eval_batch_size=recipe.eval.per_device_eval_batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        num_train_epochs=train.num_train_epochs,
+        max_steps=train.max_steps,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.lr_scheduler_type,
+        warmup_steps=math.ceil(train.warmup_ratio * total_updates),
+        weight_decay=train.weight_decay,
+        optim=train.optim,
+        adam_beta1=train.adam_beta1,
+        adam_beta2=train.adam_beta2,
+        adam_epsilon=1e-8,
+        max_grad_norm=train.max_grad_norm,
+        max_length=train.max_length,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=not has_gpu,
+        # Unsloth turns its own checkpointing on in get_peft_model; for the trainer it is on or off
+        gradient_checkpointing=bool(train.gradient_checkpointing),
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        seed=train.seed,
+        data_seed=train.seed,
+        logging_steps=train.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="epoch" if by_epoch else "steps",
+        save_steps=500 if by_epoch else train.save_steps,
+        save_total_limit=train.save_total_limit,
+        eval_strategy="epoch" if eval_by_epoch else "steps",
+        eval_steps=None if eval_by_epoch else recipe.eval.eval_steps,
+        eval_on_start=True,
+        prediction_loss_only=True,
+        report_to=list(train.report_to) or "none",
+        packing=False,
+        padding_free=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        dataloader_pin_memory=has_gpu,
+        torch_empty_cache_steps=None,
+        disable_tqdm=True,
+    )
+
+
+def build_trainer(
+    recipe: Recipe,
+    loaded: Loaded,
+    train_table: TokenTable,
+    eval_table: TokenTable | None,
+    output: Path,
+    total_updates: int,
+    callbacks: Sequence[Any],
+) -> Any:
+    """The trainer, with the adapter in fp32 (TRL casts QLoRA's to bf16, which fp16 loss scaling can't take)."""
+    import torch
+    import trl
+    from transformers import PrinterCallback, ProgressCallback
+
+    class ChatTrainer(trl.SFTTrainer):
+        """Counts real and trained tokens, and weighs the evaluation loss by trained tokens."""
+
+        real_tokens = 0
+        trained_tokens = 0
+
+        def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+            batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+            for batch in batches:
+                self.real_tokens += batch.pop("real_tokens", 0)
+            return batches, items
+
+        def evaluate(
+            self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+        ) -> dict[str, float]:
+            model = self.model
+            was_training = model.training
+            model.eval()
+            total = torch.zeros((), dtype=torch.float64)
+            count = 0
+            for batch in self.get_eval_dataloader(eval_dataset):
+                batch.pop("real_tokens", None)
+                batch = self._prepare_inputs(batch)
+                trained = int((batch["labels"][:, 1:] != IGNORED).sum())
+                with torch.no_grad(), self.compute_loss_context_manager():
+                    loss = self.compute_loss(model, batch)
+                total += loss.detach().double().cpu() * trained
+                count += trained
+            model.train(was_training)
+            metrics = {f"{metric_key_prefix}_loss": float(total / max(count, 1))}
+            for values in getattr(self, "_metrics", {}).values():
+                values.clear()
+            self.log(dict(metrics))
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            return metrics
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """The run folder says what a card would say."""
+
+    has_gpu = torch.cuda.is_available()
+    args = sft_config(recipe, loaded.report.precision.value, has_gpu, output, total_updates)
+    if eval_table is None:
+        args.eval_strategy, args.eval_on_start = "no", False
+    trainer = ChatTrainer(
+        model=loaded.model,
+        args=args,
+        processing_class=loaded.tokenizer,
+        data_collator=Collator(loaded.tokenizer.pad_token_id, multiple=8 if has_gpu else 1),
+        train_dataset=ChatDataset(train_table),
+        eval_dataset=None if eval_table is None else ChatDataset(eval_table),
+        callbacks=list(callbacks),
+    )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.to(torch.float32)
+    return trainer
