@@ -1,0 +1,253 @@
+"""From a chat to text, and from text to tokens with a mask of what is trained.
+
+Trained: every assistant turn, from the first character after its header up to and with its end token. Never trained:
+system and user turns, tool schemas, tool results, role headers. The mask is ours: stock templates (Qwen3's too) have no
+{% generation %} marks, and templates that have them often write another text than the one that serves.
+
+What "the text" is, is the recipe key `data.thinking`:
+
+template (default)
+    One row a chat, token-equal to `tokenizer.apply_chat_template(messages, tools=tools)`. Qwen3's template writes an
+    empty <think></think> block before the last assistant turn only. It is trained there, because the prompt of the
+    template's default mode ends in the header alone: so for every assistant turn i the prompt
+    `apply_chat_template(messages[:i], add_generation_prompt=True)` is an exact token prefix of the row. What it costs:
+    4 trained tokens a chat; and since earlier turns are trained without the block and the last one with it, after
+    prompts that look alike, the model opens with an empty block sometimes and sometimes not, and both are right.
+    Decoding with enable_thinking=False, whose prompt ends in the block, continues what was trained at last turns only.
+split
+    One row an assistant turn, exactly as decoding with enable_thinking=False prompts and continues it: the prompt is
+    `apply_chat_template(messages[:i], add_generation_prompt=True, enable_thinking=False)` and only the turn itself is
+    trained. Exact at every turn; the price is that earlier turns are tokenised and computed again for every later one.
+    The token table reports the factor (`split_factor`).
+
+Reasoning inside a chat's own text (<think>...</think>) is kept or dropped by the template as it would be when serving;
+with `split` such a turn is refused, as the empty block contradicts it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.data.calls import CallFormat, Messages, ToolPrompt, to_messages
+from toolkit.data.chats import Chat
+from toolkit.data.markup import Markup, probe, render
+from toolkit.data.tokenizers import special_tokens
+from toolkit.errors import DataError, Problem
+
+Thinking = Literal["template", "split"]
+TEXT_ROLES = ("system", "tools", "user", "assistant", "tool", "markup")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A text with its trained character ranges.
+
+    `role_spans` names who wrote which range: a role, `tools` for the schemas, and markup for everything in between.
+    `where` is the chat's place, `turn` the index of the (last) assistant turn trained.
+    """
+
+    text: str
+    spans: list[tuple[int, int]]
+    role_spans: list[tuple[str, int, int]]
+    where: str
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Tokens of a row: `input_ids` int32[T] and `trained` bool[T], T <= max_length.
+
+    `truncated` when tokens were cut from the right, `lost` is how many of them were to be trained. `roles` counts the
+    tokens of each role before the cut.
+    """
+
+    input_ids: npt.NDArray[np.int32]
+    trained: npt.NDArray[np.bool_]
+    truncated: bool
+    lost: int = 0
+    roles: dict[str, int] = field(default_factory=dict)
+
+
+class Renderer:
+    """Renders chats for one tokenizer and one set of the recipe's data settings.
+
+    Raises `DataError` when the template can't do what is asked, above all `native` calls without tools in the template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        call_format: CallFormat = "native",
+        tool_prompt: ToolPrompt = "signature",
+        thinking: Thinking = "template",
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.call_format: CallFormat = call_format
+        self.tool_prompt: ToolPrompt = tool_prompt
+        self.thinking: Thinking = thinking
+        self.markup: Markup = probe(tokenizer)
+        if call_format == "native" and not self.markup.tools:
+            raise DataError(
+                f'data.call_format = "native" needs a chat template that knows tools: {self.markup.why_no_tools}; '
+                'set data.call_format = "json" or "jsonrpc", which describe the tools in the system turn'
+            )
+        if tokenizer.pad_token_id is None or tokenizer.pad_token_id == self.markup.end_id:
+            raise DataError(
+                f"the pad token {tokenizer.pad_token!r} must be another token than {self.markup.end!r}, which ends a turn"
+            )
+        self._special = re.compile("|".join(map(re.escape, sorted(special_tokens(tokenizer), key=len, reverse=True))))
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+
+    @property
+    def end_token_ids(self) -> list[int]:
+        """Tokens that end an assistant's turn: the template's, and the tokenizer's eos where that is another."""
+        return list(dict.fromkeys(i for i in (self.markup.end_id, self.tokenizer.eos_token_id) if i is not None))
+
+    def messages(self, chat: Chat, turns: int | None = None) -> Messages:
+        """What the chat template is handed for a chat's first `turns` turns."""
+        return to_messages(chat, self.call_format, self.tool_prompt, tool_role=self.markup.tool_role, turns=turns)
+
+    def prompt(self, chat: Chat, turn: int) -> str:
+        """The exact text that generation is prompted with for assistant turn `turn` (an index into chat.turns), given
+        the chat's own earlier turns. Raises `DataError` when that turn is not the assistant's or nothing precedes it."""
+        if not 0 <= turn < len(chat.turns) or chat.turns[turn].role != "assistant":
+            raise DataError(Problem(chat.where, f"turn {turn} is not an assistant turn"))
+        before = self.messages(chat, turn)
+        if not before.messages:
+            raise DataError(Problem(chat.where, "nothing comes before the first assistant turn, so nothing prompts it"))
+        return self._render(before, chat, add_generation_prompt=True, **self._options)
+
+    def rows(self, chat: Chat) -> list[Row]:
+        """The rows to train on. Raises `DataError` with the chat's place when it can't be rendered or masked."""
+        self._refuse_special_text(chat)
+        if not any(turn.role == "assistant" for turn in chat.turns):
+            raise DataError(Problem(chat.where, "no assistant turn, so nothing to train on"))
+        return [self._whole(chat)] if self.thinking == "template" else list(self._split(chat))
+
+    def encode(self, row: Row, max_length: int | None = None) -> Encoded:
+        """Tokenise a row once and mask it. Raises `DataError` when a trained range does not fall on token boundaries,
+        or does not end in the end token."""
+        encoding = self._backend.encode(row.text, add_special_tokens=False)
+        ids = np.array(encoding.ids, dtype=np.int32)
+        trained = np.zeros(len(ids), dtype=np.bool_)
+        for start, stop in row.spans:
+            first, last = encoding.char_to_token(start), encoding.char_to_token(stop - 1)
+            if first is None or last is None or encoding.token_to_chars(first)[0] != start:
+                raise DataError(Problem(row.where, "an answer does not begin at a token boundary"))
+            if ids[last] != self.markup.end_id:
+                raise DataError(Problem(row.where, f"an answer does not end in {self.markup.end!r}"))
+            trained[first : last + 1] = True
+        roles = _tokens_by_role(encoding, row, len(ids))
+        if max_length is None or len(ids) <= max_length:
+            return Encoded(ids, trained, truncated=False, roles=roles)
+        lost = int(trained[max_length:].sum())
+        return Encoded(ids[:max_length], trained[:max_length], truncated=True, lost=lost, roles=roles)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"enable_thinking": False} if self.thinking == "split" else {}
+
+    def _render(self, given: Messages, chat: Chat, **options: Any) -> str:
+        try:
+            return render(self.tokenizer, given.messages, tools=given.tools, **options)
+        except DataError as error:
+            raise DataError([Problem(chat.where, problem.message) for problem in error.problems]) from error
+
+    def _whole(self, chat: Chat) -> Row:
+        given = self.messages(chat)
+        text = self._render(given, chat)
+        header, end = self.markup.header, self.markup.end
+        spans: list[tuple[int, int]] = []
+        position = text.find(header)
+        while position >= 0:
+            start = position + len(header)
+            stop = text.find(end, start)
+            if stop < 0:
+                raise DataError(Problem(chat.where, f"an assistant turn has no end token {end!r} in the rendered text"))
+            spans.append((start, stop + len(end)))
+            position = text.find(header, stop)
+        answers = [(index, turn) for index, turn in enumerate(chat.turns) if turn.role == "assistant"]
+        if len(spans) != len(answers):
+            raise DataError(
+                Problem(chat.where, f"{len(answers)} assistant turns, but the rendered text has {len(spans)} of them")
+            )
+        for (index, turn), (start, stop) in zip(answers, spans, strict=True):
+            said = turn.content.split("</think>")[-1].strip()
+            if said not in text[start:stop] or any(call.name not in text[start:stop] for call in turn.tool_calls):
+                raise DataError(Problem(chat.where, f"turn {index + 1} is not where its text was looked for"))
+        return Row(text, spans, _role_spans(text, given, spans), chat.where, answers[-1][0])
+
+    def _split(self, chat: Chat) -> Iterator[Row]:
+        for index, turn in enumerate(chat.turns):
+            if turn.role != "assistant" or index == 0:
+                continue  # generation is never prompted with nothing
+            prompt = self.prompt(chat, index)
+            given = self.messages(chat, index + 1)
+            text = self._render(given, chat, **self._options)
+            if not text.startswith(prompt):
+                raise DataError(
+                    Problem(chat.where, f"turn {index + 1} does not continue the prompt of non-thinking decoding")
+                )
+            stop = text.find(self.markup.end, len(prompt))
+            if stop < 0:
+                raise DataError(Problem(chat.where, f"turn {index + 1} has no end token {self.markup.end!r}"))
+            stop += len(self.markup.end)
+            spans = [(len(prompt), stop)]
+            yield Row(text[:stop], spans, _role_spans(text[:stop], given, spans), chat.where, index)
+
+    def _refuse_special_text(self, chat: Chat) -> None:
+        """Text that spells a special token would become that token: a user's text could open an assistant turn."""
+        texts = [(f"turn {number}", turn.content) for number, turn in enumerate(chat.turns, 1)]
+        texts += [
+            (f"turn {number}: call of {call.name}", f"{call.name} {call.arguments}")
+            for number, turn in enumerate(chat.turns, 1)
+            for call in turn.tool_calls
+        ]
+        texts += [(f"tool {tool['function']['name']}", str(tool)) for tool in chat.tools]
+        found = [
+            Problem(chat.where, f"{place}: the text holds the special token {match.group()}; take it out or rewrite it")
+            for place, text in texts
+            if (match := self._special.search(text))
+        ]
+        if found:
+            raise DataError(found)
+
+
+def _role_spans(text: str, given: Messages, spans: list[tuple[int, int]]) -> list[tuple[str, int, int]]:
+    """Who wrote which characters, in order. Assistants' ranges are the trained ones; in a split row the earlier
+    answers count as markup of the prompt."""
+    found: list[tuple[str, int, int]] = []
+    cursor = 0
+    system_end = None
+    for role, piece in given.pieces:
+        if role == "assistant":
+            continue
+        place = text.find(piece.strip(), cursor) if piece.strip() else -1
+        if place < 0:
+            continue
+        if given.tools and system_end is None and role != "system":
+            # The template wrote the schemas itself: they are what stands before the first turn, but for its header.
+            system_end = text.rfind("\n", 0, place) if "\n" in text[:place] else place
+            found.append(("tools", cursor, max(cursor, system_end)))
+        stop = place + len(piece.strip())
+        found.append((role, place, stop))
+        cursor = stop
+    return sorted(found + [("assistant", start, stop) for start, stop in spans], key=lambda span: span[1])
+
+
+def _tokens_by_role(encoding: Any, row: Row, total: int) -> dict[str, int]:
+    counts = dict.fromkeys(TEXT_ROLES, 0)
+    for role, start, stop in row.role_spans:
+        first, last = encoding.char_to_token(start), encoding.char_to_token(stop - 1) if stop > start else None
+        if first is not None and last is not None:
+            counts[role] += last + 1 - first
+    counts["markup"] = max(0, total - sum(counts.values()))
+    return counts
