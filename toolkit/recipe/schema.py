@@ -15,7 +15,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -48,7 +48,9 @@ class SourceSection(Section):
     format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "xlam", "hermes"] = "auto"
     split: str = Field("train", description="split of a hub data set, or of builtin:tools (train, phrasing, tools)")
     revision: str | None = None
-    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="how often each chat is taken; 0.5 takes every other")
+    weight: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="how often each chat is taken; 0.5 takes every other"
+    )
     limit: Positive | None = Field(None, description="take at most this many chats")
     # only for builtin:tools
     size: Positive = Field(15_694, description="how many built-in chats")
@@ -61,7 +63,8 @@ class SourceSection(Section):
 class DataSection(Section):
     sources: list[SourceSection] = Field(default_factory=lambda: [SourceSection(source="builtin:tools")], min_length=1)
     call_format: Literal["native", "json", "jsonrpc"] = Field(
-        "native", description="native: the tokenizer's own template; json: the chapter's; jsonrpc: JSON-RPC 2.0 as in MCP"
+        "native",
+        description="native: the tokenizer's own template; json: the chapter's; jsonrpc: JSON-RPC 2.0 as in MCP",
     )
     tool_prompt: Literal["signature", "schema"] = Field(
         "signature", description="how json and jsonrpc describe tools in the system turn: one line each, or JSON schema"
@@ -89,7 +92,9 @@ class TrainSection(Section):
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
-    max_length: Annotated[int, Field(ge=16)] = Field(2048, description="tokens; longer chats are cut, see data.max_dropped")
+    max_length: Annotated[int, Field(ge=16)] = Field(
+        2048, description="tokens; longer chats are cut, see data.max_dropped"
+    )
     bf16: bool | Literal["auto"] = Field("auto", description="autocast to bfloat16")
     fp16: bool = Field(False, description="autocast to float16 with loss scaling (T4 and older)")
     gradient_checkpointing: bool | Literal["unsloth"] = Field(True, description="unsloth: offloaded to host memory")

@@ -1,0 +1,83 @@
+"""Contradictions: each is found, both places are named, and neighbours that are fine pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from toolkit.errors import RecipeError
+from toolkit.recipe import dump, load
+
+
+def load_text(tmp_path: Path, text: str) -> list[str]:
+    path = tmp_path / "x.toml"
+    path.write_text(text, encoding="utf-8")
+    try:
+        load(path)
+    except RecipeError as error:
+        return [str(problem).removeprefix(f"{tmp_path}/").replace(f"{tmp_path}/", "") for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[train]\nfp16 = true\nbf16 = true", ["x.toml:2: train.fp16: ", "train.bf16: x.toml:3"]),
+        ("[model]\ndtype='float16'\n[train]\nbf16=true", ["x.toml:4: train.bf16: ", "model.dtype: x.toml:2"]),
+        ("[model]\ndtype='bfloat16'\n[train]\nfp16=true", ["x.toml:4: train.fp16: ", "model.dtype: x.toml:2"]),
+        ("[model]\ndtype='float32'\nload_in_4bit=true", ["x.toml:3: model.load_in_4bit: "]),
+        ("[lora]\nbias='all'\n[train]\nengine='unsloth'", ["x.toml:2: lora.bias: ", "fused", "train.engine: x.toml:4"]),
+        ("[lora]\nuse_dora=true\n[train]\nengine='unsloth'", ["x.toml:2: lora.use_dora: ", "fused"]),
+        ("[train]\nengine='peft'\ngradient_checkpointing='unsloth'", ["x.toml:3: train.gradient_checkpointing: "]),
+        ("[lora]\nmodules_to_save=['lm_head']", ["x.toml:2: lora.modules_to_save: ", "tied", "model.name: default"]),
+        ("[lora]\ntarget_modules=['q_proj', 'embed_tokens']", ["x.toml:2: lora.target_modules: ", "tied"]),
+        ("[lora]\ntarget_modules='all_linear'", ["did you mean all-linear?"]),
+        ("[lora]\ntarget_modules='('", ["x.toml:2: lora.target_modules: ", "regular expression"]),
+        ("[lora]\ntarget_modules=[]", ["x.toml:2: lora.target_modules: an empty list trains nothing"]),
+        (
+            "[train]\nlr_scheduler_type='constant'",
+            ["x.toml:2: ", "train.warmup_ratio: default", "constant_with_warmup"],
+        ),
+        ("[train]\nmax_steps=0", ["x.toml:2: train.max_steps: 0 updates train nothing"]),
+        ("[eval]\nholdout=0", ["x.toml:2: eval.holdout: ", "early_stopping_patience = 3"]),
+        ("[eval]\nholdout=0\nearly_stopping_patience=0\ngenerate=5", ["eval.generate: x.toml:4"]),
+        ("[eval]\nholdout=1.5", ["x.toml:2: eval.holdout: found 1.5, wanted a fraction below 1.0"]),
+        ("[eval]\nmax_new_tokens=64\n[train]\nmax_length=64", ["x.toml:2: eval.max_new_tokens", "x.toml:4"]),
+        ("[[data.sources]]\nsource='a.jsonl'\nsize=3", ["x.toml:3: data.sources.0.size: only for", "a.jsonl"]),
+        ("[[eval.sources]]\nsource='a.jsonl'\nkinds={single=1}", ["x.toml:3: eval.sources.0.kinds: only for"]),
+        (
+            "[[data.sources]]\nsource='builtin:tools'\nkinds={singel=1}",
+            ["kinds.singel: unknown kind, did you mean single?"],
+        ),
+        ("[[data.sources]]\nsource='builtin:tools'\nkinds={single=-1, parallel=1}", ["found -1, wanted a share"]),
+        ("[[data.sources]]\nsource='builtin:tools'\nkinds={single=0}", ["all shares are 0"]),
+        ("[export]\ngguf=['q8_0', 'Q4_K_M']", ["x.toml:2: export.gguf.1: ", "did you mean q4_k_m?"]),
+    ],
+)
+def test_contradictions(tmp_path: Path, text: str, parts: list[str]) -> None:
+    found = load_text(tmp_path, text)
+    assert len(found) == 1, found
+    for part in parts:
+        assert part in found[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[model]\ndtype='float32'\n[train]\nbf16=true",
+        "[lora]\nbias='all'",
+        "[lora]\nmodules_to_save=['lm_head']\n[model]\nname='Qwen/Qwen3-8B'",
+        "[lora]\ntarget_modules='.*q_proj'",
+        "[train]\nlr_scheduler_type='constant'\nwarmup_ratio=0",
+        "[eval]\nholdout=0\nearly_stopping_patience=0",
+        "[eval]\nholdout=0\ngenerate=5\n[[eval.sources]]\nsource='held.jsonl'",
+        "[eval]\nholdout=0.1",
+        "[[data.sources]]\nsource='a.jsonl'\nsize=15_694",
+    ],
+)
+def test_what_is_fine(tmp_path: Path, text: str) -> None:
+    assert load_text(tmp_path, text) == []
+    path = tmp_path / "again.toml"
+    path.write_text(dump(load(tmp_path / "x.toml").recipe), encoding="utf-8")
+    load(path)

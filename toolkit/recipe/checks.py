@@ -1,0 +1,165 @@
+"""What two settings say together: contradictions, and words whose list is longer than a type should hold.
+
+Every rule judges values only, never whether a key was written or left at its default: a recipe and its resolved copy,
+which spells out every key, must be judged alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from toolkit.data.chats import KINDS
+from toolkit.errors import did_you_mean
+from toolkit.planning.architecture import find_shape
+from toolkit.recipe.schema import Recipe, SourceSection
+
+Path = tuple[str | int, ...]
+Finding = tuple[tuple[Path, ...], str]
+"""The keys that disagree, the one to blame first, and what is wrong with them."""
+
+GGUF_QUANTS = (
+    *("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0"),
+    *("q4_k_m", "q4_k_s", "q4_1", "q4_0", "q3_k_l", "q3_k_m", "q3_k_s", "q2_k"),
+)
+BUILTIN_ONLY = ("size", "seed", "domains", "kinds", "max_tools")
+HEAD_NAMES = ("lm_head", "embed_tokens")
+
+
+def contradictions(recipe: Recipe) -> Iterator[Finding]:
+    """All of a recipe's contradictions; an empty iterator when there is none."""
+    for check in CHECKS:
+        yield from check(recipe)
+
+
+def _precision(recipe: Recipe) -> Iterator[Finding]:
+    train, dtype = recipe.train, recipe.model.dtype
+    fp16, bf16, held = ("train", "fp16"), ("train", "bf16"), ("model", "dtype")
+    if train.fp16 and train.bf16 is True:
+        yield (fp16, bf16), "fp16 and bf16 are both true, wanted at most one of them"
+    elif train.fp16 and dtype == "bfloat16":
+        yield (fp16, held), 'true, but model.dtype is "bfloat16": wanted fp16 = false, or model.dtype = "float16"'
+    elif train.bf16 is True and dtype == "float16":
+        yield (bf16, held), 'true, but model.dtype is "float16": wanted bf16 = false, or model.dtype = "bfloat16"'
+    if recipe.model.load_in_4bit and dtype == "float32":
+        message = (
+            'true, but model.dtype is "float32": weights are held in 4 bits or in 32, not both; wanted dtype = "auto"'
+        )
+        yield (("model", "load_in_4bit"), held), message
+
+
+def _engine(recipe: Recipe) -> Iterator[Finding]:
+    engine, lora = recipe.train.engine, recipe.lora
+    key = ("train", "engine")
+    if engine == "unsloth" and lora.bias != "none":
+        message = f'"{lora.bias}" turns off the fused path that engine = "unsloth" is for; wanted "none", or "peft"'
+        yield (("lora", "bias"), key), message
+    if engine == "unsloth" and lora.use_dora:
+        message = 'true turns off the fused path that engine = "unsloth" is for; wanted false, or engine = "peft"'
+        yield (("lora", "use_dora"), key), message
+    if engine == "peft" and recipe.train.gradient_checkpointing == "unsloth":
+        message = '"unsloth" is a way of the unsloth engine; wanted true or false with engine = "peft"'
+        yield (("train", "gradient_checkpointing"), key), message
+
+
+def _modules(recipe: Recipe) -> Iterator[Finding]:
+    targets = recipe.lora.target_modules
+    key = ("lora", "target_modules")
+    if isinstance(targets, str):
+        if targets != "all-linear" and re.fullmatch(r"all.?linears?", targets, re.IGNORECASE):
+            yield (key,), f'"{targets}" would be read as a pattern, did you mean all-linear?'
+        else:
+            try:
+                re.compile(targets)
+            except re.error as error:
+                yield (key,), f'"{targets}" is neither all-linear nor a regular expression ({error})'
+    elif not targets:
+        yield (key,), 'an empty list trains nothing, wanted "all-linear" or names as ["q_proj", "v_proj"]'
+    named = {
+        ("lora", "modules_to_save"): recipe.lora.modules_to_save,
+        key: [targets] if isinstance(targets, str) else targets,
+    }
+    shape = find_shape(recipe.model)
+    if shape is None or not shape.tie_word_embeddings:
+        return
+    for path, modules in named.items():
+        for module in modules:
+            if module.rpartition(".")[2] in HEAD_NAMES:
+                message = (
+                    f"{recipe.model.name} has tied embeddings: lm_head and embed_tokens are one tensor there "
+                    f"and can't be trained apart; leave {module} out"
+                )
+                yield (path, ("model", "name")), message
+
+
+def _schedule(recipe: Recipe) -> Iterator[Finding]:
+    train = recipe.train
+    if train.lr_scheduler_type == "constant" and train.warmup_ratio > 0:
+        message = (
+            f'"constant" has no warm-up, but warmup_ratio is {train.warmup_ratio:g}; '
+            'wanted warmup_ratio = 0, or "constant_with_warmup"'
+        )
+        yield (("train", "lr_scheduler_type"), ("train", "warmup_ratio")), message
+    if train.max_steps == 0:
+        yield (("train", "max_steps"),), "0 updates train nothing, wanted -1 (num_train_epochs decides) or at least 1"
+
+
+def _evaluation(recipe: Recipe) -> Iterator[Finding]:
+    settings = recipe.eval
+    holdout, sources = ("eval", "holdout"), ("eval", "sources")
+    if isinstance(settings.holdout, float) and settings.holdout >= 1:
+        message = f"found {settings.holdout:g}, wanted a fraction below 1.0 or a whole number of chats"
+        yield (holdout,), message
+    if not settings.holdout and not settings.sources:
+        for key, value in (
+            ("early_stopping_patience", settings.early_stopping_patience),
+            ("generate", settings.generate),
+        ):
+            if value:
+                message = f"0 and no [[eval.sources]] leave no held-out chats, but eval.{key} = {value} needs some"
+                yield (holdout, sources, ("eval", key)), message
+    if settings.max_new_tokens >= recipe.train.max_length:
+        message = (
+            f"{settings.max_new_tokens} leaves no room for the prompt in train.max_length = {recipe.train.max_length}"
+        )
+        yield (("eval", "max_new_tokens"), ("train", "max_length")), message
+
+
+def _sources(recipe: Recipe) -> Iterator[Finding]:
+    for section, sources in (("data", recipe.data.sources), ("eval", recipe.eval.sources)):
+        for index, source in enumerate(sources):
+            yield from _source((section, "sources", index), source)
+
+
+def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
+    if not source.source.startswith("builtin:"):
+        for key in BUILTIN_ONLY:
+            if getattr(source, key) != SourceSection.model_fields[key].get_default(call_default_factory=True):
+                yield ((*path, key), (*path, "source")), f'only for source = "builtin:tools", not for "{source.source}"'
+    known = [kind for kind in KINDS if kind != "other"]
+    for kind, share in source.kinds.items():
+        if kind not in known:
+            near = did_you_mean(kind, known) or f", wanted one of {', '.join(known)}"
+            yield ((*path, "kinds", kind),), f"unknown kind{near}"
+        if share < 0:
+            yield ((*path, "kinds", kind),), f"found {share:g}, wanted a share of at least 0"
+    if source.kinds and not any(share > 0 for share in source.kinds.values()):
+        yield ((*path, "kinds"),), "all shares are 0, wanted at least one above 0"
+
+
+def _export(recipe: Recipe) -> Iterator[Finding]:
+    for index, quant in enumerate(recipe.export.gguf):
+        if quant not in GGUF_QUANTS:
+            near = did_you_mean(quant.lower(), GGUF_QUANTS) or f", wanted one of {', '.join(GGUF_QUANTS)}"
+            yield (("export", "gguf", index),), f'"{quant}" is no GGUF quant{near}'
+
+
+CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
+    _precision,
+    _engine,
+    _modules,
+    _schedule,
+    _evaluation,
+    _sources,
+    _export,
+)

@@ -1,0 +1,199 @@
+"""Read a recipe: its file, the files it extends, and `--set` values over them, into one validated `Recipe`."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import Problem, RecipeError, did_you_mean
+from toolkit.recipe.overrides import apply_override, parse_override
+from toolkit.recipe.positions import positions
+from toolkit.recipe.schema import Recipe
+from toolkit.recipe.validate import validate
+
+KeyPath = tuple[str | int, ...]
+
+_AT_LINE = re.compile(r" \(at line (\d+), column (\d+)\)$")
+_AT_END = " (at end of document)"
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A valid recipe and where its values were written.
+
+    `files` are all files read, the one named on the command line first, then what it extends.
+    """
+
+    recipe: Recipe
+    path: Path
+    files: tuple[Path, ...]
+    overrides: tuple[str, ...] = ()
+    places: Mapping[KeyPath, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The recipe's name: its file's, without `.toml`."""
+        return self.path.stem
+
+    def where(self, key: str) -> str:
+        """Where `key`, as `lora.r` or `data.sources.0.size`, was written: `recipes/x.toml:17` or `--set lora.r=8`.
+
+        The place of the nearest table around it for a default, and the recipe's path when that was not written either.
+        """
+        path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.places:
+                return self.places[path[:end]]
+        return str(self.path)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """The recipe in `path` with `overrides` (`KEY=VALUE`) applied in order.
+
+    Raises `RecipeError` that holds every problem found: unknown keys, wrong types, impossible values, contradictions.
+    """
+    path = Path(path)
+    layer = _Layer.read(path, seen=())
+    problems: list[Problem] = []
+    for text in overrides:
+        try:
+            layer.override(text)
+        except RecipeError as error:
+            problems += error.problems
+    try:
+        recipe = validate(layer.values, layer.places.get, fallback=str(path))
+    except RecipeError as error:
+        raise RecipeError([*error.problems, *problems]) from None
+    if problems:
+        raise RecipeError(problems)
+    return LoadedRecipe(recipe, path, tuple(layer.files), tuple(overrides), layer.places)
+
+
+@dataclass
+class _Layer:
+    """Values with the place of each key."""
+
+    values: dict[str, Any]
+    places: dict[KeyPath, str]
+    files: list[Path]
+
+    @classmethod
+    def read(cls, path: Path, seen: tuple[Path, ...]) -> _Layer:
+        text = _text(path)
+        values = _parse(path, text)
+        places: dict[KeyPath, str] = {at: f"{path}:{line}" for at, line in positions(text).items()}
+        layer = cls(values, places, [path])
+        if "extends" not in values:
+            return layer
+        base = values.pop("extends")
+        where = places.pop(("extends",))
+        if not isinstance(base, str):
+            raise RecipeError(Problem(where, 'extends: wanted the path of one other recipe, as "tools.toml"'))
+        target = Path(os.path.normpath(path.parent / base))
+        chain = (*seen, path)
+        if target.resolve() in [one.resolve() for one in chain]:
+            circle = " -> ".join(map(str, (*chain, target)))
+            raise RecipeError(Problem(where, f"extends: goes in a circle: {circle}"))
+        if not target.is_file():
+            raise RecipeError(Problem(where, f"extends: {_missing(target)}"))
+        below = cls.read(target, chain)
+        below.cover(layer)
+        return below
+
+    def cover(self, top: _Layer) -> None:
+        """Lay `top` over these values: tables are merged key by key, everything else is replaced."""
+        self._merge(self.values, top.values, (), top.places)
+        self.files = [*top.files, *self.files]
+
+    def _merge(self, base: dict[str, Any], top: dict[str, Any], at: KeyPath, places: Mapping[KeyPath, str]) -> None:
+        for key, value in top.items():
+            path = (*at, key)
+            old = base.get(key)
+            if isinstance(old, dict) and isinstance(value, dict):
+                self._merge(old, value, path, places)
+            else:
+                base[key] = value
+                self._forget(path)
+                self.places.update({p: where for p, where in places.items() if p[: len(path)] == path})
+
+    def _forget(self, path: KeyPath) -> None:
+        for known in [known for known in self.places if known[: len(path)] == path]:
+            del self.places[known]
+
+    def override(self, text: str) -> None:
+        override = parse_override(text)
+        path = apply_override(self.values, override)
+        if not isinstance(override.value, dict):
+            self._forget(path)
+        self.places[path] = override.where
+        for end in range(1, len(path)):
+            self.places.setdefault(path[:end], override.where)
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise RecipeError(_missing(path))
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise RecipeError(Problem(str(path), f"can't be read: {error.strerror}")) from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise RecipeError(Problem(f"{path}:{line}", "not UTF-8 text; save the recipe as UTF-8")) from None
+
+
+def _missing(path: Path) -> str:
+    if path.is_dir():
+        inside = sorted(path.glob("*.toml"))
+        near = f", did you mean {inside[0]}?" if inside else ", wanted a .toml file"
+        return f"{path} is a folder{near}"
+    places = [path.parent, Path("recipes")]
+    files = [other for place in places if place.is_dir() for other in sorted(place.glob("*.toml"))]
+    around = {str(other): other.stem for other in files if other.name != "pyproject.toml"}
+    near = did_you_mean(path.stem, around.values()).removeprefix(", did you mean ").removesuffix("?")
+    for file, stem in around.items():
+        if stem == near:
+            return f"no file {path}, did you mean {file}?"
+    return f"no file {path}, wanted a recipe" + (f", as {next(iter(around))}" if around else " (a .toml file)")
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        if (match := _AT_LINE.search(message)) is not None:
+            line, column = int(match[1]), int(match[2])
+            message = f"{message[: match.start()]} at column {column}"
+        else:
+            line, column = text.rstrip().count("\n") + 1, 0
+            message = message.removesuffix(_AT_END) + " before the end of the file"
+        lines = text.split("\n")
+        rest = lines[min(line, len(lines)) - 1][column - 1 :] if column else ""
+        raise RecipeError(Problem(f"{path}:{line}", f"not valid TOML: {_reworded(message, rest)}")) from None
+
+
+def _reworded(message: str, rest: str) -> str:
+    """tomllib's message with what to do about it; `rest` is the line from the place that it names."""
+    if message.startswith("Cannot overwrite"):
+        return "this key is given twice"
+    if message.startswith("Cannot declare"):
+        return "this table is given twice"
+    return message[0].lower() + message[1:] + _advice(message, rest.split("#")[0].strip())
+
+
+def _advice(message: str, word: str) -> str:
+    if not message.startswith("Invalid value"):
+        return ""
+    if word.lower() in ("true", "false"):
+        return f": write {word.lower()}"
+    if word.lower() in ("none", "null", ""):
+        return ": TOML has no empty value, leave the key out"
+    return f': text needs quotes, as "{word}"' if re.fullmatch(r"[\w./:=-]+", word) else ""
