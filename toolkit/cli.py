@@ -1,0 +1,211 @@
+"""The command line: one function a verb, which only parses and calls. Heavy imports stay inside the functions."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolkit import __version__
+from toolkit.environment import quiet
+from toolkit.errors import InputError, ToolkitError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="toolkit",
+    help="Fine-tune a language model to call tools, from one recipe file.\n\n"
+    "Start with `toolkit doctor`, then `toolkit run recipes/quickstart.toml`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(
+    help="Look at a recipe's chats before training on them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(data_app, name="data")
+
+RecipePath = Annotated[Path, typer.Argument(help="A recipe, as recipes/tools.toml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Put a value over the recipe's, as --set train.learning_rate=1e-4. May be given many times.",
+    ),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"toolkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(short_help="Train what a recipe says.")
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The run's folder; default: runs/RECIPE.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Go on with this run from its last checkpoint.")
+    ] = None,
+) -> None:
+    """Train what a recipe says and leave a run folder with the adapter.
+
+    Examples:
+
+      toolkit run recipes/quickstart.toml
+
+      toolkit run recipes/tools.toml --out runs/first
+
+      toolkit run recipes/tools.toml --resume runs/first
+    """
+    from toolkit.recipe import load
+
+    loaded = load(recipe, overrides or ())
+    # after the recipe: a typing error should not wait for torch to be imported
+    from toolkit.training.run import run as train
+
+    train(loaded, out, resume)
+
+
+@app.command(short_help="Say what a run will need: memory, time, cost.")
+def plan(
+    recipe: RecipePath,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Plan for this card, as t4, l4, a100 or h200; default: the one here."),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(metavar="DOLLARS_PER_HOUR", min=0, help="What an hour on the card costs.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Say what a run will need before it is started: parameters, updates, memory, time and cost.
+
+    Loads no model and needs no GPU.
+
+    Examples:
+
+      toolkit plan recipes/tools.toml --gpu t4 --price 0.60
+
+      toolkit plan recipes/tools.toml --gpu l4 --set train.max_length=4096
+    """
+    from toolkit.planning.plan import plan_recipe
+    from toolkit.recipe import load
+
+    plan_recipe(load(recipe, overrides or ()), gpu=gpu, price=price).render(_console())
+
+
+@data_app.command("check", short_help="Count, measure and check the chats.")
+def data_check(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Count, measure and check a recipe's chats; exit code 2 when rows are wrong.
+
+    Shows counts by kind, bad rows with file:line, calls that break their tool's schema, duplicates, token lengths,
+    the share of trained tokens by role, and what would be cut.
+    """
+    from toolkit.data.check import check
+    from toolkit.recipe import load
+
+    report = check(load(recipe, overrides or ()))
+    report.render(_console())
+    if not report.ok:
+        raise typer.Exit(InputError.exit_code)
+
+
+@data_app.command("preview", short_help="Show chats with the trained tokens coloured.")
+def data_preview(
+    recipe: RecipePath,
+    n: Annotated[int, typer.Option("-n", min=1, metavar="CHATS", help="How many chats to show.")] = 3,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them as a web page too.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show chats as the model sees them, with the trained tokens coloured.
+
+    Example: toolkit data preview recipes/tools.toml -n 3 --html chats.html
+    """
+    from toolkit.data.preview import preview
+    from toolkit.recipe import load
+
+    preview(load(recipe, overrides or ()), n, html, _console())
+
+
+@data_app.command("build", short_help="Make the token tables ahead of time.")
+def data_build(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Make the token tables that `toolkit run` trains on, ahead of time. They are kept and reused."""
+    from toolkit import models
+    from toolkit.data.table import build
+    from toolkit.recipe import load
+
+    settings = load(recipe, overrides or ()).recipe
+    folder = models.resolve(settings.model, weights=False)
+    parts = ["train", "eval"] if settings.eval.sources or settings.eval.holdout else ["train"]
+    for part in parts:
+        table = build(settings, folder, part)
+        tokens, trained = int(table.lengths.sum()), int(table.trained.sum())
+        typer.echo(
+            f"{part:5}  {table.n_chats:,} chats, {tokens:,} tokens, {trained / tokens:.1%} trained  {table.folder}"
+        )
+
+
+@app.command(short_help="Check this machine and say what is missing.")
+def doctor() -> None:
+    """Check this machine: versions, GPU, what is missing and the command that mends it.
+
+    Exit code 0 when `toolkit run` can work here, 1 when it can't.
+    """
+    from toolkit.doctor import examine
+
+    report = examine()
+    report.render(_console())
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The `toolkit` command. Exit codes: 0 done, 1 the work failed, 2 the input is wrong."""
+    quiet()
+    try:
+        app()
+    except ToolkitError as error:
+        _report(error)
+        sys.exit(error.exit_code)
+    except Exception:
+        traceback.print_exc()
+        print("error: this is a bug in toolkit, not a mistake of yours; please report the lines above", file=sys.stderr)
+        sys.exit(1)
+
+
+def _report(error: ToolkitError) -> None:
+    """One line a problem, never wrapped, so that `file:line` stays whole for editors and scripts."""
+    problems = error.problems if isinstance(error, InputError) else (error,)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+if __name__ == "__main__":
+    main()
