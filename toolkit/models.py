@@ -118,7 +118,9 @@ def _from_hub(name: str, revision: str | None, *, weights: bool) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except GatedRepoError:
-        raise ModelError(f"model.name: {name} is gated: accept its licence on the hub and run `hf auth login`") from None
+        raise ModelError(
+            f"model.name: {name} is gated: accept its licence on the hub and run `hf auth login`"
+        ) from None
     except RepositoryNotFoundError:
         raise ModelError(
             f"model.name: the hub has no model {name}; wanted an id as Qwen/Qwen3-1.7B, a local folder (./folder), "
@@ -203,7 +205,11 @@ def _convert(gguf: Path, folder: Path) -> None:
     if config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    ids = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id, "pad_token_id": config.pad_token_id}
+    ids = {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+    }
     (folder / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
     tokenizer.save_pretrained(folder)
 

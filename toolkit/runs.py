@@ -1,12 +1,12 @@
 """A run folder: what was asked, where it ran, what happened, what came out.
 
-    recipe.toml       as resolved, can be run again as it is
-    environment.json  versions, hardware, engine and why, hashes of data, template and token table
-    metrics.jsonl     one line an update or evaluation
-    checkpoints/      the trainer's own, for --resume
-    adapter/          PEFT's format
-    evaluation/       decoded held-out chats before and after, where the recipe asks for them
-    summary.json      the end
+recipe.toml       as resolved, can be run again as it is
+environment.json  versions, hardware, engine and why, hashes of data, template and token table
+metrics.jsonl     one line an update or evaluation
+checkpoints/      the trainer's own, for --resume
+adapter/          PEFT's format
+evaluation/       decoded held-out chats before and after, where the recipe asks for them
+summary.json      the end
 """
 
 from __future__ import annotations
@@ -136,9 +136,7 @@ class RunFolder:
     def create(cls, path: Path) -> RunFolder:
         """Make a new, empty run folder. Raises `RunError` where something is there already."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                f"{path}: exists already; name another with --out, or go on with this run: --resume {path}"
-            )
+            raise RunError(f"{path}: exists already; name another with --out, or go on with this run: --resume {path}")
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 

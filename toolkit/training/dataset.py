@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
@@ -20,17 +19,17 @@ IGNORED = -100
 Row = tuple[np.ndarray, np.ndarray]
 
 
-class ChatDataset(Dataset[dict[str, Any]]):
-    """Item `i` is chat `i`: {"rows": [(input_ids, labels), ...]}, each a vector of int64."""
+def chat_dataset(table: TokenTable) -> Any:
+    """A `datasets.Dataset` (TRL takes nothing else) whose item `i` is chat `i`, read from the memory-mapped table.
 
-    def __init__(self, table: TokenTable) -> None:
-        self.table = table
+    An item is {"rows": [(input_ids, labels), ...]}, each a vector of int64; nothing but the chat's number is copied.
+    """
+    from datasets import Dataset
 
-    def __len__(self) -> int:
-        return self.table.n_chats
+    def rows_of(batch: dict[str, list[int]]) -> dict[str, list[list[Row]]]:
+        return {"rows": [[table.row(row) for row in table.chat_rows(chat)] for chat in batch["chat"]]}
 
-    def __getitem__(self, chat: int) -> dict[str, Any]:
-        return {"rows": [self.table.row(row) for row in self.table.chat_rows(int(chat))]}
+    return Dataset.from_dict({"chat": list(range(table.n_chats))}).with_transform(rows_of)
 
 
 class Collator:

@@ -18,7 +18,16 @@ from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.planning.steps import updates_of
 from toolkit.recipe import LoadedRecipe, dump, load
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import RunFolder, check_same, command_line, default_folder, sha256_of, versions, write_json, write_text
+from toolkit.runs import (
+    RunFolder,
+    check_same,
+    command_line,
+    default_folder,
+    sha256_of,
+    versions,
+    write_json,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable

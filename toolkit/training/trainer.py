@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.recipe.schema import Recipe
-from toolkit.training.dataset import IGNORED, ChatDataset, Collator
+from toolkit.training.dataset import IGNORED, Collator, chat_dataset
 
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
@@ -84,6 +84,8 @@ def build_trainer(
     import trl
     from transformers import PrinterCallback, ProgressCallback
 
+    from toolkit.training.loss import summed_loss
+
     class ChatTrainer(trl.SFTTrainer):
         """Counts real and trained tokens, and weighs the evaluation loss by trained tokens."""
 
@@ -120,6 +122,17 @@ def build_trainer(
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
 
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            if has_gpu:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            # TRL's fused head is a Triton kernel, which a CPU can't run
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
+                total, count = summed_loss(self.accelerator.unwrap_model(model), inputs)
+            items = count if num_items_in_batch is None else num_items_in_batch
+            return total / torch.as_tensor(items).clamp(min=1)
+
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """The run folder says what a card would say."""
 
@@ -132,8 +145,8 @@ def build_trainer(
         args=args,
         processing_class=loaded.tokenizer,
         data_collator=Collator(loaded.tokenizer.pad_token_id, multiple=8 if has_gpu else 1),
-        train_dataset=ChatDataset(train_table),
-        eval_dataset=None if eval_table is None else ChatDataset(eval_table),
+        train_dataset=chat_dataset(train_table),
+        eval_dataset=None if eval_table is None else chat_dataset(eval_table),
         callbacks=list(callbacks),
     )
     for callback in (PrinterCallback, ProgressCallback):

@@ -1,0 +1,63 @@
+"""The language-model head on trained tokens only, in chunks, without ever holding all logits.
+
+TRL has the same idea as a Triton kernel; this one is plain torch and runs on a CPU too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from toolkit.training.dataset import IGNORED
+
+CHUNK_LOGITS = 1 << 24  # float32 logits that exist at one time: 64 MiB
+
+
+class HeadCrossEntropy(torch.autograd.Function):
+    """Sum of -log p(label) over tokens, for a frozen head.
+
+    Because the head is frozen, the gradient with respect to the hidden states, (softmax - onehot) @ weight, is made in
+    the forward pass chunk by chunk: no logits are stored and none are computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """hidden [N, H], weight [V, H] (no gradient), labels [N]; returns a scalar in float32."""
+        needs_grad = hidden.requires_grad
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        grad = torch.empty_like(hidden) if needs_grad else None
+        chunk = max(1, CHUNK_LOGITS // weight.shape[0])
+        for start in range(0, len(labels), chunk):
+            part = slice(start, start + chunk)
+            logits = (hidden[part].to(weight.dtype) @ weight.T).float()
+            target = labels[part, None]
+            log_sum = torch.logsumexp(logits, dim=-1, keepdim=True)
+            total += (log_sum - logits.gather(1, target)).sum()
+            if grad is not None:
+                logits.sub_(log_sum).exp_()
+                logits.scatter_add_(1, target, torch.full_like(target, -1, dtype=logits.dtype))
+                grad[part] = (logits.to(weight.dtype) @ weight).to(grad.dtype)
+        ctx.save_for_backward(*([grad] if grad is not None else []))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (grad,) = ctx.saved_tensors
+        return grad * outputs[0].to(grad.dtype), None, None
+
+
+def summed_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sum of -log p over trained tokens, their number) for a PEFT-wrapped causal model with a frozen head.
+
+    `batch` has input_ids, attention_mask and labels of shape [rows, width]; the label of token t is predicted from
+    the tokens before it.
+    """
+    base = model.get_base_model()
+    hidden = base.model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+    ).last_hidden_state[:, :-1]
+    labels = batch["labels"][:, 1:]
+    trained = labels != IGNORED
+    head = base.get_output_embeddings()
+    return HeadCrossEntropy.apply(hidden[trained], head.weight, labels[trained]), trained.sum()
