@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -154,7 +154,7 @@ def _add_result(messages: list[dict[str, Any]], name: str | None, content: str, 
         messages.append({"role": "tool", "content": content, **({"name": name} if name else {})})
         return
     marked = f"<tool_response>\n{content}\n</tool_response>"
-    # One user turn for all results of a turn: templates that refuse the role often want user and assistant to alternate.
+    # One user turn for a turn's results: templates that refuse the role often want user and assistant to alternate.
     if messages and messages[-1]["role"] == "user" and messages[-1]["content"].endswith("</tool_response>"):
         messages[-1]["content"] += f"\n{marked}"
     else:
@@ -166,7 +166,7 @@ def parse(text: str, call_format: CallFormat) -> Parsed:
     `jsonrpc` write, whatever blank space a model puts between; never raises."""
     text = text.split("</think>")[-1].strip()
     if call_format == "native":
-        return _parse_marked(text)
+        return read_marked(text)
     content: list[str] = []
     calls: list[ToolCall] = []
     problem = ""
@@ -220,12 +220,13 @@ def as_call(value: Any, key: str = "name") -> ToolCall | None:
 _MARKED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|$)", re.DOTALL)
 
 
-def _parse_marked(text: str) -> Parsed:
+def read_marked(text: str, loads: Callable[[str], Any] = json.loads) -> Parsed:
+    """The calls between <tool_call> marks, and the text without them. `loads` raises ValueError where it fails."""
     calls: list[ToolCall] = []
     problem = ""
     for block in _MARKED.findall(text):
         try:
-            call = as_call(json.loads(block))
+            call = as_call(loads(block))
         except (ValueError, RecursionError) as error:
             problem = problem or f"not JSON: {error}"
             continue

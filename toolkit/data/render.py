@@ -98,9 +98,7 @@ class Renderer:
                 'set data.call_format = "json" or "jsonrpc", which describe the tools in the system turn'
             )
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == self.markup.end_id:
-            raise DataError(
-                f"the pad token {tokenizer.pad_token!r} must be another token than {self.markup.end!r}, which ends a turn"
-            )
+            raise DataError(f"the pad token {tokenizer.pad_token!r} must not be {self.markup.end!r}, which ends a turn")
         self._special = re.compile("|".join(map(re.escape, sorted(special_tokens(tokenizer), key=len, reverse=True))))
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
@@ -117,7 +115,10 @@ class Renderer:
 
     def prompt(self, chat: Chat, turn: int) -> str:
         """The exact text that generation is prompted with for assistant turn `turn` (an index into chat.turns), given
-        the chat's own earlier turns. Raises `DataError` when that turn is not the assistant's or nothing precedes it."""
+        the chat's own earlier turns.
+
+        Raises `DataError` when that turn is not the assistant's or nothing precedes it.
+        """
         if not 0 <= turn < len(chat.turns) or chat.turns[turn].role != "assistant":
             raise DataError(Problem(chat.where, f"turn {turn} is not an assistant turn"))
         before = self.messages(chat, turn)

@@ -14,8 +14,11 @@ from typing import Any
 
 _WORD = re.compile(r"[a-z0-9]+")
 _EMPTY_WORDS = frozenset(
-    "a an the of to for in on at by is be and or this that it its as with which from value name given optional required "
-    "string number integer boolean array list object parameter argument field mentioned user".split()
+    re.findall(
+        r"\w+",
+        "a an the of to for in on at by is be and or this that it its as with which from value name given optional "
+        "required string number integer boolean array list object parameter argument field mentioned user",
+    )
 )
 _MAX_DEPTH = 6  # of nested objects and references; deeper is written as `object`
 

@@ -27,7 +27,7 @@ def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a local model folder, with a pad token that is not the end token.
 
     Where the two are one (SmolLM2), another special token that exists already becomes the pad token: were it the end
-    token, masking the padding would mask every answer's end, and the model would never learn to stop. No token is added.
+    token, masking the padding would mask every answer's end, and the model would never learn to stop. None is added.
     Raises `ModelError` when there is no tokenizer, `DataError` when no token can serve as padding.
     """
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):

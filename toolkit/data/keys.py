@@ -1,0 +1,114 @@
+"""Hashes that say whether a token table still fits. Nothing heavy is imported: `toolkit plan` asks this first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.cache import cache_root
+from toolkit.data.sources import BUILTIN, local_files
+from toolkit.data.tokenizers import tokenizer_key
+
+if TYPE_CHECKING:
+    from toolkit.recipe.schema import Recipe, SourceSection
+
+# Every module whose change can change a table. Their own text is hashed: a stale table is worse than one made anew.
+_CODE = (
+    "calls.py",
+    "formats.py",
+    "markup.py",
+    "parts.py",
+    "pipeline.py",
+    "readers.py",
+    "render.py",
+    "schemas.py",
+    "signatures.py",
+    "sources.py",
+    "tablefile.py",
+    "tokenizers.py",
+)
+_BUILTIN_OPTIONS = ("split", "size", "seed", "domains", "kinds", "max_tools")
+_PIECE = 1 << 20
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of anything that JSON can write."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def data_key(sources: Sequence[SourceSection]) -> str:
+    """What the sources hold: the content of local files, the built-in generator and its options, name, split and
+    revision of hub data (pin the revision: a branch that moves is not seen). Raises `DataError` for missing files."""
+    return digest([_source_key(source) for source in sources])
+
+
+def table_key(recipe: Recipe, folder: Path, part: str) -> str:
+    """Everything that decides what is in a token table: data, tokenizer and template, settings, code, versions."""
+    settings = {
+        "part": part,
+        "call_format": recipe.data.call_format,
+        "tool_prompt": recipe.data.tool_prompt,
+        "thinking": recipe.data.thinking,
+        "max_length": recipe.train.max_length,
+        "holdout": recipe.eval.holdout,
+    }
+    return digest(
+        [
+            data_key(recipe.data.sources),
+            data_key(recipe.eval.sources),
+            tokenizer_key(folder),
+            settings,
+            code_key(),
+            [_version(package) for package in ("transformers", "tokenizers", "jinja2")],
+        ]
+    )
+
+
+def code_key() -> str:
+    """Hash of the modules that make the table."""
+    here = Path(__file__).parent
+    return digest([hashlib.sha256((here / name).read_bytes()).hexdigest() for name in _CODE])
+
+
+def file_hash(path: Path) -> str:
+    """Hash of a file's content. Remembered by path, size and time of change, so a big file is read once."""
+    path = path.resolve()
+    status = path.stat()
+    name = digest([str(path), status.st_size, status.st_mtime_ns, status.st_ino])
+    kept = cache_root() / "hashes" / name
+    if kept.is_file():
+        return kept.read_text()
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            sha.update(piece)
+    found = sha.hexdigest()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as copy:
+        copy.write(found)
+    Path(copy.name).replace(kept)
+    return found
+
+
+def _source_key(source: SourceSection) -> dict[str, Any]:
+    common: dict[str, Any] = {"format": source.format, "weight": source.weight, "limit": source.limit}
+    if source.source == BUILTIN:
+        from toolkit.data.builtin import fingerprint
+
+        options = {name: getattr(source, name) for name in _BUILTIN_OPTIONS}
+        return {**common, **options, "builtin": fingerprint()}
+    if files := local_files(source.source):
+        return {**common, "files": [[file.name, file_hash(file)] for file in files]}
+    return {**common, "hub": source.source, "split": source.split, "revision": source.revision}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

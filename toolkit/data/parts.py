@@ -1,0 +1,137 @@
+"""Which chats are trained on and which are held out.
+
+With `eval.sources` the parts are what the recipe says. With built-in chats alone, held out are the built-in splits made
+for it: half phrasings never seen in training, half tools never seen. Otherwise `eval.holdout` chats, or that fraction,
+are taken from the data by the hash of their content, so identical chats always fall on the same side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from toolkit.cache import cache_root
+from toolkit.data.chats import Chat
+from toolkit.data.keys import data_key, digest
+from toolkit.data.sources import BUILTIN, load_chats
+from toolkit.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from toolkit.recipe.schema import Recipe, SourceSection
+
+Part = Literal["train", "eval"]
+HELD_OUT_SPLITS = ("phrasing", "tools")
+_HASHES = 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Holdout:
+    """Chats whose content hash is below `below` are held out; `chats` were counted in the data, all in all."""
+
+    below: int
+    chats: int
+
+
+def part_chats(
+    recipe: Recipe, part: Part, bad: list[Problem] | None = None, cache: Path | None = None
+) -> Iterator[Chat]:
+    """The chats of one part, streamed. `bad` as for `load_chats`."""
+    if part == "eval" and not recipe.eval.holdout and not recipe.eval.sources:
+        return iter(())
+    if sources := held_out_sources(recipe):
+        return load_chats(recipe.data.sources if part == "train" else sources, bad)
+    if not recipe.eval.holdout or recipe.eval.sources:
+        return load_chats(recipe.data.sources if part == "train" else recipe.eval.sources, bad)
+    return _divided(recipe, part, bad, cache)
+
+
+def eval_chats(recipe: Recipe) -> list[Chat]:
+    """The held-out chats, the same ones in the same order as the token table's eval part."""
+    return list(part_chats(recipe, "eval"))
+
+
+def held_out_sources(recipe: Recipe) -> list[SourceSection]:
+    """The built-in held-out splits with the options of the training sources; an empty list where they don't apply."""
+    sources = recipe.data.sources
+    if recipe.eval.sources or any(one.source != BUILTIN or one.split != "train" for one in sources):
+        return []
+    wanted = recipe.eval.holdout
+    total = int(wanted) if wanted >= 1 else round(wanted * sum(one.size for one in sources))
+    shares = len(sources) * len(HELD_OUT_SPLITS)
+    found = []
+    for index, (source, split) in enumerate((one, split) for split in HELD_OUT_SPLITS for one in sources):
+        size = total // shares + (index < total % shares)
+        if size:
+            found.append(source.model_copy(update={"split": split, "size": size, "weight": 1.0, "limit": None}))
+    return found
+
+
+def holdout(recipe: Recipe, cache: Path | None = None) -> Holdout:
+    """Where the data is divided. Reads all of it once; kept in the cache, under the data's own hash."""
+    wanted = recipe.eval.holdout
+    kept = (cache or cache_root()) / "holdout" / f"{digest([data_key(recipe.data.sources), wanted])}.json"
+    if kept.is_file():
+        return Holdout(**json.loads(kept.read_text()))
+    found = _find_holdout(load_chats(recipe.data.sources, bad=[]), wanted)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as file:
+        json.dump(asdict(found), file)
+    Path(file.name).replace(kept)
+    return found
+
+
+def chat_hash(chat: Chat) -> int:
+    """64 bits of a chat's content: turns, calls and tools, not where it came from."""
+    content = (
+        [(turn.role, turn.content, [(call.name, call.arguments) for call in turn.tool_calls]) for turn in chat.turns],
+        chat.tools,
+    )
+    text = json.dumps(content, ensure_ascii=False)
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _divided(recipe: Recipe, part: Part, bad: list[Problem] | None, cache: Path | None) -> Iterator[Chat]:
+    border = holdout(recipe, cache).below
+    seen: set[int] = set()
+    for chat in load_chats(recipe.data.sources, bad):
+        content = chat_hash(chat)
+        if (content < border) != (part == "eval"):
+            continue
+        if part == "eval":
+            if content in seen:  # a chat that stands in the data twice is measured once
+                continue
+            seen.add(content)
+        yield chat
+
+
+def _find_holdout(chats: Iterator[Chat], wanted: float) -> Holdout:
+    """The border below which `wanted` different chats lie (a count from 1 up), or that fraction of all hashes."""
+    total = 0
+    if wanted < 1:
+        for _ in chats:
+            total += 1
+        return Holdout(int(wanted * _HASHES), total)
+    size = int(wanted)
+    lowest: list[int] = []  # a heap of the negated lowest hashes
+    members: set[int] = set()
+    for chat in chats:
+        total += 1
+        content = chat_hash(chat)
+        if content in members or (len(lowest) > size and content >= -lowest[0]):
+            continue
+        members.add(content)
+        heapq.heappush(lowest, -content)
+        if len(lowest) > size + 1:  # one more than wanted: the first hash of the training side is the border
+            members.discard(-heapq.heappop(lowest))
+    if len(lowest) <= size:
+        raise DataError(
+            f"eval.holdout = {size:,} keeps all {len(lowest):,} different chats out of training; "
+            "set a lower number or a fraction, or name other chats in eval.sources"
+        )
+    return Holdout(-lowest[0], total)

@@ -1,0 +1,194 @@
+"""Chats to tokens, in this process or in several, always in order and never holding more than a few hundred chats."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.data.chats import Chat
+from toolkit.errors import DataError, Problem, ToolkitError
+
+if TYPE_CHECKING:
+    from toolkit.data.render import Renderer
+    from toolkit.recipe.schema import Recipe
+
+CHUNK = 64  # chats handed to a worker at once
+ALONE = 512  # up to this many chats are done here: starting processes would take longer
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened to rows and tokens. Adds up over chunks."""
+
+    rows: int = 0
+    truncated_rows: int = 0
+    cut_answers: int = 0  # rows kept that lost some trained tokens
+    dropped_rows: int = 0  # rows with nothing left to train on
+    dropped: list[str] = field(default_factory=list)  # the places of the first of them
+    longest: tuple[int, str] = (0, "")  # tokens of the longest row before the cut, and its place
+    tokens_by_role: Counter[str] = field(default_factory=Counter)  # before the cut
+    last_row_tokens: int = 0  # tokens of each chat's last row before the cut: what one row a chat would cost
+    all_row_tokens: int = 0
+
+    def add(self, other: Tally) -> None:
+        for name in ("rows", "truncated_rows", "cut_answers", "dropped_rows", "last_row_tokens", "all_row_tokens"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.dropped = (self.dropped + other.dropped)[:20]
+        self.longest = max(self.longest, other.longest, key=lambda longest: longest[0])
+        self.tokens_by_role.update(other.tokens_by_role)
+
+
+@dataclass(slots=True)
+class Chunk:
+    """The rows of some chats, laid end to end.
+
+    input_ids int32[tokens], trained uint8[tokens], row_lengths and row_trained int64[rows]; `kept` has the chats that
+    gave rows, `rows_per_chat` how many each.
+    """
+
+    input_ids: npt.NDArray[np.int32]
+    trained: npt.NDArray[np.uint8]
+    row_lengths: list[int]
+    row_trained: list[int]
+    kept: list[Chat]
+    rows_per_chat: list[int]
+    tally: Tally
+    problems: list[Problem]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a worker needs to render as the recipe says."""
+
+    folder: Path
+    call_format: str
+    tool_prompt: str
+    thinking: str
+    max_length: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, folder: Path) -> Settings:
+        data = recipe.data
+        return cls(folder, data.call_format, data.tool_prompt, data.thinking, recipe.train.max_length)
+
+    def renderer(self) -> Renderer:
+        from toolkit.data.render import Renderer
+        from toolkit.data.tokenizers import load_tokenizer
+
+        return Renderer(load_tokenizer(self.folder), self.call_format, self.tool_prompt, self.thinking)  # type: ignore[arg-type]
+
+
+def encode_chats(renderer: Renderer, chats: Sequence[Chat], max_length: int) -> Chunk:
+    """Render, tokenise, mask and cut some chats. Chats that can't be rendered or masked become problems."""
+    pieces: list[npt.NDArray[np.int32]] = []
+    masks: list[npt.NDArray[np.uint8]] = []
+    chunk = Chunk(np.empty(0, np.int32), np.empty(0, np.uint8), [], [], [], [], Tally(), [])
+    tally = chunk.tally
+    for chat in chats:
+        try:
+            encoded = [(row, renderer.encode(row, max_length)) for row in renderer.rows(chat)]
+        except DataError as error:
+            chunk.problems += error.problems
+            continue
+        kept = 0
+        whole = 0
+        for row, tokens in encoded:
+            trained = int(tokens.trained.sum())
+            whole = sum(tokens.roles.values())
+            tally.rows += 1
+            tally.all_row_tokens += whole
+            tally.tokens_by_role.update(tokens.roles)
+            tally.truncated_rows += tokens.truncated
+            if whole > tally.longest[0]:
+                tally.longest = (whole, row.where)
+            if not trained:
+                tally.dropped_rows += 1
+                tally.dropped.append(f"{row.where} ({whole:,} tokens)")
+                continue
+            tally.cut_answers += tokens.lost > 0
+            kept += 1
+            pieces.append(tokens.input_ids)
+            masks.append(tokens.trained.view(np.uint8))
+            chunk.row_lengths.append(len(tokens.input_ids))
+            chunk.row_trained.append(trained)
+        tally.last_row_tokens += whole
+        if kept:
+            chunk.kept.append(chat)
+            chunk.rows_per_chat.append(kept)
+    del tally.dropped[20:]
+    if pieces:
+        chunk.input_ids, chunk.trained = np.concatenate(pieces), np.concatenate(masks)
+    return chunk
+
+
+def encode_stream(settings: Settings, chats: Iterator[Chat], num_proc: int | None = None) -> Iterator[Chunk]:
+    """All chats, in order, as chunks. A few hundred are done in this process, more in `num_proc` others (default: one
+    for each core this process may use)."""
+    head = list(itertools.islice(chats, ALONE + 1))
+    workers = num_proc or len(os.sched_getaffinity(0))
+    groups = _grouped(itertools.chain(head, chats))
+    if len(head) <= ALONE or workers == 1:
+        renderer = settings.renderer()
+        for group in groups:
+            yield encode_chats(renderer, group, settings.max_length)
+        return
+    with _workers(settings, workers) as pool:
+        waiting: deque[Future[Chunk]] = deque()
+        for group in groups:
+            waiting.append(pool.submit(_work, group))
+            if len(waiting) > 3 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@contextmanager
+def _workers(settings: Settings, count: int) -> Iterator[ProcessPoolExecutor]:
+    # Spawned, not forked: this process may hold threads (of torch, tokenizers or CUDA) that a fork would leave dead.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(settings,))
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise ToolkitError(
+            "a process that builds the token table died, most likely for want of memory; set data.num_proc = 1"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_renderer: Renderer | None = None  # of a worker process
+_max_length = 0
+
+
+def _start(settings: Settings) -> None:
+    global _renderer, _max_length
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    _renderer, _max_length = settings.renderer(), settings.max_length
+
+
+def _work(chats: list[Chat]) -> Chunk:
+    assert _renderer is not None
+    chunk = encode_chats(_renderer, chats, _max_length)
+    # The parent needs no contents again, only what names the chat: far less to send back.
+    chunk.kept = [Chat((), (), chat.kind, chat.source, chat.where, chat.meta) for chat in chunk.kept]
+    return chunk
+
+
+def _grouped(chats: Iterator[Chat]) -> Iterator[list[Chat]]:
+    while group := list(itertools.islice(chats, CHUNK)):
+        yield group

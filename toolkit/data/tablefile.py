@@ -1,0 +1,220 @@
+"""Writes a token table: streams chunks into growing .npy files in a temporary folder, which then takes its name."""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.cache import require_space, whole_folder
+from toolkit.data.keys import data_key
+from toolkit.data.parts import Part, part_chats
+from toolkit.data.pipeline import Chunk, Settings, Tally, encode_stream
+from toolkit.data.sources import shortened
+from toolkit.data.tokenizers import tokenizer_key
+from toolkit.errors import DataError, Problem, ToolkitError
+
+if TYPE_CHECKING:
+    from toolkit.recipe.schema import Recipe
+
+_LEAST_SPACE = 64 << 20
+_DTYPES: dict[str, type[np.generic]] = {
+    "input_ids": np.int32,
+    "trained": np.uint8,
+    "row_offsets": np.int64,
+    "row_trained": np.int32,
+    "chat_offsets": np.int64,
+    "kind_codes": np.int16,
+    "source_codes": np.int16,
+    "where_offsets": np.int64,
+}
+
+
+def write(
+    recipe: Recipe,
+    folder: Path,
+    part: Part,
+    place: Path,
+    *,
+    key: str,
+    cache: Path | None = None,
+    progress: bool = True,
+    bad: list[Problem] | None = None,
+) -> None:
+    """Make the table `place`. Bad rows are added to `bad` and left out, or raise `DataError` when it is None."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    require_space(place.parent, _LEAST_SPACE, "the token table")
+    started = time.monotonic()
+    problems: list[Problem] = []
+    with _no_space(place), whole_folder(place) as work:
+        chats = part_chats(recipe, part, bad, cache)
+        chunks = encode_stream(Settings.of(recipe, folder), chats, recipe.data.num_proc)
+        with _TableWriter(work) as writer, _bar(part, progress) as advance:
+            for chunk in chunks:
+                problems += chunk.problems
+                writer.add(chunk)
+                advance(len(chunk.kept))
+        if problems and bad is None:
+            raise DataError(shortened(problems))
+        if bad is not None:
+            bad += problems
+        if not writer.chats and not writer.tally.dropped_rows and not problems and not bad:
+            names = ", ".join(
+                source.source for source in (recipe.data.sources if part == "train" else recipe.eval.sources)
+            )
+            raise DataError(
+                f"no chats for the {part} part{f' in {names}' if names else ''}; eval.holdout = {recipe.eval.holdout}"
+            )
+        meta = {
+            "key": key,
+            "part": part,
+            **writer.summary(),
+            "call_format": recipe.data.call_format,
+            "tool_prompt": recipe.data.tool_prompt,
+            "thinking": recipe.data.thinking,
+            "max_length": recipe.train.max_length,
+            "data_key": data_key(recipe.data.sources),
+            "tokenizer_key": tokenizer_key(folder),
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        (work / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
+
+
+class _GrowingArray:
+    """A one-dimensional .npy file that values are appended to."""
+
+    def __init__(self, path: Path, dtype: type[np.generic]) -> None:
+        self._file = path.open("wb+")
+        self._dtype = np.dtype(dtype)
+        self._length = 0
+        self._write_header()
+
+    def append(self, values: npt.ArrayLike) -> None:
+        array = np.ascontiguousarray(values, dtype=self._dtype)
+        self._file.write(array.tobytes())
+        self._length += array.size
+
+    def close(self) -> None:
+        self._file.seek(0)
+        self._write_header()  # numpy leaves room in the header for any length, so it fits in the same place
+        self._file.close()
+
+    def _write_header(self) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+class _TableWriter:
+    def __init__(self, folder: Path) -> None:
+        self.tally = Tally()
+        self.chats = self.rows = self.tokens = self.trained = 0
+        self._folder = folder
+        self._formats: Counter[str] = Counter()
+        self._kinds: Counter[str] = Counter()
+        self._sources: Counter[str] = Counter()
+        self._kind_names: list[str] = []
+        self._source_names: list[str] = []
+        self._where_end = 0
+
+    def __enter__(self) -> _TableWriter:
+        with ExitStack() as stack:
+            self._arrays = {}
+            for name, dtype in _DTYPES.items():
+                array = self._arrays[name] = _GrowingArray(self._folder / f"{name}.npy", dtype)
+                stack.callback(array.close)
+            self._where = stack.enter_context((self._folder / "where.txt").open("wb"))
+            for name in ("row_offsets", "chat_offsets", "where_offsets"):
+                self._arrays[name].append([0])
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def add(self, chunk: Chunk) -> None:
+        put = {name: array.append for name, array in self._arrays.items()}
+        put["input_ids"](chunk.input_ids)
+        put["trained"](chunk.trained)
+        put["row_offsets"](self.tokens + np.cumsum(chunk.row_lengths, dtype=np.int64))
+        put["row_trained"](chunk.row_trained)
+        put["chat_offsets"](self.rows + np.cumsum(chunk.rows_per_chat, dtype=np.int64))
+        put["kind_codes"]([_code(self._kind_names, chat.kind) for chat in chunk.kept])
+        put["source_codes"]([_code(self._source_names, chat.source) for chat in chunk.kept])
+        for chat in chunk.kept:
+            where = chat.where.encode()
+            self._where.write(where)
+            self._where_end += len(where)
+            put["where_offsets"]([self._where_end])
+            self._kinds[chat.kind] += 1
+            self._sources[chat.source] += 1
+            self._formats[str(chat.meta.get("format", "chat"))] += 1
+        self.chats += len(chunk.kept)
+        self.rows += len(chunk.row_lengths)
+        self.tokens += len(chunk.input_ids)
+        self.trained += sum(chunk.row_trained)
+        self.tally.add(chunk.tally)
+
+    def summary(self) -> dict[str, Any]:
+        tally = self.tally
+        return {
+            "chats": self.chats,
+            "rows": self.rows,
+            "tokens": self.tokens,
+            "trained_tokens": self.trained,
+            "share_trained": self.trained / self.tokens if self.tokens else 0.0,
+            "truncated_rows": tally.truncated_rows,
+            "cut_answers": tally.cut_answers,
+            "dropped_rows": tally.dropped_rows,
+            "dropped": tally.dropped,
+            "longest_row": tally.longest[0],
+            "longest_where": tally.longest[1],
+            "split_factor": tally.all_row_tokens / tally.last_row_tokens if tally.last_row_tokens else 1.0,
+            "tokens_by_role": dict(tally.tokens_by_role),
+            "kinds": dict(self._kinds),
+            "sources": dict(self._sources),
+            "formats": dict(self._formats),
+            "kind_names": self._kind_names,
+            "source_names": self._source_names,
+        }
+
+
+def _code(names: list[str], name: str) -> int:
+    if name not in names:
+        names.append(name)
+    return names.index(name)
+
+
+@contextmanager
+def _bar(part: str, shown: bool) -> Iterator[Any]:
+    """Yields a function that is told how many chats were added."""
+    if not shown:
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"tokens and masks ({part})", total=None)
+        yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def _no_space(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ToolkitError(
+            f"no disk space left for the token table below {place.parent}; free some, or set TOOLKIT_CACHE to "
+            "a folder on another disk"
+        ) from error
