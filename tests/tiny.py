@@ -1,0 +1,98 @@
+"""A tiny random model with a real tokenizer, and short chats to train it on: whole runs in seconds."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+CHATML = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Add two numbers.",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+            "required": ["a", "b"],
+        },
+    },
+}
+
+
+def write_chats(path: Path, count: int, seed: int = 0) -> Path:
+    """`count` chats that differ in length: a question, a call, its result and an answer."""
+    numbers = random.Random(seed)
+    lines = []
+    for i in range(count):
+        a, b = numbers.randint(0, 99), numbers.randint(0, 99)
+        filler = " please" * numbers.randint(0, 12)
+        call = {"type": "function", "function": {"name": "add", "arguments": json.dumps({"a": a, "b": b})}}
+        messages: list[dict[str, Any]] = [
+            {"role": "user", "content": f"Chat {i}: what is {a} plus {b}{filler}?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "name": "add", "content": json.dumps({"sum": a + b})},
+            {"role": "assistant", "content": f"It is {a + b}."},
+        ]
+        lines.append(json.dumps({"messages": messages, "tools": [ADD]}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def make_tokenizer(texts: list[str], template: str = CHATML, vocab_size: int = 400) -> Any:
+    """A byte-level BPE tokenizer trained on `texts`, with ChatML's special tokens and pad != eos."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token="<|endoftext|>"
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def make_model(folder: Path, family: str = "llama", template: str = CHATML) -> Path:
+    """A model folder with about 100 thousand random parameters in float32, `family` llama or qwen3."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+    chats = write_chats(folder.parent / "tokenizer-text.jsonl", 50, seed=7).read_text().splitlines()
+    tokenizer = make_tokenizer([message["content"] for line in chats for message in json.loads(line)["messages"]])
+    tokenizer.chat_template = template
+    shape: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
+        "bos_token_id": tokenizer.convert_tokens_to_ids("<|im_start|>"),
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    torch.manual_seed(0)
+    if family == "qwen3":
+        model: Any = Qwen3ForCausalLM(Qwen3Config(head_dim=16, **shape))
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**shape))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
