@@ -152,6 +152,10 @@ class Renderer:
         lost = int(trained[max_length:].sum())
         return Encoded(ids[:max_length], trained[:max_length], truncated=True, lost=lost, roles=roles)
 
+    def offsets(self, row: Row) -> list[tuple[int, int]]:
+        """The character range of every token of a row, before any cut."""
+        return list(self._backend.encode(row.text, add_special_tokens=False).offsets)
+
     @property
     def _options(self) -> dict[str, Any]:
         return {"enable_thinking": False} if self.thinking == "split" else {}

@@ -16,6 +16,7 @@ A table is a folder named by the hash of all that decides what is in it (`toolki
 from __future__ import annotations
 
 import json
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,13 +142,27 @@ def build(
         write(recipe, folder, part, place, key=key, cache=cache, progress=progress)
         table = TokenTable(place)
     refuse_dropped(recipe, table.meta)
+    if progress and (note := losses(table.meta)):
+        print(f"{part}: {note}", file=sys.stderr)
     return table
+
+
+def losses(meta: dict[str, Any]) -> str:
+    """One line about what max_length cut away, or an empty string."""
+    parts = []
+    if meta["cut_answers"]:
+        parts.append(f"{meta['cut_answers']:,} rows lost a part of their answers at {meta['max_length']:,} tokens")
+    if meta["dropped_rows"]:
+        first = ", ".join(meta["dropped"][:3])
+        more = ", ..." if meta["dropped_rows"] > 3 else ""
+        parts.append(f"{meta['dropped_rows']:,} rows had no answer left and are dropped: {first}{more}")
+    return "; ".join(parts)
 
 
 def refuse_dropped(recipe: Recipe, meta: dict[str, Any]) -> None:
     """Raise `DataError` when more rows have nothing to train on than the recipe allows."""
     dropped, rows = meta["dropped_rows"], meta["rows"] + meta["dropped_rows"]
-    if not dropped or dropped <= recipe.data.max_dropped * rows:
+    if meta["rows"] and dropped <= recipe.data.max_dropped * rows:
         return
     first = [Problem(where, "nothing left to train on") for where in meta["dropped"][:5]]
     raise DataError(

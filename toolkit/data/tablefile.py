@@ -66,7 +66,7 @@ def write(
             raise DataError(shortened(problems))
         if bad is not None:
             bad += problems
-        if not writer.chats and not writer.tally.dropped_rows and not problems and not bad:
+        if not writer.chats and not writer.tally.dropped_rows and not bad:
             names = ", ".join(
                 source.source for source in (recipe.data.sources if part == "train" else recipe.eval.sources)
             )

@@ -1,0 +1,226 @@
+"""`toolkit data check`: what is in the data, what is wrong with it, and what training would see of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.cache import cache_root
+from toolkit.data.chats import KINDS, Chat
+from toolkit.data.keys import table_key
+from toolkit.data.parts import Part, chat_hash
+from toolkit.data.render import TEXT_ROLES
+from toolkit.data.sources import MOST_SHOWN, load_chats
+from toolkit.data.table import TokenTable, find, refuse_dropped
+from toolkit.data.tablefile import write
+from toolkit.data.violations import violations
+from toolkit.errors import DataError, ModelError, Problem
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from toolkit.recipe.load import LoadedRecipe
+    from toolkit.recipe.schema import Recipe
+
+_BINS = 12
+_BAR = 40
+
+
+@dataclass(slots=True)
+class PartReport:
+    """What training or evaluation would see: the table's meta, and its rows counted by length in tokens."""
+
+    meta: dict[str, Any]
+    edges: list[int]
+    counts: list[int]
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """Everything that `toolkit data check` found. `bad` are rows that can't be trained on, `violations` calls that
+    break their tool's schema, `duplicates` chats that stand in the data before, `leaked` held-out chats that are
+    trained on too, `limits` what the recipe's own limits refuse."""
+
+    chats: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    sources: Counter[tuple[str, str]] = field(default_factory=Counter)
+    bad: list[Problem] = field(default_factory=list)
+    violations: list[Problem] = field(default_factory=list)
+    duplicates: list[Problem] = field(default_factory=list)
+    leaked: list[Problem] = field(default_factory=list)
+    limits: list[Problem] = field(default_factory=list)
+    parts: dict[str, PartReport] = field(default_factory=dict)
+    not_tokenised: str = ""  # why, when the model's tokenizer could not be had
+
+    @property
+    def ok(self) -> bool:
+        """Whether the data can be trained on as it is. Duplicates alone are no fault: weights make them too."""
+        return not (self.bad or self.violations or self.leaked or self.limits)
+
+    def render(self, console: Console) -> None:
+        """Print the report."""
+        _print_counts(self, console)
+        for name, part in self.parts.items():
+            _print_part(name, part, console)
+        for title, problems in (
+            ("bad rows", self.bad),
+            ("calls that break their tool's schema", self.violations),
+            ("held-out chats that are trained on too", self.leaked),
+            ("beyond the recipe's limits", self.limits),
+            ("duplicates", self.duplicates),
+        ):
+            _print_problems(title, problems, console)
+        if self.not_tokenised:
+            text = f"\nnot tokenised, so lengths and cuts are unknown: {self.not_tokenised}"
+            console.print(text, markup=False, highlight=False)
+        console.print("data ok" if self.ok else "data not ok", style="bold green" if self.ok else "bold red")
+
+
+def check(loaded: LoadedRecipe) -> CheckReport:
+    """Read all chats of a recipe, check them and tokenise them. The token table is kept when nothing is wrong.
+
+    Raises `DataError` only for what stops reading: a missing or unreadable source, or a template that can't be used.
+    """
+    from toolkit import models
+
+    recipe = loaded.recipe
+    report = CheckReport()
+    trained: dict[int, str] = {}
+    for chat in load_chats(recipe.data.sources, report.bad):
+        report.chats += 1
+        report.kinds[chat.kind] += 1
+        report.sources[chat.source, str(chat.meta.get("format", "chat"))] += 1
+        report.violations += violations(chat)
+        before = trained.setdefault(chat_hash(chat), chat.where)
+        if before != chat.where:
+            report.duplicates.append(Problem(chat.where, f"the same chat as {before}"))
+    report.leaked = _leaked(load_chats(recipe.eval.sources, report.bad), trained)
+    try:
+        folder = models.resolve(recipe.model, weights=False)
+    except ModelError as error:
+        report.not_tokenised = str(error)
+    else:
+        for part in _parts(recipe):
+            _tokenise(recipe, folder, part, report)
+    report.bad = list(dict.fromkeys(report.bad))
+    return report
+
+
+def _parts(recipe: Recipe) -> Iterator[Part]:
+    yield "train"
+    if recipe.eval.sources or recipe.eval.holdout:
+        yield "eval"
+
+
+def _leaked(held_out: Iterable[Chat], trained: dict[int, str]) -> list[Problem]:
+    return [
+        Problem(chat.where, f"held out, but the same chat is trained on: {trained[found]}")
+        for chat in held_out
+        if (found := chat_hash(chat)) in trained
+    ]
+
+
+def _tokenise(recipe: Recipe, folder: Path, part: Part, report: CheckReport) -> None:
+    table = find(recipe, folder, part)
+    if table is not None:
+        _describe(recipe, table, part, report)
+        return
+    key = table_key(recipe, folder, part)
+    place = cache_root() / "tables" / key
+    place.parent.mkdir(parents=True, exist_ok=True)
+    bad: list[Problem] = []
+    with tempfile.TemporaryDirectory(prefix=".check.", dir=place.parent) as scratch:
+        made = Path(scratch) / key
+        write(recipe, folder, part, made, key=key, bad=bad)
+        _describe(recipe, TokenTable(made), part, report)
+        report.bad += bad
+        if not bad and not place.exists():
+            made.rename(place)
+
+
+def _describe(recipe: Recipe, table: TokenTable, part: str, report: CheckReport) -> None:
+    if table.n_rows:
+        counts, edges = np.histogram(table.lengths, bins=_BINS)
+        report.parts[part] = PartReport(table.meta, [round(float(edge)) for edge in edges], counts.tolist())
+    try:
+        refuse_dropped(recipe, table.meta)
+    except DataError as error:
+        report.limits += error.problems
+
+
+def _print_counts(report: CheckReport, console: Console) -> None:
+    from rich.table import Table
+
+    kinds = Table(title="chats by kind", title_justify="left")
+    kinds.add_column("kind")
+    kinds.add_column("chats", justify="right")
+    kinds.add_column("share", justify="right")
+    for kind in KINDS:
+        if report.kinds[kind]:
+            kinds.add_row(kind, f"{report.kinds[kind]:,}", f"{report.kinds[kind] / report.chats:.1%}")
+    kinds.add_row("all", f"{report.chats:,}", "")
+    console.print(kinds)
+    sources = Table(title="chats by source", title_justify="left")
+    sources.add_column("source", overflow="fold")
+    sources.add_column("format")
+    sources.add_column("chats", justify="right")
+    for (source, found), count in report.sources.items():
+        sources.add_row(source, found, f"{count:,}")
+    console.print(sources)
+
+
+def _print_part(name: str, part: PartReport, console: Console) -> None:
+    from rich.table import Table
+
+    meta = part.meta
+    console.print(
+        f"\n{name}: {meta['chats']:,} chats, {meta['rows']:,} rows, {meta['tokens']:,} tokens, "
+        f"{meta['share_trained']:.1%} trained, {meta['tokens'] / meta['rows']:.0f} a row; "
+        f"longest {meta['longest_row']:,} ({meta['longest_where']})",
+        markup=False,
+        highlight=False,
+    )
+    if meta["split_factor"] > 1:
+        console.print(f'data.thinking = "split" costs {meta["split_factor"]:.2f} times the tokens of one row a chat')
+    roles = Table(title="tokens by role, before the cut", title_justify="left")
+    roles.add_column("role")
+    roles.add_column("tokens", justify="right")
+    roles.add_column("share", justify="right")
+    roles.add_column("trained")
+    total = sum(meta["tokens_by_role"].values())
+    for role in TEXT_ROLES:
+        count = meta["tokens_by_role"].get(role, 0)
+        roles.add_row(role, f"{count:,}", f"{count / total:.1%}", "all" if role == "assistant" else "none")
+    console.print(roles)
+    lengths = Table(title="rows by tokens", title_justify="left", show_header=False)
+    lengths.add_column("tokens", justify="right")
+    lengths.add_column("rows", justify="right")
+    lengths.add_column("")
+    most = max(part.counts)
+    for low, high, count in zip(part.edges, part.edges[1:], part.counts, strict=False):
+        bar = "#" * -(-count * _BAR // most)
+        lengths.add_row(f"{low:,} - {high:,}", f"{count:,}", bar)
+    console.print(lengths)
+    console.print(
+        f"train.max_length = {meta['max_length']:,} cuts {meta['truncated_rows']:,} rows: {meta['cut_answers']:,} "
+        f"lose a part of an answer, {meta['dropped_rows']:,} have no answer left and are dropped"
+        + (f": {', '.join(meta['dropped'][:5])}" if meta["dropped"] else ""),
+        markup=False,
+        highlight=False,
+    )
+
+
+def _print_problems(title: str, problems: list[Problem], console: Console) -> None:
+    if not problems:
+        return
+    console.print(f"\n{len(problems):,} {title}", style="bold")
+    for problem in problems[:MOST_SHOWN]:
+        console.print(str(problem), soft_wrap=True, markup=False, highlight=False)
+    if len(problems) > MOST_SHOWN:
+        console.print(f"and {len(problems) - MOST_SHOWN:,} more")

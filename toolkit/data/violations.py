@@ -1,0 +1,93 @@
+"""Calls held against the schemas of the tools that were on offer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from toolkit.data.chats import Chat, ToolCall
+from toolkit.errors import Problem, did_you_mean
+
+
+def violations(chat: Chat) -> list[Problem]:
+    """What is wrong with a chat's calls: unknown tool, missing or unknown argument, wrong type or value, results that
+    don't match the calls before them. Also tools whose schema is none, and two tools of one name."""
+    found: list[str] = []
+    schemas: dict[str, dict[str, Any]] = {}
+    for tool in chat.tools:
+        function = tool["function"]
+        if function["name"] in schemas:
+            found.append(f"two tools are called {function['name']}")
+        schemas[function["name"]] = function.get("parameters") or {}
+        if reason := _invalid(json.dumps(schemas[function["name"]])):
+            found.append(f"tool {function['name']}: its parameters are no JSON schema: {reason}")
+    for number, turn in enumerate(chat.turns, 1):
+        for call in turn.tool_calls:
+            found += [f"turn {number}: {problem}" for problem in call_problems(call, schemas)]
+    found += _unmatched_results(chat)
+    return [Problem(chat.where, message) for message in found]
+
+
+def call_problems(call: ToolCall, schemas: dict[str, dict[str, Any]]) -> list[str]:
+    """What is wrong with one call; `schemas` has the parameters schema of each tool on offer."""
+    if call.name not in schemas:
+        return [f"calls unknown tool {call.name}{did_you_mean(call.name, schemas)}"]
+    schema = schemas[call.name]
+    known = schema.get("properties") or {}
+    found = []
+    if schema and schema.get("additionalProperties") in (None, False) and not schema.get("patternProperties"):
+        found = [
+            f"{call.name}: unknown argument {name}{did_you_mean(name, known)}"
+            for name in call.arguments
+            if name not in known
+        ]
+    text = json.dumps(schema)
+    if _invalid(text):
+        return found
+    for error in _validator(text).iter_errors(call.arguments):
+        place = ".".join(str(step) for step in error.absolute_path)
+        if error.validator == "required":
+            missing = str(error.message).split("'")[1]
+            found.append(f"{call.name}: missing argument {f'{place}.' if place else ''}{missing}")
+        elif error.validator != "additionalProperties" or place:
+            found.append(f"{call.name}: {f'argument {place}: ' if place else ''}{_shortened(error.message)}")
+    return found
+
+
+def _unmatched_results(chat: Chat) -> Iterator[str]:
+    asked = answered = 0
+    for number, turn in enumerate(chat.turns, 1):
+        if turn.role == "tool":
+            answered += 1
+            if answered > asked:
+                yield f"turn {number}: a tool result without a call before it"
+            continue
+        if 0 < answered < asked:
+            yield f"turn {number}: {asked} calls before it, but {answered} results"
+        asked, answered = len(turn.tool_calls), 0
+
+
+@lru_cache(maxsize=4096)
+def _validator(schema: str) -> Any:
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(json.loads(schema))
+
+
+@lru_cache(maxsize=4096)
+def _invalid(schema: str) -> str:
+    """Why a schema is none, or an empty string."""
+    import jsonschema
+
+    try:
+        jsonschema.Draft202012Validator.check_schema(json.loads(schema))
+    except jsonschema.SchemaError as error:
+        return _shortened(error.message)
+    return ""
+
+
+def _shortened(text: str, most: int = 160) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 3] + "..."
