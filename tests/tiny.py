@@ -67,8 +67,10 @@ def make_tokenizer(texts: list[str], template: str = CHATML, vocab_size: int = 4
     return tokenizer
 
 
-def make_model(folder: Path, family: str = "llama", template: str = CHATML) -> Path:
-    """A model folder with about 100 thousand random parameters in float32, `family` llama or qwen3."""
+def make_model(
+    folder: Path, family: str = "llama", template: str = CHATML, hidden_size: int = 64, head_dim: int = 16
+) -> Path:
+    """A model folder with random parameters in float32, `family` llama or qwen3; about 100 thousand by default."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -77,8 +79,9 @@ def make_model(folder: Path, family: str = "llama", template: str = CHATML) -> P
     tokenizer.chat_template = template
     shape: dict[str, Any] = {
         "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 128,
+        "hidden_size": hidden_size,
+        "head_dim": head_dim,
+        "intermediate_size": 2 * hidden_size,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -90,7 +93,7 @@ def make_model(folder: Path, family: str = "llama", template: str = CHATML) -> P
     }
     torch.manual_seed(0)
     if family == "qwen3":
-        model: Any = Qwen3ForCausalLM(Qwen3Config(head_dim=16, **shape))
+        model: Any = Qwen3ForCausalLM(Qwen3Config(**shape))
     else:
         model = LlamaForCausalLM(LlamaConfig(**shape))
     model.save_pretrained(folder)

@@ -15,7 +15,7 @@ from toolkit import engines, models
 from toolkit.cache import require_space
 from toolkit.errors import InterruptedRun, RunError, TrainingError
 from toolkit.hardware import Hardware, detect, free_cores
-from toolkit.planning.steps import updates_of
+from toolkit.planning.steps import Updates, updates_of
 from toolkit.recipe import LoadedRecipe, dump, load
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import (
@@ -69,8 +69,8 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     model_folder = models.resolve(recipe.model)
     tokenizer = load_tokenizer(model_folder)
     tables = _tables(recipe, model_folder)
-    total = updates_of(recipe, tables.train.n_chats).total
-    _describe_data(console, recipe, tables, total)
+    updates = updates_of(recipe, tables.train.n_chats)
+    _describe_data(console, recipe, tables, updates.total)
     if resume is None:
         folder = RunFolder.create(target)
         write_text(folder.recipe, dump(recipe))
@@ -84,7 +84,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     console.print(_engine_lines(report), highlight=False)
     _write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
 
-    session = _Session(recipe, folder, console, loaded_model, tables, total, model_folder)
+    session = _Session(recipe, folder, console, loaded_model, tables, updates, model_folder)
     return session.go(resuming=resume is not None, command=f"toolkit run {loaded.path} --resume {folder.path}")
 
 
@@ -97,7 +97,7 @@ class _Session:
     console: Console
     loaded: engines.Loaded
     tables: Tables
-    total: int
+    updates: Updates
     model_folder: Path
 
     def go(self, *, resuming: bool, command: str) -> RunFolder:
@@ -118,7 +118,7 @@ class _Session:
             self.tables.train,
             self.tables.evaluation,
             self.folder.checkpoints,
-            self.total,
+            self.updates,
             [writer, guard, stopping, progress, signals],
         )
         for callback in (writer, guard, stopping):
@@ -139,14 +139,14 @@ class _Session:
         finally:
             progress.close()
         update = trainer.state.global_step
-        if signals.received is not None and update < self.total:
-            raise InterruptedRun(f"stopped at update {update} of {self.total}; go on with: {command}")
+        if signals.received is not None and update < self.updates.total:
+            raise InterruptedRun(f"stopped at update {update} of {self.updates.total}; go on with: {command}")
         seconds = time.perf_counter() - started
         kept_update = stopping.restore_best(update)
         save_adapter(trainer.model, self.folder, self.recipe, self.model_folder)
         if stopping.stopped:
             self.console.print(
-                f"stopped early at update {update}: evaluation loss has not improved for {stopping.patience} evaluations",
+                f"stopped early at update {update}: {stopping.patience} evaluations without a better loss",
                 highlight=False,
             )
         after = self._evaluate("after")
@@ -200,7 +200,7 @@ class _Session:
         evals = [(row["update"], row["eval_loss"]) for row in rows if "eval_loss" in row]
         summary = {
             "updates": trainer.state.global_step,
-            "updates_planned": self.total,
+            "updates_planned": self.updates.total,
             "adapter_of_update": kept_update,
             "stopped_early": stopping.stopped,
             "chats": self.tables.train.n_chats,
@@ -275,8 +275,9 @@ def _tables(recipe: Recipe, model_folder: Path) -> Tables:
 def _describe_data(console: Console, recipe: Recipe, tables: Tables, total: int) -> None:
     table = tables.train
     tokens, trained = int(table.lengths.sum()), int(table.trained.sum())
+    held_out = tables.evaluation.n_chats if tables.evaluation else 0
     console.print(
-        f"chats      {table.n_chats:,} to train on, {tables.evaluation.n_chats if tables.evaluation else 0:,} held out; "
+        f"chats      {table.n_chats:,} to train on, {held_out:,} held out; "
         f"{tokens:,} tokens, {trained / tokens:.1%} trained, {tokens / table.n_chats:.0f} a chat\n"
         f"updates    {total:,} of {recipe.chats_per_update} chats",
         highlight=False,

@@ -5,11 +5,11 @@ The class is made by a function because `trl.SFTTrainer` is another class once U
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe
 from toolkit.training.dataset import IGNORED, Collator, chat_dataset
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toolkit.engines import Loaded
 
 
-def sft_config(recipe: Recipe, precision: str, has_gpu: bool, output: Path, total_updates: int) -> Any:
+def sft_config(recipe: Recipe, precision: str, has_gpu: bool, output: Path, updates: Updates) -> Any:
     """TRL's SFTConfig with every value that matters set, because Unsloth changes TRL's defaults."""
     from trl import SFTConfig
 
@@ -34,7 +34,7 @@ def sft_config(recipe: Recipe, precision: str, has_gpu: bool, output: Path, tota
         max_steps=train.max_steps,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.lr_scheduler_type,
-        warmup_steps=math.ceil(train.warmup_ratio * total_updates),
+        warmup_steps=updates.warmup,
         weight_decay=train.weight_decay,
         optim=train.optim,
         adam_beta1=train.adam_beta1,
@@ -76,7 +76,7 @@ def build_trainer(
     train_table: TokenTable,
     eval_table: TokenTable | None,
     output: Path,
-    total_updates: int,
+    updates: Updates,
     callbacks: Sequence[Any],
 ) -> Any:
     """The trainer, with the adapter in fp32 (TRL casts QLoRA's to bf16, which fp16 loss scaling can't take)."""
@@ -137,7 +137,7 @@ def build_trainer(
             """The run folder says what a card would say."""
 
     has_gpu = torch.cuda.is_available()
-    args = sft_config(recipe, loaded.report.precision.value, has_gpu, output, total_updates)
+    args = sft_config(recipe, loaded.report.precision.value, has_gpu, output, updates)
     if eval_table is None:
         args.eval_strategy, args.eval_on_start = "no", False
     trainer = ChatTrainer(

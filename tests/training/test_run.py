@@ -1,0 +1,250 @@
+"""Whole runs of a tiny model: what must not change, does not; what must stop a run, stops it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import write_chats
+from toolkit.errors import EngineError, RunError, TrainingError
+from toolkit.recipe import load
+from toolkit.runs import RunFolder, read_jsonl
+from toolkit.training.run import run
+
+GOLDEN = Path(__file__).parent / "golden-tiny-llama.json"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model: Path, cache: Path) -> Path:
+    """A recipe over 40 short chats: 8 chats an update, 4 + 1 updates an epoch."""
+    write_chats(tmp_path / "chats.jsonl", 40)
+    path = tmp_path / "tiny.toml"
+    path.write_text(f"""
+[model]
+name = "{tiny_model}"
+dtype = "float32"
+
+[lora]
+r = 4
+lora_dropout = 0.0
+
+[[data.sources]]
+source = "{tmp_path / "chats.jsonl"}"
+
+[data]
+call_format = "json"
+
+[train]
+engine = "peft"
+bf16 = false
+learning_rate = 5e-3
+per_device_train_batch_size = 4
+gradient_accumulation_steps = 2
+num_train_epochs = 2
+max_length = 512
+gradient_checkpointing = false
+torch_threads = 1
+
+[eval]
+holdout = 4
+eval_steps = 4
+early_stopping_patience = 0
+""")
+    return path
+
+
+def losses(folder: RunFolder) -> list[float]:
+    return [row["loss"] for row in read_jsonl(folder.metrics) if "loss" in row]
+
+
+def train(recipe: Path, out: Path, *overrides: str) -> RunFolder:
+    return run(load(recipe, overrides), out)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "toolkit", *arguments]
+
+
+def tensors(folder: RunFolder) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder.adapter / "adapter_model.safetensors")
+
+
+def test_golden_losses_through_the_command_line(recipe: Path, tmp_path: Path) -> None:
+    """The losses of a recorded run; TOOLKIT_RECORD=1 records them again."""
+    out = tmp_path / "run"
+    subprocess.run(command("run", str(recipe), "--out", str(out)), check=True, capture_output=True, text=True)
+    rows = [row for row in read_jsonl(out / "metrics.jsonl") if "loss" in row]
+    found = [[row["loss"], row["grad_norm"]] for row in rows]
+    if os.environ.get("TOOLKIT_RECORD"):
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    wanted = json.loads(GOLDEN.read_text())
+    assert len(found) == len(wanted) == 10
+    for (loss, norm), (wanted_loss, wanted_norm) in zip(found, wanted, strict=True):
+        assert loss == pytest.approx(wanted_loss, abs=2e-3)
+        assert norm == pytest.approx(wanted_norm, rel=2e-2)
+    assert found[-1][0] < found[0][0] - 0.3, "the run did not learn"
+
+
+def test_an_update_is_the_same_however_it_is_cut(recipe: Path, tmp_path: Path) -> None:
+    cut = "train.per_device_train_batch_size={}", "train.gradient_accumulation_steps={}"
+    results = [
+        train(recipe, tmp_path / f"cut-{size}", cut[0].format(size), cut[1].format(8 // size), "train.max_steps=6")
+        for size in (1, 2, 8)
+    ]
+    for other in results[1:]:
+        assert losses(other) == pytest.approx(losses(results[0]), rel=1e-4)
+        ours, theirs = tensors(results[0]), tensors(other)
+        assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-4
+
+
+def test_checkpointing_changes_nothing(recipe: Path, tmp_path: Path) -> None:
+    plain = train(recipe, tmp_path / "off", "train.max_steps=3")
+    recomputed = train(recipe, tmp_path / "on", "train.max_steps=3", "train.gradient_checkpointing=true")
+    assert losses(recomputed) == pytest.approx(losses(plain), rel=1e-5)
+
+
+def test_interrupted_and_resumed_is_uninterrupted(recipe: Path, tmp_path: Path) -> None:
+    settings = ["--set", "lora.lora_dropout=0.1", "--set", "train.num_train_epochs=6"]
+    through, stopped = tmp_path / "through", tmp_path / "stopped"
+    subprocess.run(command("run", str(recipe), *settings, "--out", str(through)), check=True, capture_output=True)
+
+    arguments = command("run", str(recipe), *settings, "--out", str(stopped))
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while sum("loss" in row for row in read_jsonl(stopped / "metrics.jsonl")) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "go on with: toolkit run" in output and "Traceback" not in output
+    assert not (stopped / "adapter").exists()
+
+    resumed = subprocess.run(
+        command("run", str(recipe), *settings, "--resume", str(stopped)), capture_output=True, text=True
+    )
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    first, second = RunFolder(through), RunFolder(stopped)
+    updates = [row["update"] for row in read_jsonl(second.metrics) if "loss" in row]
+    assert updates == list(range(1, 31))
+    assert losses(second) == pytest.approx(losses(first), rel=1e-6)
+    ours, theirs = tensors(first), tensors(second)
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+
+
+def test_the_folder_says_what_was_done_and_runs_again(recipe: Path, tmp_path: Path, tiny_model: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    first = train(recipe, tmp_path / "first", "train.max_steps=4")
+    again = run(load(first.recipe), tmp_path / "again")
+    assert losses(again) == losses(first)
+
+    environment = json.loads(first.environment.read_text())
+    assert environment["engine"]["engine"]["value"] == "peft"
+    assert environment["engine"]["engine"]["reason"]
+    assert (
+        environment["data"]["train_table_key"] == json.loads(again.environment.read_text())["data"]["train_table_key"]
+    )
+    summary = json.loads(first.summary.read_text())
+    assert summary["updates"] == 4
+    assert summary["last_loss"] == losses(first)[-1]
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    ids = torch.arange(3, 30)[None]
+    plain = base(ids).logits
+    adapted = PeftModel.from_pretrained(base, first.adapter)(ids).logits
+    assert (plain - adapted).abs().max() > 1e-3
+    assert not [path for path in first.path.rglob("*.part")]
+
+
+def test_gradients_reach_every_adapter(recipe: Path, tmp_path: Path) -> None:
+    result = train(recipe, tmp_path / "run", "train.max_steps=1", "train.warmup_ratio=0", "train.logging_steps=1")
+    moved = {name: value.abs().max().item() for name, value in tensors(result).items() if "lora_B" in name}
+    assert len(moved) == 2 * 7
+    assert all(change > 0 for change in moved.values()), moved
+
+
+def test_early_stopping_keeps_the_best_adapter(recipe: Path, tmp_path: Path) -> None:
+    result = train(
+        recipe,
+        tmp_path / "run",
+        "train.learning_rate=0.2",
+        "train.num_train_epochs=20",
+        "eval.eval_steps=2",
+        "eval.early_stopping_patience=2",
+    )
+    evals = {row["update"]: row["eval_loss"] for row in read_jsonl(result.metrics) if "eval_loss" in row}
+    summary = json.loads(result.summary.read_text())
+    assert summary["stopped_early"]
+    assert summary["updates"] < 100
+    trained = {update: loss for update, loss in evals.items() if update}
+    if summary["adapter_of_update"] != summary["updates"]:
+        assert trained[summary["adapter_of_update"]] == min(trained.values())
+
+
+def test_nan_stops_the_run(recipe: Path, tmp_path: Path, tiny_model: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][0, 0] = math.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match=r"loss is nan.*learning_rate(.|\n)*kept: "):
+        train(recipe, tmp_path / "run", f"model.name={broken}")
+
+
+def test_a_folder_that_exists_is_left_alone(recipe: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"exists already.*--resume"):
+        train(recipe, taken)
+    assert [path.name for path in taken.iterdir()] == ["mine.txt"]
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(recipe: Path, tmp_path: Path) -> None:
+    first = train(recipe, tmp_path / "first", "train.max_steps=2")
+    first.summary.unlink()
+    with pytest.raises(RunError) as caught:
+        run(load(recipe, ["train.max_steps=2", "train.learning_rate=1e-4", "lora.r=8"]), resume=first.path)
+    text = str(caught.value)
+    assert "train.learning_rate = 0.0001, but" in text and "lora.r = 8, but" in text and "trained with 4" in text
+
+
+def test_resume_of_nothing(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not a run folder"):
+        run(load(recipe), resume=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.engine=unsloth", "needs a CUDA GPU"),
+        ("train.fp16=true", "needs a CUDA GPU"),
+        ("train.optim=adamw_8bit", r"needs a CUDA GPU.*--set train.optim=adamw_torch_fused"),
+    ],
+)
+def test_gpu_only_settings_without_a_gpu(recipe: Path, tmp_path: Path, setting: str, message: str) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    out = tmp_path / "run"
+    with pytest.raises(EngineError, match=message):
+        train(recipe, out, setting)
+    assert not out.exists()
