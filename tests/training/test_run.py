@@ -153,12 +153,10 @@ def test_the_folder_says_what_was_done_and_runs_again(recipe: Path, tmp_path: Pa
     again = run(load(first.recipe), tmp_path / "again")
     assert losses(again) == losses(first)
 
-    environment = json.loads(first.environment.read_text())
+    environment, repeated = (json.loads(folder.environment.read_text()) for folder in (first, again))
     assert environment["engine"]["engine"]["value"] == "peft"
     assert environment["engine"]["engine"]["reason"]
-    assert (
-        environment["data"]["train_table_key"] == json.loads(again.environment.read_text())["data"]["train_table_key"]
-    )
+    assert environment["data"]["train_table_key"] == repeated["data"]["train_table_key"]
     summary = json.loads(first.summary.read_text())
     assert summary["updates"] == 4
     assert summary["last_loss"] == losses(first)[-1]
@@ -168,7 +166,7 @@ def test_the_folder_says_what_was_done_and_runs_again(recipe: Path, tmp_path: Pa
     plain = base(ids).logits
     adapted = PeftModel.from_pretrained(base, first.adapter)(ids).logits
     assert (plain - adapted).abs().max() > 1e-3
-    assert not [path for path in first.path.rglob("*.part")]
+    assert not list(first.path.rglob("*.part"))
 
 
 def test_gradients_reach_every_adapter(recipe: Path, tmp_path: Path) -> None:

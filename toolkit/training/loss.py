@@ -60,4 +60,5 @@ def summed_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tenso
     labels = batch["labels"][:, 1:]
     trained = labels != IGNORED
     head = base.get_output_embeddings()
-    return HeadCrossEntropy.apply(hidden[trained], head.weight, labels[trained]), trained.sum()
+    loss: torch.Tensor = HeadCrossEntropy.apply(hidden[trained], head.weight, labels[trained])  # type: ignore[no-untyped-call]
+    return loss, trained.sum()

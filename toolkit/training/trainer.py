@@ -119,7 +119,7 @@ def build_trainer(
             for values in getattr(self, "_metrics", {}).values():
                 values.clear()
             self.log(dict(metrics))
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
 
         def compute_loss(
