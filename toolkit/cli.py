@@ -33,7 +33,7 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 
-RecipePath = Annotated[Path, typer.Argument(help="A recipe, as recipes/tools.toml.")]
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, as recipes/tools.toml.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
