@@ -1,0 +1,168 @@
+"""Bytes that training takes, by part.
+
+Peak = weights + adapter + gradients + optimizer states + what forward keeps for backward + the larger of two
+transients: the loss over the vocabulary, or one layer being worked on. Constants of activations were fitted to peaks
+measured on one H200 with Qwen3-1.7B (docs/benchmarks); they are sums over the tensors that each engine keeps, so they
+scale with a model's sizes. tests/planning compares every formula with the measured peaks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from toolkit.planning.architecture import ModelShape
+
+Engine = Literal["peft", "unsloth"]
+Held = Literal["nf4", "16-bit", "fp32"]
+Checkpointing = Literal["off", "on", "offloaded"]
+
+# NF4: half a byte, one absmax byte for 64 weights, one fp32 for 256 absmax bytes (double quantisation)
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+ADAM_BYTES = {"adamw_torch_fused": 8.0, "adamw_torch": 8.0, "adamw_8bit": 2.03, "paged_adamw_8bit": 2.03}
+CUDA_CONTEXT = int(0.75 * 2**30)  # held by the process beside torch's own memory; measured
+OFFLOAD_BUFFERS = 6  # layer inputs in flight to and from host memory; fitted
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What decides memory, apart from how many tokens there are.
+
+    `element`: bytes of an activation, 2 under bf16 or fp16 and 4 under fp32. `dropped`: input features of a layer's
+    modules that have LoRA dropout, summed.
+    """
+
+    shape: ModelShape
+    engine: Engine
+    held: Held
+    trainable: int
+    checkpointing: Checkpointing
+    optim: str = "adamw_torch_fused"
+    element: int = 2
+    dropped: int = 0
+    cuda: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes by part, in the order they are shown. `peak` is torch's own; `total` has the process's context too."""
+
+    parts: dict[str, float]
+    context: int
+
+    @property
+    def peak(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def total(self) -> float:
+        return self.peak + self.context
+
+
+def weight_bytes(shape: ModelShape, held: Held) -> float:
+    """Bytes of the frozen base weights. NF4 packs the layers' linear weights; embedding, head and norms stay 16-bit."""
+    if held == "nf4":
+        return NF4_BYTES * shape.linear_parameters + 2 * (shape.embedding_parameters + shape.small_parameters)
+    return (4 if held == "fp32" else 2) * shape.parameters
+
+
+def layer_activations(setup: Setup) -> float:
+    """Bytes that one layer keeps for its backward pass, for each token.
+
+    Unsloth's fused functions keep inputs and gate and up; plain PEFT also keeps norms in fp32, rotations and the
+    product of gate and up. Dropout adds a mask of one byte an input feature, and plain PEFT the dropped copy.
+    """
+    shape = setup.shape
+    hidden, ffn = shape.hidden_size, shape.intermediate_size
+    attention, qkv = shape.attention_size, shape.attention_size + 2 * shape.key_value_size
+    if setup.engine == "unsloth":
+        elements = 2 * ffn + 2 * qkv + attention + 3.5 * hidden
+        return setup.element * elements + setup.dropped
+    elements = 4 * ffn + 4 * qkv + 2 * attention + 5.6 * hidden
+    return setup.element * elements + (1 + setup.element) * setup.dropped
+
+
+def backward_transient(setup: Setup) -> float:
+    """Bytes of gradients in flight while one layer runs backward, for each token."""
+    return setup.element * (3 * setup.shape.intermediate_size + 2 * setup.shape.hidden_size)
+
+
+def loss_transient(setup: Setup, tokens: int, trained: int) -> float:
+    """Bytes of logits that exist at one time.
+
+    Unsloth 2026.10.7 cuts all tokens into chunks, so many that 16 bytes a logit stay near 4 GiB / 4; plain PEFT runs
+    TRL's head over the trained tokens, 4,096 by 32,768 at a time, and keeps a gradient of the hidden states in fp32.
+    Without CUDA the head runs in chunks of 64 MiB of fp32 logits.
+    """
+    vocab = setup.shape.vocab_size
+    if setup.engine == "unsloth":
+        chunks = 4 * max(1, math.ceil(tokens * vocab * 16 / 2**30 / 4 / 4))
+        return tokens / chunks * vocab * 6
+    if not setup.cuda:
+        return 3 * 2**26 + setup.element * trained * setup.shape.hidden_size
+    return min(trained, 4096) * min(vocab, 32_768) * 6 + 4 * tokens * setup.shape.hidden_size
+
+
+def materialised_logits(shape: ModelShape, tokens: int) -> float:
+    """Bytes of a loss that holds all logits: 16-bit, fp32, their gradient in fp32 and a copy."""
+    return tokens * shape.vocab_size * 14.0
+
+
+def training_memory(setup: Setup, rows: int, width: int, trained: int, *, logits: bool = False) -> Memory:
+    """Peak memory of a micro-batch of `rows` x `width` tokens, padding included, of which `trained` have a label.
+
+    `logits`: the loss holds all logits at once, as older trainers do.
+    """
+    shape, tokens = setup.shape, rows * width
+    layer, layers = tokens * layer_activations(setup), shape.num_hidden_layers
+    layer_input = tokens * setup.element * shape.hidden_size
+    loss = materialised_logits(shape, tokens) if logits else loss_transient(setup, tokens, trained)
+    at_work = tokens * backward_transient(setup)
+    parts = {
+        f"base weights ({setup.held})": weight_bytes(shape, setup.held),
+        "adapter (fp32)": 4.0 * setup.trainable,
+        "gradients (fp32)": 4.0 * setup.trainable,
+        "optimizer states": ADAM_BYTES[setup.optim] * setup.trainable,
+    }
+    match setup.checkpointing:
+        case "off":
+            parts["activations"] = layers * layer
+        case "on":
+            parts["layer inputs kept"] = layers * layer_input
+            at_work += layer
+        case "offloaded":
+            parts["layer inputs in flight"] = OFFLOAD_BUFFERS * layer_input
+            at_work += layer
+    larger = "loss over the vocabulary" if loss > at_work else "one layer at work"
+    parts[larger] = max(loss, at_work)
+    return Memory(parts, CUDA_CONTEXT if setup.cuda else 0)
+
+
+def full_memory(
+    setup: Setup,
+    rows: int,
+    width: int,
+    trained: int,
+    *,
+    weights: Literal["bf16", "mixed", "fp32"],
+    logits: bool = False,
+) -> Memory:
+    """Peak memory when every weight trains, with checkpointing.
+
+    `weights`: bf16, weights, gradients and both Adam states in bf16 (8 bytes a weight); mixed, the usual textbook
+    sum of 16-bit weights and gradients with fp32 states (12 bytes); fp32, all in fp32 under autocast (16 bytes).
+    """
+    shape, tokens = setup.shape, rows * width
+    weight, state = {"bf16": (2, 4), "mixed": (2, 8), "fp32": (4, 8)}[weights]
+    layer_input = tokens * shape.hidden_size * (4 if weights == "fp32" else setup.element)
+    loss = materialised_logits(shape, tokens) if logits else loss_transient(setup, tokens, trained)
+    at_work = tokens * (layer_activations(setup) + backward_transient(setup))
+    parts = {
+        "weights": float(weight * shape.parameters),
+        "gradients": float(weight * shape.parameters),
+        "optimizer states": float(state * shape.parameters),
+        "layer inputs kept": float(shape.num_hidden_layers * layer_input),
+        "loss or one layer at work": max(loss, at_work),
+    }
+    return Memory(parts, CUDA_CONTEXT if setup.cuda else 0)
