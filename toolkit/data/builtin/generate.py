@@ -1,0 +1,127 @@
+"""`chats`: the built-in chats, one after another, each made in a world of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from toolkit.data.builtin.catalog import Catalog, choose
+from toolkit.data.builtin.draft import Draft, context_slots
+from toolkit.data.builtin.kinds import KINDS
+from toolkit.data.builtin.language import compose, wording
+from toolkit.data.builtin.spec import TOOLS, Unsuitable
+from toolkit.data.builtin.world import World
+from toolkit.data.chats import Chat, Turn
+from toolkit.errors import DataError
+
+_BLOCK = 40
+_ATTEMPTS = 400
+
+
+def chats(
+    size: int = 15_694,
+    seed: int = 0,
+    split: str = "train",
+    domains: Sequence[str] = (),
+    kinds: Mapping[str, float] | None = None,
+    max_tools: int = 8,
+) -> Iterator[Chat]:
+    """Chats in which a user asks, tools run and the assistant answers; no user turn comes twice.
+
+    The same arguments give the same chats in every process, and a smaller `size` gives the first of them.
+
+    Args:
+        size: how many chats.
+        seed: another seed gives other chats.
+        split: "train"; "phrasing", in templates never used in training; "tools", with calls to tools never seen there.
+        domains: only tools of these domains; empty means all.
+        kinds: share of each kind, in any unit; None means the usual mix, less what the other arguments rule out.
+        max_tools: most tools on offer in one chat.
+
+    Raises:
+        DataError: an unknown split, domain or kind, a kind that can't be made, or no unused user text left.
+    """
+    catalog, shares = choose(split, domains, kinds, max_tools)
+    return _generate(size, seed, catalog, shares)
+
+
+def _generate(size: int, seed: int, catalog: Catalog, shares: Mapping[str, float]) -> Iterator[Chat]:
+    # digests rather than texts: 16 bytes for each user turn
+    seen: set[bytes] = set()
+    for index, kind in zip(range(size), _order(seed, catalog.split, shares), strict=False):
+        for attempt in range(_ATTEMPTS):
+            r = Random(f"chat {seed} {catalog.split} {index} {attempt}")
+            try:
+                chat = _make(r, index, kind, catalog)
+            except Unsuitable:
+                continue
+            texts = {_digest(turn.content) for turn in chat.turns if turn.role == "user"}
+            if len(texts) == sum(turn.role == "user" for turn in chat.turns) and seen.isdisjoint(texts):
+                seen |= texts
+                break
+        else:
+            raise DataError(
+                f"builtin:tools: no unused user text left for kind {kind} after {index} chats; "
+                "ask for a smaller size or for more domains"
+            )
+        yield chat
+
+
+def _order(seed: int, split: str, shares: Mapping[str, float]) -> Iterator[str]:
+    """Kinds in their exact shares over every block, in mixed order within it."""
+    r = Random(f"order {seed} {split}")
+    total = sum(shares.values())
+    counts = dict.fromkeys(shares, 0)
+    made = 0
+    while True:
+        block: list[str] = []
+        for _ in range(_BLOCK):
+            made += 1
+            kind = max(counts, key=lambda name: shares[name] / total * made - counts[name])
+            counts[kind] += 1
+            block.append(kind)
+        r.shuffle(block)
+        yield from block
+
+
+def _make(r: Random, index: int, kind: str, catalog: Catalog) -> Chat:
+    world_seed = r.getrandbits(32)
+    draft = Draft(r, World(world_seed), catalog)
+    flags = KINDS[kind](draft)
+    offer = flags.pop("offer", None) or catalog.offer(r, draft.needed)
+    system = _system(draft)
+    meta: dict[str, Any] = {
+        "world": world_seed,
+        "split": catalog.split,
+        "tools_used": list(dict.fromkeys(draft.used)),
+        "templates": draft.templates,
+        **flags,
+    }
+    return Chat(
+        turns=(*system, *draft.turns),
+        tools=tuple(TOOLS[name].schema for name in offer),
+        kind=kind,
+        source="builtin:tools",
+        where=f"builtin:tools#{index}",
+        meta=meta,
+    )
+
+
+def _system(draft: Draft) -> tuple[Turn, ...]:
+    """A short system turn, with today's date where the user's words need it; often none."""
+    r = draft.r
+    lines: list[str] = []
+    if r.random() < 0.5:
+        lines.append(compose(r.choice(wording()["system"]["persona"]), context_slots(r)))
+    if draft.dated or r.random() < 0.15:
+        today = draft.world.today
+        lines.append(
+            compose(r.choice(wording()["system"]["date"]), {"_day": f"{today:%A}", "_date": today.isoformat()})
+        )
+    return (Turn("system", " ".join(lines)),) if lines else ()
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.casefold().encode(), digest_size=16).digest()

@@ -1,0 +1,59 @@
+"""The simulated world: some people, files, mail, shops and lamps in memory, on which the tools really run.
+
+Nothing here touches the machine it runs on. Each domain's state is made when first needed, from the world's seed and
+the domain's name alone, so the order of calls does not change what a domain starts with.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import date, timedelta
+from random import Random
+from typing import Any
+
+from toolkit.data.builtin.lexicon import email_of, words
+from toolkit.data.builtin.spec import PARTS, TOOLS, ToolFailure, argument_problem
+
+
+class World:
+    """One small world. Two worlds of one seed answer the same calls, in the same order, with the same results."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        r = self.random("self")
+        self.today: date = date(2025, 1, 6) + timedelta(days=r.randrange(1000))
+        self.first_name: str = r.choice(words("first"))
+        self.name = f"{self.first_name} {r.choice(words('last'))}"
+        self.email = email_of(r, self.name)
+        self.home = f"/home/{self.first_name.lower()}"
+        self._parts: dict[str, Any] = {}
+
+    def random(self, *names: object) -> Random:
+        """A generator of its own for the thing named; text seeds are hashed with SHA-512, alike in every process."""
+        return Random(" ".join(map(str, ("world", self.seed, *names))))
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._parts:
+            self._parts[name] = PARTS[name](self.random("part", name), self)
+        return self._parts[name]
+
+    def call(self, name: str, arguments: dict[str, Any]) -> str:
+        """Run one tool call; return its result as a JSON string, {"error": ...} where anything is wrong."""
+        tool = TOOLS.get(name)
+        if tool is None:
+            return _dump({"error": f"unknown tool: {name}"})
+        if problem := argument_problem(tool, arguments):
+            return _dump({"error": problem})
+        try:
+            return _dump(tool.run(self, **copy.deepcopy(arguments)))
+        except ToolFailure as failure:
+            return _dump({"error": str(failure)})
+
+    def state(self) -> dict[str, Any]:
+        """All that calls can change, as plain JSON values: equal states mean that the same was done."""
+        return {name: copy.deepcopy(self[name]) for name in sorted(PARTS)}
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
