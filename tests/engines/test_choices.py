@@ -1,0 +1,82 @@
+"""Which engine and precision are taken, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from toolkit.engines.base import check_hardware, choose_engine, choose_precision
+from toolkit.errors import EngineError
+from toolkit.hardware import Gpu, Hardware, free_cores, usable_cores
+from toolkit.recipe.schema import LoraSection, ModelSection, Recipe, TrainSection
+
+CPU = Hardware(gpu=None, cpu="some CPU", cores=2, cpu_bf16=True, memory=8 << 30)
+T4 = replace(CPU, gpu=Gpu("Tesla T4", 15 << 30, (7, 5)))
+H200 = replace(CPU, gpu=Gpu("NVIDIA H200", 140 << 30, (9, 0)))
+
+
+def recipe(**train: Any) -> Recipe:
+    return Recipe(train=TrainSection(**train))
+
+
+@pytest.mark.parametrize(
+    ("hardware", "installed", "wanted", "reason"),
+    [
+        (CPU, True, "peft", "no CUDA GPU"),
+        (H200, False, "peft", "not installed"),
+        (H200, True, "unsloth", "fused kernels on NVIDIA H200"),
+    ],
+)
+def test_auto_engine(hardware: Hardware, installed: bool, wanted: str, reason: str) -> None:
+    choice = choose_engine(Recipe(), hardware, installed)
+    assert choice.value == wanted
+    assert reason in choice.reason
+
+
+def test_bias_and_dora_have_no_fused_path() -> None:
+    for lora in (LoraSection(bias="all"), LoraSection(use_dora=True)):
+        assert choose_engine(Recipe(lora=lora), H200, True).value == "peft"
+
+
+def test_unsloth_asked_for_where_it_can_not_run() -> None:
+    with pytest.raises(EngineError, match="needs a CUDA GPU"):
+        choose_engine(recipe(engine="unsloth"), CPU, True)
+    with pytest.raises(EngineError, match=r"pip install 'toolkit\[gpu\]'"):
+        choose_engine(recipe(engine="unsloth"), H200, False)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "train", "wanted"),
+    [
+        (H200, {}, "bf16"),
+        (T4, {}, "fp16"),
+        (CPU, {}, "bf16"),
+        (replace(CPU, cpu_bf16=False), {}, "fp32"),
+        (H200, {"fp16": True, "bf16": False}, "fp16"),
+        (H200, {"bf16": False}, "fp32"),
+    ],
+)
+def test_precision(hardware: Hardware, train: dict[str, Any], wanted: str) -> None:
+    assert choose_precision(recipe(**train), hardware).value == wanted
+
+
+def test_a_t4_has_no_bfloat16() -> None:
+    with pytest.raises(EngineError, match=r"Tesla T4 \(compute capability 7.5\) has no bfloat16.*tools-t4.toml"):
+        choose_precision(recipe(bf16=True), T4)
+
+
+def test_all_gpu_only_settings_are_named_at_once() -> None:
+    asked = Recipe(
+        model=ModelSection(attn_implementation="flash_attention_2"),
+        train=TrainSection(optim="paged_adamw_8bit", gradient_checkpointing="unsloth", fp16=True),
+    )
+    with pytest.raises(EngineError) as caught:
+        check_hardware(asked, CPU)
+    assert len(caught.value.problems) == 4
+    check_hardware(asked, T4)
+
+
+def test_free_cores_are_some_of_the_usable_ones() -> None:
+    assert 1 <= free_cores(0.05) <= usable_cores()

