@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.data.calls import CallFormat, Messages, ToolPrompt, to_messages
-from toolkit.data.chats import Chat
+from toolkit.data.chats import Chat, Turn
 from toolkit.data.markup import Markup, probe, render
 from toolkit.data.tokenizers import special_tokens
 from toolkit.errors import DataError, Problem
@@ -103,6 +103,17 @@ class Renderer:
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
+        if thinking == "template" and not self._prompts_are_prefixes():
+            raise DataError(
+                "the tokenizer melts the end of the assistant's header with what follows, so prompts would not be what "
+                'was trained on; set data.thinking = "split", which tokenises prompts and answers apart'
+            )
+
+    def _prompts_are_prefixes(self) -> bool:
+        probe = Chat((Turn("user", "quartz"), Turn("assistant", "amber")))
+        ids = _Tokens(self._backend, self._render(self.messages(probe), probe), 0).ids
+        prompt = _Tokens(self._backend, self.prompt(probe, 1), 0).ids
+        return ids[: len(prompt)] == prompt
 
     @property
     def end_token_ids(self) -> list[int]:
@@ -134,19 +145,19 @@ class Renderer:
         return [self._whole(chat)] if self.thinking == "template" else list(self._split(chat))
 
     def encode(self, row: Row, max_length: int | None = None) -> Encoded:
-        """Tokenise a row once and mask it. Raises `DataError` when a trained range does not fall on token boundaries,
+        """Tokenise and mask a row. Raises `DataError` when a trained range does not fall on token boundaries,
         or does not end in the end token."""
-        encoding = self._backend.encode(row.text, add_special_tokens=False)
-        ids = np.array(encoding.ids, dtype=np.int32)
+        tokens = self._tokens(row)
+        ids = np.array(tokens.ids, dtype=np.int32)
         trained = np.zeros(len(ids), dtype=np.bool_)
         for start, stop in row.spans:
-            first, last = encoding.char_to_token(start), encoding.char_to_token(stop - 1)
-            if first is None or last is None or encoding.token_to_chars(first)[0] != start:
+            first, last = tokens.at(start), tokens.at(stop - 1)
+            if first is None or last is None or tokens.start_of(first) != start:
                 raise DataError(Problem(row.where, "an answer does not begin at a token boundary"))
             if ids[last] != self.markup.end_id:
                 raise DataError(Problem(row.where, f"an answer does not end in {self.markup.end!r}"))
             trained[first : last + 1] = True
-        roles = _tokens_by_role(encoding, row, len(ids))
+        roles = _tokens_by_role(tokens, row)
         if max_length is None or len(ids) <= max_length:
             return Encoded(ids, trained, truncated=False, roles=roles)
         lost = int(trained[max_length:].sum())
@@ -154,7 +165,13 @@ class Renderer:
 
     def offsets(self, row: Row) -> list[tuple[int, int]]:
         """The character range of every token of a row, before any cut."""
-        return list(self._backend.encode(row.text, add_special_tokens=False).offsets)
+        return self._tokens(row).offsets
+
+    def _tokens(self, row: Row) -> _Tokens:
+        # A split row is tokenised as decoding does it, prompt and answer apart: GPT-2's pre-tokenizer, for one, takes
+        # the blank lines that end a prompt as one token, but as two when text follows.
+        border = row.spans[0][0] if self.thinking == "split" else 0
+        return _Tokens(self._backend, row.text, border)
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -248,11 +265,44 @@ def _role_spans(text: str, given: Messages, spans: list[tuple[int, int]]) -> lis
     return sorted(found + [("assistant", start, stop) for start, stop in spans], key=lambda span: span[1])
 
 
-def _tokens_by_role(encoding: Any, row: Row, total: int) -> dict[str, int]:
+def _tokens_by_role(tokens: _Tokens, row: Row) -> dict[str, int]:
     counts = dict.fromkeys(TEXT_ROLES, 0)
     for role, start, stop in row.role_spans:
-        first, last = encoding.char_to_token(start), encoding.char_to_token(stop - 1) if stop > start else None
+        first, last = tokens.at(start), tokens.at(stop - 1) if stop > start else None
         if first is not None and last is not None:
             counts[role] += last + 1 - first
-    counts["markup"] = max(0, total - sum(counts.values()))
+    counts["markup"] = max(0, len(tokens.ids) - sum(counts.values()))
     return counts
+
+
+class _Tokens:
+    """A text's tokens, tokenised in one go or, with a border, as two texts that meet there."""
+
+    def __init__(self, backend: Any, text: str, border: int) -> None:
+        texts = [text[:border], text[border:]] if border else [text]
+        self._parts = [backend.encode(part, add_special_tokens=False) for part in texts]
+        self._border = border
+        self._before = len(self._parts[0].ids) if border else 0
+
+    @property
+    def ids(self) -> list[int]:
+        return [number for part in self._parts for number in part.ids]
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        first, *rest = self._parts
+        moved = [(start + self._border, stop + self._border) for part in rest for start, stop in part.offsets]
+        return [*first.offsets, *moved]
+
+    def at(self, place: int) -> int | None:
+        """The (first) token that holds the character at `place`."""
+        if place < self._border or not self._border:
+            found: int | None = self._parts[0].char_to_token(place)
+            return found
+        found = self._parts[1].char_to_token(place - self._border)
+        return None if found is None else found + self._before
+
+    def start_of(self, token: int) -> int:
+        if token < self._before or not self._border:
+            return int(self._parts[0].token_to_chars(token)[0])
+        return int(self._parts[1].token_to_chars(token - self._before)[0]) + self._border
