@@ -125,9 +125,7 @@ def write_jsonl(path: Path, rows: list[Any]) -> Path:
 
 
 # Texts that try the tokenizer's patience: blank space at either end, emoji, newlines, JSON, role names.
-_ALPHABET = st.sampled_from(
-    list("ab Z09\n\t.,{}\"'<>|/") + ["é", "漢", "🙂", "\u0301", "assistant", "\n\n", "</", "tool"]
-)
+_ALPHABET = st.sampled_from([*"ab Z09\n\t.,{}\"'<>|/", "é", "漢", "🙂", "\u0301", "assistant", "\n\n", "</", "tool"])
 texts = st.lists(_ALPHABET, min_size=1, max_size=25).map("".join).filter(str.strip)
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-99, 99) | st.floats(-9, 9) | texts,

@@ -55,7 +55,8 @@ _ROLES: dict[str, Role] = {
 }
 _CALL_ROLES = ("function_call", "tool_call")
 _TURN_KEYS = ("messages", "conversations", "conversation")
-_HERMES_TOOLS = re.compile(r"<tools>\s*(.*?)\s*</tools>", re.DOTALL)
+_MESSAGES_AS_TEXT = re.compile(r'\s*\[\s*\{\s*"role"\s*:')  # in a CSV cell, say
+_HERMES_TOOLS = re.compile(r"<tools>\s*([\[{].*?)\s*</tools>", re.DOTALL)  # not the preamble's own mention
 _HERMES_RESULT = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.DOTALL)
 # Where the usual tool preambles begin; a system text of the user's own stands before.
 _HERMES_PREAMBLE = re.compile(
@@ -169,7 +170,7 @@ def _prompt_completion(row: dict[str, Any]) -> _Converted:
     roles: tuple[tuple[str, Role], ...] = (("prompt", "user"), ("completion", "assistant"))
     for key, role in roles:
         value = row[key]
-        if isinstance(value, str):
+        if isinstance(value, str) and not _MESSAGES_AS_TEXT.match(value):
             parts.append(Turn(role, value))
         else:
             parts += _turns(_dicts(value, key))

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.data.toys import ADD, WEATHER, weather_row
+from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.data.formats import convert, detect
+from toolkit.data.schemas import RowError, json_type, read_tool, strip_nulls
+
+TOOLS = json.dumps([WEATHER, ADD])
+HERMES_SYSTEM = (
+    "Be brief.\n\nYou are a function calling AI model. You are provided with function signatures within "
+    f"<tools> </tools> XML tags. <tools> {json.dumps(WEATHER)}\n{json.dumps(ADD)} </tools> For each call return a json object."
+)
+CALL = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
+
+# The same short chat in every format.
+ROWS: dict[str, dict[str, Any]] = {
+    "messages": weather_row(kind="single"),
+    "sharegpt": {
+        "system": "Be brief.",
+        "tools": TOOLS,
+        "conversations": [
+            {"from": "human", "value": "What is the weather in Oslo?"},
+            {"from": "function_call", "value": CALL},
+            {"from": "observation", "value": '{"sky": "rain"}'},
+            {"from": "gpt", "value": "It rains in Oslo."},
+            {"from": "human", "value": "Thanks!"},
+            {"from": "gpt", "value": "You are welcome."},
+        ],
+    },
+    "hermes": {
+        "conversations": [
+            {"from": "system", "value": HERMES_SYSTEM},
+            {"from": "human", "value": "What is the weather in Oslo?"},
+            {
+                "from": "gpt",
+                "value": "<tool_call>\n{'name': 'get_weather', 'arguments': {'city': 'Oslo'}}\n</tool_call>",
+            },
+            {"from": "tool", "value": '<tool_response>\n{"sky": "rain"}\n</tool_response>'},
+            {"from": "gpt", "value": "It rains in Oslo."},
+            {"from": "human", "value": "Thanks!"},
+            {"from": "gpt", "value": "You are welcome."},
+        ]
+    },
+    "prompt_completion": {
+        "tools": TOOLS,
+        "prompt": weather_row()["messages"][:-1],
+        "completion": weather_row()["messages"][-1:],
+    },
+}
+
+
+def plain(chat: Chat) -> list[tuple[str, str, tuple[ToolCall, ...]]]:
+    return [(turn.role, turn.content, turn.tool_calls) for turn in chat.turns]
+
+
+def chat_of(row: Any, format: Any = "auto") -> Chat:
+    return convert(row, format, where="x.jsonl:3", source="x.jsonl")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_format_is_found_and_gives_the_same_chat(name: str) -> None:
+    chat = chat_of(ROWS[name])
+    assert chat.meta["format"] == name
+    assert plain(chat) == plain(chat_of(weather_row()))
+    assert chat.tools == (WEATHER, ADD)
+    assert chat.where == "x.jsonl:3"
+    assert plain(chat_of(ROWS[name], name)) == plain(chat)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_json_text_stands_for_lists_and_objects(name: str) -> None:
+    """As CSV cells and Arrow columns hold them."""
+    row = {key: json.dumps(value) if isinstance(value, list) else value for key, value in ROWS[name].items()}
+    assert plain(chat_of(row)) == plain(chat_of(ROWS[name]))
+
+
+def test_kinds_are_kept_when_known() -> None:
+    assert chat_of(weather_row(kind="refuse")).kind == "refuse"
+    assert chat_of(weather_row(kind="sillier")).kind == "other"
+
+
+def test_alpaca() -> None:
+    chat = chat_of(
+        {"instruction": "Add.", "input": "2 2", "output": "4", "history": [["Hi", "Hello"]], "system": "Sum."}
+    )
+    assert [(turn.role, turn.content) for turn in chat.turns] == [
+        ("system", "Sum."),
+        ("user", "Hi"),
+        ("assistant", "Hello"),
+        ("user", "Add.\n\n2 2"),
+        ("assistant", "4"),
+    ]
+
+
+def test_prompt_and_completion_as_text() -> None:
+    assert [turn.content for turn in chat_of({"prompt": "2 and 2?", "completion": "4"}).turns] == ["2 and 2?", "4"]
+
+
+def test_xlam_types_become_a_json_schema() -> None:
+    parameters = {
+        "city": {"description": "Where.", "type": "str"},
+        "days": {"description": "How many.", "type": "int, optional", "default": 3},
+        "spots": {"description": "Pairs.", "type": "List[Tuple[float, float]]"},
+    }
+    row = {
+        "query": "Weather?",
+        "tools": json.dumps([{"name": "get_weather", "description": "Weather.", "parameters": parameters}]),
+        "answers": json.dumps([{"name": "get_weather", "arguments": {"city": "Oslo", "spots": []}}]),
+    }
+    chat = chat_of(row)
+    schema = chat.tools[0]["function"]["parameters"]
+    assert schema["required"] == ["city", "spots"]
+    assert schema["properties"]["days"] == {"type": "integer", "description": "How many.", "default": 3}
+    assert schema["properties"]["spots"]["items"] == {"type": "array"}
+    assert chat.turns[1].tool_calls == (ToolCall("get_weather", {"city": "Oslo", "spots": []}),)
+
+
+@pytest.mark.parametrize(
+    ("python", "schema"),
+    [
+        ("List[int]", {"type": "array", "items": {"type": "integer"}}),
+        ("Optional[str]", {"type": "string"}),
+        ("Union[int, str]", {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+        ("Dict[str, int]", {"type": "object"}),
+        ("Callable", {}),
+    ],
+)
+def test_python_types(python: str, schema: dict[str, Any]) -> None:
+    assert json_type(python) == schema
+
+
+def test_tools_get_the_shape_that_servers_hand_to_the_template() -> None:
+    """llama.cpp inserts an empty description and keeps three keys; so the training text has them in that order."""
+    bare = {"parameters": {"z": 1, "a": 2}, "strict": True, "name": "f"}
+    expected = {"type": "function", "function": {"name": "f", "description": "", "parameters": {"z": 1, "a": 2}}}
+    assert json.dumps(read_tool(bare, "tool")) == json.dumps(expected)
+    assert json.dumps(read_tool({"function": bare}, "tool")) == json.dumps(expected)
+
+
+def test_results_find_their_call_by_id() -> None:
+    assert chat_of(weather_row()).turns[3].name == "get_weather"
+
+
+def test_hermes_results_in_one_turn_are_parted_and_plain_text_kept() -> None:
+    row = {
+        "tools": TOOLS,
+        "messages": [
+            {"role": "system", "content": "Just this."},
+            {"role": "user", "content": "Both?"},
+            {
+                "role": "assistant",
+                "content": f"Both.\n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{CALL}\n</tool_call>",
+            },
+            {
+                "role": "user",
+                "content": '<tool_response>\n{"name": "get_weather", "content": {"n": 1}}\n</tool_response>\n'
+                "<tool_response>\ntwo\n</tool_response>",
+            },
+            {"role": "assistant", "content": "Done."},
+        ],
+    }
+    chat = chat_of(row)
+    assert chat.meta["format"] == "hermes"
+    assert [turn.role for turn in chat.turns] == ["system", "user", "assistant", "tool", "tool", "assistant"]
+    assert chat.turns[0].content == "Just this."
+    assert chat.turns[2].content == "Both." and len(chat.turns[2].tool_calls) == 2
+    assert chat.turns[3] == Turn("tool", '{"n": 1}', name="get_weather") and chat.turns[4].content == "two"
+
+
+def test_assistant_turns_in_a_row_are_one_and_turns_after_the_last_answer_go() -> None:
+    messages = weather_row()["messages"]
+    spoken = [{"role": "assistant", "content": "Let me look."}, messages[2]]
+    chat = chat_of(
+        {"messages": [messages[1], *spoken, *messages[3:], {"role": "user", "content": "Bye"}], "tools": TOOLS}
+    )
+    assert chat.turns[1] == Turn("assistant", "Let me look.", (ToolCall("get_weather", {"city": "Oslo"}),))
+    assert chat.turns[-1].role == "assistant"
+
+
+def test_reasoning_and_parts_become_text() -> None:
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": "So.", "reasoning_content": "why"},
+    ]
+    chat = chat_of({"messages": messages})
+    assert chat.turns[0].content == "ab" and chat.turns[1].content == "<think>\nwhy\n</think>\n\nSo."
+
+
+def with_turn(index: int, **changes: Any) -> dict[str, Any]:
+    row = weather_row()
+    row["messages"][index] = {**row["messages"][index], **changes}
+    return row
+
+
+def calling(function: Any) -> dict[str, Any]:
+    return with_turn(2, tool_calls=[{"type": "function", "function": function}])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": weather_row()["messages"][:2]}, "no assistant turn"),
+        ({"messages": []}, "no assistant turn"),
+        (calling({"name": "get_weather", "arguments": '{"city": Oslo}'}), "turn 3: arguments of get_weather: not JSON"),
+        (calling({"name": "get_weather", "arguments": "[1]"}), "wanted a JSON object"),
+        (calling({"name": "get_wether", "arguments": {}}), "unknown tool get_wether, did you mean get_weather?"),
+        (calling({"arguments": {}}), "a call needs a name"),
+        ({**weather_row(), "tools": None}, "unknown tool get_weather; the row offers no tools"),
+        ({**weather_row(), "tools": "[{"}, "tools: not JSON"),
+        ({**weather_row(), "tools": [{"description": "nameless"}]}, r"tools\[0\]: a tool needs a name"),
+        (with_turn(4, content=""), "assistant turn is empty"),
+        (with_turn(1, role="usr"), "unknown role 'usr', did you mean user?"),
+        (with_turn(1, content=[{"type": "image"}]), "turn 2: wanted text"),
+        ({"question": "?", "answer": "!"}, "no known format: found answer, question; wanted one of messages"),
+        ([1, 2], "wanted an object"),
+        ({"messages": "not a list"}, "messages: not JSON"),
+        ({"messages": ["hello"]}, "item 1 is no object"),
+        ({"query": "?", "tools": "[]", "answers": "[]"}, "assistant turn is empty"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "?"},
+                    {"role": "assistant", "content": "<tool_call>{</tool_call>"},
+                ]
+            },
+            "turn 2: <tool_call>: not JSON",
+        ),
+    ],
+)
+def test_bad_rows_say_what_is_wrong(row: Any, message: str) -> None:
+    with pytest.raises(RowError, match=message):
+        chat_of(row)
+
+
+def test_a_format_that_is_set_names_what_it_misses() -> None:
+    with pytest.raises(RowError, match=r"alpaca needs instruction and output; missing: output"):
+        chat_of({"instruction": "x"}, "alpaca")
+    with pytest.raises(RowError, match="no messages or conversations: found prompt"):
+        chat_of({"prompt": "x"}, "sharegpt")
+
+
+def test_nulls_of_arrow_unions_go_and_real_values_stay() -> None:
+    union = {"city": {"type": "string", "enum": None}, "list": [None, {"a": None, "b": 0}], "off": False, "none": None}
+    assert strip_nulls(union) == {"city": {"type": "string"}, "list": [None, {"b": 0}], "off": False}
+
+
+def test_detection_looks_at_contents_not_only_at_keys() -> None:
+    assert detect({"conversations": weather_row()["messages"]}) == "messages"
+    assert detect({"messages": ROWS["sharegpt"]["conversations"]}) == "sharegpt"
+    assert detect({"messages": [{"role": "assistant", "content": f"<tool_call>{CALL}</tool_call>"}]}) == "hermes"
