@@ -1,0 +1,118 @@
+"""evaluate() from chats to scored rows, with a model that says what the test plants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import ADD
+from toolkit.data.calls import write_calls
+from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.data.render import Renderer
+from toolkit.errors import DataError
+from toolkit.evaluation import evaluate as module
+from toolkit.evaluation.decode import Generated
+from toolkit.evaluation.evaluate import as_text, base_columns, evaluate, prompted_turns
+
+CALL = ToolCall("add", {"a": 1, "b": 2})
+OPTIONS: dict[str, Any] = {"call_format": "json", "max_new_tokens": 6, "batch_size": 4, "progress": False}
+
+
+def chat(number: int) -> Chat:
+    turns = (
+        Turn("system", "Be kind."),
+        Turn("user", f"Add 1 and 2, please ({number})."),
+        Turn("assistant", "", (CALL,)),
+        Turn("tool", '{"sum": 3}', name="add"),
+        Turn("assistant", "It is 3."),
+    )
+    return Chat(turns, (ADD,), "single", source="made", where=f"made:{number}", meta={"split": "phrasing"})
+
+
+@pytest.fixture
+def loaded(tiny_model: Path) -> tuple[Any, Any, Renderer]:
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    return model, tokenizer, Renderer(tokenizer, "json")
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str]) -> list[str]:
+    """Make the model answer by the prompt's last words; returns the prompts as they come."""
+    prompts: list[str] = []
+
+    def say(model: Any, tokenizer: Any, given: list[str], **options: Any) -> list[Generated]:
+        prompts.extend(given)
+        return [Generated(next(text for key, text in answers.items() if key in prompt), 5, True) for prompt in given]
+
+    monkeypatch.setattr(module, "decode", say)
+    return prompts
+
+
+def test_rows_hold_what_was_asked_expected_and_said(
+    loaded: tuple[Any, Any, Renderer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = write_calls([CALL], "json")
+    prompts = planted(monkeypatch, {"(0)": right, "(1)": "I can't help with that."})
+    result = evaluate(*loaded, [chat(0), chat(1)], **OPTIONS)
+    assert [row.correct for row in result.rows] == [True, False]
+    first, second = result.rows
+    assert (first.where, first.turn, first.kind, first.split, first.source) == (
+        "made:0",
+        2,
+        "single",
+        "phrasing",
+        "made",
+    )
+    assert first.user == "Add 1 and 2, please (0)."
+    assert first.expected == first.generated == right
+    assert first.expected_calls == first.generated_calls == [{"name": "add", "arguments": {"a": 1, "b": 2}}]
+    assert second.scores["over_refusal"] is True
+    assert prompts == [loaded[2].prompt(chat(0), 2), loaded[2].prompt(chat(1), 2)]
+
+
+def test_all_turns_are_asked_from_the_chats_own_history(
+    loaded: tuple[Any, Any, Renderer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(monkeypatch, {'"sum": 3': "It is 3.", "(0)": "no idea"})
+    result = evaluate(*loaded, [chat(0)], turns="all", **OPTIONS)
+    assert [(row.turn, row.kind, row.correct) for row in result.rows] == [(2, "single", False), (4, "answer", True)]
+
+
+def test_a_real_tiny_model_with_its_adapter_off_and_on(loaded: tuple[Any, Any, Renderer]) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model, tokenizer, renderer = loaded
+    chats = [chat(number) for number in range(3)]
+    plain = evaluate(model, tokenizer, renderer, chats, **OPTIONS)
+    assert len(plain.rows) == 3 and all(row.new_tokens == 6 or row.stopped for row in plain.rows)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=5.0)
+    with base_columns(adapted):
+        base = evaluate(adapted, tokenizer, renderer, chats, **OPTIONS)
+    assert base.rows == plain.rows
+    assert evaluate(adapted, tokenizer, renderer, chats, **OPTIONS).rows != plain.rows
+
+
+def test_which_turns_are_asked() -> None:
+    greeting = Chat((Turn("assistant", "Hello!"), *chat(0).turns[1:]))
+    assert prompted_turns(greeting, "first") == [2]
+    assert prompted_turns(greeting, "all") == [2, 4]
+    assert prompted_turns(Chat((Turn("user", "Hi"),)), "all") == []
+
+
+def test_nothing_to_evaluate(loaded: tuple[Any, Any, Renderer]) -> None:
+    with pytest.raises(DataError, match="nothing to evaluate"):
+        evaluate(*loaded, [Chat((Turn("user", "Hi"),))], **OPTIONS)
+
+
+def test_expected_text_is_written_in_the_call_format() -> None:
+    assert as_text("Ok.", [CALL], "json") == 'Ok.\n{"tool": "add", "arguments": {"a": 1, "b": 2}}'
+    assert as_text("", [CALL], "native") == '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
+    assert '"method": "tools/call"' in as_text("", [CALL], "jsonrpc")

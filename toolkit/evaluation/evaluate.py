@@ -1,0 +1,111 @@
+"""Decodes assistant turns of held-out chats and scores them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal, Protocol
+
+from toolkit.data.calls import CallFormat, write_calls
+from toolkit.data.chats import Chat, ToolCall
+from toolkit.errors import DataError
+from toolkit.evaluation.adapters import base_columns
+from toolkit.evaluation.decode import Generated, decode
+from toolkit.evaluation.parsing import Parsed, parse
+from toolkit.evaluation.results import Comparison, Evaluation, Row
+from toolkit.evaluation.scoring import kind_of, score
+
+__all__ = ["Comparison", "Evaluation", "base_columns", "evaluate", "prompted_turns"]
+
+
+class Prompter(Protocol):
+    """What is needed of `toolkit.data.render.Renderer`."""
+
+    @property
+    def end_token_ids(self) -> list[int]: ...
+
+    def prompt(self, chat: Chat, turn: int) -> str: ...
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    renderer: Prompter,
+    chats: Sequence[Chat],
+    *,
+    call_format: CallFormat,
+    max_new_tokens: int,
+    batch_size: int,
+    turns: Literal["first", "all"] = "first",
+    progress: bool = True,
+) -> Evaluation:
+    """Decode the first (or every) assistant turn of each chat greedily from the chat's own earlier turns, and score it.
+
+    Raises `DataError` when no chat has an assistant turn that something prompts.
+    """
+    asked = [(chat, turn) for chat in chats for turn in prompted_turns(chat, turns)]
+    if not asked:
+        raise DataError("nothing to evaluate: no chat has an assistant turn after a user's")
+    started = time.perf_counter()
+    prompts = [renderer.prompt(chat, turn) for chat, turn in asked]
+    made = decode(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        stop_ids=renderer.end_token_ids,
+        progress=progress,
+    )
+    rows = [
+        score_row(chat, turn, one, parse(one.text, call_format), call_format)
+        for (chat, turn), one in zip(asked, made, strict=True)
+    ]
+    settings = {
+        "call_format": call_format,
+        "max_new_tokens": max_new_tokens,
+        "batch_size": batch_size,
+        "turns": turns,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    return Evaluation(rows, settings)
+
+
+def prompted_turns(chat: Chat, turns: Literal["first", "all"]) -> list[int]:
+    """Indices of the assistant turns that a user's turn precedes: the first one, or all."""
+    first_user = next((index for index, turn in enumerate(chat.turns) if turn.role == "user"), len(chat.turns))
+    found = [index for index, turn in enumerate(chat.turns) if turn.role == "assistant" and index > first_user]
+    return found[:1] if turns == "first" else found
+
+
+def score_row(chat: Chat, turn: int, made: Generated, parsed: Parsed, call_format: CallFormat) -> Row:
+    """The row of one generated turn."""
+    wanted = chat.turns[turn]
+    user = next((earlier.content for earlier in reversed(chat.turns[:turn]) if earlier.role == "user"), "")
+    return Row(
+        where=chat.where,
+        turn=turn,
+        kind=kind_of(chat, turn),
+        split=str(chat.meta.get("split", "")),
+        source=chat.source,
+        user=user,
+        expected=as_text(wanted.content, wanted.tool_calls, call_format),
+        generated=made.text,
+        expected_calls=[asdict(call) for call in wanted.tool_calls],
+        generated_calls=[asdict(call) for call in parsed.calls],
+        problems=list(parsed.problems),
+        scores=score(chat, turn, parsed).as_dict(),
+        new_tokens=made.new_tokens,
+        stopped=made.stopped,
+    )
+
+
+def as_text(content: str, calls: Sequence[ToolCall], call_format: CallFormat) -> str:
+    """An assistant turn for people to read, calls in the call format (`native` ones as Qwen writes them)."""
+    if call_format in ("json", "jsonrpc"):
+        written = [write_calls(calls, call_format)] if calls else []
+    else:
+        written = [f"<tool_call>{json.dumps(asdict(call), ensure_ascii=False)}</tool_call>" for call in calls]
+    return "\n".join(part for part in (content, *written) if part)

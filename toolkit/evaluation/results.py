@@ -1,0 +1,180 @@
+"""Evaluations: their rows, rates by kind, split and source, files and tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.data.chats import KINDS
+from toolkit.errors import DataError, Problem
+from toolkit.evaluation.statistics import Paired, Rate
+from toolkit.runs import write_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ORDER = (*KINDS[:-1], "answer", "other")
+LABELS = {
+    "valid_json": "calls in valid JSON",
+    "in_format": "calls in the call format",
+    "schema_valid": "calls that fit the schema",
+    "name_correct": "right tools",
+    "argument_recall": "arguments found",
+    "argument_precision": "arguments right",
+    "exact": "exact calls",
+    "abstained": "abstained (no tool fits)",
+    "clarified": "asked (argument missing)",
+    "refused": "refused (dangerous)",
+    "over_refusal": "refused a fair request",
+    "invented_tool": "invented tools",
+    "state": "final state as expected",
+    "calls": "calls as expected, in order",
+    "in_time": "done within the step limit",
+}
+LOWER_IS_BETTER = ("over_refusal", "invented_tool")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One generated turn (or, in executed evaluation, one whole chat).
+
+    where, turn: the chat's place and the assistant turn's index. kind, split, source: what it is counted under.
+    user: the last user text before the turn. expected, generated: texts; calls are {"name", "arguments"} objects.
+    scores: measures by name, None where one does not apply. new_tokens, stopped: length, and whether the model ended
+    its turn by itself.
+    """
+
+    where: str
+    turn: int
+    kind: str
+    split: str
+    source: str
+    user: str
+    expected: str
+    generated: str
+    expected_calls: list[dict[str, Any]]
+    generated_calls: list[dict[str, Any]]
+    problems: list[str]
+    scores: dict[str, bool | float | None]
+    new_tokens: int = 0
+    stopped: bool = True
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What tells a turn from all others; two splits may number their chats alike."""
+        return self.where, self.split, self.user, self.turn
+
+    @property
+    def correct(self) -> bool:
+        return bool(self.scores["correct"])
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """Scored turns, and the settings they were made with."""
+
+    rows: list[Row]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def rates(self, rows: Sequence[Row] | None = None) -> dict[str, Rate]:
+        """The rate of every measure over `rows` (all by default), measures that apply nowhere left out."""
+        rows = self.rows if rows is None else rows
+        names = dict.fromkeys(name for row in rows for name in row.scores)
+        rates = {name: Rate.of(row.scores.get(name) for row in rows) for name in names}
+        return {name: rate for name, rate in rates.items() if rate.n}
+
+    def by(self, key: Callable[[Row], str]) -> dict[str, list[Row]]:
+        """Rows by kind, split or source; kinds in their usual order."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(key(row), []).append(row)
+        rank = {name: index for index, name in enumerate(ORDER)}
+        return dict(sorted(found.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
+
+    def summary(self) -> dict[str, Any]:
+        """Rates as JSON values: {"turns", "settings", "overall": {measure: {"hits", "n", "share", "low", "high"}},
+        "by_kind": {kind: {measure: ...}}, "by_split", "by_source", "stopped", "new_tokens"}."""
+
+        def rates(rows: Sequence[Row]) -> dict[str, Any]:
+            return {name: rate.as_dict() for name, rate in self.rates(rows).items()}
+
+        return {
+            "turns": len(self.rows),
+            "settings": self.settings,
+            "overall": rates(self.rows),
+            "by_kind": {kind: rates(rows) for kind, rows in self.by(lambda row: row.kind).items()},
+            "by_split": {split: rates(rows) for split, rows in self.by(lambda row: row.split).items()},
+            "by_source": {source: rates(rows) for source, rows in self.by(lambda row: row.source).items()},
+            "stopped": Rate.of(row.stopped for row in self.rows).as_dict(),
+            "new_tokens": sum(row.new_tokens for row in self.rows),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write JSON lines, whole or not at all: the settings first, then a row a line."""
+        lines = [json.dumps({"evaluation": self.settings})]
+        lines += [json.dumps(asdict(row)) for row in self.rows]  # ASCII: what a model wrote may not be valid Unicode
+        write_text(path, "\n".join(lines) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Evaluation:
+        """Read what `save` wrote. Raises `DataError` with the line when the file is something else."""
+        rows: list[Row] = []
+        settings: dict[str, Any] = {}
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                value = json.loads(line)
+                if number == 1:
+                    settings = value["evaluation"]
+                else:
+                    rows.append(Row(**value))
+            except (ValueError, TypeError, KeyError) as error:
+                raise DataError(Problem(f"{path}:{number}", f"not a line of a saved evaluation: {error}")) from error
+        return cls(rows, settings)
+
+    def render(self, console: Console, before: Evaluation | None = None, samples: int = 3) -> None:
+        """Print rates by kind and by measure, beside those of `before` and with some turns that flipped."""
+        from toolkit.evaluation.tables import render
+
+        render(self, console, before, samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two evaluations' rows of the same turns, in the order of the second."""
+
+    pairs: list[tuple[Row, Row]]
+
+    @classmethod
+    def of(cls, before: Evaluation, after: Evaluation) -> Comparison:
+        """Pair rows by chat and turn. Raises `DataError` when they have none in common."""
+        known = {row.key: row for row in before.rows}
+        pairs = [(known[row.key], row) for row in after.rows if row.key in known]
+        if not pairs and after.rows:
+            raise DataError("the two evaluations have no chat in common, so they can't be compared")
+        return cls(pairs)
+
+    def of_kind(self, kind: str) -> Comparison:
+        return Comparison([pair for pair in self.pairs if pair[1].kind == kind])
+
+    def paired(self, measure: str = "correct") -> Paired:
+        """Flips of a yes/no measure, over the turns where it applies on both sides."""
+        both = [(b.scores.get(measure), a.scores.get(measure)) for b, a in self.pairs]
+        known = [(b, a) for b, a in both if isinstance(b, bool) and isinstance(a, bool)]
+        return Paired.of([b for b, _ in known], [a for _, a in known])
+
+    def flips(self, gained: bool) -> list[tuple[Row, Row]]:
+        """Turns that became right (`gained`) or wrong, kinds in turn so that the first few show several."""
+        found = [(b, a) for b, a in self.pairs if b.correct != a.correct and a.correct == gained]
+        return _alternate(found)
+
+
+def _alternate(pairs: Iterable[tuple[Row, Row]]) -> list[tuple[Row, Row]]:
+    by_kind: dict[str, list[tuple[Row, Row]]] = {}
+    for pair in pairs:
+        by_kind.setdefault(pair[1].kind, []).append(pair)
+    queues = list(by_kind.values())
+    longest = max(map(len, queues), default=0)
+    return [queue[index] for index in range(longest) for queue in queues if index < len(queue)]

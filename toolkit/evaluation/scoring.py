@@ -1,0 +1,225 @@
+"""Compares a generated turn with the turn a chat expects, one measure at a time.
+
+A measure is None where it does not apply, so that its rate counts only the turns it is about.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from toolkit.data.chats import Chat, ToolCall
+from toolkit.evaluation.parsing import Parsed
+from toolkit.evaluation.wording import asks, lacks_means, refuses
+
+Expected = Literal["call", "clarify", "refuse", "irrelevance", "answer"]
+CALL_KINDS = ("single", "parallel", "multi_step")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one generated turn got right.
+
+    correct: for calls `exact`; for clarify `clarified`; for refuse `refused`; for irrelevance and answers no call.
+    has_call: a call was made or attempted. valid_json, in_format: see `Parsed`; None without a call.
+    schema_valid: every call names an offered tool and its arguments fit the schema, none unknown. None without a
+        readable call, or when the schema itself can't be used.
+    invented_tool: some call names a tool that is not on offer. None without a readable call.
+    name_correct: the tools called are the expected ones, each as often. None where no call is expected.
+    argument_recall, argument_precision: share of the expected arguments found, and of the generated ones expected, name
+        and value, within calls of the right tool. None where no call is expected (precision: where none was made).
+    exact: strictly valid JSON that says the expected calls, in any order; numbers compare by value (1 is 1.0).
+    abstained: no call on an irrelevance turn. clarified: no call on a clarify turn, and the text asks.
+    refused: no call on a refuse turn, and the text refuses.
+    over_refusal: a call is expected, and there is none but a text that refuses or says that it can't.
+    """
+
+    correct: bool
+    has_call: bool
+    valid_json: bool | None = None
+    in_format: bool | None = None
+    schema_valid: bool | None = None
+    invented_tool: bool | None = None
+    name_correct: bool | None = None
+    argument_recall: float | None = None
+    argument_precision: float | None = None
+    exact: bool | None = None
+    abstained: bool | None = None
+    clarified: bool | None = None
+    refused: bool | None = None
+    over_refusal: bool | None = None
+
+    def as_dict(self) -> dict[str, bool | float | None]:
+        return asdict(self)
+
+
+def expectation(chat: Chat, turn: int) -> Expected:
+    """What assistant turn `turn` of a chat should do. A chat's kind is about its first answer: an assistant turn after
+    tool results, or a later one, that makes no call is a plain answer."""
+    if chat.turns[turn].tool_calls:
+        return "call"
+    first = not any(earlier.role == "assistant" for earlier in chat.turns[:turn])
+    if first and chat.kind in ("clarify", "refuse", "irrelevance"):
+        return chat.kind  # type: ignore[return-value]
+    return "answer"
+
+
+def kind_of(chat: Chat, turn: int) -> str:
+    """Under which kind a turn is counted: the chat's own where the turn is what that kind is about, else `single` or
+    `parallel` by its number of calls, or `answer`."""
+    expected = expectation(chat, turn)
+    if expected != "call":
+        return expected
+    if chat.kind in CALL_KINDS:
+        return chat.kind
+    return "parallel" if len(chat.turns[turn].tool_calls) > 1 else "single"
+
+
+def alternatives(chat: Chat, turn: int) -> list[tuple[ToolCall, ...]]:
+    """The lists of calls that are right at a turn: the chat's own, and those that `meta["alternatives"]` accepts.
+
+    That is {turn index as text: [[{"name": ..., "arguments": {...}}, ...], ...]}.
+    """
+    accepted = chat.meta.get("alternatives", {}).get(str(turn), [])
+    others = [tuple(ToolCall(call["name"], call["arguments"]) for call in calls) for calls in accepted]
+    return [chat.turns[turn].tool_calls, *others]
+
+
+def score(chat: Chat, turn: int, parsed: Parsed) -> Score:
+    """Compare a generated turn, read by a parser, with assistant turn `turn` (an index into chat.turns)."""
+    calls, text = parsed.calls, parsed.text
+    offered = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in chat.tools}
+    common: dict[str, Any] = {
+        "has_call": parsed.has_call,
+        "valid_json": parsed.valid_json if parsed.has_call else None,
+        "in_format": parsed.in_format if parsed.has_call else None,
+        "schema_valid": schema_valid(calls, offered) if calls else None,
+        "invented_tool": any(call.name not in offered for call in calls) if calls else None,
+    }
+    expected = expectation(chat, turn)
+    silent = not parsed.has_call
+    if expected == "call":
+        accepted = alternatives(chat, turn)
+        exact = parsed.valid_json and any(same_calls(option, calls) for option in accepted)
+        overlap = max((_overlap(option, calls) for option in accepted), key=lambda found: found[0])
+        names = Counter(call.name for call in calls)
+        return Score(
+            correct=exact,
+            exact=exact,
+            name_correct=any(Counter(call.name for call in option) == names for option in accepted),
+            argument_recall=overlap[0],
+            argument_precision=overlap[1],
+            over_refusal=silent and (refuses(text) or lacks_means(text)),
+            **common,
+        )
+    if expected == "clarify":
+        clarified = silent and asks(text) and not refuses(text)
+        return Score(correct=clarified, clarified=clarified, **common)
+    if expected == "refuse":
+        refused = silent and refuses(text)
+        return Score(correct=refused, refused=refused, **common)
+    return Score(correct=silent, abstained=silent if expected == "irrelevance" else None, **common)
+
+
+def same_calls(expected: Sequence[ToolCall], generated: Sequence[ToolCall]) -> bool:
+    """Whether both make the same calls, in any order."""
+    if len(expected) != len(generated):
+        return False
+    left = list(generated)
+    for call in expected:
+        for index, other in enumerate(left):
+            if call.name == other.name and same_json(call.arguments, other.arguments):
+                del left[index]
+                break
+        else:
+            return False
+    return True
+
+
+def same_json(a: Any, b: Any) -> bool:
+    """Equality of JSON values: numbers by value, but true is not 1; the order of keys does not matter."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return a == b
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(same_json(value, b[key]) for key, value in a.items())
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same_json, a, b))
+    return type(a) is type(b) and bool(a == b)
+
+
+def _overlap(expected: Sequence[ToolCall], generated: Sequence[ToolCall]) -> tuple[float, float | None]:
+    """Recall and precision of arguments, with calls of one tool paired so that most arguments agree."""
+    shared = sorted(
+        (
+            (_shared(call, other), -i, -j)
+            for i, call in enumerate(expected)
+            for j, other in enumerate(generated)
+            if call.name == other.name
+        ),
+        reverse=True,
+    )
+    paired_i: set[int] = set()
+    paired_j: set[int] = set()
+    hits = 0
+    for count, i, j in shared:
+        if i not in paired_i and j not in paired_j:
+            paired_i.add(i)
+            paired_j.add(j)
+            hits += count
+    wanted = sum(len(call.arguments) for call in expected)
+    made = sum(len(call.arguments) for call in generated)
+    # Calls without arguments: all is found when the tools themselves are.
+    recall = hits / wanted if wanted else float(len(paired_i) == len(expected))
+    if not generated:
+        return recall, None
+    return recall, hits / made if made else float(len(paired_j) == len(generated))
+
+
+def _shared(call: ToolCall, other: ToolCall) -> int:
+    return sum(
+        key in other.arguments and same_json(value, other.arguments[key]) for key, value in call.arguments.items()
+    )
+
+
+def schema_valid(calls: Sequence[ToolCall], offered: Mapping[str, dict[str, Any]]) -> bool | None:
+    """Whether every call fits its tool's parameters ({name: JSON schema}); None when a schema can't be used."""
+    verdicts = [
+        _fits(json.dumps(offered[call.name], sort_keys=True), call.arguments) if call.name in offered else False
+        for call in calls
+    ]
+    return False if False in verdicts else None if None in verdicts else True
+
+
+def _fits(schema_text: str, arguments: dict[str, Any]) -> bool | None:
+    validator = _validator(schema_text)
+    if validator is None:
+        return None
+    schema = validator.schema
+    known = schema.get("properties")
+    closed = isinstance(known, dict) and not schema.get("additionalProperties") and not schema.get("patternProperties")
+    if closed and not arguments.keys() <= known.keys():
+        return False
+    try:
+        return bool(validator.is_valid(arguments))
+    except Exception:  # a type, pattern or reference that the checker can't use: of the schema, not of the call
+        return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _validator(schema_text: str) -> Any:
+    """A validator for a schema, or None when it is no JSON schema. The empty registry keeps it from fetching $refs."""
+    import jsonschema
+    import referencing
+
+    schema = json.loads(schema_text)
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError:
+        return None
+    return jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
