@@ -152,12 +152,13 @@ def data_preview(
 def data_build(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Make the token tables that `toolkit run` trains on, ahead of time. They are kept and reused."""
     from toolkit import models
+    from toolkit.data.parts import Part
     from toolkit.data.table import build
     from toolkit.recipe import load
 
     settings = load(recipe, overrides or ()).recipe
     folder = models.resolve(settings.model, weights=False)
-    parts = ["train", "eval"] if settings.eval.sources or settings.eval.holdout else ["train"]
+    parts: tuple[Part, ...] = ("train", "eval") if settings.eval.sources or settings.eval.holdout else ("train",)
     for part in parts:
         table = build(settings, folder, part)
         tokens, trained = int(table.lengths.sum()), int(table.trained.sum())

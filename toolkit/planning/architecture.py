@@ -85,8 +85,7 @@ class ModelShape:
     def small_parameters(self) -> int:
         """Norms and biases."""
         biases = sum(self.linears[name][1] for name in self.biased)
-        norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
-        return self.num_hidden_layers * (norms + biases) + self.hidden_size
+        return self.num_hidden_layers * biases + sum(size for _, size in self.norms())
 
     @property
     def parameters(self) -> int:
@@ -101,6 +100,17 @@ class ModelShape:
                 block = "self_attn" if name in ATTENTION else "mlp"
                 yield f"model.layers.{layer}.{block}.{name}", fan_in, fan_out
         yield "lm_head", self.hidden_size, self.vocab_size
+
+    def norms(self) -> Iterator[tuple[str, int]]:
+        """(full name, weights) of every norm."""
+        for layer in range(self.num_hidden_layers):
+            prefix = f"model.layers.{layer}"
+            yield f"{prefix}.input_layernorm", self.hidden_size
+            yield f"{prefix}.post_attention_layernorm", self.hidden_size
+            if self.qk_norm:
+                yield f"{prefix}.self_attn.q_norm", self.head_dim
+                yield f"{prefix}.self_attn.k_norm", self.head_dim
+        yield "model.norm", self.hidden_size
 
     def lora_targets(self, target_modules: str | Sequence[str]) -> list[tuple[str, int, int]]:
         """The modules that PEFT puts an adapter on: all-linear (never the head), a regular expression, or names."""
@@ -125,10 +135,14 @@ class ModelShape:
             count += sum(fan_out for _, _, fan_out in targets)
         biased = {"none": [], "all": list(self.modules()), "lora_only": targets}[lora.bias]
         count += sum(fan_out for name, _, fan_out in biased if name.rpartition(".")[2] in self.biased)
-        for name, fan_in, fan_out in self.modules():
-            if any(name == saved or name.endswith(f".{saved}") for saved in lora.modules_to_save):
-                count += fan_in * fan_out + (fan_out if name.rpartition(".")[2] in self.biased else 0)
+        sizes = {name: self._size(name, fan_in, fan_out) for name, fan_in, fan_out in self.modules()}
+        for name, size in (*sizes.items(), *self.norms()):
+            if name.endswith(tuple(lora.modules_to_save)):  # PEFT does not ask for a dot before the name here
+                count += size
         return count
+
+    def _size(self, name: str, fan_in: int, fan_out: int) -> int:
+        return fan_in * fan_out + (fan_out if name.rpartition(".")[2] in self.biased else 0)
 
 
 # model types that are this shape, and the linear layers to which `attention_bias` (or the type itself) gives a bias

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from toolkit.errors import InputError, did_you_mean
 
 GIB = 2**30
+UNSLOTH_LEAST = (7, 0)  # compute capability
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,11 +88,13 @@ def from_table(table: Any) -> Lengths:
 
 
 def assumed(recipe: Recipe) -> Lengths:
-    """About 900 tokens a chat, spread evenly from near 0 to twice that, cut at max_length; 11.4% of them trained.
+    """About 900 tokens a chat, spread evenly from near 0 to twice that, cut at max_length, which one row reaches.
 
     That spread pads micro-batches of 4 random chats to 1.57 times their real tokens; 1.56 was measured.
     """
-    tokens = np.linspace(0.04 * ASSUMED_MEAN, 1.96 * ASSUMED_MEAN, 2001).round().astype(np.int64)
+    longest = recipe.train.max_length  # memory is planned for the worst case
+    spread = np.linspace(0.04 * ASSUMED_MEAN, 1.96 * ASSUMED_MEAN, 2000).clip(max=longest)
+    tokens = np.append(spread, longest).round().astype(np.int64)
     counts = [_count(source) for source in recipe.data.sources]
     if None in counts and recipe.train.max_steps < 1:
         unknown = recipe.data.sources[counts.index(None)].source
@@ -101,11 +103,11 @@ def assumed(recipe: Recipe) -> Lengths:
             "this recipe first, or set train.max_steps"
         )
     chats = sum(count for count in counts if count is not None) or recipe.chats_per_update
-    if not _all_built_in(recipe):  # built-in held-out chats are made apart; others are taken from the data
-        chats -= _held_out(recipe, chats)
+    if not _all_built_in(recipe) and not recipe.eval.sources:
+        chats -= eval_chats(recipe, chats)  # taken from the data; built-in held-out chats are made apart
     return Lengths(
         chats=max(1, chats),
-        tokens=np.minimum(tokens, recipe.train.max_length),
+        tokens=tokens,
         rows_per_chat=1.0,
         trained=ASSUMED_TRAINED,
         origin=f"assumed: about {ASSUMED_MEAN} tokens a chat, {ASSUMED_TRAINED:.1%} of them trained; "
@@ -114,15 +116,17 @@ def assumed(recipe: Recipe) -> Lengths:
     )
 
 
-def _all_built_in(recipe: Recipe) -> bool:
-    return all(source.source.startswith("builtin:") for source in recipe.data.sources)
-
-
-def _held_out(recipe: Recipe, chats: int) -> int:
+def eval_chats(recipe: Recipe, chats: int) -> int:
+    """Held-out chats that the evaluation loss is taken over; 0 where their number is not known."""
     if recipe.eval.sources:
-        return 0
+        counts = [_count(source) for source in recipe.eval.sources]
+        return sum(count for count in counts if count is not None)
     wanted = recipe.eval.holdout
     return int(wanted * chats if wanted < 1 else wanted)
+
+
+def _all_built_in(recipe: Recipe) -> bool:
+    return all(source.source.startswith("builtin:") for source in recipe.data.sources)
 
 
 def _count(source: SourceSection) -> int | None:
@@ -134,7 +138,8 @@ def _count(source: SourceSection) -> int | None:
             count = sum(1 for line in file if line.strip())
     else:
         return source.limit
-    return min(round(count * source.weight), source.limit or count * math.ceil(source.weight))
+    taken = int(count * source.weight)
+    return taken if source.limit is None else min(taken, source.limit)
 
 
 def _rounded(width: float) -> int:

@@ -22,6 +22,7 @@ Checkpointing = Literal["off", "on", "offloaded"]
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 ADAM_BYTES = {"adamw_torch_fused": 8.0, "adamw_torch": 8.0, "adamw_8bit": 2.03, "paged_adamw_8bit": 2.03}
 CUDA_CONTEXT = int(0.75 * 2**30)  # held by the process beside torch's own memory; measured
+PROCESS = int(0.45 * 2**30)  # Python with torch, transformers, PEFT and TRL loaded, on a CPU; measured
 OFFLOAD_BUFFERS = 6  # layer inputs in flight to and from host memory; fitted
 
 
@@ -46,7 +47,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes by part, in the order they are shown. `peak` is torch's own; `total` has the process's context too."""
+    """Bytes by part, in the order they are shown. `peak` is the tensors; `total` has the process too."""
 
     parts: dict[str, float]
     context: int
@@ -136,7 +137,7 @@ def training_memory(setup: Setup, rows: int, width: int, trained: int, *, logits
             at_work += layer
     larger = "loss over the vocabulary" if loss > at_work else "one layer at work"
     parts[larger] = max(loss, at_work)
-    return Memory(parts, CUDA_CONTEXT if setup.cuda else 0)
+    return Memory(parts, CUDA_CONTEXT if setup.cuda else PROCESS)
 
 
 def full_memory(
@@ -165,4 +166,4 @@ def full_memory(
         "layer inputs kept": float(shape.num_hidden_layers * layer_input),
         "loss or one layer at work": max(loss, at_work),
     }
-    return Memory(parts, CUDA_CONTEXT if setup.cuda else 0)
+    return Memory(parts, CUDA_CONTEXT if setup.cuda else PROCESS)

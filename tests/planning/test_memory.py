@@ -1,0 +1,71 @@
+"""The formulas against peaks measured on one H200 with Qwen3-1.7B, r = 16, all-linear, fp32 adapters."""
+
+from __future__ import annotations
+
+import pytest
+
+from toolkit.planning.architecture import KNOWN
+from toolkit.planning.memory import Checkpointing, Engine, Held, Setup, full_memory, training_memory, weight_bytes
+from toolkit.recipe.schema import LoraSection
+
+GIB = 2**30
+QWEN = KNOWN["Qwen/Qwen3-1.7B"]
+DROPPED = sum(fan_in for fan_in, _ in QWEN.linears.values())
+
+
+def setup(engine: Engine, held: Held, checkpointing: Checkpointing, dropout: bool) -> Setup:
+    trainable = QWEN.trainable_parameters(LoraSection())
+    return Setup(QWEN, engine, held, trainable, checkpointing, dropped=DROPPED if dropout else 0)
+
+
+# (measured GiB, engine, weights, checkpointing, dropout, rows, width, share of tokens with a label, all logits held)
+MEASURED: list[tuple[float, Engine, Held, Checkpointing, bool, int, int, float, bool]] = [
+    (20.69, "peft", "16-bit", "on", True, 4, 2048, 1, True),
+    (20.69, "peft", "16-bit", "on", False, 4, 2048, 1, True),
+    (7.82, "peft", "16-bit", "on", True, 4, 512, 1, True),
+    (6.13, "peft", "16-bit", "on", True, 4, 2048, 0.114, False),
+    (3.80, "peft", "nf4", "on", True, 4, 2048, 0.114, False),
+    (5.33, "unsloth", "16-bit", "on", True, 4, 2048, 1, False),
+    (5.15, "unsloth", "16-bit", "on", False, 4, 2048, 1, False),
+    (4.40, "unsloth", "16-bit", "offloaded", False, 4, 2048, 1, False),
+    (4.73, "unsloth", "16-bit", "offloaded", True, 4, 2048, 0.114, False),
+    (10.61, "unsloth", "16-bit", "on", True, 16, 2048, 0.114, False),
+    (17.00, "unsloth", "16-bit", "off", False, 4, 2048, 1, False),
+    (20.90, "unsloth", "16-bit", "off", True, 4, 2048, 1, False),
+    (72.80, "unsloth", "16-bit", "off", True, 16, 2048, 0.114, False),
+    (3.23, "unsloth", "nf4", "on", False, 4, 2048, 1, False),
+    (2.81, "unsloth", "nf4", "offloaded", True, 4, 2048, 0.114, False),
+]
+
+
+@pytest.mark.parametrize("row", MEASURED, ids=lambda row: f"{row[1]}-{row[2]}-{row[3]}-{row[5]}x{row[6]}-{row[0]}")
+def test_measured_peaks(row: tuple[float, Engine, Held, Checkpointing, bool, int, int, float, bool]) -> None:
+    measured, engine, held, checkpointing, dropout, rows, width, share, logits = row
+    predicted = training_memory(
+        setup(engine, held, checkpointing, dropout), rows, width, int(rows * width * share), logits=logits
+    )
+    assert predicted.peak / GIB == pytest.approx(measured, rel=0.07)
+
+
+def test_measured_full_fine_tuning() -> None:
+    base = setup("peft", "16-bit", "on", dropout=False)
+    assert full_memory(base, 4, 2048, 8192, weights="bf16", logits=True).peak / GIB == pytest.approx(30.11, rel=0.05)
+    assert full_memory(base, 4, 2048, 8192, weights="fp32", logits=True).peak / GIB == pytest.approx(44.79, rel=0.05)
+
+
+def test_weights() -> None:
+    assert weight_bytes(QWEN, "16-bit") == 2 * 1_720_574_976
+    assert weight_bytes(QWEN, "fp32") == 4 * 1_720_574_976
+    assert weight_bytes(QWEN, "nf4") / 1e9 == pytest.approx(1.350, abs=0.001)
+
+
+def test_what_saves_memory_saves_it() -> None:
+    def peak(
+        engine: Engine = "unsloth", held: Held = "16-bit", checkpointing: Checkpointing = "on", width: int = 2048
+    ) -> float:
+        return training_memory(setup(engine, held, checkpointing, True), 4, width, 800).total
+
+    assert peak(held="nf4") < peak() < peak(held="fp32")
+    assert peak(checkpointing="offloaded") < peak() < peak(checkpointing="off")
+    assert peak() < peak(engine="peft")
+    assert peak(width=1024) < peak()

@@ -1,0 +1,293 @@
+"""`toolkit doctor`: what this machine has, what it lacks, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from toolkit.cache import cache_root
+from toolkit.hardware import cpu_flags, cpu_name, usable_cores
+from toolkit.planning.cards import GIB, UNSLOTH_LEAST, SeenGpu, seen_gpus
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ROOT = Path(__file__).parents[1]
+BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+LEAST_DISK = 2 * GIB  # the quickstart's model, token table and run
+LEAST_MEMORY = 3 * GIB
+PIP = "python -m pip install"
+
+
+@dataclass(frozen=True, slots=True)
+class Torch:
+    """What torch says of itself: the CUDA it was built for, the GPUs it can use, why it does not load."""
+
+    cuda: str | None = None
+    gpus: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that was looked at; sizes in bytes. `tested` are the versions that the project's own tests run with."""
+
+    python: str
+    platform: str
+    cpu: str
+    cores: int
+    cpu_flags: frozenset[str]
+    memory: int
+    disk: Mapping[str, int]
+    gpus: Sequence[SeenGpu]
+    installed: Mapping[str, str]
+    required: Sequence[str]
+    extra: Sequence[str]
+    python_wanted: str
+    torch: Torch | None = None
+    tested: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that was checked. `ok` is None where nothing depends on it."""
+
+    name: str
+    found: str
+    ok: bool | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Lines by heading, and what is wrong with the command that mends it (empty where no command can)."""
+
+    sections: Mapping[str, Sequence[Line]]
+    problems: Sequence[tuple[str, str]]
+    hints: Sequence[tuple[str, str]]
+
+    @property
+    def ok(self) -> bool:
+        """Whether `toolkit run` can work here, with some engine."""
+        return not self.problems
+
+    def render(self, console: Console) -> None:
+        signs = {True: "[green]ok [/]", False: "[red]no [/]", None: "   "}
+        for title, lines in self.sections.items():
+            console.print(f"[bold]{title}[/]")
+            for line in lines:
+                console.print(f"  {signs[line.ok]}", end="")
+                text = f"{line.name:<18} {line.found}" + (f"  ({line.note})" if line.note else "")
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
+        for title, items in (("missing", self.problems), ("would help", self.hints)):
+            if items:
+                console.print(f"[bold]{title}[/]")
+            for what, command in items:
+                console.print(f"  {what}", markup=False, highlight=False, soft_wrap=True)
+                if command:
+                    console.print(f"    {command}", markup=False, highlight=False, soft_wrap=True)
+        console.print("toolkit run works here" if self.ok else "toolkit run does not work here yet", highlight=False)
+
+
+def examine() -> Report:
+    """Look at this machine. Imports torch if it is there, to ask what GPUs it can use."""
+    return judge(_facts())
+
+
+def judge(facts: Facts) -> Report:
+    """What the facts mean."""
+    packages, problems = _packages(facts)
+    engines, engine_hints = _engines(facts, works=not problems)
+    machine = [
+        Line("python", facts.python, _fits(facts.python, facts.python_wanted), f"wanted {facts.python_wanted}"),
+        Line("platform", facts.platform),
+        Line("processor", f"{facts.cpu}, {facts.cores} usable cores"),
+        _bf16(facts),
+        Line("memory", f"{facts.memory / GIB:.1f} GiB", facts.memory >= LEAST_MEMORY),
+        *(Line(f"disk, {what}", f"{free / GIB:.1f} GiB free", free >= LEAST_DISK) for what, free in facts.disk.items()),
+    ]
+    if not machine[0].ok:
+        problems.insert(0, (f"Python {facts.python} is not {facts.python_wanted}", "install a newer Python"))
+    if facts.memory < LEAST_MEMORY:
+        problems.append(
+            (f"memory: {facts.memory / GIB:.1f} GiB, the quickstart needs {LEAST_MEMORY / GIB:.0f} GiB", "")
+        )
+    for what, free in facts.disk.items():
+        if free < LEAST_DISK:
+            advice = (
+                "export TOOLKIT_CACHE=FOLDER on a larger disk" if what == "cache" else "--out FOLDER on a larger disk"
+            )
+            problems.append((f"disk, {what}: {free / GIB:.1f} GiB free, {LEAST_DISK / GIB:.0f} GiB are needed", advice))
+    gpus = [_gpu(gpu) for gpu in facts.gpus] or [Line("GPU", "none found by nvidia-smi")]
+    sections = {"machine": machine, "GPU": [*gpus, *_torch_line(facts)], "packages": packages, "engines": engines}
+    return Report(sections, problems, engine_hints)
+
+
+def _bf16(facts: Facts) -> Line:
+    have = [flag for flag in BF16_FLAGS if flag in facts.cpu_flags]
+    return Line("bfloat16 on CPU", ", ".join(have) if have else "none", note="" if have else "training on it is fp32")
+
+
+def _gpu(gpu: SeenGpu) -> Line:
+    major, minor = gpu.capability
+    dtype = "bfloat16" if gpu.capability >= (8, 0) else "no bfloat16: fp16, as in recipes/tools-t4.toml"
+    return Line(
+        gpu.name, f"{gpu.memory / GIB:.1f} GiB, compute capability {major}.{minor}, driver {gpu.driver}", None, dtype
+    )
+
+
+def _torch_line(facts: Facts) -> Iterator[Line]:
+    torch = facts.torch
+    if torch is None:
+        return
+    if torch.error:
+        yield Line("torch", f"does not load: {torch.error}", False)
+    elif torch.gpus:
+        yield Line("torch", f"CUDA {torch.cuda}, uses {', '.join(torch.gpus)}", True)
+    else:
+        built = f"built for CUDA {torch.cuda}" if torch.cuda else "built without CUDA"
+        yield Line("torch", f"{built}, sees no GPU", False if facts.gpus else None)
+
+
+def _packages(facts: Facts) -> tuple[list[Line], list[tuple[str, str]]]:
+    """A line for each requirement, and one problem that mends all that are missing or too old."""
+    lines, lacking = [], []
+    for text in facts.required:
+        requirement = Requirement(text)
+        version = facts.installed.get(requirement.name)
+        good = version is not None and _fits(version, str(requirement.specifier))
+        tested = facts.tested.get(canonicalize_name(requirement.name))
+        note = f"wanted {requirement.specifier}" + (f", tested {tested}" if tested else "")
+        lines.append(Line(requirement.name, version or "not installed", good, note))
+        if not good:
+            lacking.append(requirement)
+    problems = []
+    if lacking:
+        names = ", ".join(f"{one.name} ({facts.installed.get(one.name, 'not installed')})" for one in lacking)
+        problems.append((f"packages missing or too old: {names}", f"{PIP} {_quoted(lacking)}"))
+    if facts.torch is not None and facts.torch.error:
+        torch = next((one for one in facts.required if Requirement(one).name == "torch"), "torch")
+        problems.append((f"torch does not load: {facts.torch.error}", f'{PIP} --force-reinstall "{torch}"'))
+    return lines, problems
+
+
+def _engines(facts: Facts, *, works: bool) -> tuple[list[Line], list[tuple[str, str]]]:
+    """Which engines can run and why not, and what would make the fast one run."""
+    usable = bool(facts.torch and facts.torch.gpus)
+    where = "on the GPU" if usable else "on the CPU"
+    lines = [Line("peft", f"can run {where}" if works else "can't run: packages are missing", works)]
+    hints: list[tuple[str, str]] = []
+    extra = [Requirement(text) for text in facts.extra]
+    lacking = [
+        one
+        for one in extra
+        if (version := facts.installed.get(one.name)) is None or not _fits(version, str(one.specifier))
+    ]
+    capability = max((gpu.capability for gpu in facts.gpus), default=None)
+    if capability is None:
+        lines.append(Line("unsloth", "can't run: it needs an NVIDIA GPU, and nvidia-smi finds none", None))
+        return lines, hints
+    if capability < UNSLOTH_LEAST:
+        lines.append(
+            Line("unsloth", f"can't run: it needs compute capability {UNSLOTH_LEAST[0]}.{UNSLOTH_LEAST[1]}", None)
+        )
+        return lines, hints
+    if not usable and not (facts.torch and facts.torch.error):
+        torch = next((one for one in facts.required if Requirement(one).name == "torch"), "torch")
+        hints.append(("torch can't use the GPU: take a build for the driver's CUDA", f'{PIP} --upgrade "{torch}"'))
+    if lacking:
+        names = ", ".join(f"{one.name} ({facts.installed.get(one.name, 'not installed')})" for one in lacking)
+        hints.append((f"the unsloth engine and 4-bit weights need {names}", f"{PIP} {_quoted(lacking)}"))
+    ready = works and usable and not lacking
+    lines.append(Line("unsloth", "can run" if ready else "can't run: see below", ready))
+    return lines, hints
+
+
+def _quoted(requirements: Sequence[Requirement]) -> str:
+    return " ".join(f'"{one.name}{one.specifier}"' for one in requirements)
+
+
+def _fits(version: str, wanted: str) -> bool:
+    return SpecifierSet(wanted).contains(version, prereleases=True)
+
+
+def _facts() -> Facts:
+    required, extra, python_wanted = _requirements()
+    names = [Requirement(text).name for text in (*required, *extra)]
+    return Facts(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=cpu_name(),
+        cores=usable_cores(),
+        cpu_flags=frozenset(cpu_flags()),
+        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        disk={"cache": _free(cache_root()), "here": _free(Path.cwd())},
+        gpus=seen_gpus(),
+        installed={name: version for name in names if (version := _version(name)) is not None},
+        required=required,
+        extra=extra,
+        python_wanted=python_wanted,
+        torch=_torch(),
+        tested=_tested(),
+    )
+
+
+def _requirements() -> tuple[list[str], list[str], str]:
+    """(required, extra for a GPU, Python) from the checkout's pyproject.toml, else from the installed package."""
+    project = ROOT / "pyproject.toml"
+    if project.is_file():
+        data = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+        return data["dependencies"], data["optional-dependencies"]["gpu"], data["requires-python"]
+    required, extra = [], []
+    for text in metadata.requires("toolkit") or []:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            required.append(text)
+        elif requirement.marker.evaluate({"extra": "gpu"}):
+            extra.append(text)
+    return required, extra, metadata.metadata("toolkit")["Requires-Python"]
+
+
+def _tested() -> dict[str, str]:
+    """Versions out of the checkout's constraints.txt; nothing when the package was installed without it."""
+    file = ROOT / "constraints.txt"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    pins = (line.partition("==") for line in lines if "==" in line and not line.startswith("#"))
+    return {canonicalize_name(name.strip()): version.strip() for name, _, version in pins}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _torch() -> Torch | None:
+    if importlib.util.find_spec("torch") is None:
+        return None
+    try:
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return Torch(torch.version.cuda, tuple(torch.cuda.get_device_name(index) for index in range(count)))
+    except Exception as error:  # a broken install may raise anything: a missing library, a wrong build
+        return Torch(error=(str(error).strip().splitlines() or [type(error).__name__])[0][:200])

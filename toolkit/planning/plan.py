@@ -1,0 +1,291 @@
+"""`toolkit plan`: what a run needs, before it is started. Loads no model and imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from toolkit.engines.base import Choice, check_hardware, choose_engine, choose_precision, weight_dtype
+from toolkit.errors import EngineError
+from toolkit.hardware import Gpu, Hardware, cpu_flags, cpu_name, usable_cores
+from toolkit.planning import lengths as lengths_module
+from toolkit.planning.architecture import ATTENTION, MLP, ModelShape, load_shape
+from toolkit.planning.cards import CARDS, UNSLOTH_LEAST, Card, cpu_card, find_card, seen_gpus
+from toolkit.planning.cost import CPU_EFFICIENCY, GPU_SPEED, Speed, Time, Work, dollars, predict
+from toolkit.planning.lengths import Lengths
+from toolkit.planning.memory import Memory, Setup, full_memory, training_memory
+from toolkit.planning.steps import Updates, updates_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from toolkit.recipe import LoadedRecipe
+    from toolkit.recipe.schema import Recipe
+
+MOST_CHATS = 1024  # the largest micro-batch that is tried
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything `toolkit plan` says. Memory in bytes, time in seconds, price in dollars an hour.
+
+    `largest`: the most chats of a micro-batch that fit, 0 when not even one does. `advice`: the --set options that make
+    it fit, empty when it fits or nothing does.
+    """
+
+    name: str
+    recipe: Recipe
+    card: Card
+    card_reason: str
+    shape: ModelShape
+    trainable: int
+    lengths: Lengths
+    updates: Updates
+    engine: Choice
+    precision: Choice
+    fast_path: Choice
+    memory: Memory
+    full: Memory
+    largest: int
+    advice: tuple[str, ...]
+    speed: Speed | None
+    time: Time | None
+    price: float | None
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.total <= self.card.memory
+
+    @property
+    def cost(self) -> float | None:
+        """Dollars, where both the time and the price are known."""
+        return None if self.time is None or self.price is None else dollars(self.time.total, self.price)
+
+    def render(self, console: Console) -> None:
+        from toolkit.planning.show import show
+
+        show(self, console)
+
+
+def plan_recipe(loaded: LoadedRecipe, gpu: str | None = None, price: float | None = None) -> Plan:
+    """The plan of a recipe for the card named, or for the one in this machine.
+
+    Raises an `InputError` for an unknown card or model, and for settings that the card can't run.
+    """
+    card, reason, here = _card(gpu)
+    installed = not here or importlib.util.find_spec("unsloth") is not None
+    lengths = lengths_module.lengths_of(loaded.recipe)
+    return make_plan(loaded.recipe, card, lengths, price, name=loaded.name, reason=reason, unsloth=installed)
+
+
+def make_plan(
+    recipe: Recipe,
+    card: Card,
+    lengths: Lengths,
+    price: float | None = None,
+    *,
+    name: str = "recipe",
+    reason: str = "asked for",
+    unsloth: bool = True,
+) -> Plan:
+    """The plan of `recipe` on `card` over chats of these `lengths`; `unsloth` says whether Unsloth is installed."""
+    shape = load_shape(recipe.model)
+    trainable = shape.trainable_parameters(recipe.lora)
+    hardware = _hardware(card)
+    check_hardware(recipe, hardware)
+    engine = _engine(recipe, card, hardware, unsloth)
+    precision = choose_precision(recipe, hardware)
+    setup = _setup(recipe, shape, trainable, engine.value, precision.value, card)
+    batch = recipe.train.per_device_train_batch_size
+    memory = _memory(setup, lengths, batch)
+    largest = _largest(setup, lengths, card)
+    updates = updates_of(recipe, lengths.chats)
+    speed = _speed(card, engine.value, precision.value)
+    rows, width = lengths.rows(batch), lengths.longest
+    return Plan(
+        name=name,
+        recipe=recipe,
+        card=card,
+        card_reason=reason,
+        shape=shape,
+        trainable=trainable,
+        lengths=lengths,
+        updates=updates,
+        engine=engine,
+        precision=precision,
+        fast_path=_fast_path(recipe, shape, engine.value),
+        memory=memory,
+        full=full_memory(
+            replace(setup, engine="peft"), rows, width, int(rows * width * lengths.trained), weights="mixed"
+        ),
+        largest=largest,
+        advice=() if memory.total <= card.memory else _advice(recipe, setup, lengths, card, largest),
+        speed=speed,
+        time=predict(_work(recipe, shape, lengths, updates, trainable), speed) if speed is not None else None,
+        price=price,
+    )
+
+
+def _card(gpu: str | None) -> tuple[Card, str, bool]:
+    """The device, why it is that one, and whether it is in this machine."""
+    if gpu is not None and gpu.lower() == "cpu":
+        import psutil
+
+        return cpu_card(usable_cores(), psutil.virtual_memory().available, cpu_name()), "--gpu cpu", True
+    if gpu is not None:
+        return find_card(gpu), f"--gpu {gpu}", False
+    seen = seen_gpus()
+    if seen:
+        return seen[0].card, "the GPU here", True
+    return CARDS["t4"], "no GPU found here; --gpu NAME plans for another, --gpu cpu for these cores", False
+
+
+def _hardware(card: Card) -> Hardware:
+    gpu = None if card.name == "cpu" else Gpu(card.title, card.memory, card.capability)
+    cpu_bf16 = bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
+    return Hardware(gpu, cpu_name(), usable_cores(), cpu_bf16, card.memory)
+
+
+def _engine(recipe: Recipe, card: Card, hardware: Hardware, unsloth: bool) -> Choice:
+    engine = choose_engine(recipe, hardware, unsloth)
+    if engine.value == "unsloth" and card.capability < UNSLOTH_LEAST:
+        major, minor = card.capability
+        why = (
+            f"Unsloth needs compute capability {UNSLOTH_LEAST[0]}.{UNSLOTH_LEAST[1]}, {card.title} has {major}.{minor}"
+        )
+        if recipe.train.engine == "unsloth":
+            raise EngineError(f"train.engine: {why}; --set train.engine=peft goes without")
+        return Choice("peft", why)
+    return engine
+
+
+def _fast_path(recipe: Recipe, shape: ModelShape, engine: str) -> Choice:
+    """Whether Unsloth's fused LoRA functions would take the layers, by the conditions it checks itself."""
+    if engine != "unsloth":
+        return Choice("off", "only the unsloth engine has one")
+    if recipe.lora.bias != "none":
+        return Choice("off", f"lora.bias = {recipe.lora.bias}")
+    if recipe.lora.use_dora:
+        return Choice("off", "lora.use_dora = true")
+    targets = {name for name, _, _ in shape.lora_targets(recipe.lora.target_modules)}
+    counts = []
+    for part, modules in (("QKV", ATTENTION[:3]), ("O", ATTENTION[3:]), ("MLP", MLP)):
+        block = "mlp" if part == "MLP" else "self_attn"
+        fused = sum(
+            all(f"model.layers.{layer}.{block}.{module}" in targets for module in modules)
+            for layer in range(shape.num_hidden_layers)
+        )
+        counts.append(f"{fused} {part}")
+    told = f"{', '.join(counts)} of {shape.num_hidden_layers} layers fused"
+    if all(count.startswith("0 ") for count in counts):
+        return Choice("off", f"lora.target_modules leaves no whole group of modules to fuse ({told})")
+    inside = (
+        f"; lora_dropout = {recipe.lora.lora_dropout:g} runs inside the kernels" if recipe.lora.lora_dropout else ""
+    )
+    return Choice("on", told + inside)
+
+
+def _setup(recipe: Recipe, shape: ModelShape, trainable: int, engine: str, precision: str, card: Card) -> Setup:
+    checkpointing = recipe.train.gradient_checkpointing
+    dropped = 0
+    if recipe.lora.lora_dropout:
+        targets = shape.lora_targets(recipe.lora.target_modules)
+        dropped = sum(fan_in for name, fan_in, _ in targets if name.startswith("model.layers.0."))
+    single = weight_dtype(recipe, precision) == "float32"
+    return Setup(
+        shape=shape,
+        engine="unsloth" if engine == "unsloth" else "peft",
+        held="nf4" if recipe.model.load_in_4bit else "fp32" if single else "16-bit",
+        trainable=trainable,
+        checkpointing="offloaded" if checkpointing == "unsloth" else "on" if checkpointing else "off",
+        optim=recipe.train.optim,
+        element=4 if precision == "fp32" else 2,
+        dropped=dropped,
+        cuda=card.name != "cpu",
+    )
+
+
+def _memory(setup: Setup, lengths: Lengths, chats: int) -> Memory:
+    """Peak of the widest micro-batch: as many chats, all padded to the longest row."""
+    rows, width = lengths.rows(chats), lengths.longest
+    return training_memory(setup, rows, width, int(rows * width * lengths.trained))
+
+
+def _largest(setup: Setup, lengths: Lengths, card: Card) -> int:
+    """The most chats of a micro-batch that fit, by bisection (memory grows with chats)."""
+    low, high = 0, MOST_CHATS
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _memory(setup, lengths, middle).total <= card.memory:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def same_update(recipe: Recipe, largest: int) -> tuple[int, int]:
+    """(chats a micro-batch, micro-batches) that make the recipe's update with at most `largest` chats at a time."""
+    chats = recipe.chats_per_update
+    batch = max(n for n in range(1, min(largest, chats) + 1) if chats % n == 0)
+    return batch, chats // batch
+
+
+def _advice(recipe: Recipe, setup: Setup, lengths: Lengths, card: Card, largest: int) -> tuple[str, ...]:
+    """The fewest settings that make it fit, the ones that cost least first: smaller pieces of the same update, then
+    recomputation, then 4-bit weights, then shorter chats."""
+    settings: list[str] = []
+    for options, changed, fewer in _savings(recipe, setup):
+        settings += options
+        setup, cut = changed, fewer
+        most = _largest(setup, _cut(lengths, cut), card)
+        if most:
+            batch, steps = same_update(recipe, most)
+            if batch < recipe.train.per_device_train_batch_size:
+                settings += [f"train.per_device_train_batch_size={batch}", f"train.gradient_accumulation_steps={steps}"]
+            return tuple(settings)
+    return ()
+
+
+def _savings(recipe: Recipe, setup: Setup) -> Iterator[tuple[list[str], Setup, int]]:
+    length = recipe.train.max_length
+    yield [], setup, length
+    if setup.checkpointing == "off":
+        setup = replace(setup, checkpointing="on")
+        yield ["train.gradient_checkpointing=true"], setup, length
+    if setup.held != "nf4" and setup.cuda:
+        setup = replace(setup, held="nf4")
+        yield ["model.load_in_4bit=true"], setup, length
+    if length > 512:
+        yield [f"train.max_length={length // 2}"], setup, length // 2
+
+
+def _cut(lengths: Lengths, longest: int) -> Lengths:
+    return replace(lengths, tokens=lengths.tokens.clip(max=longest))
+
+
+def _speed(card: Card, engine: str, precision: str) -> Speed | None:
+    rate = card.single if precision == "fp32" else card.half
+    if rate is None:
+        return None
+    efficiency, launch = (CPU_EFFICIENCY[precision], 0.0) if card.name == "cpu" else GPU_SPEED[engine]
+    return Speed(rate * 1e12, efficiency, launch)
+
+
+def _work(recipe: Recipe, shape: ModelShape, lengths: Lengths, updates: Updates, trainable: int) -> Work:
+    train, settings = recipe.train, recipe.eval
+    every: Any = updates.per_epoch if settings.eval_steps == "epoch" else settings.eval_steps
+    return Work(
+        shape=shape,
+        lengths=lengths,
+        updates=updates,
+        batch=train.per_device_train_batch_size,
+        accumulation=train.gradient_accumulation_steps,
+        trainable=trainable,
+        checkpointing=bool(train.gradient_checkpointing),
+        evaluations=1 + math.floor(updates.total / every),  # one before the first update
+        eval_chats=lengths_module.eval_chats(recipe, lengths.chats),
+        eval_batch=settings.per_device_eval_batch_size,
+    )

@@ -1,0 +1,153 @@
+"""A plan on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolkit.planning.cards import GIB
+from toolkit.planning.plan import Plan, same_update
+from toolkit.planning.steps import learning_rate
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH, HEIGHT = 48, 4  # of the learning-rate curve, in characters
+_DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # braille: the dots of the left and right column
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Print every part of a plan, a line each, and what to change when it does not fit."""
+    for label, text in _lines(plan, braille=console.encoding.startswith("utf")):
+        console.print(f"{label:<12}{text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _lines(plan: Plan, *, braille: bool) -> list[tuple[str, str]]:
+    return [
+        ("recipe", plan.name),
+        ("card", f"{plan.card.title}, {plan.card.gib:.2f} GiB usable ({plan.card_reason})"),
+        *([("", plan.card.note)] if plan.card.note else []),
+        (
+            "model",
+            f"{plan.recipe.model.name}: {plan.shape.parameters:,} parameters, {plan.trainable:,} trained "
+            f"({plan.trainable / plan.shape.parameters:.2%})",
+        ),
+        ("engine", str(plan.engine)),
+        ("fast path", str(plan.fast_path)),
+        ("precision", str(plan.precision)),
+        *_data(plan),
+        *_memory(plan),
+        *_time(plan),
+        *_curve(plan, braille),
+    ]
+
+
+def _data(plan: Plan) -> list[tuple[str, str]]:
+    train, updates, lengths = plan.recipe.train, plan.updates, plan.lengths
+    batch, steps = train.per_device_train_batch_size, train.gradient_accumulation_steps
+    epochs = f"{updates.per_epoch:,} an epoch, {updates.epochs:.3g} epoch{'' if updates.epochs == 1 else 's'}"
+    return [
+        (
+            "chats",
+            f"{lengths.chats:,} of {lengths.mean:,.0f} tokens, longest {lengths.tokens.max():,}, {lengths.trained:.1%} "
+            f"trained ({lengths.origin})",
+        ),
+        ("updates", f"{updates.total:,} of {batch} x {steps} = {batch * steps} chats ({epochs})"),
+    ]
+
+
+def _memory(plan: Plan) -> list[tuple[str, str]]:
+    memory, chats = plan.memory, plan.recipe.train.per_device_train_batch_size
+    cuda = plan.card.name != "cpu"
+    lengths = plan.lengths
+    worst = f"for {lengths.rows(chats)} rows of {lengths.longest:,} tokens, the widest micro-batch"
+    context = {"CUDA context" if cuda else "Python and its libraries": memory.context}
+    parts = [("", f"{_gib(size)}  {part}") for part, size in {**memory.parts, **context}.items()]
+    verdict = "fits" if plan.fits else "does not fit"
+    lines = [
+        ("memory", f"{_gib(memory.total)} predicted, {verdict} in {plan.card.gib:.2f} GiB ({worst})"),
+        *parts,
+    ]
+    if plan.largest:
+        lines.append(("", f"up to {plan.largest} such chats fit in a micro-batch"))
+    if not plan.fits:
+        told = " ".join(f"--set {setting}" for setting in plan.advice)
+        lines.append(("to fit", told or "no setting makes it fit; choose a card with more memory, or a smaller model"))
+    if cuda:
+        told = "for all weights instead (16-bit weights and gradients, Adam in fp32, checkpointing)"
+        lines.append(("full", f"{_gib(plan.full.total)} predicted {told}"))
+    return lines
+
+
+def _time(plan: Plan) -> list[tuple[str, str]]:
+    time, speed = plan.time, plan.speed
+    if time is None or speed is None:
+        return [
+            ("time", f"not predicted: the speed of {plan.card.title} is not known; --gpu NAME plans for a known one")
+        ]
+    lines = [
+        (
+            "time",
+            f"{duration(time.total)} predicted: {plan.updates.total:,} updates x {time.update:.2f} s"
+            + (f" + {duration(time.evaluation)} of evaluation" if time.evaluation else ""),
+        ),
+        (
+            "",
+            f"an update: {time.flops / 1e12:,.0f} TFLOP (padding x {time.padding:.2f}) at {speed.efficiency:.0%} of "
+            f"{speed.rate / 1e12:,.3g} TFLOP/s"
+            + (f", or {speed.launch * 1e3:.1f} ms a layer and micro-batch on the host" if speed.launch else "")
+            + (", whichever is longer (assumed)" if speed.launch else " (assumed)"),
+        ),
+    ]
+    if time.host_bound:
+        batch, steps = same_update(plan.recipe, plan.largest) if plan.largest else (0, 0)
+        if batch > plan.recipe.train.per_device_train_batch_size:
+            lines.append(
+                (
+                    "",
+                    "the host sets the pace; larger pieces of the same update are faster: "
+                    f"--set train.per_device_train_batch_size={batch} --set train.gradient_accumulation_steps={steps}",
+                )
+            )
+    if plan.cost is not None:
+        lines.append(("cost", f"${plan.cost:.2f} predicted at ${plan.price:.2f} an hour"))
+    elif plan.card.name != "cpu":
+        lines.append(("cost", "--price DOLLARS_PER_HOUR says what it costs"))
+    return lines
+
+
+def _curve(plan: Plan, braille: bool) -> list[tuple[str, str]]:
+    train, updates = plan.recipe.train, plan.updates
+    columns = 2 * WIDTH
+    last = max(1, updates.total - 1)
+    rates = [learning_rate(train, updates, round(x / (columns - 1) * last)) for x in range(columns)]
+    rows = plot([rate / train.learning_rate for rate in rates])
+    lines = [
+        ("rate", f"{train.learning_rate:g} at most, {train.lr_scheduler_type}, warm-up over {updates.warmup:,} updates")
+    ]
+    lines += [("", row if braille else "".join("#" if ord(c) > 0x2800 else " " for c in row)) for row in rows]
+    lines.append(("", f"1{updates.total:>{WIDTH - 1},}"))
+    return lines
+
+
+def plot(values: list[float]) -> list[str]:
+    """Values from 0 to 1 as rows of braille characters, two values a character, filled from below."""
+    rows = [[0x2800] * (len(values) // 2) for _ in range(HEIGHT)]
+    for x, value in enumerate(values[: len(values) // 2 * 2]):
+        for level in range(round(value * 4 * HEIGHT)):
+            row, dot = HEIGHT - 1 - level // 4, 3 - level % 4
+            rows[row][x // 2] |= _DOTS[x % 2][dot]
+    return ["".join(map(chr, row)) for row in rows]
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:6.2f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """`2 h 05 min`, `12 min 30 s` or `8.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60} min {int(seconds) % 60:02} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min"
