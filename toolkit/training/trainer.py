@@ -5,7 +5,7 @@ The class is made by a function because `trl.SFTTrainer` is another class once U
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +78,14 @@ def build_trainer(
     output: Path,
     updates: Updates,
     callbacks: Sequence[Any],
+    loss: Callable[[Any, Any, Any], Any] | None = None,
+    adapter_in_fp32: bool = True,
 ) -> Any:
-    """The trainer, with the adapter in fp32 (TRL casts QLoRA's to bf16, which fp16 loss scaling can't take)."""
+    """The trainer, with the adapter in fp32 (TRL casts QLoRA's to bf16, which fp16 loss scaling can't take).
+
+    `loss` takes the place of the head on trained tokens: (model, inputs, tokens trained in the update) -> loss.
+    `adapter_in_fp32` = False leaves what trains as it was loaded.
+    """
     import torch
     import trl
     from transformers import PrinterCallback, ProgressCallback
@@ -111,8 +117,8 @@ def build_trainer(
                 batch = self._prepare_inputs(batch)
                 trained = int((batch["labels"][:, 1:] != IGNORED).sum())
                 with torch.no_grad(), self.compute_loss_context_manager():
-                    loss = self.compute_loss(model, batch)
-                total += loss.detach().double().cpu() * trained
+                    mean = self.compute_loss(model, batch)
+                total += mean.detach().double().cpu() * trained
                 count += trained
             model.train(was_training)
             metrics = {f"{metric_key_prefix}_loss": float(total / max(count, 1))}
@@ -125,6 +131,8 @@ def build_trainer(
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
+            if loss is not None:
+                return loss(model, inputs, num_items_in_batch)
             if has_gpu:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             # TRL's fused head is a Triton kernel, which a CPU can't run
@@ -152,6 +160,6 @@ def build_trainer(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     for parameter in trainer.model.parameters():
-        if parameter.requires_grad and parameter.dtype != torch.float32:
+        if adapter_in_fp32 and parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.to(torch.float32)
     return trainer

@@ -1,0 +1,1 @@
+"""Measures the product's own training path against others, one process a variant, and checks what is said of it."""

@@ -1,0 +1,158 @@
+"""What is measured: ways to train the same chats. To add one, add a `Variant` to `VARIANTS`.
+
+A variant is a recipe with some values put over it, so that it goes through the product's own token table and trainer.
+Names: ENGINE-WEIGHTS, then what differs from the recipe: `nockpt` without gradient checkpointing, `offload` with
+Unsloth's offloaded one, `nodrop` without LoRA dropout, `1x` an update's chats as one micro-batch.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from toolkit.errors import InputError, did_you_mean
+
+Trained = Literal["adapter", "all 16-bit", "all fp32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to train.
+
+    `overrides` are `--set` values over the recipe. `trained`: the adapter, or all weights as 16-bit (with fp32 Adam
+    states unless `adam8`) or as fp32 masters under autocast. `full_logits`: the loss holds the logits of every token,
+    as trainers did before fused heads. `one_batch`: an update's chats go through as one micro-batch. `core`: measured
+    unless the user names variants.
+    """
+
+    name: str
+    engine: Literal["peft", "unsloth"]
+    stands_for: str
+    overrides: tuple[str, ...] = ()
+    trained: Trained = "adapter"
+    adam8: bool = False
+    full_logits: bool = False
+    one_batch: bool = False
+    core: bool = False
+
+    @property
+    def four_bit(self) -> bool:
+        return "model.load_in_4bit=true" in self.overrides
+
+    @property
+    def needs_gpu(self) -> bool:
+        return self.engine == "unsloth" or self.four_bit or self.adam8
+
+
+CHECKPOINTING = {"": "true", "-nockpt": "false", "-offload": '"unsloth"'}
+DROPOUT = {"": "0.05", "-nodrop": "0.0"}
+WAYS = {
+    "full": "full fine-tuning, 16-bit weights and gradients, fp32 Adam states (the chapter's 24 GB)",
+    "full-fp32": "full fine-tuning, fp32 weights under 16-bit autocast (mixed precision as usually done)",
+    "full-adam8": "full fine-tuning, 16-bit weights and gradients, 8-bit Adam",
+    "peft-logits": "plain PEFT, 16-bit base, all logits in the loss (what most people had)",
+    "peft": "plain TRL + PEFT at its best: 16-bit base, chunked loss, SDPA, fused AdamW",
+    "peft-4bit": "plain TRL + PEFT at its best over an NF4 base (QLoRA)",
+    "unsloth": "Unsloth, 16-bit base",
+    "unsloth-4bit": "Unsloth over an NF4 base",
+}
+CORE = {
+    *("full", "full-fp32", "full-adam8", "peft-logits", "peft-logits-nockpt", "peft", "peft-nockpt", "peft-nodrop"),
+    *("peft-4bit", "unsloth", "unsloth-nockpt", "unsloth-offload", "unsloth-nodrop", "unsloth-1x", "unsloth-4bit"),
+}
+
+
+def _described(way: str, checkpointing: str, dropout: str) -> str:
+    notes = {"-nockpt": "no checkpointing", "-offload": "offloaded checkpointing", "-nodrop": "no dropout"}
+    return ", ".join([WAYS[way], *(notes[part] for part in (checkpointing, dropout) if part)])
+
+
+def _full() -> Iterator[Variant]:
+    slow = ("train.gradient_checkpointing=true", "lora.lora_dropout=0.0")
+    for name, trained, adam8 in (
+        ("full", "all 16-bit", False),
+        ("full-fp32", "all fp32", False),
+        ("full-adam8", "all 16-bit", True),
+    ):
+        held = ('model.dtype="float32"',) if trained == "all fp32" else ()
+        optim = ('train.optim="adamw_8bit"',) if adam8 else ()
+        yield Variant(
+            name=name,
+            engine="peft",
+            stands_for=WAYS[name],
+            overrides=(*slow, *held, *optim),
+            trained=trained,  # type: ignore[arg-type]
+            adam8=adam8,
+            core=name in CORE,
+        )
+
+
+def _adapters() -> Iterator[Variant]:
+    for way in ("peft-logits", "peft", "peft-4bit", "unsloth", "unsloth-4bit"):
+        unsloth = way.startswith("unsloth")
+        for checkpointing, value in CHECKPOINTING.items():
+            if checkpointing == "-offload" and not unsloth:
+                continue
+            for dropout, share in DROPOUT.items():
+                name = way + checkpointing + dropout
+                four = ("model.load_in_4bit=true",) if way.endswith("4bit") else ()
+                yield Variant(
+                    name=name,
+                    engine="unsloth" if unsloth else "peft",
+                    stands_for=_described(way, checkpointing, dropout),
+                    overrides=(f"train.gradient_checkpointing={value}", f"lora.lora_dropout={share}", *four),
+                    full_logits=way == "peft-logits",
+                    core=name in CORE,
+                )
+
+
+def _whole_updates() -> Iterator[Variant]:
+    for way, engine in (("peft", "peft"), ("unsloth", "unsloth")):
+        yield Variant(
+            name=f"{way}-1x",
+            engine=engine,  # type: ignore[arg-type]
+            stands_for=f"{WAYS[way]}, the update's chats as one micro-batch",
+            overrides=("train.gradient_checkpointing=true", "lora.lora_dropout=0.05"),
+            one_batch=True,
+            core=f"{way}-1x" in CORE,
+        )
+
+
+VARIANTS: tuple[Variant, ...] = (*_full(), *_adapters(), *_whole_updates())
+BY_NAME = {variant.name: variant for variant in VARIANTS}
+QUICK = ("full-fp32", "peft-logits", "peft", "peft-nockpt", "peft-nodrop", "peft-1x")
+"""What `toolkit bench --quick` measures on a CPU."""
+
+
+def select(wanted: str | None, *, gpu: bool, quick: bool = False) -> list[Variant]:
+    """The variants that a user means by names and patterns with commas, `core` or `all`; None for the usual ones.
+
+    Without a GPU, those that need one are left out of patterns. Raises `InputError` for a name that fits none.
+    """
+    able = [variant for variant in VARIANTS if gpu or not variant.needs_gpu]
+    if wanted is None:
+        return [variant for variant in able if (variant.name in QUICK if quick or not gpu else variant.core)]
+    chosen: dict[str, Variant] = {}
+    for word in (part.strip() for part in wanted.split(",")):
+        fitting = _fitting(word, able)
+        if not fitting:
+            raise InputError(_unknown(word, able))
+        chosen.update((variant.name, variant) for variant in fitting)
+    return [variant for variant in VARIANTS if variant.name in chosen]
+
+
+def _fitting(word: str, able: Sequence[Variant]) -> list[Variant]:
+    if word == "all":
+        return list(able)
+    if word == "core":
+        return [variant for variant in able if variant.core]
+    return [variant for variant in able if fnmatch.fnmatchcase(variant.name, word)]
+
+
+def _unknown(word: str, able: Sequence[Variant]) -> str:
+    if word in BY_NAME:
+        return f"--variants {word}: needs a CUDA GPU and there is none here"
+    names = [variant.name for variant in able]
+    return f"--variants {word}: no such variant{did_you_mean(word, names)}; known are {', '.join(names)}, core and all"

@@ -1,0 +1,109 @@
+"""What a variant computes and needs: FLOPs of an update, and the planner's word on memory and time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from toolkit.planning.architecture import ModelShape
+from toolkit.planning.flops import training_flops
+
+if TYPE_CHECKING:
+    from bench.variants import Variant
+    from toolkit.recipe.schema import Recipe
+
+
+def update_flops(
+    shape: ModelShape, variant: Variant, recipe: Recipe, *, padded: float, width: float, trained: float, trainable: int
+) -> float:
+    """FLOPs of an update of `padded` tokens, padding included, in rows of about `width`, of which `trained` train.
+
+    Unsloth 2026.10.7 and a loss over all logits run the head on every token. Where all weights train, each product has
+    a third one for its weight's gradient.
+    """
+    head = padded if variant.engine == "unsloth" or variant.full_logits else trained
+    checkpointing = bool(recipe.train.gradient_checkpointing)
+    if variant.trained == "adapter":
+        return training_flops(shape, padded, round(width), head, trainable, checkpointing=checkpointing)
+    frozen = training_flops(shape, padded, round(width), head, 0, checkpointing=checkpointing)
+    return frozen + padded * 2 * shape.linear_parameters + head * 2 * shape.head_parameters
+
+
+def expected_trainable(shape: ModelShape, variant: Variant, recipe: Recipe) -> int:
+    return shape.parameters if variant.trained != "adapter" else shape.trainable_parameters(recipe.lora)
+
+
+def planned(
+    shape: ModelShape, variant: Variant, recipe: Recipe, table: Any, card: Any, precision: str, widest: list[int]
+) -> tuple[float, float | None]:
+    """(peak bytes, seconds an update) as `toolkit plan` would say; seconds are None where the card's rates are unknown.
+
+    `widest`: (rows, tokens) of the micro-batch to plan memory for.
+    """
+    from toolkit.planning.lengths import from_table
+
+    lengths = from_table(table)
+    rows, width = widest
+    trained = round(rows * width * lengths.trained)
+    peak = memory(shape, variant, recipe, precision, rows, width, trained, cuda=card.name != "cpu").peak
+    return peak, _seconds(shape, variant, recipe, lengths, card, precision)
+
+
+def memory(
+    shape: ModelShape, variant: Variant, recipe: Recipe, precision: str, rows: int, width: int, trained: int, *, cuda: bool
+) -> Any:
+    """The planner's `Memory` for a micro-batch of `rows` x `width` tokens, `trained` of them with a label."""
+    from toolkit.planning.memory import Setup, full_memory, training_memory
+
+    train, lora = recipe.train, recipe.lora
+    dropped = sum(fan_in for _, fan_in, _ in shape.lora_targets(lora.target_modules)) // shape.num_hidden_layers
+    fp32 = precision == "fp32"
+    setup = Setup(
+        shape=shape,
+        engine=variant.engine,
+        held="nf4" if variant.four_bit else "fp32" if fp32 else "16-bit",
+        trainable=shape.trainable_parameters(lora),
+        checkpointing={True: "on", False: "off", "unsloth": "offloaded"}[train.gradient_checkpointing],  # type: ignore[arg-type]
+        optim=train.optim,
+        element=4 if fp32 else 2,
+        dropped=dropped if lora.lora_dropout else 0,
+        cuda=cuda,
+    )
+    if variant.trained == "adapter":
+        return training_memory(setup, rows, width, trained, logits=variant.full_logits)
+    kind = "fp32" if variant.trained == "all fp32" else "mixed"
+    found = full_memory(setup, rows, width, trained, weights=kind, logits=not cuda)  # type: ignore[arg-type]
+    if variant.adam8:
+        from toolkit.planning.memory import ADAM_BYTES
+
+        found.parts["optimizer states"] = ADAM_BYTES["adamw_8bit"] * shape.parameters
+    return found
+
+
+def _seconds(
+    shape: ModelShape, variant: Variant, recipe: Recipe, lengths: Any, card: Any, precision: str
+) -> float | None:
+    from toolkit.planning.cost import CPU_EFFICIENCY, GPU_SPEED, Speed, Work, predict
+    from toolkit.planning.steps import updates_of
+
+    rate = card.single if precision == "fp32" else card.half
+    if not rate or variant.trained != "adapter":
+        return None
+    efficiency, launch = (
+        (CPU_EFFICIENCY.get(precision, CPU_EFFICIENCY["fp32"]), 0.0)
+        if card.name == "cpu"
+        else GPU_SPEED[variant.engine]
+    )
+    train = recipe.train
+    work = Work(
+        shape=shape,
+        lengths=lengths,
+        updates=updates_of(recipe, lengths.chats),
+        batch=train.per_device_train_batch_size,
+        accumulation=train.gradient_accumulation_steps,
+        trainable=shape.trainable_parameters(recipe.lora),
+        checkpointing=bool(train.gradient_checkpointing),
+        evaluations=0,
+        eval_chats=0,
+        eval_batch=1,
+    )
+    return predict(work, Speed(rate * 1e12, efficiency, launch)).update

@@ -1,0 +1,474 @@
+"""One variant in a process of its own: `python -m bench.worker`, driven over stdin and stdout.
+
+The first line in is a `Job`. After loading and warming up it says {"event": "ready", ...}; then, for each
+{"turn": n, "settle": a, "updates": b, "empty": bool}, it trains a + b updates and says {"event": "turn", ...};
+{"quit": true} ends it. Running out of memory is said as {"event": "oom", ...}, any other failure as "failed".
+Updates are those of the product's own trainer; this only watches its log and makes it wait between turns.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+from bench.job import Job
+from toolkit.environment import quiet
+
+FIRST_CHATS = 128  # whose order is reported
+PROBES = 8  # single trained tokens whose loss is compared between variants
+PROBE_TOKENS = 256
+
+
+class Finished(Exception):
+    """The parent has said quit."""
+
+
+class Channel:
+    """Lines to and from the parent. Everything else that is printed goes to stderr."""
+
+    def __init__(self) -> None:
+        self._out: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+
+    def say(self, event: str, **values: Any) -> None:
+        self._out.write(json.dumps({"event": event, **values}) + "\n")
+        self._out.flush()
+
+    def hear(self) -> dict[str, Any]:
+        line = sys.stdin.readline()
+        if not line:
+            raise Finished
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+
+def main() -> None:
+    channel = Channel()
+    quiet()
+    job = Job.loads(sys.stdin.readline())
+    os.environ.update(job.env)
+    worker = Worker(job, channel)
+    try:
+        worker.run()
+    except Finished:
+        channel.say("bye", reserved=worker.reserved_now())
+    except BaseException as error:
+        traceback.print_exc()
+        if out_of_memory(error):
+            channel.say("oom", stage=worker.stage, message=_first_line(error), **worker.memory_at_failure())
+        else:
+            channel.say("failed", stage=worker.stage, message=f"{type(error).__name__}: {_first_line(error)}")
+    sys.stderr.flush()
+    os._exit(0)  # what libraries do at exit takes seconds and measures nothing
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that the GPU's memory ran out; libraries beside torch raise their own."""
+    return "out of memory" in str(error).lower() or type(error).__name__ == "OutOfMemoryError"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:500] if lines else type(error).__name__
+
+
+class Worker:
+    """Loads a variant, warms it up and measures turns."""
+
+    def __init__(self, job: Job, channel: Channel) -> None:
+        self.job, self.channel = job, channel
+        self.recipe, self.variant = job.settings, job.way
+        self.stage = "start"
+        self.trainer: Any = None
+        self.report: Any = None
+        self.device = "cpu"
+
+    def run(self) -> None:
+        import torch
+
+        torch.set_num_threads(self.job.threads)
+        self._impose_profile()
+        self.stage = "loading"
+        started = time.perf_counter()
+        loaded = self._load()
+        self.report = loaded.report
+        load_seconds = time.perf_counter() - started
+        self.stage = "building the trainer"
+        watch = Watch(self, load_seconds)
+        self.trainer = self._build(loaded, watch)
+        self.stage = "warm-up"
+        self.trainer.train()
+        raise RuntimeError("the trainer ran out of updates before the parent said quit")
+
+    def _impose_profile(self) -> None:
+        import torch
+
+        if not torch.cuda.is_available():
+            return
+        self.device = "cuda"
+        if self.job.cap is not None:
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, self.job.cap / total))
+        if not self.job.flash:
+            torch.backends.cuda.enable_flash_sdp(False)
+            torch.backends.cuda.enable_cudnn_sdp(False)
+
+    def _load(self) -> Any:
+        from toolkit import engines
+        from toolkit.data.tokenizers import load_tokenizer
+        from toolkit.hardware import detect
+
+        hardware = detect()
+        engine, precision = engines.choose(self.recipe, hardware)
+        folder = Path(self.job.model_folder)
+        tokenizer = load_tokenizer(folder)
+        if self.variant.trained == "adapter":
+            return engines.load(self.recipe, folder, tokenizer, engine, precision, hardware)
+        from bench.full import load_full
+
+        return load_full(self.recipe, self.variant, folder, tokenizer, precision, hardware)
+
+    def _build(self, loaded: Any, watch: Any) -> Any:
+        import torch
+
+        from bench.full import all_logits_loss, fp32_state_adamw
+        from toolkit.planning.steps import updates_of
+        from toolkit.training.trainer import build_trainer
+
+        table = self.job.table()
+        full = self.variant.trained != "adapter"
+        # the product's head for the CPU takes it for granted that the head is frozen
+        logits = self.variant.full_logits or (full and self.device == "cpu")
+        trainer = build_trainer(
+            self.recipe,
+            loaded,
+            table,
+            None,
+            Path(self.job.output),
+            updates_of(self.recipe, table.n_chats),
+            [watch.callback()],
+            loss=all_logits_loss if logits else None,
+            adapter_in_fp32=not full,
+        )
+        if self.variant.trained == "all 16-bit" and not self.variant.adam8:
+            trainer.optimizer = fp32_state_adamw(trainer)
+        trainer.data_collator = Recording(trainer.data_collator)
+        torch.manual_seed(self.recipe.train.seed)
+        return trainer
+
+    def product(self) -> float:
+        """FLOP/s of a large matrix product in the training precision: best of a few."""
+        import torch
+
+        precision = self.recipe.train
+        size = 8192 if self.device == "cuda" else 1024
+        kind = torch.float16 if precision.fp16 else torch.bfloat16
+        if self.device == "cpu" and self.report is not None and self.report.weights == "float32":
+            kind = torch.float32
+        left = torch.randn(size, size, device=self.device, dtype=kind)
+        right = torch.randn(size, size, device=self.device, dtype=kind)
+        best = 0.0
+        for _ in range(6):
+            self.synchronize()
+            started = time.perf_counter()
+            for _ in range(4):
+                left @ right
+            self.synchronize()
+            best = max(best, 4 * 2 * size**3 / (time.perf_counter() - started))
+        del left, right
+        self.empty()
+        return best
+
+    def synchronize(self) -> None:
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+
+    def empty(self) -> None:
+        """Give memory that is not in use back, so that other variants have room."""
+        gc.collect()
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def reset_peak(self) -> None:
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from what is resident now
+            except OSError:
+                pass
+
+    def peaks(self) -> tuple[int, int]:
+        """(allocated, reserved) peak bytes; on a CPU both are the process's peak resident bytes."""
+        if self.device == "cuda":
+            import torch
+
+            return int(torch.cuda.max_memory_allocated()), int(torch.cuda.max_memory_reserved())
+        resident = peak_resident()
+        return resident, resident
+
+    def reserved_now(self) -> int:
+        if self.device != "cuda":
+            return 0
+        import torch
+
+        return int(torch.cuda.memory_reserved())
+
+    def memory_at_failure(self) -> dict[str, int]:
+        if self.device != "cuda":
+            return {}
+        import torch
+
+        free, total = torch.cuda.mem_get_info()
+        allocated, reserved = self.peaks()
+        return {"free": int(free), "total": int(total), "allocated": allocated, "reserved": reserved}
+
+    def parts(self) -> dict[str, int]:
+        """Static bytes by part, counted from the tensors themselves; a storage that is shared counts once."""
+        seen: set[int] = set()
+
+        def size(tensor: Any) -> int:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() in seen:
+                return 0
+            seen.add(storage.data_ptr())
+            return int(storage.nbytes())
+
+        frozen = trained = gradients = 0
+        for parameter in self.trainer.model.parameters():
+            if parameter.requires_grad:
+                trained += size(parameter.data)
+                gradients += parameter.numel() * parameter.element_size()
+                continue
+            frozen += size(parameter.data)
+            frozen += sum(size(tensor) for tensor in _quantisation(getattr(parameter, "quant_state", None)))
+        frozen += sum(size(buffer) for buffer in self.trainer.model.buffers())
+        optimizer = getattr(self.trainer.optimizer, "optimizer", self.trainer.optimizer)
+        states = sum(
+            size(value) for state in optimizer.state.values() for value in state.values() if hasattr(value, "numel")
+        )
+        return {"frozen weights": frozen, "trained weights": trained, "gradients": gradients, "optimizer states": states}
+
+    def probe(self) -> list[float]:
+        """Loss of single trained tokens of the first rows, through the trainer's own loss in evaluation mode.
+
+        A mean over many tokens hides a layer left out or a mask ignored; single tokens do not.
+        """
+        import torch
+
+        from bench.shapes import IGNORED
+
+        trainer, table = self.trainer, self.job.table()
+        collate = trainer.data_collator.collate
+        model = trainer.model
+        model.eval()
+        found = []
+        for index in range(PROBES):
+            ids, labels = table.row(index % table.n_rows)
+            trained = [i for i, label in enumerate(labels) if label != IGNORED and i > 0]
+            spot = trained[(index * 7) % len(trained)]
+            start = max(0, spot + 1 - PROBE_TOKENS)
+            single = labels.copy()
+            single[:] = IGNORED
+            single[spot] = ids[spot]
+            batch = collate([{"rows": [(ids[start : spot + 1], single[start : spot + 1])]}])
+            batch.pop("real_tokens")
+            batch = trainer._prepare_inputs(batch)
+            with torch.no_grad(), trainer.compute_loss_context_manager():
+                found.append(round(float(trainer.compute_loss(model, batch)), 5))
+        model.train()
+        for values in getattr(trainer, "_metrics", {}).values():
+            values.clear()
+        return found
+
+
+def _quantisation(state: Any) -> list[Any]:
+    """Tensors of a bitsandbytes quantisation state, and of the state of its own scales."""
+    if state is None:
+        return []
+    own = [value for value in vars(state).values() if hasattr(value, "untyped_storage")]
+    return own + _quantisation(getattr(state, "state2", None))
+
+
+def peak_resident() -> int:
+    """This process's peak resident bytes since the last reset."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+class Recording:
+    """Passes chats on to the product's collator and keeps what they were."""
+
+    def __init__(self, collate: Any) -> None:
+        self.collate = collate
+        self.chats: list[str] = []
+        self.padded = 0
+        self.widest = (0, 0)
+
+    def __call__(self, chats: Any) -> Any:
+        for chat in chats:
+            if len(self.chats) < FIRST_CHATS:
+                digest = hashlib.sha256()
+                for ids, labels in chat["rows"]:
+                    digest.update(ids.tobytes() + labels.tobytes())
+                self.chats.append(digest.hexdigest()[:16])
+        batch = self.collate(chats)
+        rows, width = batch["input_ids"].shape
+        if rows * width > self.widest[0] * self.widest[1]:
+            self.widest = (rows, width)
+        batch["padded_tokens"] = rows * width
+        return batch
+
+
+class Watch:
+    """Times the trainer's updates by its log, and makes it wait for the parent between turns."""
+
+    def __init__(self, worker: Worker, load_seconds: float) -> None:
+        self.worker, self.load_seconds = worker, load_seconds
+        self.turn, self.settle, self.left = 0, 0, worker.job.warmup
+        self.empty = True
+        self.rows: list[dict[str, Any]] = []
+        self.started = self.before = 0.0
+        self.tokens = (0, 0)
+        self.product = 0.0
+        self.probe: list[float] = []
+        self.first: list[Any] = []
+        self.number = 0
+
+    def callback(self) -> Any:
+        from transformers import TrainerCallback
+
+        watch = self
+
+        class Callback(TrainerCallback):
+            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                watch.begin()
+
+            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+                if logs and "loss" in logs:
+                    watch.updated(logs)
+
+        return Callback()
+
+    def begin(self) -> None:
+        trainer = self.worker.trainer
+        self.worker.stage = "probe"
+        self.probe = self.worker.probe()
+        self.first = sample(trainer.model)
+        self.worker.stage = "warm-up"
+        self.worker.reset_peak()
+        self.started = self.before = time.perf_counter()
+
+    def updated(self, logs: dict[str, Any]) -> None:
+        self.worker.synchronize()
+        now = time.perf_counter()
+        trainer = self.worker.trainer
+        tokens = (trainer.real_tokens, trainer.padded_tokens)
+        self.number += 1
+        skipped = bool(trainer.args.fp16 and trainer.accelerator.optimizer_step_was_skipped)
+        self.rows.append(
+            {
+                "turn": self.turn,
+                "number": self.number,
+                "seconds": now - self.before,
+                "loss": float(logs["loss"]),
+                "grad_norm": float(logs.get("grad_norm") or 0.0),
+                "real_tokens": int(tokens[0] - self.tokens[0]),
+                "padded_tokens": int(tokens[1] - self.tokens[1]),
+                "settle": self.turn > 0 and self.settle > 0,
+                "skipped": skipped,
+            }
+        )
+        self.settle = max(0, self.settle - 1)
+        self.tokens = tokens
+        self.left -= 1
+        if self.left <= 0:
+            self._report(now)
+            self._wait()
+        self.before = time.perf_counter()
+
+    def _report(self, now: float) -> None:
+        allocated, reserved = self.worker.peaks()
+        turn = {"turn": self.turn, "allocated": allocated, "reserved": reserved, "product": self.product}
+        if self.turn == 0:
+            self.worker.channel.say("ready", rows=self.rows, memory=turn, **self._facts(now))
+        else:
+            widest = list(self.worker.trainer.data_collator.widest)
+            self.worker.channel.say("turn", rows=self.rows, memory=turn, widest=widest)
+        self.rows = []
+        if self.empty:
+            self.worker.empty()
+
+    def _facts(self, now: float) -> dict[str, Any]:
+        trainer, report = self.worker.trainer, self.worker.report
+        from toolkit.runs import versions
+
+        return {
+            "load_seconds": self.load_seconds,
+            "warmup_seconds": now - self.started,
+            "trainable": report.trainable,
+            "total": report.total,
+            "patched": report.patched,
+            "expected_layers": report.expected_layers,
+            "precision": report.precision.value,
+            "attention": report.attention,
+            "held": report.weights,
+            "checkpointed": checkpointed(trainer.model),
+            "moved": moved(self.first, sample(trainer.model)),
+            "parts": self.worker.parts(),
+            "probe": self.probe,
+            "chats": trainer.data_collator.chats,
+            "versions": versions(),
+        }
+
+    def _wait(self) -> None:
+        told = self.worker.channel.hear()
+        if told.get("quit"):
+            raise Finished
+        self.worker.stage = f"turn {told['turn']}"
+        self.turn, self.settle = int(told["turn"]), int(told["settle"])
+        self.left = self.settle + int(told["updates"])
+        self.empty = bool(told["empty"])
+        self.product = self.worker.product()
+        self.worker.reset_peak()
+
+
+def sample(model: Any) -> list[Any]:
+    """A few trained tensors as they are now, to see later whether training moved them."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    step = max(1, len(trained) // 8)
+    return [parameter.detach().flatten()[:4096].float().cpu().clone() for parameter in trained[::step]]
+
+
+def moved(before: list[Any], after: list[Any]) -> bool:
+    """Whether every sampled tensor has changed."""
+    return bool(before) and all(bool((a != b).any()) for a, b in zip(before, after, strict=True))
+
+
+def checkpointed(model: Any) -> int:
+    """How many modules have gradient checkpointing turned on."""
+    return sum(bool(getattr(module, "gradient_checkpointing", False)) for module in model.modules())
+
+
+if __name__ == "__main__":
+    main()
