@@ -185,7 +185,7 @@ def main() -> None:
     """The `toolkit` command. Exit codes: 0 done, 1 the work failed, 2 the input is wrong."""
     quiet()
     try:
-        app()
+        app(prog_name="toolkit")
     except ToolkitError as error:
         _report(error)
         sys.exit(error.exit_code)

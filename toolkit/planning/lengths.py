@@ -95,18 +95,8 @@ def assumed(recipe: Recipe) -> Lengths:
     longest = recipe.train.max_length  # memory is planned for the worst case
     spread = np.linspace(0.04 * ASSUMED_MEAN, 1.96 * ASSUMED_MEAN, 2000).clip(max=longest)
     tokens = np.append(spread, longest).round().astype(np.int64)
-    counts = [_count(source) for source in recipe.data.sources]
-    if None in counts and recipe.train.max_steps < 1:
-        unknown = recipe.data.sources[counts.index(None)].source
-        raise DataError(
-            f"how many chats {unknown} has is not known before its token table is built: run `toolkit data build` on "
-            "this recipe first, or set train.max_steps"
-        )
-    chats = sum(count for count in counts if count is not None) or recipe.chats_per_update
-    if not _all_built_in(recipe) and not recipe.eval.sources:
-        chats -= eval_chats(recipe, chats)  # taken from the data; built-in held-out chats are made apart
     return Lengths(
-        chats=max(1, chats),
+        chats=_training_chats(recipe),
         tokens=tokens,
         rows_per_chat=1.0,
         trained=ASSUMED_TRAINED,
@@ -114,6 +104,22 @@ def assumed(recipe: Recipe) -> Lengths:
         "`toolkit data build` measures them",
         measured=False,
     )
+
+
+def _training_chats(recipe: Recipe) -> int:
+    counts = [_count(source) for source in recipe.data.sources]
+    chats = sum(count for count in counts if count is not None)
+    if None in counts:
+        if recipe.train.max_steps > 0:
+            return recipe.train.max_steps * recipe.chats_per_update  # what the updates take, in one epoch
+        unknown = recipe.data.sources[counts.index(None)].source
+        raise DataError(
+            f"how many chats {unknown} has is not known before its token table is built: run `toolkit data build` on "
+            "this recipe first, or set train.max_steps"
+        )
+    if not _all_built_in(recipe) and not recipe.eval.sources:
+        chats -= eval_chats(recipe, chats)  # taken from the data; built-in held-out chats are made apart
+    return max(1, chats)
 
 
 def eval_chats(recipe: Recipe, chats: int) -> int:

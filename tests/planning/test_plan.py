@@ -1,0 +1,229 @@
+"""The plan as a whole: the chapter's figures, fits, advice, choices with their reasons, and what is imported for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from toolkit import models
+from toolkit.errors import DataError, EngineError
+from toolkit.planning import plan as plan_module
+from toolkit.planning.cards import CARDS, Card, SeenGpu
+from toolkit.planning.lengths import Lengths, lengths_of
+from toolkit.planning.plan import Plan, make_plan, plan_recipe, same_update
+from toolkit.planning.show import duration, plot
+from toolkit.recipe import load
+from toolkit.recipe.schema import Recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No token tables, no cached models, no GPU."""
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr(plan_module, "seen_gpus", list)
+
+
+def shown(plan: Plan, encoding: str = "utf-8") -> str:
+    file = TextIOWrapper(BytesIO(), encoding=encoding)
+    plan.render(Console(file=file, width=40))
+    file.seek(0)
+    return file.read()
+
+
+def planned(name: str = "tools", gpu: str = "t4", *overrides: str, price: float | None = None) -> Plan:
+    return plan_recipe(load(ROOT / "recipes" / f"{name}.toml", overrides), gpu, price)
+
+
+def test_the_chapters_run_on_a_t4() -> None:
+    plan = planned(price=0.60)
+    assert (plan.shape.parameters, plan.trainable, plan.updates.total) == (1_720_574_976, 17_432_576, 2_943)
+    assert plan.fits
+    assert 4 < plan.memory.total / 2**30 < 7
+    assert plan.full.total > plan.card.memory, "all weights would not fit"
+    assert plan.precision.value == "fp16"
+    assert "no bfloat16" in plan.precision.reason
+    assert (plan.engine.value, plan.fast_path.value) == ("unsloth", "on")
+    text = shown(plan)
+    for part in (
+        *("1,720,574,976 parameters", "17,432,576 trained", "2,943 of 4 x 4 = 16 chats (981 an epoch, 3 epochs)"),
+        *("28 QKV, 28 O, 28 MLP of 28 layers fused", "fits in 14.56 GiB", "predicted at $0.60 an hour", "⣿"),
+        *("warm-up over 295 updates", "assumed: about 900 tokens a chat"),
+    ):
+        assert part in text, text
+    assert plan.time is not None
+    assert plan.cost == pytest.approx(plan.time.total / 3600 * 0.60)
+
+
+def test_no_line_is_wrapped_and_plain_terminals_get_plain_characters() -> None:
+    plan = planned()
+    assert len(shown(plan).splitlines()) == len(shown(plan, "ascii").splitlines()) < 35
+    shown(plan, "ascii").encode("ascii")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "value", "reason"),
+    [
+        ((), "on", "28 QKV, 28 O, 28 MLP of 28 layers fused; lora_dropout = 0.05 runs inside the kernels"),
+        (("lora.lora_dropout=0",), "on", "28 QKV, 28 O, 28 MLP of 28 layers fused"),
+        (
+            ('lora.target_modules=["q_proj", "k_proj", "v_proj"]', "lora.lora_dropout=0"),
+            "on",
+            "28 QKV, 0 O, 0 MLP of 28",
+        ),
+        (('lora.target_modules=["q_proj", "v_proj"]',), "off", "0 QKV, 0 O, 0 MLP of 28 layers"),
+        (("train.engine=peft",), "off", "only the unsloth engine has one"),
+        (("lora.bias=all",), "off", "only the unsloth engine has one"),
+    ],
+)
+def test_fast_path(overrides: tuple[str, ...], value: str, reason: str) -> None:
+    plan = planned("tools", "l4", *overrides)
+    assert plan.fast_path.value == value
+    assert reason in plan.fast_path.reason
+
+
+def test_what_a_card_can_not_run() -> None:
+    with pytest.raises(EngineError, match=r"T4 16 GB .* has no bfloat16"):
+        planned("tools", "t4", "train.bf16=true")
+    with pytest.raises(EngineError, match=r"compute capability 7\.0, P100 16 GB has 6\.0"):
+        planned("tools", "p100", "train.engine=unsloth")
+    assert "compute capability" in planned("tools", "p100").engine.reason
+    with pytest.raises(EngineError, match="needs a CUDA GPU"):
+        planned("tools-t4", "cpu")
+
+
+def small(gib: float) -> Card:
+    return Card("small", "small card", gib, (8, 0), 100, 10, 500)
+
+
+def uniform(longest: int = 2048) -> Lengths:
+    return Lengths(1000, np.linspace(100, longest, 500).astype(np.int64), 1.0, 0.1, "test", True)
+
+
+@pytest.mark.parametrize("gib", [1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 10, 20, 40])
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_advice_makes_it_fit(tmp_path: Path, gib: float, checkpointing: bool) -> None:
+    text = "[train]\ngradient_checkpointing = " + str(checkpointing).lower()
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    plan = make_plan(load(path).recipe, small(gib), uniform())
+    if plan.fits:
+        assert not plan.advice
+        assert plan.largest >= 4
+    elif plan.advice:
+        changed = load(path, plan.advice).recipe
+        assert changed.chats_per_update == 16, "the update must stay the same"
+        assert make_plan(changed, small(gib), uniform(changed.train.max_length)).fits
+        assert "--set " + plan.advice[0] in shown(plan)
+    else:
+        assert gib < 3
+        assert "no setting makes it fit" in shown(plan)
+
+
+def test_the_largest_micro_batch_is_the_largest() -> None:
+    plan = planned("tools", "t4")
+    for chats, fits in ((plan.largest, True), (plan.largest + 1, False)):
+        assert planned("tools", "t4", f"train.per_device_train_batch_size={chats}").fits == fits
+
+
+@pytest.mark.parametrize(("largest", "cut"), [(1, (1, 16)), (3, (2, 8)), (4, (4, 4)), (15, (8, 2)), (99, (16, 1))])
+def test_pieces_of_the_same_update(largest: int, cut: tuple[int, int]) -> None:
+    assert same_update(Recipe(), largest) == cut
+
+
+def test_the_card_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(ROOT / "recipes" / "tools.toml")
+    plan = plan_recipe(loaded)
+    assert plan.card is CARDS["t4"]
+    assert "no GPU found here" in plan.card_reason
+    monkeypatch.setattr(plan_module, "seen_gpus", lambda: [SeenGpu("Some GPU 9", 8 * 2**30, (8, 0), "1")])
+    plan = plan_recipe(loaded)
+    assert plan.card.title == "Some GPU 9"
+    assert plan.time is None
+    assert plan.cost is None
+    assert "not predicted" in shown(plan)
+
+
+def test_on_the_cpu() -> None:
+    plan = planned("quickstart", "cpu")
+    assert (plan.engine.value, plan.shape.parameters) == ("peft", 134_515_008)
+    assert "CUDA context" not in shown(plan)
+
+
+def test_the_token_table_is_used_when_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = SimpleNamespace(n_chats=100, lengths=np.full(150, 640), trained=np.full(150, 64))
+    calls: list[Any] = []
+    monkeypatch.setattr(models, "find", lambda model: tmp_path)
+    monkeypatch.setattr("toolkit.data.table.find", lambda recipe, folder: calls.append(folder) or table)
+    lengths = lengths_of(Recipe())
+    assert calls == [tmp_path]
+    assert (lengths.chats, lengths.mean, lengths.longest, lengths.trained) == (100, 960, 640, 0.1)
+    assert (lengths.rows(4), lengths.expected_width(4)) == (6, 640)
+    assert lengths.measured
+
+
+def test_the_expected_width_is_that_of_drawn_micro_batches() -> None:
+    random = np.random.default_rng(0)
+    tokens = random.integers(10, 2000, 700)
+    drawn = random.choice(tokens, (20_000, 5)).max(axis=1).mean()
+    assert Lengths(700, tokens, 1.0, 0.1, "", True).expected_width(5) == pytest.approx(drawn, rel=0.01)
+
+
+def test_chats_without_a_table(tmp_path: Path) -> None:
+    def counted(source: dict[str, Any], **sections: Any) -> int:
+        return lengths_of(Recipe.model_validate({"data": {"sources": [source]}, **sections})).chats
+
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text("{}\n" * 1000 + "\n")
+    assert counted({"source": "builtin:tools", "size": 400}) == 400
+    assert counted({"source": "builtin:tools", "size": 400, "weight": 0.5}) == 200
+    assert counted({"source": "builtin:tools", "limit": 30}) == 30
+    assert counted({"source": str(chats)}) == 800, "200 are held out"
+    assert counted({"source": str(chats)}, eval={"holdout": 0.1}) == 900
+    assert counted({"source": "org/data"}, train={"max_steps": 5}) == 80
+    with pytest.raises(DataError, match=r"how many chats org/data has is not known .* run `toolkit data build`"):
+        counted({"source": "org/data"})
+
+
+def test_small_things() -> None:
+    assert [duration(s) for s in (8.24, 61, 3600, 7_350)] == ["8.2 s", "1 min 01 s", "1 h 00 min", "2 h 02 min"]
+    assert plot([0, 0, 1, 1]) == ["⠀⣿"] * 4
+
+
+def test_quick_and_without_heavy_imports(tmp_path: Path) -> None:
+    code = """
+import json, sys, time
+sys.argv = ["toolkit", "plan", "recipes/tools.toml", "--gpu", "l4", "--price", "1"]
+from toolkit.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+heavy = ("torch", "transformers", "trl", "peft", "datasets", "pyarrow", "tokenizers", "huggingface_hub")
+print(json.dumps([name for name in heavy if name in sys.modules]))
+"""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TOOLKIT_CACHE": str(tmp_path)},
+    )
+    seconds = time.perf_counter() - started
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+    assert seconds < 3

@@ -1,0 +1,201 @@
+"""The command line from outside: exit codes, where messages go, what is imported, what is sent home (nothing)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from toolkit import cli
+from toolkit.environment import QUIET, quiet
+from toolkit.errors import InterruptedRun, RecipeError, TrainingError
+
+ROOT = Path(__file__).parents[1]
+
+
+def toolkit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a command line, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["toolkit", *words])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: toolkit(capsys, monkeypatch, *words)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    (tmp_path / "x.toml").write_text("[train]\nseed = 1\n")
+    return "x.toml"
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> None:
+    """Put a module in place of a heavy one."""
+    module = ModuleType(name)
+    vars(module).update(attributes)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["run", "--help"], ["plan", "-h"], ["data", "check", "-h"]])
+def test_help(call: Any, words: list[str]) -> None:
+    code, out, _ = call(*words)
+    assert code == 0
+    assert "Usage: toolkit" in out
+
+
+def test_help_names_the_verbs(call: Any) -> None:
+    _, out, _ = call("--help")
+    for verb in ("run", "plan", "data", "doctor"):
+        assert re.search(rf"^  {verb} ", out, re.MULTILINE)
+
+
+def test_version(call: Any) -> None:
+    code, out, _ = call("--version")
+    assert code == 0
+    assert re.fullmatch(r"toolkit \d+\.\d+\.\d+\n", out)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["runn"], ["run"], ["run", "x.toml", "--ste", "a=1"], ["plan", "x.toml", "--price", "-1"], ["data", "chek"]],
+)
+def test_usage_errors(call: Any, words: list[str]) -> None:
+    code, out, err = call(*words)
+    assert code == 2
+    assert "Error: " in err
+    assert "Traceback" not in out + err
+
+
+def test_input_errors_are_a_line_each(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("[lora]\nlora_dropuot = 0.1\nr = -1\n" + "x" * 200 + " = 1\n")
+    for verb in (["run"], ["plan"], ["data", "check"], ["data", "preview"], ["data", "build"]):
+        code, out, err = call(*verb, "bad.toml", "--set", "train.lerning_rate=1")
+        assert code == 2
+        assert out == ""
+        lines = err.splitlines()
+        assert len(lines) == 4
+        assert lines[0] == "error: bad.toml:2: lora.lora_dropuot: unknown key, did you mean lora_dropout?"
+        assert lines[3] == "error: --set train.lerning_rate=1: unknown key, did you mean learning_rate?"
+
+
+def test_missing_recipe(call: Any) -> None:
+    code, _, err = call("run", "nothing.toml")
+    assert (code, err) == (2, "error: no file nothing.toml, wanted a recipe (a .toml file)\n")
+
+
+def test_unknown_card(call: Any, recipe: str) -> None:
+    code, _, err = call("plan", recipe, "--gpu", "t44")
+    assert code == 2
+    assert err.startswith("error: --gpu t44: unknown card, did you mean t4?")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (RecipeError("wrong"), 2, "error: wrong\n"),
+        (TrainingError("loss is nan\nkept: a checkpoint"), 1, "error: loss is nan\nkept: a checkpoint\n"),
+        (InterruptedRun("stopped"), 130, "error: stopped\n"),
+    ],
+)
+def test_errors_of_the_work(
+    call: Any, recipe: str, monkeypatch: pytest.MonkeyPatch, raised: Exception, code: int, message: str
+) -> None:
+    def run(*args: Any) -> None:
+        raise raised
+
+    fake(monkeypatch, "toolkit.training.run", run=run)
+    assert call("run", recipe) == (code, "", message)
+
+
+def test_a_bug_keeps_its_traceback(call: Any, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*args: Any) -> None:
+        raise KeyError("oops")
+
+    fake(monkeypatch, "toolkit.training.run", run=run)
+    code, _, err = call("run", recipe)
+    assert code == 1
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("error: this is a bug in toolkit")
+
+
+def test_run_hands_on_what_was_given(call: Any, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    fake(monkeypatch, "toolkit.training.run", run=lambda *args: calls.append(args))
+    assert call("run", recipe, "--set", "train.seed=5", "--set", "lora.r=4", "--out", "here")[0] == 0
+    assert call("run", recipe, "--resume", "there")[0] == 0
+    (loaded, out, resume), (_, no_out, folder) = calls
+    assert (loaded.recipe.train.seed, loaded.recipe.lora.r) == (5, 4)
+    assert (out, resume, no_out, folder) == (Path("here"), None, None, Path("there"))
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 2)])
+def test_data_check(call: Any, recipe: str, monkeypatch: pytest.MonkeyPatch, ok: bool, code: int) -> None:
+    report = SimpleNamespace(ok=ok, render=lambda console: console.print("counts"))
+    fake(monkeypatch, "toolkit.data.check", check=lambda loaded: report)
+    assert call("data", "check", recipe) == (code, "counts\n", "")
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
+def test_doctor(call: Any, monkeypatch: pytest.MonkeyPatch, ok: bool, code: int) -> None:
+    report = SimpleNamespace(ok=ok, render=lambda console: console.print("facts"))
+    fake(monkeypatch, "toolkit.doctor", examine=lambda: report)
+    assert call("doctor") == (code, "facts\n", "")
+
+
+def test_data_preview(call: Any, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    fake(monkeypatch, "toolkit.data.preview", preview=lambda *args: calls.append(args))
+    assert call("data", "preview", recipe, "-n", "5", "--html", "a.html")[0] == 0
+    assert calls[0][1:3] == (5, Path("a.html"))
+
+
+def test_plan_prints_a_plan(call: Any, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    code, out, _ = call("plan", recipe, "--gpu", "l4", "--price", "0.8", "--set", "train.max_steps=100")
+    assert code == 0
+    assert "1,720,574,976 parameters" in out
+    assert "100 of 4 x 4" in out
+    assert "predicted at $0.80 an hour" in out
+
+
+def test_help_is_instant() -> None:
+    code = (
+        "import json, sys\nsys.argv = ['toolkit', '--help']\nfrom toolkit.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = ('torch', 'transformers', 'trl', 'peft', 'datasets', 'pydantic', 'numpy', 'huggingface_hub')\n"
+        "print(json.dumps([name for name in heavy if name in sys.modules]))"
+    )
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        seconds.append(time.perf_counter() - started)
+        assert json.loads(done.stdout.splitlines()[-1]) == []
+    assert min(seconds) < 0.5
+
+
+def test_nothing_is_sent_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in QUIET:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "true")
+    quiet()
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "1"
+    assert "UNSLOTH_DISABLE_STATISTICS" in os.environ
+    assert os.environ["WANDB_ERROR_REPORTING"] == "true", "what the user has set stays"
