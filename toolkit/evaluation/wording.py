@@ -37,23 +37,27 @@ _REFUSALS = re.compile(
         )
     )
 )
+_NO_TOOL = (
+    r"\b(?:no|none of (?:my|the|these)|without an?|lack an?|not have an?|not have any|not have the) "
+    r"(?:\w+ )?(?:tools?|functions?|way|means|access)\b"
+)
+_NO_TOOL_SENTENCE = re.compile(rf"[^.?!]*{_NO_TOOL}[^.?!]*")
 _LACKS = re.compile(
     "|".join(
         (
-            r"\b(?:no|none of (?:my|the|these)|without an?|lack an?|not have an?|not have any|not have the) "
-            r"(?:\w+ )?(?:tools?|functions?|way|means|access)\b",
+            _NO_TOOL,
             rf"{_CANNOT} \w+",
             r"\b(?:beyond|outside) (?:my|the) (?:capabilities|abilities|tools|scope)\b",
         )
     )
 )
 _POLITE_QUESTION = re.compile(
-    r"[^.?!\n]*\b(?:anything else|something else|what else|(?:help|assist) you (?:today|further|with anything))"
-    r"[^.?!\n]*\?"
+    r"[^.?!]*\b(?:anything else|something else|what else|(?:help|assist) you (?:today|further|with anything))"
+    r"[^.?!]*[.?!]?"
 )
 _REQUESTS = re.compile(
     r"\bplease (?:tell|give|provide|specify|share|send|let me know|clarify|confirm|name|say|enter|supply)\b|"
-    r"\b(?:let me know|tell me) (?:what|which|when|where|who|whom|whose|how|the|your|if|whether)\b|"
+    r"\b(?:let me know|tell me) (?:what|which|when|where|who|whom|whose|how|the|your)\b|"
     rf"{_I} need (?:to know|the|your|an?|more)\b"
 )
 
@@ -66,8 +70,8 @@ def asks(text: str) -> bool:
 
 
 def refuses(text: str) -> bool:
-    """Whether an answer declines to do what was asked, for whatever reason it gives; see the module's limits."""
-    return bool(_REFUSALS.search(_plain(text)))
+    """Whether an answer declines to do what was asked, for any reason but a missing tool; see the module's limits."""
+    return bool(_REFUSALS.search(_NO_TOOL_SENTENCE.sub("", _plain(text))))
 
 
 def lacks_means(text: str) -> bool:
