@@ -194,6 +194,8 @@ def test_chats_without_a_table(tmp_path: Path) -> None:
     assert counted({"source": str(chats)}) == 800, "200 are held out"
     assert counted({"source": str(chats)}, eval={"holdout": 0.1}) == 900
     assert counted({"source": "org/data"}, train={"max_steps": 5}) == 80
+    with pytest.raises(DataError, match=r"chat\.jsonl: no such file, did you mean chats\.jsonl\?"):
+        counted({"source": str(tmp_path / "chat.jsonl")})
     with pytest.raises(DataError, match=r"how many chats org/data has is not known .* run `toolkit data build`"):
         counted({"source": "org/data"})
 

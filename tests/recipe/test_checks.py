@@ -52,6 +52,14 @@ def load_text(tmp_path: Path, text: str) -> list[str]:
         ),
         ("[[data.sources]]\nsource='builtin:tools'\nkinds={single=-1, parallel=1}", ["found -1, wanted a share"]),
         ("[[data.sources]]\nsource='builtin:tools'\nkinds={single=0}", ["all shares are 0"]),
+        (
+            "[[data.sources]]\nsource='builtin:tools'\nsplit='test'",
+            ["x.toml:3: data.sources.0.split: the built-in", "phrasing"],
+        ),
+        (
+            "[[data.sources]]\nsource='builtin:tools'\ndomains=['mail', 'wether']",
+            ["domains.1: ", "did you mean weather?"],
+        ),
         ("[export]\ngguf=['q8_0', 'Q4_K_M']", ["x.toml:2: export.gguf.1: ", "did you mean q4_k_m?"]),
     ],
 )

@@ -230,7 +230,7 @@ def load_shape(model: ModelSection) -> ModelShape:
     raise ModelError(
         f"model.name: {model.name} is not in the cache and its sizes are not known here"
         f"{did_you_mean(model.name, KNOWN)}; fetch it (hf download {model.name} config.json), name a local folder with "
-        f"its config.json, or one of {', '.join(KNOWN)}"
+        f"its config.json, or one of {', '.join(names[0] for names in _FAMILIES.values())}"
     )
 
 

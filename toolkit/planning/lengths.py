@@ -136,16 +136,26 @@ def _all_built_in(recipe: Recipe) -> bool:
 
 
 def _count(source: SourceSection) -> int | None:
-    """Chats that a source gives, where that can be told at a glance: built-in ones and plain .jsonl files."""
+    """Chats that a source gives, where that can be told at a glance: built-in ones and plain .jsonl files.
+
+    Raises `DataError` for a file that is not there.
+    """
     if source.source.startswith("builtin:"):
         count = source.size
-    elif source.source.endswith(".jsonl") and Path(source.source).is_file():
-        with Path(source.source).open("rb") as file:
-            count = sum(1 for line in file if line.strip())
     else:
-        return source.limit
+        from toolkit.data.sources import local_files
+
+        files = local_files(source.source)
+        if not files or any(file.suffix != ".jsonl" for file in files):
+            return source.limit
+        count = sum(map(_lines, files))
     taken = int(count * source.weight)
     return taken if source.limit is None else min(taken, source.limit)
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
 
 
 def _rounded(width: float) -> int:

@@ -136,6 +136,8 @@ def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
         for key in BUILTIN_ONLY:
             if getattr(source, key) != SourceSection.model_fields[key].get_default(call_default_factory=True):
                 yield ((*path, key), (*path, "source")), f'only for source = "builtin:tools", not for "{source.source}"'
+    elif source.domains or source.split != "train":
+        yield from _builtin(path, source)
     known = [kind for kind in KINDS if kind != "other"]
     for kind, share in source.kinds.items():
         if kind not in known:
@@ -145,6 +147,19 @@ def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
             yield ((*path, "kinds", kind),), f"found {share:g}, wanted a share of at least 0"
     if source.kinds and not any(share > 0 for share in source.kinds.values()):
         yield ((*path, "kinds"),), "all shares are 0, wanted at least one above 0"
+
+
+def _builtin(path: Path, source: SourceSection) -> Iterator[Finding]:
+    # a few milliseconds to import, so only for the recipes that ask
+    from toolkit.data.builtin.catalog import DOMAINS, SPLITS
+
+    if source.split not in SPLITS:
+        near = did_you_mean(source.split, SPLITS) or f", wanted one of {', '.join(SPLITS)}"
+        yield ((*path, "split"),), f'the built-in chats have no split "{source.split}"{near}'
+    for index, domain in enumerate(source.domains):
+        if domain not in DOMAINS:
+            near = did_you_mean(domain, DOMAINS) or f", wanted one of {', '.join(DOMAINS)}"
+            yield ((*path, "domains", index),), f'the built-in chats have no domain "{domain}"{near}'
 
 
 def _export(recipe: Recipe) -> Iterator[Finding]:

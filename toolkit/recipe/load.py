@@ -175,18 +175,23 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         else:
             line, column = text.rstrip().count("\n") + 1, 0
             message = message.removesuffix(_AT_END) + " before the end of the file"
-        lines = text.split("\n")
-        rest = lines[min(line, len(lines)) - 1][column - 1 :] if column else ""
+        written = text.split("\n")[line - 1].split("#")[0]
+        rest = written[column - 1 :] if column else written.rstrip()[-1:]
         raise RecipeError(Problem(f"{path}:{line}", f"not valid TOML: {_reworded(message, rest)}")) from None
 
 
 def _reworded(message: str, rest: str) -> str:
-    """tomllib's message with what to do about it; `rest` is the line from the place that it names."""
+    """tomllib's message with what to do about it.
+
+    `rest` is the line from the place that it names, or the last character when that is the end of the file.
+    """
     if message.startswith("Cannot overwrite"):
         return "this key is given twice"
     if message.startswith("Cannot declare"):
         return "this table is given twice"
-    return message[0].lower() + message[1:] + _advice(message, rest.split("#")[0].strip())
+    if message.startswith("Illegal character '\\n'"):
+        return "this text has no closing quote"
+    return message[0].lower() + message[1:] + _advice(message, rest.strip())
 
 
 def _advice(message: str, word: str) -> str:
@@ -194,6 +199,6 @@ def _advice(message: str, word: str) -> str:
         return ""
     if word.lower() in ("true", "false"):
         return f": write {word.lower()}"
-    if word.lower() in ("none", "null", ""):
+    if word.lower() in ("none", "null", "", "="):
         return ": TOML has no empty value, leave the key out"
     return f': text needs quotes, as "{word}"' if re.fullmatch(r"[\w./:=-]+", word) else ""
