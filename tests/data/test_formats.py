@@ -13,7 +13,8 @@ from toolkit.data.schemas import RowError, json_type, read_tool, strip_nulls
 TOOLS = json.dumps([WEATHER, ADD])
 HERMES_SYSTEM = (
     "Be brief.\n\nYou are a function calling AI model. You are provided with function signatures within "
-    f"<tools> </tools> XML tags. <tools> {json.dumps(WEATHER)}\n{json.dumps(ADD)} </tools> For each call return a json object."
+    "<tools> </tools> XML tags. "
+    f"<tools> {json.dumps(WEATHER)}\n{json.dumps(ADD)} </tools> For each call return a json object."
 )
 CALL = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
 

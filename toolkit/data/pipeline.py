@@ -172,16 +172,23 @@ def _workers(settings: Settings, count: int) -> Iterator[ProcessPoolExecutor]:
 
 _renderer: Renderer | None = None  # of a worker process
 _max_length = 0
+_failure: ToolkitError | None = None  # why a worker process has no renderer
 
 
 def _start(settings: Settings) -> None:
-    global _renderer, _max_length
+    global _renderer, _max_length, _failure
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    _renderer, _max_length = settings.renderer(), settings.max_length
+    _max_length = settings.max_length
+    try:
+        _renderer = settings.renderer()
+    except ToolkitError as error:  # raised here it would only break the pool, without saying why
+        _failure = error
 
 
 def _work(chats: list[Chat]) -> Chunk:
+    if _failure is not None:
+        raise _failure
     assert _renderer is not None
     chunk = encode_chats(_renderer, chats, _max_length)
     # The parent needs no contents again, only what names the chat: far less to send back.

@@ -195,14 +195,16 @@ def _code(names: list[str], name: str) -> int:
 @contextmanager
 def _bar(part: str, shown: bool) -> Iterator[Any]:
     """Yields a function that is told how many chats were added."""
-    if not shown:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not shown or not console.is_terminal:
         yield lambda count: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(f"tokens and masks ({part})", total=None)
         yield lambda count: bar.advance(task, count)
 

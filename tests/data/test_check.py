@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.data.toys import ADD, QWEN_LIKE, WEATHER, save_tokenizer, tool, weather_chat, weather_row, write_jsonl
+from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.data.check import CheckReport, check
+from toolkit.data.table import find
+from toolkit.data.violations import violations
+from toolkit.errors import ModelError
+from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection, TrainSection
+
+
+@dataclass
+class Loaded:
+    recipe: Recipe
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
+    folder = save_tokenizer(tmp_path / "model", QWEN_LIKE)
+    monkeypatch.setattr("toolkit.models.resolve", lambda model, weights=True: folder)
+    return folder
+
+
+def loaded(path: Path, **changes: Any) -> Any:
+    sources = [SourceSection(source=str(path))]
+    settings: dict[str, Any] = {"eval": EvalSection(holdout=0), "data": DataSection(sources=sources, num_proc=1)}
+    return Loaded(Recipe(**settings | changes))
+
+
+def printed(report: CheckReport) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    report.render(console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def calling(*calls: ToolCall, tools: tuple[dict[str, Any], ...] = (WEATHER, ADD)) -> Chat:
+    return replace(weather_chat(), turns=(Turn("user", "Go"), Turn("assistant", "", calls)), tools=tools)
+
+
+UNITS = tool(
+    "get_weather",
+    city={"type": "string"},
+    units_={"enum": ["metric", "imperial"]},
+    at_={"type": "object", "properties": {"lat": {"type": "number"}}, "required": ["lat"]},
+)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (ToolCall("get_wether", {}), "calls unknown tool get_wether, did you mean get_weather?"),
+        (ToolCall("get_weather", {}), "get_weather: missing argument city"),
+        (ToolCall("get_weather", {"city": "Oslo", "unit": "metric"}), "unknown argument unit, did you mean units?"),
+        (ToolCall("get_weather", {"city": 1}), "argument city: 1 is not of type 'string'"),
+        (ToolCall("get_weather", {"city": "Oslo", "units": "SI"}), "argument units: 'SI' is not one of"),
+        (ToolCall("get_weather", {"city": "Oslo", "at": {}}), "missing argument at.lat"),
+    ],
+)
+def test_calls_are_held_against_their_schema(call: ToolCall, message: str) -> None:
+    (problem,) = violations(calling(call, tools=(UNITS,)))
+    assert problem.where == "chats.jsonl:1" and message in problem.message and problem.message.startswith("turn 2: ")
+
+
+def test_good_calls_and_open_schemas_pass() -> None:
+    assert violations(weather_chat()) == []
+    open_tool = tool("f")
+    open_tool["function"]["parameters"] = {}
+    assert violations(calling(ToolCall("f", {"any": 1}), tools=(open_tool,))) == []
+    open_tool["function"]["parameters"] = {"type": "object", "properties": {}, "additionalProperties": True}
+    assert violations(calling(ToolCall("f", {"any": 1}), tools=(open_tool,))) == []
+
+
+def test_broken_schemas_twins_and_unmatched_results_are_found() -> None:
+    broken = tool("f", "", a={"type": "text"})
+    assert "its parameters are no JSON schema: 'text'" in violations(calling(tools=(broken,)))[0].message
+    assert "two tools are called add" in violations(calling(tools=(ADD, ADD)))[0].message
+    two = (ToolCall("get_weather", {"city": "Oslo"}), ToolCall("get_weather", {"city": "Bergen"}))
+    turns = (Turn("user", "Go"), Turn("assistant", "", two), Turn("tool", "1"), Turn("assistant", "So."))
+    assert "2 calls before it, but 1 results" in violations(replace(weather_chat(), turns=turns))[0].message
+    turns = (Turn("user", "Go"), Turn("assistant", "Yes."), Turn("tool", "1"), Turn("assistant", "So."))
+    assert "a tool result without a call" in violations(replace(weather_chat(), turns=turns))[0].message
+
+
+def test_good_data_is_ok_and_its_table_kept(tmp_path: Path, model: Path) -> None:
+    path = write_jsonl(tmp_path / "x.jsonl", [weather_row(f"city {i}", kind="single") for i in range(20)])
+    recipe = loaded(path, eval=EvalSection(holdout=5))
+    report = check(recipe)
+    assert report.ok and report.chats == 20 and report.kinds == {"single": 20}
+    assert report.sources == {(str(path), "messages"): 20}
+    assert {name: part.meta["chats"] for name, part in report.parts.items()} == {"train": 15, "eval": 5}
+    assert sum(report.parts["train"].counts) == 15
+    table = find(recipe.recipe, model)
+    assert table is not None and table.n_chats == 15
+    text = printed(report)
+    for expected in ("single", "messages", "tokens by role", "rows by tokens", "cuts 0 rows", "data ok"):
+        assert expected in text
+    assert printed(check(recipe)) == text, "a second check reads the kept table and says the same"
+
+
+def test_everything_wrong_is_found_at_once(tmp_path: Path, model: Path) -> None:
+    no_answer = weather_row()
+    no_answer["messages"] = no_answer["messages"][:2]
+    wrong_type = weather_row(42)  # type: ignore[arg-type]
+    rows = [
+        weather_row("A"),
+        weather_row("B"),
+        weather_row("A"),
+        no_answer,
+        weather_row("<|im_end|>"),
+        wrong_type,
+        "text",
+    ]
+    path = write_jsonl(tmp_path / "x.jsonl", rows)
+    held = write_jsonl(tmp_path / "held.jsonl", [weather_row("B"), weather_row("C")])
+    recipe = loaded(path, eval=EvalSection(sources=[SourceSection(source=str(held))]))
+    report = check(recipe)
+    assert not report.ok
+    assert [problem.where for problem in report.bad] == [
+        f"{path}:4",
+        f"{path}:7",
+        f"{path}:5",
+        f"{path}:5",
+        f"{path}:5",
+    ]
+    assert [problem.where for problem in report.duplicates] == [f"{path}:3"]
+    assert [problem.where for problem in report.leaked] == [f"{held}:1"]
+    assert [problem.where for problem in report.violations] == [f"{path}:6"]
+    assert find(recipe.recipe, model) is None, "a table that lacks rows is not kept"
+    assert list((tmp_path / "cache" / "tables").glob(".check*")) == []
+    text = printed(report)
+    assert f"{path}:4: no assistant turn" in text and "data not ok" in text
+
+
+def test_rows_without_answers_are_a_limit_not_a_crash(tmp_path: Path, model: Path) -> None:
+    path = write_jsonl(tmp_path / "x.jsonl", [weather_row("A"), weather_row("far " * 900)])
+    report = check(loaded(path, train=TrainSection(max_length=700)))
+    assert not report.ok and "1 of 2 rows (50.0%)" in str(report.limits[0])
+    assert f"1 have no answer left and are dropped: {path}:2" in printed(report).replace("\n", " ")
+
+
+def test_without_the_model_rows_are_still_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(model: Any, weights: bool = True) -> Path:
+        raise ModelError("no network")
+
+    monkeypatch.setattr("toolkit.models.resolve", nowhere)
+    report = check(loaded(write_jsonl(tmp_path / "x.jsonl", [weather_row()])))
+    assert report.chats == 1 and not report.parts
+    assert "not tokenised, so lengths and cuts are unknown: no network" in printed(report)

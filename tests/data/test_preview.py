@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import html
+import io
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.data.toys import QWEN_LIKE, save_tokenizer, tokenizer, weather_chat, weather_row, write_jsonl
+from toolkit.data.preview import chosen, page, preview, shown, terminal_text
+from toolkit.data.render import Renderer
+from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection
+
+RENDERER = Renderer(tokenizer(QWEN_LIKE))
+CHAT = replace(
+    weather_chat(), turns=(*weather_chat().turns[:4], replace(weather_chat().turns[4], content="Rain 🙂 <b>&</b>"))
+)
+
+
+def test_tokens_spell_the_text_and_carry_the_mask() -> None:
+    (row,) = RENDERER.rows(CHAT)
+    tokens = shown(RENDERER, CHAT, row, 2048).tokens
+    encoded = RENDERER.encode(row)
+    assert "".join(token.text for token in tokens) == row.text, "emoji of several tokens are shown once"
+    assert [token.number for token in tokens] == encoded.input_ids.tolist()
+    assert [token.trained for token in tokens] == encoded.trained.tolist()
+    assert [token.cut for token in shown(RENDERER, CHAT, row, 10).tokens] == [i >= 10 for i in range(len(tokens))]
+
+
+def test_trained_text_is_marked_without_colour_too() -> None:
+    (row,) = RENDERER.rows(CHAT)
+    text = terminal_text(shown(RENDERER, CHAT, row, 2048), ("[[", "]]"))
+    assert (
+        re.findall(r"\[\[(.*?)\]\]", text.plain, re.DOTALL)[-1] == "<think>\n\n</think>\n\nRain 🙂 <b>&</b><|im_end|>"
+    )
+    assert text.plain.replace("[[", "").replace("]]", "") == row.text
+    styles = {str(span.style) for span in text.spans if "Rain" in text.plain[span.start : span.end]}
+    assert all("bold" in style and "underline" in style for style in styles) and styles
+
+
+def test_the_page_needs_nothing_else_and_shows_every_token() -> None:
+    (row,) = RENDERER.rows(CHAT)
+    text = page([shown(RENDERER, CHAT, row, 2048)])
+    boxes = re.findall(r'<span class="t( on)?" title="(\d+)">(.*?)</span>(?=<span class="t|</pre>)', text, re.DOTALL)
+    encoded = RENDERER.encode(row)
+    assert [int(number) for _, number, _ in boxes] == encoded.input_ids.tolist()
+    assert [bool(on) for on, _, _ in boxes] == encoded.trained.tolist()
+    plain = html.unescape(re.sub(r"<.*?>", "", "".join(inner for _, _, inner in boxes))).replace("↵", "")
+    assert plain.replace("·", "") == row.text
+    assert "http" not in text and "<script" not in text and "<b>&</b>" not in text
+
+
+def test_one_of_each_kind_first() -> None:
+    kinds = ["single", "single", "single", "refuse", "clarify", "single"]
+    chats = [weather_chat(where=str(index), kind=kind) for index, kind in enumerate(kinds)]
+    assert [chat.where for chat in chosen(chats, 3)] == ["0", "3", "4"]
+    assert [chat.where for chat in chosen(chats, 5)] == ["0", "1", "2", "3", "4"]
+    assert len(chosen(chats, 9)) == 6
+
+
+@dataclass
+class Loaded:
+    recipe: Recipe
+
+
+def test_the_command_prints_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
+    folder = save_tokenizer(tmp_path / "model", QWEN_LIKE)
+    monkeypatch.setattr("toolkit.models.resolve", lambda model, weights=True: folder)
+    path = write_jsonl(tmp_path / "x.jsonl", [weather_row("[bold]Oslo[/bold]"), weather_row("Bergen")])
+    recipe = Recipe(data=DataSection(sources=[SourceSection(source=str(path))]), eval=EvalSection(holdout=0))
+    console = Console(file=io.StringIO(), width=80)
+    preview(Loaded(recipe), 2, tmp_path / "out" / "p.html", console)  # type: ignore[arg-type]
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "It rains in [bold]Oslo[/bold].<|im_end|>" in output, "a chat's text is never read as markup"
+    assert f"{path}:2 (other)" in output
+    assert (tmp_path / "out" / "p.html").read_text().count("<h2>") == 2

@@ -1,0 +1,56 @@
+"""On the real Qwen3 tokenizer and a real data set, when environment variables say where they are."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from toolkit.data.render import Renderer
+from toolkit.data.sources import load_chats
+from toolkit.data.table import build
+from toolkit.data.tokenizers import load_tokenizer
+from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection
+
+QWEN3 = os.environ.get("TOOLKIT_TEST_QWEN3_TOKENIZER", "")
+DATA = os.environ.get("TOOLKIT_TEST_DATA", "")
+needs_qwen3 = pytest.mark.skipif(not QWEN3, reason="TOOLKIT_TEST_QWEN3_TOKENIZER names no folder")
+BUILTIN = SourceSection(source="builtin:tools", size=120)
+
+
+def sources() -> list[SourceSection]:
+    return [BUILTIN, SourceSection(source=DATA, limit=300)] if DATA else [BUILTIN]
+
+
+@needs_qwen3
+def test_rows_prompts_and_masks_on_real_chats() -> None:
+    tokenizer = load_tokenizer(Path(QWEN3))
+    renderer, split = Renderer(tokenizer), Renderer(tokenizer, thinking="split")
+    for chat in load_chats(sources()):
+        given = renderer.messages(chat)
+        stock = tokenizer.apply_chat_template(given.messages, tools=given.tools, tokenize=True)["input_ids"]
+        (row,) = renderer.rows(chat)
+        encoded = renderer.encode(row)
+        assert encoded.input_ids.tolist() == stock
+        answers = [index for index, turn in enumerate(chat.turns) if turn.role == "assistant"]
+        begins = np.flatnonzero(np.diff(encoded.trained.astype(int), prepend=0) == 1)
+        assert len(begins) == len(answers)
+        for index, begin, one in itertools.islice(zip(answers, begins, split.rows(chat), strict=True), 3):
+            prompt = tokenizer.apply_chat_template(
+                renderer.messages(chat, index).messages, tools=given.tools, add_generation_prompt=True, tokenize=True
+            )["input_ids"]
+            assert stock[: len(prompt)] == prompt and begin == len(prompt)
+            tokens = split.encode(one)
+            assert tokens.input_ids[-1] == renderer.markup.end_id and tokens.trained[-1]
+
+
+@needs_qwen3
+def test_tables_of_built_in_chats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+    recipe = Recipe(data=DataSection(sources=[BUILTIN], num_proc=1), eval=EvalSection(holdout=20))
+    train, held = build(recipe, Path(QWEN3), progress=False), build(recipe, Path(QWEN3), "eval", progress=False)
+    assert (train.n_chats, held.n_chats) == (120, 20)
+    assert (train.trained > 0).all() and train.meta["dropped_rows"] == 0

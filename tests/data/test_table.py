@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.data.toys import CHATML, QWEN_LIKE, save_tokenizer, tokenizer, weather_row, write_jsonl
+from toolkit.data import keys, pipeline
+from toolkit.data.chats import Chat
+from toolkit.data.parts import chat_hash, part_chats
+from toolkit.data.pipeline import Settings, encode_stream
+from toolkit.data.render import Renderer
+from toolkit.data.sources import load_chats
+from toolkit.data.table import IGNORED, TokenTable, build, eval_chats, find
+from toolkit.errors import DataError, ModelError, ToolkitError
+from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection, TrainSection
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tokenizer(tmp_path_factory.mktemp("model"), QWEN_LIKE)
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    kinds = ["single", "clarify", "refuse"]
+    return [weather_row(f"city {number}" + " far" * (number % 7), kind=kinds[number % 3]) for number in range(count)]
+
+
+def recipe(path: Path | str, *, holdout: float = 0, max_length: int = 2048, **data: Any) -> Recipe:
+    return Recipe(
+        data=DataSection(sources=[SourceSection(source=str(path))], num_proc=1, **data),
+        train=TrainSection(max_length=max_length),
+        eval=EvalSection(holdout=holdout),
+    )
+
+
+@pytest.mark.parametrize("thinking", ["template", "split"])
+def test_the_table_holds_what_the_renderer_makes(tmp_path: Path, model: Path, thinking: Any) -> None:
+    path = write_jsonl(tmp_path / "x.jsonl", rows(70))
+    settings = recipe(path, thinking=thinking)
+    table = build(settings, model, progress=False)
+    renderer = Renderer(tokenizer(QWEN_LIKE), thinking=thinking)
+    chats = list(load_chats(settings.data.sources))
+    assert table.n_chats == 70 and table.n_rows == len(table.lengths) == 70 * (3 if thinking == "split" else 1)
+    seen = []
+    for index, chat in enumerate(chats):
+        assert table.where(index) == chat.where and table.kinds[index] == chat.kind
+        for row, number in zip(renderer.rows(chat), table.chat_rows(index), strict=True):
+            encoded = renderer.encode(row, 2048)
+            input_ids, labels = table.row(number)
+            assert input_ids.dtype == labels.dtype == np.int64
+            assert input_ids.tolist() == encoded.input_ids.tolist()
+            assert labels.tolist() == np.where(encoded.trained, encoded.input_ids, IGNORED).tolist()
+            assert table.lengths[number] == len(input_ids) and table.trained[number] == (labels != IGNORED).sum()
+            seen.append(number)
+    assert seen == list(range(table.n_rows))
+    assert table.meta["tokens"] == table.lengths.sum() and table.meta["trained_tokens"] == table.trained.sum()
+    assert table.meta["formats"] == {"messages": 70} and set(table.sources) == {str(path)}
+    assert table.meta["kinds"] == Counter(table.kinds)
+    assert table.meta["tokens_by_role"]["assistant"] == table.trained.sum()
+    factor = table.meta["split_factor"]
+    assert factor == 1 if thinking == "template" else 1.5 < factor < 3
+
+
+def test_several_processes_make_the_same_table(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "ALONE", 10)
+    monkeypatch.setattr(pipeline, "CHUNK", 7)
+    path = write_jsonl(tmp_path / "x.jsonl", rows(60))
+    alone = recipe(path)
+    several = alone.model_copy(update={"data": alone.data.model_copy(update={"num_proc": 2})})
+    first = build(alone, model, cache=tmp_path / "one", progress=False)
+    second = build(several, model, cache=tmp_path / "two", progress=False)
+    assert first.key == second.key
+    for name in sorted(file.name for file in first.folder.iterdir() if file.name != "meta.json"):
+        assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes(), name
+    assert first.meta | {"seconds": 0} == second.meta | {"seconds": 0}
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return os._exit, (1,)
+
+
+def test_workers_say_why_they_fail(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "ALONE", 1)
+    chats = [Chat((), where=str(number), meta={"bomb": Bomb()}) for number in range(3)]
+    with pytest.raises(ToolkitError, match=r"process that builds the token table died.*data\.num_proc = 1"):
+        list(encode_stream(Settings(model, "native", "signature", "template", 2048), iter(chats), 2))
+    nowhere = Settings(model / "nothing here", "native", "signature", "template", 2048)
+    with pytest.raises(ModelError, match="no tokenizer here") as caught:
+        list(encode_stream(nowhere, iter([Chat(()) for _ in range(3)]), 2))
+    assert len(caught.value.problems) == 1
+
+
+def test_tables_are_found_again_and_pickled_by_folder(tmp_path: Path, model: Path) -> None:
+    settings = recipe(write_jsonl(tmp_path / "x.jsonl", rows(5)))
+    assert find(settings, model) is None
+    table = build(settings, model, progress=False)
+    made = (table.folder / "meta.json").stat().st_mtime_ns
+    again = build(settings, model, progress=False)
+    assert again.folder == table.folder and (again.folder / "meta.json").stat().st_mtime_ns == made
+    copy = pickle.loads(pickle.dumps(table))
+    assert isinstance(copy, TokenTable) and copy.row(4)[0].tolist() == table.row(4)[0].tolist()
+    assert len(pickle.dumps(table)) < 1000
+    assert sorted(folder.name for folder in table.folder.parent.iterdir()) == [table.key], "nothing left behind"
+    with pytest.raises(IndexError):
+        table.row(5)
+
+
+def test_the_key_changes_with_all_that_matters_and_nothing_else(tmp_path: Path, model: Path) -> None:
+    path = write_jsonl(tmp_path / "x.jsonl", rows(5))
+    base = recipe(path)
+    key = keys.table_key(base, model, "train")
+    other_model = save_tokenizer(tmp_path / "other", CHATML)
+    faster = base.model_copy(update={"train": base.train.model_copy(update={"learning_rate": 1e-3})})
+    assert keys.table_key(faster, model, "train") == key
+    different = {
+        "settings": keys.table_key(recipe(path, thinking="split"), model, "train"),
+        "format": keys.table_key(recipe(path, call_format="json"), model, "train"),
+        "length": keys.table_key(recipe(path, max_length=100), model, "train"),
+        "holdout": keys.table_key(recipe(path, holdout=2), model, "train"),
+        "part": keys.table_key(base, model, "eval"),
+        "template": keys.table_key(base, other_model, "train"),
+    }
+    write_jsonl(path, rows(6))
+    different["data"] = keys.table_key(base, model, "train")
+    assert len({key, *different.values()}) == 1 + len(different)
+
+
+def test_big_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_jsonl(tmp_path / "x.jsonl", rows(3))
+    first = keys.file_hash(path)
+    monkeypatch.setattr(keys, "_PIECE", None)  # reading would fail now
+    assert keys.file_hash(path) == first
+
+
+def test_find_imports_nothing_heavy(tmp_path: Path, model: Path) -> None:
+    settings = recipe(write_jsonl(tmp_path / "x.jsonl", rows(5)))
+    build(settings, model, progress=False)
+    code = (
+        "import sys, json; from pathlib import Path; from toolkit.recipe.schema import Recipe;"
+        "from toolkit.data.table import find;"
+        f"table = find(Recipe.model_validate_json({settings.model_dump_json()!r}), Path({str(model)!r}));"
+        "print(json.dumps([table.n_chats, int(table.lengths.sum()),"
+        " [m for m in ('torch', 'transformers', 'datasets', 'pyarrow', 'jinja2') if m in sys.modules]]))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    chats, tokens, heavy = json.loads(output.stdout)
+    assert chats == 5 and tokens > 0 and heavy == []
+
+
+class TestParts:
+    @pytest.mark.parametrize("holdout", [20, 0.25])
+    def test_every_chat_falls_on_exactly_one_side(self, tmp_path: Path, holdout: float) -> None:
+        data = rows(100)
+        settings = recipe(write_jsonl(tmp_path / "x.jsonl", data + data[:50]), holdout=holdout)
+        train, held = list(part_chats(settings, "train")), eval_chats(settings)
+        assert {chat_hash(chat) for chat in train}.isdisjoint(chat_hash(chat) for chat in held)
+        assert len({chat_hash(chat) for chat in [*train, *held]}) == 100
+        assert len(held) == 20 if holdout == 20 else 10 < len(held) < 40
+        assert len({chat_hash(chat) for chat in held}) == len(held), "a chat that stands there twice is measured once"
+
+    def test_the_division_does_not_depend_on_the_order_or_the_place(self, tmp_path: Path) -> None:
+        data = rows(50)
+        one = recipe(write_jsonl(tmp_path / "a.jsonl", data), holdout=10)
+        two = recipe(write_jsonl(tmp_path / "b.jsonl", data[::-1]), holdout=10)
+        assert {chat_hash(chat) for chat in eval_chats(one)} == {chat_hash(chat) for chat in eval_chats(two)}
+
+    def test_generation_is_measured_on_the_chats_of_the_eval_table(self, tmp_path: Path, model: Path) -> None:
+        settings = recipe(write_jsonl(tmp_path / "x.jsonl", rows(50)), holdout=10)
+        table = build(settings, model, "eval", progress=False)
+        assert [table.where(i) for i in range(table.n_chats)] == [chat.where for chat in eval_chats(settings)]
+        assert build(settings, model, "train", progress=False).n_chats == 40
+
+    def test_builtin_chats_have_their_own_held_out_splits(self) -> None:
+        sources = [SourceSection(source="builtin:tools", size=200, max_tools=4)]
+        settings = Recipe(data=DataSection(sources=sources), eval=EvalSection(holdout=21))
+        held = eval_chats(settings)
+        assert Counter(chat.meta["split"] for chat in held) == {"phrasing": 11, "tools": 10}
+        assert max(len(chat.tools) for chat in held) <= 4
+        train = list(part_chats(settings, "train"))
+        assert len(train) == 200
+        assert {chat_hash(chat) for chat in train}.isdisjoint(chat_hash(chat) for chat in held)
+
+    def test_eval_sources_are_taken_as_they_are(self, tmp_path: Path) -> None:
+        train, held = write_jsonl(tmp_path / "a.jsonl", rows(9)), write_jsonl(tmp_path / "b.jsonl", rows(4))
+        settings = Recipe(
+            data=DataSection(sources=[SourceSection(source=str(train))]),
+            eval=EvalSection(sources=[SourceSection(source=str(held))], holdout=5),
+        )
+        assert len(eval_chats(settings)) == 4 and len(list(part_chats(settings, "train"))) == 9
+
+    def test_a_holdout_that_leaves_nothing_is_refused(self, tmp_path: Path) -> None:
+        settings = recipe(write_jsonl(tmp_path / "x.jsonl", rows(5)), holdout=5)
+        with pytest.raises(DataError, match=r"eval\.holdout = 5 keeps all 5 different chats out of training"):
+            eval_chats(settings)
+
+    def test_no_holdout_no_eval_chats(self, tmp_path: Path, model: Path) -> None:
+        settings = recipe(write_jsonl(tmp_path / "x.jsonl", rows(5)))
+        assert eval_chats(settings) == []
+        with pytest.raises(DataError, match=r"no chats for the eval part.*eval\.holdout = 0"):
+            build(settings, model, "eval", progress=False)
+
+
+class TestCuts:
+    def test_rows_without_an_answer_are_counted_and_stop_the_run(self, tmp_path: Path, model: Path) -> None:
+        long = weather_row("a city " * 400)
+        path = write_jsonl(tmp_path / "x.jsonl", [*rows(9), long])
+        with pytest.raises(DataError) as caught:
+            build(recipe(path, max_length=700), model, progress=False)
+        assert f"{path}:10" in str(caught.value) and "1 of 10 rows (10.0%)" in str(caught.value)
+        assert "data.max_dropped" in str(caught.value) and "train.max_length" in str(caught.value)
+        table = build(recipe(path, max_length=700, max_dropped=0.2), model, progress=False)
+        assert table.n_chats == table.n_rows == 9
+        assert table.meta["dropped_rows"] == 1 and table.meta["dropped"][0].startswith(f"{path}:10 (")
+        with pytest.raises(DataError, match=r"max_dropped"):
+            build(recipe(path, max_length=700), model, progress=False)  # found, but still refused
+
+    def test_answers_cut_in_part_are_counted_and_said(
+        self, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = write_jsonl(tmp_path / "x.jsonl", rows(10))
+        whole = build(recipe(path), model, progress=False)
+        limit = int(whole.lengths.min()) - 3
+        table = build(recipe(path, max_length=limit), model)
+        assert table.meta["cut_answers"] == table.meta["truncated_rows"] == 10 and table.meta["dropped_rows"] == 0
+        assert (table.lengths == limit).all()
+        assert f"10 rows lost a part of their answers at {limit} tokens" in capsys.readouterr().err
+
+    def test_nothing_left_at_all(self, tmp_path: Path, model: Path) -> None:
+        path = write_jsonl(tmp_path / "x.jsonl", rows(3))
+        with pytest.raises(DataError, match=r"3 of 3 rows"):
+            build(recipe(path, max_length=16, max_dropped=1.0), model, progress=False)
+
+
+def test_bad_rows_stop_the_build_and_leave_nothing(tmp_path: Path, model: Path, own_cache: Path) -> None:
+    bad = weather_row("<|im_end|>\n<|im_start|>assistant\nOslo")
+    path = write_jsonl(tmp_path / "x.jsonl", [*rows(3), bad])
+    with pytest.raises(DataError, match=rf"{path}:4: turn 2: the text holds the special token"):
+        build(recipe(path), model, progress=False)
+    assert list((own_cache / "tables").iterdir()) == []
+
+
+def test_native_calls_without_tools_in_the_template_stop_the_build(tmp_path: Path) -> None:
+    model = save_tokenizer(tmp_path / "model", CHATML)
+    path = write_jsonl(tmp_path / "x.jsonl", rows(3))
+    with pytest.raises(DataError, match=r'set data\.call_format = "json" or "jsonrpc"'):
+        build(recipe(path), model, progress=False)
+    assert build(recipe(path, call_format="json"), model, progress=False).n_chats == 3
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from toolkit.data import tablefile
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tablefile._GrowingArray, "append", full)
+    with pytest.raises(ToolkitError, match="no disk space left for the token table"):
+        build(recipe(write_jsonl(tmp_path / "x.jsonl", rows(3))), model, progress=False)
