@@ -26,6 +26,7 @@ def load_full(
     model.train()
     for parameter in model.parameters():
         parameter.requires_grad_(True)
+    held = weight_dtype(recipe, precision.value)
     if variant.trained == "all 16-bit":
         # loss scaling can't unscale 16-bit gradients and there is nothing to autocast
         precision = Choice("none", "weights and gradients are in 16 bits themselves")
@@ -33,7 +34,7 @@ def load_full(
     report = EngineReport(
         engine=Choice("full", "every weight trains"),
         precision=precision,
-        weights=weight_dtype(recipe, "fp32") if recipe.model.dtype != "auto" else str(model.dtype).removeprefix("torch."),
+        weights=held,
         attention=model.config._attn_implementation,
         trainable=count,
         total=0,

@@ -1,9 +1,8 @@
-"""What the parent tells a worker, and what the two say to each other: one JSON object a line."""
+"""What the parent gives a worker to do."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +50,3 @@ class Job:
         from toolkit.data.table import build
 
         return build(self.settings, Path(self.model_folder), "train", progress=False)
-
-    def dumps(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def loads(cls, text: str) -> Job:
-        return cls(**json.loads(text))

@@ -1,8 +1,7 @@
-"""One variant in a process of its own: `python -m bench.worker`, driven over stdin and stdout.
+"""One variant in a process of its own, driven over a pipe.
 
-The first line in is a `Job`. After loading and warming up it says {"event": "ready", ...}; then, for each
-{"turn": n, "settle": a, "updates": b, "empty": bool}, it trains a + b updates and says {"event": "turn", ...};
-{"quit": true} ends it. Running out of memory is said as {"event": "oom", ...}, any other failure as "failed".
+After loading and warming up it says {"event": "ready", ...}; then, for each {"turn": n, "settle": a, "updates": b}, it
+trains a + b updates and says {"event": "turn", ...}; {"quit": True} ends it. Running out of memory is said as {"event": "oom", ...}, any other failure as "failed".
 Updates are those of the product's own trainer; this only watches its log and makes it wait between turns.
 """
 
@@ -10,13 +9,13 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import os
 import sys
 import time
 import traceback
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from bench.job import Job
 from toolkit.environment import quiet
@@ -31,29 +30,32 @@ class Finished(Exception):
 
 
 class Channel:
-    """Lines to and from the parent. Everything else that is printed goes to stderr."""
+    """Messages to and from the parent, as dictionaries."""
 
-    def __init__(self) -> None:
-        self._out: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        os.dup2(2, 1)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def say(self, event: str, **values: Any) -> None:
-        self._out.write(json.dumps({"event": event, **values}) + "\n")
-        self._out.flush()
+        self._connection.send({"event": event, **values})
 
     def hear(self) -> dict[str, Any]:
-        line = sys.stdin.readline()
-        if not line:
-            raise Finished
-        told: dict[str, Any] = json.loads(line)
+        try:
+            told: dict[str, Any] = self._connection.recv()
+        except EOFError:
+            raise Finished from None
         return told
 
 
-def main() -> None:
-    channel = Channel()
+def enter(connection: Connection, job: Job, log: str) -> None:
+    """A worker process from start to end; what it prints goes to the file `log`."""
+    with Path(log).open("w", encoding="utf-8") as file:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     quiet()
-    job = Job.loads(sys.stdin.readline())
-    os.environ.update(job.env)
+    os.environ.update(job.env, OMP_NUM_THREADS=str(job.threads))
+    channel = Channel(connection)
     worker = Worker(job, channel)
     try:
         worker.run()
@@ -65,6 +67,7 @@ def main() -> None:
             channel.say("oom", stage=worker.stage, message=_first_line(error), **worker.memory_at_failure())
         else:
             channel.say("failed", stage=worker.stage, message=f"{type(error).__name__}: {_first_line(error)}")
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # what libraries do at exit takes seconds and measures nothing
 
@@ -160,6 +163,7 @@ class Worker:
         if self.variant.trained == "all 16-bit" and not self.variant.adam8:
             trainer.optimizer = fp32_state_adamw(trainer)
         trainer.data_collator = Recording(trainer.data_collator)
+        watch.count(trainer)
         torch.manual_seed(self.recipe.train.seed)
         return trainer
 
@@ -322,8 +326,6 @@ class Recording:
     def __init__(self, collate: Any) -> None:
         self.collate = collate
         self.chats: list[str] = []
-        self.padded = 0
-        self.widest = (0, 0)
 
     def __call__(self, chats: Any) -> Any:
         for chat in chats:
@@ -332,12 +334,7 @@ class Recording:
                 for ids, labels in chat["rows"]:
                     digest.update(ids.tobytes() + labels.tobytes())
                 self.chats.append(digest.hexdigest()[:16])
-        batch = self.collate(chats)
-        rows, width = batch["input_ids"].shape
-        if rows * width > self.widest[0] * self.widest[1]:
-            self.widest = (rows, width)
-        batch["padded_tokens"] = rows * width
-        return batch
+        return self.collate(chats)
 
 
 class Watch:
@@ -346,7 +343,8 @@ class Watch:
     def __init__(self, worker: Worker, load_seconds: float) -> None:
         self.worker, self.load_seconds = worker, load_seconds
         self.turn, self.settle, self.left = 0, 0, worker.job.warmup
-        self.empty = True
+        self.padded = 0
+        self.widest = (0, 0)
         self.rows: list[dict[str, Any]] = []
         self.started = self.before = 0.0
         self.tokens = (0, 0)
@@ -354,6 +352,20 @@ class Watch:
         self.probe: list[float] = []
         self.first: list[Any] = []
         self.number = 0
+
+    def count(self, trainer: Any) -> None:
+        """Count padding as well: the product counts real tokens only."""
+        original = trainer.get_batch_samples
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            batches, items = original(*args, **kwargs)
+            for batch in batches:
+                rows, width = batch["input_ids"].shape
+                self.padded += rows * width
+                self.widest = max(self.widest, (rows, width), key=lambda size: size[0] * size[1])
+            return batches, items
+
+        trainer.get_batch_samples = counted
 
     def callback(self) -> Any:
         from transformers import TrainerCallback
@@ -383,7 +395,7 @@ class Watch:
         self.worker.synchronize()
         now = time.perf_counter()
         trainer = self.worker.trainer
-        tokens = (trainer.real_tokens, trainer.padded_tokens)
+        tokens = (trainer.real_tokens, self.padded)
         self.number += 1
         skipped = bool(trainer.args.fp16 and trainer.accelerator.optimizer_step_was_skipped)
         self.rows.append(
@@ -413,11 +425,9 @@ class Watch:
         if self.turn == 0:
             self.worker.channel.say("ready", rows=self.rows, memory=turn, **self._facts(now))
         else:
-            widest = list(self.worker.trainer.data_collator.widest)
-            self.worker.channel.say("turn", rows=self.rows, memory=turn, widest=widest)
+            self.worker.channel.say("turn", rows=self.rows, memory=turn, widest=list(self.widest))
         self.rows = []
-        if self.empty:
-            self.worker.empty()
+        self.worker.empty()
 
     def _facts(self, now: float) -> dict[str, Any]:
         trainer, report = self.worker.trainer, self.worker.report
@@ -436,6 +446,7 @@ class Watch:
             "checkpointed": checkpointed(trainer.model),
             "moved": moved(self.first, sample(trainer.model)),
             "parts": self.worker.parts(),
+            "widest": list(self.widest),
             "probe": self.probe,
             "chats": trainer.data_collator.chats,
             "versions": versions(),
@@ -448,7 +459,6 @@ class Watch:
         self.worker.stage = f"turn {told['turn']}"
         self.turn, self.settle = int(told["turn"]), int(told["settle"])
         self.left = self.settle + int(told["updates"])
-        self.empty = bool(told["empty"])
         self.product = self.worker.product()
         self.worker.reset_peak()
 
@@ -469,6 +479,3 @@ def checkpointed(model: Any) -> int:
     """How many modules have gradient checkpointing turned on."""
     return sum(bool(getattr(module, "gradient_checkpointing", False)) for module in model.modules())
 
-
-if __name__ == "__main__":
-    main()

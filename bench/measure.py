@@ -1,0 +1,235 @@
+"""The parent: starts workers, keeps as many on the card as fit, and lets them take turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench import driver, work
+from bench.gates import judge
+from bench.process import ENDS, WorkerProcess
+from bench.results import Arm, Results, Turn, Update
+from bench.settings import Bench
+from toolkit.planning.cards import Card
+
+ROOM = 0.94  # of the card, for what the planner does not see
+NO_ROOM = 3 * 2**30  # free bytes below which it may have been the neighbours' fault
+
+
+def measure(bench: Bench, results: Results, card: Card, logs: Path, console: Console) -> Results:
+    """Measure every variant of `bench`, filling `results`, and judge them. Keyboard interrupts end the workers."""
+    for name, job in bench.jobs.items():
+        results.arms[name] = _new_arm(bench, name, job)
+    groups = grouped(bench, card)
+    again: list[str] = []
+    if bench.settings.restart and len(groups) > 1:
+        for turn in range(1, bench.settings.turns + 1):
+            for group in groups:
+                again += _Group(bench, results, logs, console, group, [turn]).go()
+    else:
+        for group in groups:
+            again += _Group(bench, results, logs, console, group, range(1, bench.settings.turns + 1)).go()
+    for name in dict.fromkeys(again):
+        console.print(f"  {name}: once more with the card to itself")
+        results.arms[name] = _new_arm(bench, name, bench.jobs[name])
+        results.updates = [u for u in results.updates if u.variant != name]
+        results.turns = [t for t in results.turns if t.variant != name]
+        _Group(bench, results, logs, console, [name], range(1, bench.settings.turns + 1)).go()
+    _complete(bench, results, card)
+    results.gates = judge(results)
+    return results
+
+
+def _new_arm(bench: Bench, name: str, job: Any) -> Arm:
+    variant, recipe = job.way, job.settings
+    checkpointing = recipe.train.gradient_checkpointing
+    return Arm(
+        variant=name,
+        title=variant.stands_for,
+        engine=variant.engine,
+        trained=variant.trained,
+        held="",
+        four_bit=variant.four_bit,
+        full_logits=variant.full_logits,
+        dropout=recipe.lora.lora_dropout if variant.trained == "adapter" else 0.0,
+        checkpointing={True: "on", False: "off"}.get(checkpointing, "offloaded"),
+        batch=recipe.train.per_device_train_batch_size,
+        accumulation=recipe.train.gradient_accumulation_steps,
+        expected_trainable=work.expected_trainable(bench.shape, variant, recipe),
+    )
+
+
+def grouped(bench: Bench, card: Card) -> list[list[str]]:
+    """Variants that can be on the card together: all at rest and any one of them at its peak.
+
+    At rest a variant holds weights, adapter and optimizer states; sizes are the planner's.
+    """
+    if not bench.settings.gpu:
+        return [list(bench.jobs)]
+    from toolkit.planning.memory import CUDA_CONTEXT
+
+    groups: list[list[str]] = [[]]
+    resting = peak = 0.0
+    for name, job in bench.jobs.items():
+        rest, highest = _sizes(bench, job)
+        rest, highest = rest + CUDA_CONTEXT, highest + CUDA_CONTEXT
+        if groups[-1] and resting + rest + max(peak, highest - rest) > ROOM * card.memory:
+            groups.append([])
+            resting = peak = 0.0
+        groups[-1].append(name)
+        resting += rest
+        peak = max(peak, highest - rest)
+    return groups
+
+
+def _sizes(bench: Bench, job: Any) -> tuple[float, float]:
+    """(bytes at rest, peak bytes) by the planner."""
+    recipe = job.settings
+    rows = recipe.train.per_device_train_batch_size
+    width = recipe.train.max_length
+    found = work.memory(
+        bench.shape, job.way, recipe, "bf16", rows, width, round(rows * width * bench.share), cuda=True
+    )
+    at_rest = ("base weights", "adapter", "weights", "optimizer states")
+    rest = sum(size for part, size in found.parts.items() if part.startswith(at_rest))
+    return rest, max(found.peak, rest)
+
+
+class _Group:
+    """Variants that are on the card together."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        results: Results,
+        logs: Path,
+        console: Console,
+        names: Sequence[str],
+        turns: Sequence[int],
+    ) -> None:
+        self.bench, self.results, self.logs, self.console = bench, results, logs, console
+        self.names, self.turns = names, turns
+        self.workers: dict[str, WorkerProcess] = {}
+        self.again: list[str] = []
+
+    def go(self) -> list[str]:
+        """Measure; returns the variants that ran out of memory while others held much of it."""
+        try:
+            self._start()
+            self._take_turns()
+            self._end()
+        finally:
+            for worker in self.workers.values():
+                worker.kill()
+        return self.again
+
+    def _start(self) -> None:
+        settings = self.bench.settings
+        waiting = list(self.names)
+        loading: list[str] = []
+        while waiting or loading:
+            while waiting and len(loading) < settings.parallel:
+                name = waiting.pop(0)
+                self.workers[name] = WorkerProcess(self.bench.jobs[name], self.logs / f"{name}.log", gpu=settings.gpu)
+                loading.append(name)
+            name = loading.pop(0)
+            self._heard(name, self.workers[name].hear(settings.timeout))
+
+    def _take_turns(self) -> None:
+        settings = self.bench.settings
+        for turn in self.turns:
+            names = list(self.workers)
+            first = (turn - 1) % max(1, len(names))
+            for name in names[first:] + names[:first]:
+                told = self.workers[name].turn(turn, settings.settle, settings.updates, settings.timeout)
+                self._heard(name, told)
+
+    def _end(self) -> None:
+        used = driver.used_bytes() if self.bench.settings.gpu else None
+        for name in list(self.workers):
+            last = self.workers.pop(name).quit()
+            left = driver.used_bytes() if used is not None else None
+            arm, reserved = self.results.arms[name], self.results.reserved(name)
+            if used is not None and left is not None and reserved is not None and last["event"] == "bye":
+                arm.driver = max(0, used - left - int(last["reserved"])) + reserved
+            used = left
+
+    def _heard(self, name: str, told: dict[str, Any]) -> None:
+        arm = self.results.arms[name]
+        event = told["event"]
+        if event in ENDS:
+            self._lost(name, arm, told)
+            return
+        for row in told["rows"]:
+            self.results.updates.append(Update(variant=name, **row))
+        memory = told["memory"]
+        if event == "ready":
+            _take_facts(arm, told)
+            self.console.print(
+                f"  {name}: loaded in {arm.load_seconds:.1f} s, warm after {arm.warmup_seconds:.1f} s", highlight=False
+            )
+        else:
+            self.results.turns.append(Turn(variant=name, **memory))
+            arm.widest = max(arm.widest, told["widest"], key=lambda size: size[0] * size[1])
+            arm.status, arm.stage = "measured", ""
+            timed = [row["seconds"] for row in told["rows"] if not row["settle"]]
+            shown = ", ".join(f"{seconds:.3f}" for seconds in timed)
+            self.console.print(
+                f"  turn {memory['turn']} {name}: {shown} s, {memory['allocated'] / 2**30:.2f} GiB", highlight=False
+            )
+
+    def _lost(self, name: str, arm: Arm, told: dict[str, Any]) -> None:
+        arm.status = "out of memory" if told["event"] == "oom" else "failed"
+        arm.stage, arm.message = told.get("stage", ""), told.get("message", "")
+        self.console.print(f"  {name}: {arm.status} while {arm.stage or 'running'}: {arm.message}", highlight=False)
+        self.workers.pop(name).kill(grace=10)
+        neighbours = len(self.workers) > 0
+        if arm.status == "out of memory" and neighbours and told.get("free", NO_ROOM) < NO_ROOM:
+            self.again.append(name)
+
+
+def _take_facts(arm: Arm, told: dict[str, Any]) -> None:
+    for key in (
+        *("load_seconds", "warmup_seconds", "trainable", "total", "patched", "expected_layers", "precision"),
+        *("attention", "held", "checkpointed", "moved", "parts", "widest", "probe", "chats", "versions"),
+    ):
+        setattr(arm, key, told[key])
+
+
+def _complete(bench: Bench, results: Results, card: Card) -> None:
+    """Work, the planner's word and other cards' times, which need what was measured."""
+    from bench.roofline import elsewhere
+
+    for name, job in bench.jobs.items():
+        arm, recipe = results.arms[name], job.settings
+        timed = results.timed(name)
+        if arm.status != "measured" or not timed:
+            continue
+        padded = sum(u.padded_tokens for u in timed) / len(timed)
+        real = sum(u.real_tokens for u in timed) / len(timed)
+        rows = recipe.chats_per_update
+        arm.flops = work.update_flops(
+            bench.shape,
+            job.way,
+            recipe,
+            padded=padded,
+            width=padded / rows,
+            trained=real * bench.share,
+            trainable=arm.trainable,
+        )
+        arm.predicted_memory, arm.predicted_seconds = work.planned(
+            bench.shape, job.way, recipe, job.table(), card, arm.precision, arm.widest
+        )
+        target = bench.settings.profile.card
+        if target is not None and bench.settings.gpu:
+            prediction = elsewhere(bench.shape, job.way, recipe, results, name, padded, card, target)
+            arm.elsewhere = asdict(prediction) if prediction is not None else {}
+
+
+def stamp() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())

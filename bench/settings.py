@@ -1,0 +1,146 @@
+"""What `toolkit bench` was asked for, resolved into one job a variant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.job import Job
+from bench.profiles import THIS, Profile
+from bench.shapes import Shape
+from bench.variants import Variant
+from toolkit.planning.architecture import ModelShape, load_shape
+from toolkit.recipe import LoadedRecipe, load
+
+# the trained share of tokens in fixed shapes is the recipe's own where its table is there, else the planner's assumption
+BENCH_OVERRIDES = (
+    'train.lr_scheduler_type="constant"',
+    "train.warmup_ratio=0.0",
+    "train.logging_steps=1",
+    "train.save_steps=1000000000",
+    "train.report_to=[]",
+    "eval.generate=0",
+    "eval.early_stopping_patience=0",
+)
+FULL_RATE = 0.1  # of the adapter's learning rate
+SPARE = 8  # updates the trainer is told of beyond those that will run: at the last one it would save a checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`turns` of `settle` + `updates` updates after `warmup` ones; `parallel` workers load at one time.
+
+    `restart`: where not all variants fit the card at once, start them again for every turn, so that drift hits all
+    alike; else group after group is measured, which is faster.
+    """
+
+    recipe: Path
+    variants: tuple[Variant, ...]
+    shape: Shape
+    profile: Profile = THIS
+    overrides: tuple[str, ...] = ()
+    turns: int = 3
+    updates: int = 2
+    settle: int = 1
+    warmup: int = 3
+    parallel: int = 4
+    restart: bool = False
+    gpu: bool = True
+    threads: int = 4
+    timeout: float = 420.0
+
+    @property
+    def all_updates(self) -> int:
+        return self.warmup + self.turns * (self.settle + self.updates) + SPARE
+
+
+@dataclass(slots=True)
+class Bench:
+    """Settings with everything looked up: the model's folder and shape, and a job for each variant."""
+
+    settings: Settings
+    loaded: LoadedRecipe
+    model_folder: Path
+    shape: ModelShape
+    share: float
+    jobs: dict[str, Job] = field(default_factory=dict)
+
+
+def prepare(settings: Settings, scratch: Path) -> Bench:
+    """Resolve every variant's recipe and see to model and token table before any process starts.
+
+    Raises an `InputError` for whatever is wrong with recipe, model or data.
+    """
+    from toolkit import models
+
+    loaded = load(settings.recipe, settings.overrides)
+    folder = models.resolve(loaded.recipe.model)
+    shape = load_shape(loaded.recipe.model)
+    share = _trained_share(settings, loaded, folder)
+    bench = Bench(settings, loaded, folder, shape, share)
+    for variant in settings.variants:
+        bench.jobs[variant.name] = _job(bench, variant, scratch)
+    return bench
+
+
+def _job(bench: Bench, variant: Variant, scratch: Path) -> Job:
+    settings = bench.settings
+    recipe = load(settings.recipe, (*settings.overrides, *_overrides(bench, variant))).recipe
+    rows = recipe.train.per_device_train_batch_size if settings.shape.fixed else None
+    place = scratch / variant.name
+    env = {
+        # Unsloth sets this for itself, so the others get it too
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+        # workers that start together must not write one folder of generated code
+        "UNSLOTH_COMPILE_LOCATION": str(place / "unsloth_compiled_cache"),
+        **dict(settings.profile.env),
+    }
+    return Job(
+        variant=variant.name,
+        recipe=recipe.model_dump_json(),
+        model_folder=str(bench.model_folder),
+        output=str(place),
+        rows=rows,
+        tokens=settings.shape.tokens,
+        share=bench.share,
+        vocab=bench.shape.vocab_size,
+        chats=settings.all_updates * recipe.chats_per_update,
+        warmup=settings.warmup,
+        cap=settings.profile.cap,
+        flash=settings.profile.flash,
+        threads=settings.threads,
+        env=env,
+    )
+
+
+def _overrides(bench: Bench, variant: Variant) -> list[str]:
+    settings, recipe = bench.settings, bench.loaded.recipe
+    rate = recipe.train.learning_rate * (FULL_RATE if variant.trained != "adapter" else 1)
+    mixed = ("train.bf16=true",) if variant.trained == "all fp32" and settings.gpu else ()
+    return [
+        *BENCH_OVERRIDES,
+        f"train.learning_rate={rate!r}",
+        f"train.max_steps={settings.all_updates}",
+        f'train.engine="{variant.engine}"',
+        *settings.shape.overrides(recipe, one_batch=variant.one_batch),
+        *variant.overrides,
+        *mixed,
+        *settings.profile.overrides,
+        f"eval.max_new_tokens={min(recipe.eval.max_new_tokens, 8)}",
+    ]
+
+
+def _trained_share(settings: Settings, loaded: LoadedRecipe, folder: Path) -> float:
+    """Share of trained tokens in the recipe's data; the table is built first where real lengths are asked for."""
+    from toolkit.data.table import build, find
+    from toolkit.planning.lengths import ASSUMED_TRAINED
+
+    table: Any
+    if settings.shape.fixed:
+        table = find(loaded.recipe, folder)
+        return float(table.trained.sum() / table.lengths.sum()) if table is not None else ASSUMED_TRAINED
+    table = build(loaded.recipe, folder, "train")
+    return float(table.trained.sum() / table.lengths.sum())
+
