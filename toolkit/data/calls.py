@@ -14,8 +14,7 @@ result is the tool's JSON value, or its text as a JSON string; a batch of calls 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,7 +33,6 @@ _INSTRUCTION = (
     "To use tools, answer only with {example}. "
     "If no tool fits, ask or answer in plain words; ask for what is missing; refuse what does harm."
 )
-_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +46,6 @@ class Messages:
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None
     pieces: list[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """What an assistant's text says: plain words, calls, and why something that looks like a call is none."""
-
-    content: str
-    calls: tuple[ToolCall, ...] = ()
-    problem: str = ""
 
 
 def tools_text(tools: Sequence[dict[str, Any]], call_format: CallFormat, tool_prompt: ToolPrompt) -> str:
@@ -159,82 +148,6 @@ def _add_result(messages: list[dict[str, Any]], name: str | None, content: str, 
         messages[-1]["content"] += f"\n{marked}"
     else:
         messages.append({"role": "user", "content": marked})
-
-
-def parse(text: str, call_format: CallFormat) -> Parsed:
-    """Read an assistant's text back into plain words and calls. Reads what `native` (Hermes style), `json` and
-    `jsonrpc` write, whatever blank space a model puts between; never raises."""
-    text = text.split("</think>")[-1].strip()
-    if call_format == "native":
-        return read_marked(text)
-    content: list[str] = []
-    calls: list[ToolCall] = []
-    problem = ""
-    position = 0
-    while position < len(text):
-        line_end = text.find("\n", position)
-        line_end = len(text) if line_end < 0 else line_end
-        line = text[position:line_end]
-        if line.lstrip()[:1] in ("{", "["):
-            start = position + len(line) - len(line.lstrip())
-            try:
-                value, stop = _DECODER.raw_decode(text, start)
-                found = _calls_in(value, call_format)
-            except (ValueError, RecursionError) as error:
-                found, stop = None, line_end
-                problem = problem or (f"not JSON: {error}" if '"arguments"' in line else "")
-            if found is not None:
-                calls += found
-                position = stop
-                continue
-        content.append(line)
-        position = line_end + 1
-    return Parsed("\n".join(content).strip(), tuple(calls), problem)
-
-
-def _calls_in(value: Any, call_format: CallFormat) -> list[ToolCall] | None:
-    """The calls that a JSON value stands for, or None when it is just JSON in a text."""
-    if call_format == "jsonrpc":
-        batch = value if isinstance(value, list) else [value]
-        items = [item.get("params") for item in batch if isinstance(item, dict) and item.get("method") == "tools/call"]
-        key, complete = "name", len(items) == len(batch)
-    else:
-        items, key, complete = [value], "tool", True
-    calls = [call for item in items if (call := as_call(item, key)) is not None]
-    return calls if calls and complete and len(calls) == len(items) else None
-
-
-def as_call(value: Any, key: str = "name") -> ToolCall | None:
-    """A call from {key: name, "arguments" or "parameters": object or JSON text of one}, or None."""
-    if not isinstance(value, dict) or not isinstance(value.get(key), str):
-        return None
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            return None
-    return ToolCall(value[key], arguments) if isinstance(arguments, dict) else None
-
-
-_MARKED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|$)", re.DOTALL)
-
-
-def read_marked(text: str, loads: Callable[[str], Any] = json.loads) -> Parsed:
-    """The calls between <tool_call> marks, and the text without them. `loads` raises ValueError where it fails."""
-    calls: list[ToolCall] = []
-    problem = ""
-    for block in _MARKED.findall(text):
-        try:
-            call = as_call(loads(block))
-        except (ValueError, RecursionError) as error:
-            problem = problem or f"not JSON: {error}"
-            continue
-        if call is None:
-            problem = problem or 'a call needs "name" and an "arguments" object'
-        else:
-            calls.append(call)
-    return Parsed(_MARKED.sub("", text).strip(), tuple(calls), problem)
 
 
 def _as_json(content: str) -> str:

@@ -15,13 +15,12 @@ raises `RowError`.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from toolkit.data.calls import read_marked
 from toolkit.data.chats import KINDS, Chat, Role, ToolCall, Turn
+from toolkit.data.hermes import read_calls, read_results, read_system
 from toolkit.data.schemas import RowError, loads, read_tools, read_xlam_tools
 from toolkit.errors import did_you_mean
 
@@ -56,12 +55,6 @@ _ROLES: dict[str, Role] = {
 _CALL_ROLES = ("function_call", "tool_call")
 _TURN_KEYS = ("messages", "conversations", "conversation")
 _MESSAGES_AS_TEXT = re.compile(r'\s*\[\s*\{\s*"role"\s*:')  # in a CSV cell, say
-_HERMES_TOOLS = re.compile(r"<tools>\s*([\[{].*?)\s*</tools>", re.DOTALL)  # not the preamble's own mention
-_HERMES_RESULT = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.DOTALL)
-# Where the usual tool preambles begin; a system text of the user's own stands before.
-_HERMES_PREAMBLE = re.compile(
-    r"You are a function calling AI model|You are provided with function signatures|# Tools\b|<tools>"
-)
 
 
 def convert(row: Any, format: Format | Literal["auto"], *, where: str, source: str) -> Chat:
@@ -190,38 +183,17 @@ def _hermes(row: dict[str, Any]) -> _Converted:
         what = f"turn {number}"
         role = _role(item.get("from", item.get("role")), what)
         text = _text(item.get("value", item.get("content")), what, as_json=role == "tool")
-        if role == "system" and (listed := _HERMES_TOOLS.search(text)):
-            if not tools:
-                tools += read_tools(_json_values(listed[1], what))
-            text = text[: cast(re.Match[str], _HERMES_PREAMBLE.search(text)).start()].rstrip()
-            if text:
-                turns.append(Turn("system", text))
+        if role == "system" and (system := read_system(text, what)) is not None:
+            tools = tools or list(read_tools(system.tools))
+            turns += [Turn("system", system.own)] if system.own else []
         elif role == "assistant":
-            parsed = read_marked(text, _loads_loosely)
-            if parsed.problem:
-                raise RowError(f"{what}: <tool_call>: {parsed.problem}")
-            turns.append(Turn("assistant", parsed.content, parsed.calls))
-        elif results := _HERMES_RESULT.findall(text) if role == "tool" or _is_all_results(text) else []:
-            turns += [_hermes_result(result) for result in results]
+            content, calls = read_calls(text, what)
+            turns.append(Turn("assistant", content, calls))
+        elif results := read_results(text, tool_turn=role == "tool"):
+            turns += results
         else:
             turns.append(Turn(role, text))
     return turns, tuple(tools)
-
-
-def _is_all_results(text: str) -> bool:
-    return text.lstrip().startswith("<tool_response>") and text.rstrip().endswith("</tool_response>")
-
-
-def _hermes_result(text: str) -> Turn:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return Turn("tool", text)
-    if isinstance(value, dict) and set(value) == {"name", "content"}:
-        content = value["content"]
-        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-        return Turn("tool", text, name=str(value["name"]))
-    return Turn("tool", text)
 
 
 _CONVERTERS = {
@@ -345,29 +317,3 @@ def _need(row: dict[str, Any], format: Format, *keys: str) -> None:
     missing = [key for key in keys if row.get(key) is None]
     if missing:
         raise RowError(f"{format} needs {NEEDED[format]}; missing: {', '.join(missing)}")
-
-
-def _loads_loosely(text: str) -> Any:
-    """JSON, or the Python literal that the Hermes data sets often hold in its place."""
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise error from None
-
-
-def _json_values(text: str, what: str) -> list[Any]:
-    """A JSON list, or JSON values that follow each other with nothing but blank space between (one tool a line)."""
-    decoder, position = json.JSONDecoder(), 0
-    values: list[Any] = []
-    while position < len(text):
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except ValueError as error:
-            raise RowError(f"{what}: <tools>: not JSON: {error}") from error
-        values += value if isinstance(value, list) else [value]
-        while position < len(text) and (text[position].isspace() or text[position] == ","):
-            position += 1
-    return values

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _CODE = (
     "calls.py",
     "formats.py",
+    "hermes.py",
     "markup.py",
     "parts.py",
     "pipeline.py",

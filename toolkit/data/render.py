@@ -283,10 +283,7 @@ class _Tokens:
         self._parts = [backend.encode(part, add_special_tokens=False) for part in texts]
         self._border = border
         self._before = len(self._parts[0].ids) if border else 0
-
-    @property
-    def ids(self) -> list[int]:
-        return [number for part in self._parts for number in part.ids]
+        self.ids: list[int] = [number for part in self._parts for number in part.ids]
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
