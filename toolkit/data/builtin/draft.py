@@ -101,7 +101,7 @@ class Draft:
         options: Sequence[str] = wording()[name][self.catalog.key]
         if neutral:
             options = [source for source in options if set(parse(source).slots) <= {"_topic"}]
-        return fill(self.r.choice(options), context_slots(self.r)).pieces
+        return fill(self.r.choice(options), context_slots(self.r, self.world)).pieces
 
     def _open(self, request: Filled, neutral: bool) -> tuple[Piece, ...]:
         register = self.r.choices(_REGISTERS, _REGISTER_WEIGHTS)[0]
@@ -199,11 +199,13 @@ class Do:
         return self._draft.call(*calls)
 
 
-def context_slots(r: Random) -> dict[str, str]:
+def context_slots(r: Random, world: World) -> dict[str, str]:
     """Values for the slots of openers, contexts, closers and system turns."""
     return {
         "_person": person(r),
         "_first": r.choice(words("first")),
+        "_me": world.first_name,
+        "_my_name": world.name,
         "_company": r.choice(words("company")),
         "_topic": r.choice(words("topic")),
         "_weekday": r.choice(words("weekday")),

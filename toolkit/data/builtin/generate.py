@@ -114,7 +114,7 @@ def _system(draft: Draft) -> tuple[Turn, ...]:
     r = draft.r
     lines: list[str] = []
     if r.random() < 0.5:
-        lines.append(compose(r.choice(wording()["system"]["persona"]), context_slots(r)))
+        lines.append(compose(r.choice(wording()["system"]["persona"]), context_slots(r, draft.world)))
     if draft.dated or r.random() < 0.15:
         today = draft.world.today
         lines.append(

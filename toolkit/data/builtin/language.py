@@ -57,8 +57,10 @@ class Template:
 
     @property
     def imperative(self) -> bool:
+        """Whether frames can take it up: it starts in lower case and is one sentence without its full stop."""
         name, text = self.pieces[0]
-        return not name and text[:1].islower()
+        literal = "".join(text if not slot else "x" for slot, text in self.pieces)
+        return not name and text[:1].islower() and not re.search(r"[.?!](\s|$)", literal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +146,13 @@ def splice(frame: str, parts: Mapping[str, Iterable[Piece]]) -> tuple[Piece, ...
     """A frame such as "could you {x}?" with pieces put in for its slots."""
     pieces: list[Piece] = []
     for name, text in parse(frame).pieces:
-        pieces.extend(parts[name] if name else (Piece(text),))
-    return tuple(pieces)
+        if name:
+            pieces.extend(parts[name])
+        elif pieces and text.startswith(".") and pieces[-1].text.endswith((".", '."', '?"')):
+            pieces.append(Piece(text[1:]))  # the quoted sentence has its own full stop
+        else:
+            pieces.append(Piece(text))
+    return tuple(piece for piece in pieces if piece.text)
 
 
 def plain(pieces: Iterable[Piece]) -> str:
@@ -263,15 +270,20 @@ def count_noun(count: int, noun: str) -> str:
     return f"{count} {noun}s"
 
 
+def neat(value: Any) -> Any:
+    """A whole float as an int, so that nobody says "21.0"."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def shown(value: Any) -> str:
     """A value as an answer shows it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
         return join([shown(item) for item in value]) if value else "none"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {shown(item)}" for key, item in value.items())
+    return str(neat(value))
 
 
 def compose(template: str, fields: Mapping[str, Any]) -> str:
@@ -300,6 +312,6 @@ def answer(r: Random, entry: Mapping[str, Any], arguments: Mapping[str, Any], re
         texts = [compose(item, row) if item else shown(row) for row in rows[:6]]
         if len(rows) > 6:
             texts.append(f"{len(rows) - 6} more")
-        fields["items"] = join(texts) if not item or len(item) < 40 else "; ".join(texts)
+        fields["items"] = join(texts) if all(" " not in text or len(text) < 60 for text in texts) else "; ".join(texts)
         fields["count"] = len(rows)
     return compose(r.choice(entry["answers"]), fields)

@@ -1,5 +1,45 @@
-"""The built-in tools: one module and one file of phrases for each domain."""
+"""The built-in tools: one module and one file of phrases for each domain, and chains across them."""
 
-from toolkit.data.builtin.tools import calendar, files, mail, numbers, weather
+from toolkit.data.builtin.tools import (
+    across,
+    calendar,
+    contacts,
+    database,
+    files,
+    finance,
+    git,
+    home,
+    http,
+    mail,
+    maps,
+    music,
+    notes,
+    numbers,
+    shell,
+    shopping,
+    text,
+    travel,
+    weather,
+)
 
-__all__ = ["calendar", "files", "mail", "numbers", "weather"]
+__all__ = [
+    "across",
+    "calendar",
+    "contacts",
+    "database",
+    "files",
+    "finance",
+    "git",
+    "home",
+    "http",
+    "mail",
+    "maps",
+    "music",
+    "notes",
+    "numbers",
+    "shell",
+    "shopping",
+    "text",
+    "travel",
+    "weather",
+]

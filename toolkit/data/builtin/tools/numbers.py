@@ -10,7 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from toolkit.data.builtin.language import Said, join
+from toolkit.data.builtin.language import Said, join, neat
 from toolkit.data.builtin.spec import ToolFailure, array, chain, integer, number, string, tool
 from toolkit.data.builtin.world import World
 
@@ -85,15 +85,15 @@ def _slots(r: Random, w: World) -> dict[str, Any]:
     kind = r.choice(("length", "length", "weight", "volume", "temperature"))
     units = [name for name, (what, _) in _UNITS.items() if what == kind]
     source, target = r.sample(units, 2)
-    value = r.choice((r.randint(1, 400), round(r.uniform(1, 90), 1)))
-    numbers = [r.choice((r.randint(1, 500), round(r.uniform(1, 99), 1))) for _ in range(r.randint(3, 6))]
+    value = r.choice((r.randint(1, 400), neat(round(r.uniform(1, 90), 1))))
+    numbers = [r.choice((r.randint(1, 500), neat(round(r.uniform(1, 99), 1)))) for _ in range(r.randint(3, 6))]
     return {
         "expression": _expression(r),
         "value": value,
         "from_unit": source,
         "to_unit": target,
         "numbers": Said(numbers, join([str(n) for n in numbers])),
-        "percent": r.choice((r.randint(1, 60), r.randint(10, 75) / 2)),
+        "percent": r.choice((r.randint(1, 60), neat(r.randint(10, 75) / 2))),
         "base": r.randint(20, 9000),
         "n": r.randint(12, 5000),
         "a": r.randint(12, 900),

@@ -32,9 +32,10 @@ def _known(place: str) -> str:
     return place
 
 
-def _celsius(r: Random, place: str) -> int:
+def _celsius(w: World, r: Random, place: str) -> int:
+    """What latitude suggests, a mood of the season for the place, and a little for the day."""
     warm = 32 - round(abs(cities()[place].latitude) * 0.45)
-    return warm + r.randint(-9, 9)
+    return warm + w.random("season", place).randint(-8, 8) + r.randint(-3, 3)
 
 
 def _condition(r: Random, celsius: int) -> str:
@@ -75,7 +76,7 @@ _UNITS = optional(string("Temperature unit; celsius if left out.", ("celsius", "
 )
 def current_weather(w: World, city: str, units: str = "celsius") -> Any:
     r = w.random("now", _known(city))
-    celsius = _celsius(r, city)
+    celsius = _celsius(w, r, city)
     return {
         "city": city,
         "temperature": _degrees(celsius, units),
@@ -99,7 +100,7 @@ def weather_forecast(w: World, city: str, days: int, units: str = "celsius") -> 
 
 def _day(w: World, place: str, ahead: int, units: str) -> dict[str, Any]:
     r = w.random("day", _known(place), ahead)
-    celsius = _celsius(r, place)
+    celsius = _celsius(w, r, place)
     return {
         "date": (w.today + timedelta(days=ahead)).isoformat(),
         "high": _degrees(celsius, units),
