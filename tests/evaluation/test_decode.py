@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,20 @@ def test_too_little_memory_halves_the_batch(loaded: tuple[Any, Any], monkeypatch
     limit = 0
     with pytest.raises(torch.cuda.OutOfMemoryError):
         generate(model, tokenizer, PROMPTS, **options(tokenizer))
+
+
+@pytest.mark.model
+@pytest.mark.skipif("TOOLKIT_TEST_MODEL" not in os.environ, reason="TOOLKIT_TEST_MODEL names no model folder")
+def test_a_real_model_gives_in_a_batch_what_it_gives_alone() -> None:
+    from transformers import AutoModelForCausalLM
+
+    from toolkit.data.tokenizers import load_tokenizer
+
+    folder = Path(os.environ["TOOLKIT_TEST_MODEL"])
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = load_tokenizer(folder)
+    alone = [generate(model, tokenizer, [prompt], **options(tokenizer))[0] for prompt in PROMPTS]
+    assert generate(model, tokenizer, PROMPTS, **options(tokenizer)) == alone
 
 
 def test_no_prompts(loaded: tuple[Any, Any]) -> None:

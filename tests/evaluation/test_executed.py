@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.data.builtin import chats
+from toolkit.data.builtin import World, chats
 from toolkit.data.calls import write_calls
 from toolkit.data.chats import KINDS, Chat, ToolCall, Turn
 from toolkit.data.render import Renderer
@@ -167,6 +167,18 @@ def test_any_call_fails_where_none_is_expected(monkeypatch: pytest.MonkeyPatch, 
     assert not unreadable.correct and unreadable.problems
     failed = one(monkeypatch, chat, json.dumps({"tool": name, "arguments": {"unknown": 1}}), "Done.")
     assert failed.scores["state"] and not failed.correct and len(failed.generated_calls) == 1
+
+
+def test_numbers_that_no_tool_can_compute_end_one_chat_and_not_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = simple()
+
+    def overflow(self: Any, name: str, arguments: Any) -> str:
+        raise OverflowError("int too large to convert to float")
+
+    monkeypatch.setattr(World, "call", overflow)
+    monkeypatch.setattr(module, "replay", lambda _: ([], {}))
+    row = one(monkeypatch, chat, *gold(chat))
+    assert not row.correct and "int too large to convert to float" in row.generated
 
 
 def test_the_step_limit(monkeypatch: pytest.MonkeyPatch) -> None:
