@@ -95,7 +95,7 @@ def check(loaded: LoadedRecipe) -> CheckReport:
     for chat in load_chats(recipe.data.sources, report.bad):
         report.chats += 1
         report.kinds[chat.kind] += 1
-        report.sources[chat.source, str(chat.meta.get("format", "chat"))] += 1
+        report.sources[chat.source, str(chat.meta.get("format", "builtin"))] += 1
         report.violations += violations(chat)
         before = trained.setdefault(chat_hash(chat), chat.where)
         if before != chat.where:

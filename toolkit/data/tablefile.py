@@ -155,7 +155,7 @@ class _TableWriter:
             put["where_offsets"]([self._where_end])
             self._kinds[chat.kind] += 1
             self._sources[chat.source] += 1
-            self._formats[str(chat.meta.get("format", "chat"))] += 1
+            self._formats[str(chat.meta.get("format", "builtin"))] += 1
         self.chats += len(chunk.kept)
         self.rows += len(chunk.row_lengths)
         self.tokens += len(chunk.input_ids)
