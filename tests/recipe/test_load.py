@@ -108,7 +108,7 @@ def test_integers_do_for_numbers(write: Write) -> None:
         ("[a]\nb = 1\n[a]\n", "x.toml:3: not valid TOML: this table is given twice"),
         ("[a]\nb = 1\nb = 2", "x.toml:3: not valid TOML: this key is given twice"),
         ("a = [1,\n2\n", "x.toml:2: not valid TOML: unclosed array"),
-        ("a = 'x\n", "x.toml:1: not valid TOML: this text has no closing quote"),
+        ('a = "x\n', "x.toml:1: not valid TOML: this text has no closing quote"),
         ("a =\n", "x.toml:1: not valid TOML: invalid value"),
     ],
 )

@@ -23,6 +23,7 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 ADAM_BYTES = {"adamw_torch_fused": 8.0, "adamw_torch": 8.0, "adamw_8bit": 2.03, "paged_adamw_8bit": 2.03}
 CUDA_CONTEXT = int(0.75 * 2**30)  # held by the process beside torch's own memory; measured
 PROCESS = int(0.45 * 2**30)  # Python with torch, transformers, PEFT and TRL loaded, on a CPU; measured
+CPU_WASTE = 1.5  # resident bytes for each byte of activations: the C allocator keeps holes; measured
 OFFLOAD_BUFFERS = 6  # layer inputs in flight to and from host memory; fitted
 
 
@@ -71,8 +72,9 @@ def weight_bytes(shape: ModelShape, held: Held) -> float:
 def layer_activations(setup: Setup) -> float:
     """Bytes that one layer keeps for its backward pass, for each token.
 
-    Unsloth's fused functions keep inputs and gate and up; plain PEFT also keeps norms in fp32, rotations and the
-    product of gate and up. Dropout adds a mask of one byte an input feature, and plain PEFT the dropped copy.
+    Unsloth's fused functions keep inputs and gate and up; plain PEFT also keeps norms in fp32, rotations, the product
+    of gate and up, and keys and values repeated for their query heads, as padding's mask demands. Under fp32 no casts
+    are kept. Dropout adds a mask of one byte an input feature, and plain PEFT the dropped copy.
     """
     shape = setup.shape
     hidden, ffn = shape.hidden_size, shape.intermediate_size
@@ -80,8 +82,12 @@ def layer_activations(setup: Setup) -> float:
     if setup.engine == "unsloth":
         elements = 2 * ffn + 2 * qkv + attention + 3.5 * hidden
         return setup.element * elements + setup.dropped
-    elements = 4 * ffn + 4 * qkv + 2 * attention + 5.6 * hidden
-    return setup.element * elements + (1 + setup.element) * setup.dropped
+    repeated = 2 * (attention - shape.key_value_size)
+    if setup.element == 4:
+        elements = 4 * ffn + (2.5 if shape.qk_norm else 2) * qkv + 3.4 * hidden + repeated
+        return 4 * elements + 5.8 * setup.dropped
+    elements = 4 * ffn + (4 if shape.qk_norm else 3) * qkv + 2 * attention + 6.5 * hidden + repeated
+    return 2 * elements + (3 if setup.cuda else 4) * setup.dropped
 
 
 def backward_transient(setup: Setup) -> float:
@@ -128,7 +134,7 @@ def training_memory(setup: Setup, rows: int, width: int, trained: int, *, logits
     }
     match setup.checkpointing:
         case "off":
-            parts["activations"] = layers * layer
+            parts["activations"] = layers * layer * (1 if setup.cuda else CPU_WASTE)
         case "on":
             parts["layer inputs kept"] = layers * layer_input
             at_work += layer

@@ -1,0 +1,93 @@
+"""What was planned and what was then measured, kept so that a plan can say how far off earlier ones were."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from toolkit.cache import cache_root
+from toolkit.runs import read_jsonl
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One variant that `toolkit bench` measured. Memory in bytes, as torch counts it; seconds of an update.
+
+    `engine` is unsloth, peft or full; `card` a name of `toolkit.planning.cards`, or cpu.
+    """
+
+    date: str
+    card: str
+    engine: str
+    variant: str
+    shape: str
+    model: str
+    predicted_memory: float
+    measured_memory: float
+    predicted_seconds: float | None
+    measured_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PastError:
+    """Median and greatest relative error of past predictions (predicted / measured - 1, without sign) and how many.
+
+    Seconds are None where no time was predicted.
+    """
+
+    count: int
+    memory: float
+    memory_worst: float
+    seconds: float | None
+    seconds_worst: float | None
+
+    def __str__(self) -> str:
+        memory = f"memory {self.memory:.0%} off in the median, {self.memory_worst:.0%} at worst"
+        if self.seconds is None or self.seconds_worst is None:
+            return f"{memory} ({self.count} measured)"
+        return f"{memory}; time {self.seconds:.0%}, {self.seconds_worst:.0%} ({self.count} measured)"
+
+
+def store() -> Path:
+    return cache_root() / "calibration.jsonl"
+
+
+def record(pairs: Iterable[Pair]) -> None:
+    """Add pairs to the store, a JSON object a line."""
+    lines = "".join(json.dumps(asdict(pair)) + "\n" for pair in pairs)
+    if lines:
+        store().parent.mkdir(parents=True, exist_ok=True)
+        with store().open("a", encoding="utf-8") as file:
+            file.write(lines)
+
+
+def past_error(engine: str, card: str) -> PastError | None:
+    """How far off plans for this engine and card were, the latest measurement of each variant, shape and model."""
+    latest: dict[tuple[str, str, str], Pair] = {}
+    for row in read_jsonl(store()):
+        try:
+            pair = Pair(**row)
+        except TypeError:
+            continue  # written by another version
+        if (pair.engine, pair.card) == (engine, card):
+            latest[pair.variant, pair.shape, pair.model] = pair
+    return error_of(latest.values())
+
+
+def error_of(pairs: Iterable[Pair]) -> PastError | None:
+    """The errors of some pairs; None for none."""
+    pairs = list(pairs)
+    if not pairs:
+        return None
+    memory = [abs(pair.predicted_memory / pair.measured_memory - 1) for pair in pairs]
+    seconds = [abs(p.predicted_seconds / p.measured_seconds - 1) for p in pairs if p.predicted_seconds is not None]
+    return PastError(
+        count=len(pairs),
+        memory=statistics.median(memory),
+        memory_worst=max(memory),
+        seconds=statistics.median(seconds) if seconds else None,
+        seconds_worst=max(seconds, default=None),
+    )
