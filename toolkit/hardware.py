@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,16 +57,41 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def free_cores(seconds: float = 0.4) -> int:
-    """Usable cores less those that other processes kept busy during `seconds`; at least 1.
+class FreeCores:
+    """How many usable cores other processes leave free, judged from the CPU time since the last look.
 
-    Threads that spin at a barrier while another process holds their core make two threads slower than one.
+    Threads that wait for each other at every matrix product are as slow as the slowest of them, so a second thread on
+    a core that another process holds makes training slower, not faster.
     """
-    import psutil
 
-    # this process sleeps while it measures, so all that is busy is others'
-    busy = sum(psutil.cpu_percent(interval=seconds, percpu=True)) / 100
-    return max(1, min(usable_cores(), round(usable_cores() - busy)))
+    def __init__(self) -> None:
+        self._last = self._read()
+
+    def look(self) -> int | None:
+        """Free cores since the last look (at least 1), or None when that was less than a second ago."""
+        now, busy, own = self._read()
+        seconds = now - self._last[0]
+        if seconds < 1.0:
+            return None
+        others = max(0.0, (busy - self._last[1]) - (own - self._last[2])) / seconds
+        self._last = (now, busy, own)
+        return max(1, min(usable_cores(), round((os.cpu_count() or 1) - others)))
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        """(wall clock, CPU seconds of the machine, CPU seconds of this process)."""
+        import psutil
+
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        return time.monotonic(), sum(times[:8]) - idle, time.process_time()
+
+
+def free_cores() -> int:
+    """Usable cores less those that other processes keep busy now; takes a second."""
+    cores = FreeCores()
+    time.sleep(1.01)
+    return cores.look() or usable_cores()
 
 
 def cpu_flags() -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from toolkit.engines.base import check_hardware, choose_engine, choose_precision
 from toolkit.errors import EngineError
-from toolkit.hardware import Gpu, Hardware, free_cores, usable_cores
+from toolkit.hardware import FreeCores, Gpu, Hardware, free_cores, usable_cores
 from toolkit.recipe.schema import LoraSection, ModelSection, Recipe, TrainSection
 
 CPU = Hardware(gpu=None, cpu="some CPU", cores=2, cpu_bf16=True, memory=8 << 30)
@@ -79,4 +79,19 @@ def test_all_gpu_only_settings_are_named_at_once() -> None:
 
 
 def test_free_cores_are_some_of_the_usable_ones() -> None:
-    assert 1 <= free_cores(0.05) <= usable_cores()
+    assert 1 <= free_cores() <= usable_cores()
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "wanted"), [(0.1, 0.1, 4), (4.0, 4.0, 4), (2.1, 0.1, 2), (3.9, 1.0, 1), (4, 0, 1)]
+)
+def test_cores_that_others_hold_are_not_free(
+    monkeypatch: pytest.MonkeyPatch, busy: float, own: float, wanted: int
+) -> None:
+    readings = iter([(0.0, 100.0, 50.0), (0.5, 100.0, 50.0), (2.0, 100.0 + 2 * busy, 50.0 + 2 * own)])
+    monkeypatch.setattr(FreeCores, "_read", staticmethod(lambda: next(readings)))
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("toolkit.hardware.usable_cores", lambda: 4)
+    cores = FreeCores()
+    assert cores.look() is None
+    assert cores.look() == wanted

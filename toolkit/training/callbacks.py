@@ -14,6 +14,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from toolkit.errors import TrainingError
+from toolkit.hardware import FreeCores
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import read_jsonl
 
@@ -182,6 +183,20 @@ class EarlyStopping(TrainerCallback):
                 if value.requires_grad:
                     value.copy_(tensors[name].to(value.device))
         return self.best_update
+
+
+class ThreadKeeper(TrainerCallback):
+    """On a CPU, uses as many threads as there are cores that other processes leave free, update by update."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.cores = FreeCores()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        import torch
+
+        free = self.cores.look()
+        if free is not None and free != torch.get_num_threads():
+            torch.set_num_threads(free)
 
 
 class StopOnSignal(TrainerCallback):

@@ -60,7 +60,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             RunFolder.create(target)  # raises, before any work is done
     hardware = detect()
-    _set_threads(recipe, hardware)
+    adapt = _set_threads(recipe, hardware)
     engine, precision = engines.choose(recipe, hardware)  # imports Unsloth first where it is the engine
     console.print(f"engine     {engine}\nprecision  {precision}", highlight=False)
 
@@ -84,7 +84,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     console.print(_engine_lines(report), highlight=False)
     _write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
 
-    session = _Session(recipe, folder, console, loaded_model, tables, updates, model_folder)
+    session = _Session(recipe, folder, console, loaded_model, tables, updates, model_folder, adapt)
     return session.go(resuming=resume is not None, command=f"toolkit run {loaded.path} --resume {folder.path}")
 
 
@@ -99,9 +99,10 @@ class _Session:
     tables: Tables
     updates: Updates
     model_folder: Path
+    adapt_threads: bool
 
     def go(self, *, resuming: bool, command: str) -> RunFolder:
-        from toolkit.training.callbacks import EarlyStopping, Guard, MetricsWriter, StopOnSignal
+        from toolkit.training.callbacks import EarlyStopping, Guard, MetricsWriter, StopOnSignal, ThreadKeeper
         from toolkit.training.progress import TrainingProgress
         from toolkit.training.trainer import build_trainer
 
@@ -112,6 +113,7 @@ class _Session:
         stopping = EarlyStopping(self.recipe, self.folder.checkpoints)
         progress = TrainingProgress(writer, self.console)
         signals = StopOnSignal()
+        keepers = [ThreadKeeper()] if self.adapt_threads else []
         trainer = build_trainer(
             self.recipe,
             self.loaded,
@@ -119,7 +121,7 @@ class _Session:
             self.tables.evaluation,
             self.folder.checkpoints,
             self.updates,
-            [writer, guard, stopping, progress, signals],
+            [writer, guard, stopping, progress, signals, *keepers],
         )
         for callback in (writer, guard, stopping):
             callback.trainer = trainer
@@ -257,11 +259,16 @@ def _out_of_memory(recipe: Recipe, command: str) -> Iterator[None]:
         raise TrainingError(f"out of GPU memory: {str(error).splitlines()[0]}. Try {advice}") from None
 
 
-def _set_threads(recipe: Recipe, hardware: Hardware) -> None:
+def _set_threads(recipe: Recipe, hardware: Hardware) -> bool:
+    """Choose CPU threads; returns whether they follow the machine's load, which they do unless the recipe sets them."""
     import torch
 
-    if hardware.gpu is None or recipe.train.torch_threads:
-        torch.set_num_threads(recipe.train.torch_threads or free_cores())
+    if recipe.train.torch_threads:
+        torch.set_num_threads(recipe.train.torch_threads)
+    elif hardware.gpu is None:
+        torch.set_num_threads(free_cores())
+        return True
+    return False
 
 
 def _tables(recipe: Recipe, model_folder: Path) -> Tables:
