@@ -17,24 +17,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ORDER = (*KINDS[:-1], "answer", "other")
+# What the terminal shows beside the kinds; abstained, clarified and refused are the kinds' own rows there.
 LABELS = {
-    "valid_json": "calls in valid JSON",
-    "in_format": "calls in the call format",
-    "schema_valid": "calls that fit the schema",
+    "valid_json": "calls are valid JSON",
+    "in_format": "calls are in the format",
+    "schema_valid": "calls fit the schema",
     "name_correct": "right tools",
     "argument_recall": "arguments found",
     "argument_precision": "arguments right",
     "exact": "exact calls",
-    "abstained": "abstained (no tool fits)",
-    "clarified": "asked (argument missing)",
-    "refused": "refused (dangerous)",
-    "over_refusal": "refused a fair request",
+    "over_refusal": "over-refusals",
     "invented_tool": "invented tools",
     "state": "final state as expected",
-    "calls": "calls as expected, in order",
-    "in_time": "done within the step limit",
+    "calls": "calls in expected order",
+    "in_time": "done in the step limit",
 }
 LOWER_IS_BETTER = ("over_refusal", "invented_tool")
+FRACTIONS = ("argument_recall", "argument_precision")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from toolkit.evaluation.results import LABELS, LOWER_IS_BETTER, Comparison, Evaluation, Row
+from toolkit.evaluation.results import FRACTIONS, LABELS, LOWER_IS_BETTER, Comparison, Evaluation, Row
 from toolkit.evaluation.statistics import Paired, Rate
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def render(after: Evaluation, console: Console, before: Evaluation | None, sampl
     """Print `after`, beside `before` where there is one."""
     comparison = Comparison.of(before, after) if before is not None else None
     table = Table(title="Held-out chats: right answers, with 95% intervals", title_justify="left")
-    table.add_column("")
+    table.add_column("kind")
     for name in ("before", "after", "difference") if before is not None else ("right",):
         table.add_column(name, justify="right", no_wrap=True)
     kinds = after.by(lambda row: row.kind)
@@ -30,9 +30,8 @@ def render(after: Evaluation, console: Console, before: Evaluation | None, sampl
     table.add_section()
     overall = comparison.paired() if comparison is not None else None
     _line(table, "all", _rate(before), _rate_of(after.rows), overall)
-    table.add_section()
-    _measures(table, before, after)
     console.print(table)
+    console.print(_measures(before, after))
     if overall is not None:
         console.print(
             f"{overall.gained} of {overall.n} became right, {overall.lost} became wrong "
@@ -46,13 +45,19 @@ def render(after: Evaluation, console: Console, before: Evaluation | None, sampl
         _samples(console, comparison, samples)
 
 
-def _measures(table: Table, before: Evaluation | None, after: Evaluation) -> None:
+def _measures(before: Evaluation | None, after: Evaluation) -> Table:
+    table = Table()
+    table.add_column("measure")
+    for name in ("before", "after") if before is not None else ("share",):
+        table.add_column(name, justify="right", no_wrap=True)
     rates = after.rates()
     earlier = before.rates() if before is not None else {}
     for name in (name for name in LABELS if name in rates or name in earlier):
-        label = f"{LABELS[name]}{' (lower is better)' if name in LOWER_IS_BETTER else ''}"
-        then = earlier.get(name, Rate(0, 0)) if before is not None else None
-        _line(table, label, then, rates.get(name, Rate(0, 0)), None)
+        found = [earlier.get(name, Rate(0, 0))] if before is not None else []
+        found.append(rates.get(name, Rate(0, 0)))
+        cells = [_share(rate) if name in FRACTIONS else _cell(rate) for rate in found]
+        table.add_row(LABELS[name] + (" (less is better)" if name in LOWER_IS_BETTER else ""), *cells)
+    return table
 
 
 def _line(table: Table, label: str, before: Rate | None, after: Rate, paired: Paired | None) -> None:
@@ -80,6 +85,10 @@ def _cell(rate: Rate) -> str:
         return "none"
     low, high = rate.interval
     return f"{rate.hits:.0f}/{rate.n} {rate.share:4.0%} ({100 * low:.0f}-{100 * high:.0f})"
+
+
+def _share(rate: Rate) -> str:
+    return "none" if rate.share is None else f"{rate.share:.0%} over {rate.n}"
 
 
 def _difference(paired: Paired | None) -> str:
