@@ -11,57 +11,122 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import driver
+from bench import driver, report
 from bench.measure import measure, stamp
-from bench.profiles import find_profile
+from bench.profiles import THIS, find_profile
 from bench.results import FILE, Results
 from bench.settings import Bench, Settings, prepare
 from bench.shapes import parse_shape
-from bench.variants import select
+from bench.variants import VARIANTS, select
 from toolkit.errors import InputError
 from toolkit.hardware import free_cores, usable_cores
 from toolkit.planning.cards import Card, cpu_card, seen_gpus
-from toolkit.runs import command_line, versions
+from toolkit.runs import command_line, default_folder, versions, write_text
 
 QUICK_SHAPE = "2x96"
+GPU_RECIPE = Path("recipes/tools.toml")
+RUNS = Path("runs/bench")
 QUICK_RECIPE = Path("recipes/quickstart.toml")
 
 
-def settings_for(
+def bench(
     *,
-    recipe: Path,
-    variants: str | None,
-    shape: str,
+    recipe: Path | None,
     profile: str,
-    overrides: tuple[str, ...],
+    shape: str | None,
+    variants: str | None,
+    quick: bool,
+    out: Path | None,
     turns: int,
     updates: int,
     warmup: int,
-    parallel: int,
+    parallel: int | None,
     restart: bool,
-    quick: bool,
-) -> Settings:
-    """What the command line says, with what this machine decides. Raises `InputError` for what can't be meant."""
-    gpu = _here() if not quick else None
-    where = find_profile(profile, gpu)
-    if quick:
+    overrides: tuple[str, ...],
+    console: Console,
+) -> bool:
+    """Measure what the command line says and write everything; False when a gate or a variant failed.
+
+    Without a GPU the small model is measured on the CPU, and what was asked for is planned and shown as planned.
+    """
+    here = None if quick else _here()
+    gpu = here is not None
+    where = find_profile(profile, here)
+    wanted = recipe or GPU_RECIPE
+    if not gpu:
+        recipe = recipe or QUICK_RECIPE
         # two micro-batches of two rows: enough for accumulation, short enough for two cores
         overrides = ("train.per_device_train_batch_size=2", "train.gradient_accumulation_steps=2", *overrides)
-    return Settings(
-        recipe=recipe,
-        variants=tuple(select(variants, gpu=gpu is not None, quick=quick)),
-        shape=parse_shape(shape),
-        profile=where,
+    settings = Settings(
+        recipe=recipe or GPU_RECIPE,
+        variants=tuple(select(variants, gpu=gpu, quick=quick)),
+        shape=parse_shape(shape or ("4x2048" if gpu else QUICK_SHAPE)),
+        profile=where if gpu else THIS,
         overrides=overrides,
         turns=turns,
-        updates=updates,
-        settle=1 if gpu is not None else 0,
-        warmup=warmup,
-        parallel=parallel,
+        updates=updates if gpu else 1,
+        settle=1 if gpu else 0,
+        warmup=warmup if gpu else 1,
+        parallel=parallel or (4 if gpu else 2),
         restart=restart,
-        gpu=gpu is not None,
-        threads=4 if gpu is not None else free_cores(),
+        gpu=gpu,
+        threads=4 if gpu else free_cores(),
     )
+    folder = out or default_folder(f"{time.strftime('%Y-%m-%d')}-{where.name}-{settings.shape.name}", RUNS)
+    results = run_bench(settings, folder, console)
+    report.show(results, console)
+    write_pages([results], folder / "report.md", folder / "report.html")
+    recorded = calibrate(results)
+    console.print(f"results    {folder / FILE}, report.md and report.html; {recorded} pairs kept for `toolkit plan`")
+    if not gpu and not quick:
+        from bench.planned import show_planned
+
+        show_planned(wanted, overrides=(), shape=parse_shape(shape or "4x2048"), profile=where, console=console)
+    return results.ok
+
+
+def list_variants(console: Console) -> None:
+    """Every variant, whether it is measured unless others are named, and what it stands for."""
+    for variant in VARIANTS:
+        mark = "core" if variant.core else ""
+        console.print(f"{variant.name:30}{mark:6}{variant.stands_for}", highlight=False, soft_wrap=True)
+
+
+def write_pages(several: list[Results], markdown: Path | None, html: Path | None) -> None:
+    """Write the Markdown and the web page of some runs."""
+    from bench.page import page
+
+    if markdown is not None:
+        write_text(markdown, "\n".join(report.markdown(results) for results in several))
+    if html is not None:
+        write_text(html, page(several))
+
+
+def calibrate(results: Results) -> int:
+    """Keep what was predicted and measured for `toolkit plan`; returns how many pairs."""
+    from toolkit.planning.calibration import Pair, record
+
+    pairs = []
+    for name, arm in results.arms.items():
+        peak, seconds = results.peak(name), results.seconds(name)
+        if arm.status != "measured" or arm.predicted_memory is None or peak is None or seconds is None:
+            continue
+        pairs.append(
+            Pair(
+                date=results.run["date"],
+                card=results.run["card"],
+                engine=arm.engine if arm.trained == "adapter" else "full",
+                variant=name,
+                shape=results.run["shape"],
+                model=results.run["model"],
+                predicted_memory=arm.predicted_memory,
+                measured_memory=peak,
+                predicted_seconds=arm.predicted_seconds,
+                measured_seconds=seconds.median,
+            )
+        )
+    record(pairs)
+    return len(pairs)
 
 
 def _here() -> Card | None:

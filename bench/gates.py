@@ -40,7 +40,7 @@ def reference(results: Results, arm: Arm) -> Arm:
 def _gates(results: Results, arm: Arm) -> Iterator[tuple[str, bool, str]]:
     other = reference(results, arm)
     yield _gradient(results, arm)
-    yield "trained weights move", arm.moved, "sampled before and after the warm-up"
+    yield "trained weights move", arm.moved, "a sample of them, before the first update and after the last"
     yield (
         "trainable count",
         arm.trainable == arm.expected_trainable,
@@ -71,7 +71,11 @@ def _layers(arm: Arm) -> tuple[str, bool, str]:
 
 def _checkpointing(arm: Arm) -> tuple[str, bool, str]:
     on = arm.checkpointing != "off"
-    return "checkpointing as asked", on == (arm.checkpointed > 0), f"{arm.checkpointing}: on in {arm.checkpointed} modules"
+    return (
+        "checkpointing as asked",
+        on == (arm.checkpointed > 0),
+        f"{arm.checkpointing}: on in {arm.checkpointed} modules",
+    )
 
 
 def _skipped(results: Results, arm: Arm) -> tuple[str, bool, str]:

@@ -92,9 +92,7 @@ def _sizes(bench: Bench, job: Any) -> tuple[float, float]:
     recipe = job.settings
     rows = recipe.train.per_device_train_batch_size
     width = recipe.train.max_length
-    found = work.memory(
-        bench.shape, job.way, recipe, "bf16", rows, width, round(rows * width * bench.share), cuda=True
-    )
+    found = work.memory(bench.shape, job.way, recipe, "bf16", rows, width, round(rows * width * bench.share), cuda=True)
     at_rest = ("base weights", "adapter", "weights", "optimizer states")
     rest = sum(size for part, size in found.parts.items() if part.startswith(at_rest))
     return rest, max(found.peak, rest)
@@ -176,7 +174,7 @@ class _Group:
         else:
             self.results.turns.append(Turn(variant=name, **memory))
             arm.widest = max(arm.widest, told["widest"], key=lambda size: size[0] * size[1])
-            arm.status, arm.stage = "measured", ""
+            arm.status, arm.stage, arm.moved = "measured", "", told["moved"]
             timed = [row["seconds"] for row in told["rows"] if not row["settle"]]
             shown = ", ".join(f"{seconds:.3f}" for seconds in timed)
             self.console.print(
@@ -196,7 +194,7 @@ class _Group:
 def _take_facts(arm: Arm, told: dict[str, Any]) -> None:
     for key in (
         *("load_seconds", "warmup_seconds", "trainable", "total", "patched", "expected_layers", "precision"),
-        *("attention", "held", "checkpointed", "moved", "parts", "widest", "probe", "chats", "versions"),
+        *("attention", "held", "checkpointed", "parts", "widest", "probe", "chats", "versions"),
     ):
         setattr(arm, key, told[key])
 

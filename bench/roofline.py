@@ -40,7 +40,9 @@ class Prediction:
     error: float
 
 
-def predict(flops: float, moved: float, efficiency: float, measured: float, here: Card, there: Card) -> Prediction | None:
+def predict(
+    flops: float, moved: float, efficiency: float, measured: float, here: Card, there: Card
+) -> Prediction | None:
     """`flops` and `moved` bytes of an update that took `measured` seconds on `here`; None where a rate is unknown."""
     if not (here.half and here.bandwidth and there.half and there.bandwidth and efficiency > 0):
         return None

@@ -12,6 +12,7 @@ from bench.shapes import Shape
 from bench.variants import Variant
 from toolkit.planning.architecture import ModelShape, load_shape
 from toolkit.recipe import LoadedRecipe, load
+from toolkit.recipe.schema import Recipe
 
 # the trained share of tokens in fixed shapes is the recipe's own where its table is there, else the planner's assumption
 BENCH_OVERRIDES = (
@@ -86,7 +87,7 @@ def prepare(settings: Settings, scratch: Path) -> Bench:
 
 def _job(bench: Bench, variant: Variant, scratch: Path) -> Job:
     settings = bench.settings
-    recipe = load(settings.recipe, (*settings.overrides, *_overrides(bench, variant))).recipe
+    recipe = trial(settings, bench.loaded, variant)
     rows = recipe.train.per_device_train_batch_size if settings.shape.fixed else None
     place = scratch / variant.name
     env = {
@@ -115,8 +116,12 @@ def _job(bench: Bench, variant: Variant, scratch: Path) -> Job:
     )
 
 
-def _overrides(bench: Bench, variant: Variant) -> list[str]:
-    settings, recipe = bench.settings, bench.loaded.recipe
+def trial(settings: Settings, loaded: LoadedRecipe, variant: Variant) -> Recipe:
+    """The recipe as `variant` trains it."""
+    return load(settings.recipe, (*settings.overrides, *_overrides(settings, loaded.recipe, variant))).recipe
+
+
+def _overrides(settings: Settings, recipe: Recipe, variant: Variant) -> list[str]:
     rate = recipe.train.learning_rate * (FULL_RATE if variant.trained != "adapter" else 1)
     mixed = ("train.bf16=true",) if variant.trained == "all fp32" and settings.gpu else ()
     return [
@@ -143,4 +148,3 @@ def _trained_share(settings: Settings, loaded: LoadedRecipe, folder: Path) -> fl
         return float(table.trained.sum() / table.lengths.sum()) if table is not None else ASSUMED_TRAINED
     table = build(loaded.recipe, folder, "train")
     return float(table.trained.sum() / table.lengths.sum())
-

@@ -48,11 +48,19 @@ def planned(
     found = memory(shape, variant, recipe, precision, rows, width, trained, cuda=cuda)
     # on a CPU the process is measured as a whole, libraries included
     peak = found.peak if cuda else found.total
-    return peak, _seconds(shape, variant, recipe, lengths, card, precision)
+    return peak, seconds(shape, variant, recipe, lengths, card, precision)
 
 
 def memory(
-    shape: ModelShape, variant: Variant, recipe: Recipe, precision: str, rows: int, width: int, trained: int, *, cuda: bool
+    shape: ModelShape,
+    variant: Variant,
+    recipe: Recipe,
+    precision: str,
+    rows: int,
+    width: int,
+    trained: int,
+    *,
+    cuda: bool,
 ) -> Any:
     """The planner's `Memory` for a micro-batch of `rows` x `width` tokens, `trained` of them with a label."""
     from toolkit.planning.memory import Setup, full_memory, training_memory
@@ -82,9 +90,10 @@ def memory(
     return found
 
 
-def _seconds(
+def seconds(
     shape: ModelShape, variant: Variant, recipe: Recipe, lengths: Any, card: Any, precision: str
 ) -> float | None:
+    """Seconds of an update by the planner; None where the card's rate is unknown or all weights train."""
     from toolkit.planning.cost import CPU_EFFICIENCY, GPU_SPEED, Speed, Work, predict
     from toolkit.planning.steps import updates_of
 
@@ -110,3 +119,12 @@ def _seconds(
         eval_batch=1,
     )
     return predict(work, Speed(rate * 1e12, efficiency, launch)).update
+
+
+def fixed_lengths(lengths: Any, tokens: int) -> Any:
+    """`lengths` as if every row had `tokens` tokens."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    return replace(lengths, tokens=np.full(1, tokens, dtype=np.int64), rows_per_chat=1.0)

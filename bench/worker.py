@@ -69,7 +69,8 @@ def enter(connection: Connection, job: Job, log: str) -> None:
             channel.say("failed", stage=worker.stage, message=f"{type(error).__name__}: {_first_line(error)}")
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # what libraries do at exit takes seconds and measures nothing
+    if worker.device == "cuda":
+        os._exit(0)  # what libraries do at exit takes seconds and measures nothing
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -172,7 +173,7 @@ class Worker:
         import torch
 
         precision = self.recipe.train
-        size = 8192 if self.device == "cuda" else 1024
+        size, times = (8192, 4) if self.device == "cuda" else (512, 1)
         kind = torch.float16 if precision.fp16 else torch.bfloat16
         if self.device == "cpu" and self.report is not None and self.report.weights == "float32":
             kind = torch.float32
@@ -182,10 +183,10 @@ class Worker:
         for _ in range(6):
             self.synchronize()
             started = time.perf_counter()
-            for _ in range(4):
+            for _ in range(times):
                 left @ right
             self.synchronize()
-            best = max(best, 4 * 2 * size**3 / (time.perf_counter() - started))
+            best = max(best, times * 2 * size**3 / (time.perf_counter() - started))
         del left, right
         self.empty()
         return best
@@ -264,7 +265,12 @@ class Worker:
         states = sum(
             size(value) for state in optimizer.state.values() for value in state.values() if hasattr(value, "numel")
         )
-        return {"frozen weights": frozen, "trained weights": trained, "gradients": gradients, "optimizer states": states}
+        return {
+            "frozen weights": frozen,
+            "trained weights": trained,
+            "gradients": gradients,
+            "optimizer states": states,
+        }
 
     def probe(self) -> list[float]:
         """Loss of single trained tokens of the first rows, through the trainer's own loss in evaluation mode.
@@ -425,7 +431,8 @@ class Watch:
         if self.turn == 0:
             self.worker.channel.say("ready", rows=self.rows, memory=turn, **self._facts(now))
         else:
-            self.worker.channel.say("turn", rows=self.rows, memory=turn, widest=list(self.widest))
+            still = moved(self.first, sample(self.worker.trainer.model))
+            self.worker.channel.say("turn", rows=self.rows, memory=turn, widest=list(self.widest), moved=still)
         self.rows = []
         self.worker.empty()
 
@@ -444,7 +451,6 @@ class Watch:
             "attention": report.attention,
             "held": report.weights,
             "checkpointed": checkpointed(trainer.model),
-            "moved": moved(self.first, sample(trainer.model)),
             "parts": self.worker.parts(),
             "widest": list(self.widest),
             "probe": self.probe,
@@ -478,4 +484,3 @@ def moved(before: list[Any], after: list[Any]) -> bool:
 def checkpointed(model: Any) -> int:
     """How many modules have gradient checkpointing turned on."""
     return sum(bool(getattr(module, "gradient_checkpointing", False)) for module in model.modules())
-

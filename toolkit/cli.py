@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import bench_app
 from toolkit import __version__
 from toolkit.environment import quiet
 from toolkit.errors import InputError, ToolkitError
@@ -32,6 +33,7 @@ data_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, as recipes/tools.toml.")]
 Overrides = Annotated[

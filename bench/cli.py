@@ -1,0 +1,150 @@
+"""`toolkit bench` and its verbs: parsing only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+bench_app = typer.Typer(
+    help="Measure memory and speed against other ways to train, and check the chapter's claims.\n\n"
+    "  toolkit bench --quick                            the machinery, on a CPU, in minutes\n\n"
+    "  toolkit bench --profile this --shape 4x2048      this GPU, fixed lengths\n\n"
+    "  toolkit bench --profile t4 --shape real          this GPU made as small as a T4, the recipe's chats\n\n"
+    "  toolkit bench --claims                           what is said of LoRA and its cost, one by one",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+ResultsFiles = Annotated[
+    list[Path], typer.Argument(metavar="RESULTS...", help="results.jsonl files, or their folders.")
+]
+
+
+@bench_app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="RECIPE", help="Model, data and values to measure; default: recipes/tools.toml."),
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="this, or a card to impose on this GPU, as t4 (memory, precision).")
+    ] = "this",
+    shape: Annotated[
+        str | None,
+        typer.Option(metavar="SHAPE", help="real (the recipe's chats), or ROWSxTOKENS a micro-batch; default: 4x2048."),
+    ] = None,
+    variants: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Names or patterns with commas, as 'unsloth*,peft'; core (default) or all."),
+    ] = None,
+    list_variants: Annotated[bool, typer.Option("--list", help="Show the variants and leave.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few variants of a small model on the CPU.")] = False,
+    claims: Annotated[bool, typer.Option("--claims", help="Check the claims instead of measuring.")] = False,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="With --claims: results to read; default: those below runs/bench."),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With --claims: a finished run, for claims about losses.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where results go; default: runs/bench/DATE-PROFILE-SHAPE.")
+    ] = None,
+    turns: Annotated[int, typer.Option(min=3, help="How often each variant is measured.")] = 3,
+    updates: Annotated[int, typer.Option(min=1, help="Timed updates in a turn.")] = 2,
+    warmup: Annotated[int, typer.Option(min=1, help="Updates before the first turn.")] = 3,
+    parallel: Annotated[int | None, typer.Option(min=1, help="Variants that load at one time; default: 4.")] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Load again for each turn where not all variants fit at once.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Put a value over the recipe's.")
+    ] = None,
+) -> None:
+    """Measure. Exit code 1 when a gate failed; running out of memory is a result."""
+    if context.invoked_subcommand is not None:
+        return
+    from bench import bench as benching
+
+    console = _console()
+    if list_variants:
+        benching.list_variants(console)
+        return
+    if claims:
+        from bench.check import check_claims
+
+        if not check_claims(recipe, tuple(overrides or ()), results, run, console):
+            raise typer.Exit(1)
+        return
+    ok = benching.bench(
+        recipe=recipe,
+        profile=profile,
+        shape=shape,
+        variants=variants,
+        quick=quick,
+        out=out,
+        turns=turns,
+        updates=updates,
+        warmup=warmup,
+        parallel=parallel,
+        restart=restart,
+        overrides=tuple(overrides or ()),
+        console=console,
+    )
+    if not ok:
+        raise typer.Exit(1)
+
+
+@bench_app.command("compare", short_help="What changed between two results.")
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="results.jsonl, or its folder.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="results.jsonl, or its folder.")],
+) -> None:
+    """Show memory and time of two runs side by side, with what differs by over 10%."""
+    from bench.compare import show
+    from bench.results import Results
+
+    show(Results.load(a), Results.load(b), _console())
+
+
+@bench_app.command("report", short_help="Write Markdown and HTML from results.")
+def report(
+    files: ResultsFiles,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Markdown page.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a web page with plots.")] = None,
+) -> None:
+    """Write pages again from results, one or several."""
+    from bench.bench import write_pages
+    from bench.results import Results
+
+    write_pages([Results.load(file) for file in files], markdown, html)
+
+
+@bench_app.command("table", short_help="Make the README's table from results.")
+def table(
+    files: ResultsFiles,
+    into: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Put it between the markers in this file; default: print it.")
+    ] = None,
+) -> None:
+    """Make the table of variants, memory and speed that the README shows."""
+    from bench.report import put_between_markers, readme_table
+    from bench.results import Results
+
+    several = [Results.load(file) for file in files]
+    text = readme_table(several, " ".join(dict.fromkeys(results.run["command"] for results in several)))
+    if into is None:
+        typer.echo(text)
+    else:
+        put_between_markers(into, text)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)

@@ -1,0 +1,242 @@
+"""Claims that only a measurement can settle: bench results, the token table, a finished run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bench.evidence import GB, Claim, Evidence, Finding, near, where
+from bench.results import Arm, Results
+from toolkit.planning.cards import CARDS
+
+GIB = 2**30
+MEMORY = 0.20  # "about 5 GB" may be 4 to 6
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Seconds of an update on a T4, and how they are known."""
+
+    seconds: float
+    how: str
+    measured: bool
+
+
+def t4_update(evidence: Evidence, name: str = "unsloth") -> Known | None:
+    """The update time of the product's default way on a T4: measured on one, else predicted from a run under its cap."""
+    for results, arm in evidence.arms(name, profile="t4"):
+        seconds = results.seconds(name)
+        if arm.status != "measured" or seconds is None:
+            continue
+        if results.run["card"] == "t4":
+            return Known(seconds.median, f"measured ({where(results)})", True)
+        if arm.elsewhere:
+            told = arm.elsewhere
+            how = f"predicted from {where(results)}, {told['least']:.1f} to {told['most']:.1f} s:"
+            return Known(told["seconds"], how, False)
+    for results, arm in evidence.arms(name, profile="this"):
+        seconds = results.seconds(name)
+        if results.run["card"] == "t4" and arm.status == "measured" and seconds is not None:
+            return Known(seconds.median, f"measured ({where(results)})", True)
+    return None
+
+
+def update_time(evidence: Evidence) -> Finding:
+    known = t4_update(evidence)
+    if known is None:
+        return evidence.unmeasured("--profile t4 --shape real")
+    found = f"{known.how} {known.seconds:.1f} s"
+    if 2 <= known.seconds <= 3:
+        return Finding("holds", found)
+    return Finding("does not hold", found, "2.5 s needs shorter chats: time grows with tokens")
+
+
+def _peak(results: Results, arm: Arm) -> float:
+    return (results.peak(arm.variant) or 0) / GB
+
+
+def full_total(evidence: Evidence) -> Finding:
+    from bench.derived import planned_full
+
+    measured = [(r, a) for r, a in evidence.arms("full", profile="this") if a.status == "measured"]
+    if not measured:
+        told = evidence.unmeasured("--profile this --variants full")
+        found = f"{told.found}; the planner says {planned_full(evidence) / GB:.1f} GB for 4 x 2048 tokens"
+        return Finding(told.verdict, found, checkable=told.checkable)
+    peaks = [f"{_peak(r, a):.1f} GB ({where(r)})" for r, a in measured]
+    others = [
+        f"{name}: {_peak(r, a):.1f} GB"
+        for name in ("full-fp32", "full-adam8")
+        for r, a in evidence.arms(name, profile="this", shape=measured[0][0].run["shape"])
+        if a.status == "measured"
+    ]
+    found = ", ".join(peaks)
+    if any(near(_peak(r, a), 24, 0.10) for r, a in measured):
+        way = "weights and gradients are 16-bit, Adam's states fp32, with checkpointing and a chunked loss"
+        return Finding("holds if", found, "; ".join([way, *others]))
+    return Finding("does not hold", found, "; ".join(others))
+
+
+LORA_WAYS = ("unsloth", "unsloth-4bit", "unsloth-nockpt", "peft", "peft-4bit", "peft-nockpt", "peft-logits")
+
+
+def lora_memory(evidence: Evidence) -> Finding:
+    """Peak of each way with real lengths if measured, else fixed; the process adds its context."""
+    seen = [
+        (name, r, a)
+        for name in LORA_WAYS
+        for r, a in [evidence.arm(name, profile="this") or (None, None)]
+        if r is not None and a is not None and a.status == "measured"
+    ]
+    if not seen:
+        return evidence.unmeasured("--profile this --shape real")
+    within = [name for name, r, a in seen if near(_peak(r, a), 5, MEMORY)]
+    found = "; ".join(f"{name} {_peak(r, a):.1f} GB" for name, r, a in seen) + f" ({where(seen[0][1])})"
+    if len(within) == len(seen):
+        return Finding("holds", found)
+    if within:
+        return Finding("holds if", found, f"trained as {', '.join(within)}")
+    return Finding("does not hold", found)
+
+
+def lora_fits(evidence: Evidence) -> Finding:
+    """Under a T4's cap, the process's own memory counted too."""
+    card = CARDS["t4"]
+    seen: dict[str, bool] = {}
+    told = []
+    for name in LORA_WAYS:
+        for results, arm in evidence.arms(name, profile="t4"):
+            fits = arm.status == "measured" and (arm.driver or results.peak(name) or 0) <= card.memory
+            seen[name] = seen.get(name, True) and fits
+            size = (arm.driver or results.peak(name) or 0) / GIB
+            told.append(
+                f"{name} {results.run['shape']}: {f'{size:.1f} GiB' if arm.status == 'measured' else arm.status}"
+            )
+    if not seen:
+        return evidence.unmeasured("--profile t4 --shape real")
+    found = f"{'; '.join(told)} (of {card.gib} GiB)"
+    if all(seen.values()):
+        return Finding("holds", found)
+    fitting = [name for name, fits in seen.items() if fits]
+    if fitting:
+        return Finding("holds if", found, f"trained as {', '.join(fitting)}")
+    return Finding("does not hold", found)
+
+
+def checkpointing(evidence: Evidence) -> Finding:
+    """8 GB without, 5 GB with, about 40% saved: the same engine, shape and profile with and without."""
+    seen = []
+    for way in ("unsloth", "peft", "unsloth-4bit", "peft-4bit"):
+        for results, arm in evidence.arms(way, profile="this"):
+            without = results.arms.get(f"{way}-nockpt")
+            if arm.status == "measured" and without is not None and without.status == "measured":
+                seen.append((way, results, _peak(results, without), _peak(results, arm)))
+    if not seen:
+        return evidence.unmeasured("--profile this --variants 'unsloth,unsloth-nockpt' --shape real")
+    found = "; ".join(
+        f"{way} {r.run['shape']}: {before:.1f} to {after:.1f} GB ({1 - after / before:.0%} less)"
+        for way, r, before, after in seen
+    )
+    alike = [
+        f"{way} at {r.run['shape']}"
+        for way, r, before, after in seen
+        if near(before, 8, MEMORY) and near(after, 5, MEMORY) and 0.3 <= 1 - after / before <= 0.5
+    ]
+    growing = "what is saved grows with the tokens of a micro-batch"
+    if len(alike) == len(seen):
+        return Finding("holds", found)
+    if alike:
+        return Finding("holds if", found, f"{', '.join(alike)}; {growing}")
+    return Finding("does not hold", found, growing)
+
+
+def four_at_once(evidence: Evidence) -> Finding:
+    """All 16 chats of an update as one micro-batch under a T4's cap."""
+    seen = [(r, a) for name in ("unsloth-1x", "peft-1x") for r, a in evidence.arms(name, profile="t4")]
+    if not seen:
+        return evidence.unmeasured("--profile t4 --shape real --variants 'unsloth-1x'")
+    found = "; ".join(
+        f"{a.batch} at once, {a.variant} {r.run['shape']}: "
+        + (f"{(r.peak(a.variant) or 0) / GIB:.1f} GiB" if a.status == "measured" else a.status)
+        for r, a in seen
+    )
+    fit = [(r, a) for r, a in seen if a.status == "measured"]
+    if not fit:
+        return Finding("holds", found)
+    if len(fit) == len(seen):
+        return Finding("does not hold", found)
+    short = ", ".join(f"{a.variant} {r.run['shape']}" for r, a in seen if a.status != "measured")
+    return Finding("holds if", found, f"trained as {short}")
+
+
+def accumulation(evidence: Evidence) -> Finding:
+    """The same chats as several micro-batches and as one; slower means over 5%, beyond the spread of repeats."""
+    seen = []
+    for way in ("unsloth", "peft"):
+        for results, arm in evidence.arms(way):
+            one, many = results.seconds(f"{way}-1x"), results.seconds(way)
+            if one is not None and many is not None:
+                whole = results.arms[f"{way}-1x"]
+                seen.append((way, results, arm, whole, many, one))
+    if not seen:
+        return evidence.unmeasured("--profile this --shape real --variants 'unsloth,unsloth-1x'")
+    found = "; ".join(
+        f"{way} {where(r)}: {a.batch}x{a.accumulation} {many.median:.2f} s, {w.batch}x{w.accumulation} {one.median:.2f} s "
+        f"({many.median / one.median - 1:+.0%})"
+        for way, r, a, w, many, one in seen
+    )
+    slower = [f"{way}, {where(r)}" for way, r, _, _, many, one in seen if many.median > 1.05 * one.median]
+    same = "the passes are smaller, not more work: the total FLOPs are the same but for padding"
+    if len(slower) == len(seen):
+        return Finding("holds", found, same)
+    if slower:
+        return Finding("holds if", found, f"{'; '.join(slower)}. {same}")
+    return Finding("does not hold", found, same)
+
+
+def lengths(evidence: Evidence) -> Finding:
+    table = evidence.table
+    if table is None:
+        told = "run toolkit data build first" if evidence.tokenizer_here else "needs the model's tokenizer"
+        return Finding("not checked here", told, checkable=evidence.tokenizer_here)
+    under = float((table.lengths < 1000).mean())
+    longest = int(table.meta.get("longest_row", table.lengths.max()))
+    cut = int(table.meta.get("cut_rows", (table.lengths >= 2048).sum())) if longest > 2048 else 0
+    found = f"{under:.1%} of {table.n_rows:,} rows are under 1,000 tokens, the longest has {longest:,}"
+    if under > 0.5 and longest <= 2048:
+        return Finding("holds", found, "of this recipe's chats")
+    if under > 0.5:
+        return Finding("holds if", found, f"{cut:,} rows of 2,048 or more are left out of account")
+    return Finding("does not hold", found, "of this recipe's chats")
+
+
+def first_loss(evidence: Evidence) -> Finding:
+    guessing = math.log(evidence.shape.vocab_size)
+    told = f"guessing among {evidence.shape.vocab_size:,} tokens would be {guessing:.2f}"
+    return _loss(evidence, "first_loss", 2.5, 3.5, told)
+
+
+def last_loss(evidence: Evidence) -> Finding:
+    return _loss(evidence, "last_loss", 0.8, 1.2, "")
+
+
+def _loss(evidence: Evidence, key: str, low: float, high: float, told: str) -> Finding:
+    value = (evidence.run or {}).get(key)
+    if value is None:
+        return Finding("not checked here", "needs a finished run of this recipe: --run FOLDER", told, checkable=False)
+    found = f"{value:.3f}" + (f", {told}" if told else "")
+    return Finding("holds" if low <= value <= high else "does not hold", found, "of this recipe's chats")
+
+
+CLAIMS = (
+    Claim("full total", "Full fine-tuning takes 24 GB", full_total),
+    Claim("lora memory", "LoRA trains in ~5 GB", lora_memory),
+    Claim("lora fits", "LoRA fits on a T4", lora_fits),
+    Claim("update time", "2-3 seconds a step on a T4", update_time),
+    Claim("checkpointing", "Checkpointing: 8 GB to 5 GB, saves ~40%", checkpointing),
+    Claim("four at once", "The GPU can only fit 4 examples at once", four_at_once),
+    Claim("accumulation", "Accumulation is slower (4x more forward passes per update)", accumulation),
+    Claim("lengths", "Most chats under 1,000 tokens, all within 2,048", lengths),
+    Claim("first loss", "Initial loss ~2.5-3.5", first_loss),
+    Claim("last loss", "Final loss ~0.8-1.2", last_loss),
+)
