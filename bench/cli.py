@@ -52,6 +52,9 @@ def bench(
     run: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="With --claims: a finished run, for claims about losses.")
     ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --claims: write the table as Markdown too.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where results go; default: runs/bench/DATE-PROFILE-SHAPE.")
     ] = None,
@@ -78,7 +81,7 @@ def bench(
     if claims:
         from bench.check import check_claims
 
-        if not check_claims(recipe, tuple(overrides or ()), results, run, console):
+        if not check_claims(recipe, tuple(overrides or ()), results, run, console, markdown):
             raise typer.Exit(1)
         return
     ok = benching.bench(

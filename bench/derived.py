@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from bench.evidence import GB, Claim, Evidence, Finding, near
 from toolkit.planning.cards import CARDS
@@ -143,8 +144,8 @@ def schedule(evidence: Evidence) -> Finding:
     updates = updates_of(evidence.recipe, CHATS)
     rates = [learning_rate(train, updates, i) for i in range(updates.total)]
     up, down = rates[: updates.warmup + 1], rates[updates.warmup :]
-    rises = up[0] == 0 and all(a < b for a, b in zip(up, up[1:], strict=False))
-    falls = all(a > b for a, b in zip(down, down[1:], strict=False)) and down[-1] < train.learning_rate / 1000
+    rises = up[0] == 0 and all(a < b for a, b in pairwise(up))
+    falls = all(a > b for a, b in pairwise(down)) and down[-1] < train.learning_rate / 1000
     middle = down[len(down) // 2] / train.learning_rate
     round_ = abs(middle - 0.5) < 0.01 and down[len(down) // 4] / train.learning_rate > 0.8
     found = (

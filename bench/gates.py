@@ -57,9 +57,12 @@ def _gates(results: Results, arm: Arm) -> Iterator[tuple[str, bool, str]]:
 
 def _gradient(results: Results, arm: Arm) -> tuple[str, bool, str]:
     norms = [u.grad_norm for u in results.early(arm.variant) if not u.skipped]
-    passed = bool(norms) and all(math.isfinite(norm) and norm > 0 for norm in norms)
-    shown = f"{min(norms):.3g} to {max(norms):.3g} over {len(norms)} updates" if norms else "no update was made"
-    return "gradient norm above zero", passed, shown
+    real = [norm for norm in norms if norm is not None and math.isfinite(norm)]
+    passed = bool(norms) and len(real) == len(norms) and min(real) > 0
+    if not real:
+        return "gradient norm above zero", False, "no update was made" if not norms else "not finite"
+    told = f"{min(real):.3g} to {max(real):.3g} over {len(norms)} updates"
+    return "gradient norm above zero", passed, told if len(real) == len(norms) else f"{told}, not finite in some"
 
 
 def _layers(arm: Arm) -> tuple[str, bool, str]:
@@ -115,7 +118,7 @@ def _losses(results: Results, arm: Arm, other: Arm) -> tuple[str, bool, str]:
     pairs = list(zip(mine, theirs, strict=False))[:comparable]
     if not pairs:
         return "losses agree", False, "no update was made"
-    differences = [abs(a.loss - b.loss) / max(abs(b.loss), 1e-9) for a, b in pairs]
+    differences = [_relative(a.loss, b.loss) for a, b in pairs]
     late = max(differences[1:], default=0.0)
     passed = differences[0] <= FIRST_LOSS and all(d <= LATER_LOSS for d in differences[1:])
     told = (
@@ -123,3 +126,10 @@ def _losses(results: Results, arm: Arm, other: Arm) -> tuple[str, bool, str]:
         f"next {len(pairs) - 1} within {late:.2%} (tolerance {LATER_LOSS:.0%})"
     )
     return "losses agree", passed, told
+
+
+def _relative(value: float | None, other: float | None) -> float:
+    """Relative difference; infinite where one is not a number."""
+    if value is None or other is None or not math.isfinite(value - other):
+        return math.inf
+    return abs(value - other) / max(abs(other), 1e-9)

@@ -23,7 +23,7 @@ class Known:
 
 
 def t4_update(evidence: Evidence, name: str = "unsloth") -> Known | None:
-    """The update time of the product's default way on a T4: measured on one, else predicted from a run under its cap."""
+    """The update time of the product's default way on a T4: measured on one, or predicted from a run under its cap."""
     for results, arm in evidence.arms(name, profile="t4"):
         seconds = results.seconds(name)
         if arm.status != "measured" or seconds is None:
@@ -181,8 +181,8 @@ def accumulation(evidence: Evidence) -> Finding:
     if not seen:
         return evidence.unmeasured("--profile this --shape real --variants 'unsloth,unsloth-1x'")
     found = "; ".join(
-        f"{way} {where(r)}: {a.batch}x{a.accumulation} {many.median:.2f} s, {w.batch}x{w.accumulation} {one.median:.2f} s "
-        f"({many.median / one.median - 1:+.0%})"
+        f"{way} {where(r)}: {a.batch}x{a.accumulation} {many.median:.2f} s, "
+        f"{w.batch}x{w.accumulation} {one.median:.2f} s ({many.median / one.median - 1:+.0%})"
         for way, r, a, w, many, one in seen
     )
     slower = [f"{way}, {where(r)}" for way, r, _, _, many, one in seen if many.median > 1.05 * one.median]

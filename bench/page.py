@@ -19,7 +19,8 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; } h3 { fo
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } p, li { color: var(--soft); max-width: 60rem; }
-.bad { color: var(--bad); } svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
+.bad { color: var(--bad); } svg { max-width: 100%; height: auto; }
+svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 svg .soft { fill: var(--soft); } svg .grid { stroke: var(--line); } svg .range { stroke: var(--ink); stroke-width: 2; }
 code { overflow-wrap: anywhere; }
 """
@@ -85,7 +86,7 @@ def memory_plot(results: Results) -> str:
     bars = []
     for i, (arm, peak) in enumerate(zip(arms, peaks, strict=True)):
         parts = [arm.parts.get(part, 0) for part in report.PARTS]
-        left = LABEL
+        left = float(LABEL)
         shapes = []
         for j, size in enumerate([*parts, max(0, peak - sum(parts))]):
             width = scale.length(size / report.GIB)
@@ -172,12 +173,14 @@ def _line(arm: Arm, row: int, shapes: str, figure: str, end: float) -> str:
 def _svg(arms: Sequence[Arm], bars: Sequence[str], scale: _Scale, label: str, legend: str = "") -> str:
     top = 44 if legend else 6
     height = len(arms) * ROW
+    ticks = [(t, f"{LABEL + scale.length(t):.1f}") for t in scale.ticks()]
     grid = "".join(
-        f'<line class="grid" x1="{LABEL + scale.length(t):.1f}" x2="{LABEL + scale.length(t):.1f}" y1="0" y2="{height}"/>'
-        f'<text class="soft" x="{LABEL + scale.length(t):.1f}" y="{height + 16}" text-anchor="middle">{t:,.4g}</text>'
-        for t in scale.ticks()
+        f'<line class="grid" x1="{x}" x2="{x}" y1="0" y2="{height}"/>'
+        f'<text class="soft" x="{x}" y="{height + 16}" text-anchor="middle">{t:,.4g}</text>'
+        for t, x in ticks
     )
     return (
-        f'<svg viewBox="0 0 {WIDTH} {top + height + 24}" width="{WIDTH}" role="img" aria-label="{escape(label)}">{legend}'
+        f'<svg viewBox="0 0 {WIDTH} {top + height + 24}" width="{WIDTH}" role="img" aria-label="{escape(label)}">'
+        f"{legend}"
         f'<g transform="translate(0 {top})">{grid}{"".join(bars)}</g></svg>'
     )

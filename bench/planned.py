@@ -31,11 +31,8 @@ def show_planned(recipe: Path, *, overrides: tuple[str, ...], shape: Shape, prof
     lengths = lengths_of(loaded.recipe)
     core = tuple(variant for variant in VARIANTS if variant.core)
     settings = Settings(recipe, core, shape, profile, overrides)
-    table = Table(
-        title=f"PLANNED, not measured: {loaded.recipe.model.name}, {shape.name}, on {card.title} ({gib(card.memory)} GiB)",
-        title_justify="left",
-        box=None,
-    )
+    what = f"{loaded.recipe.model.name}, {shape.name}, on {card.title} ({gib(card.memory)} GiB)"
+    table = Table(title=f"PLANNED, not measured: {what}", title_justify="left", box=None)
     for i, column in enumerate(("variant", "peak GiB", "fits", "s an update")):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for variant in core:

@@ -121,7 +121,7 @@ def notes(results: Results) -> list[str]:
     lines = [
         f"s an update: median (least-greatest) of {settings['turns']} turns of {settings['updates']}, after "
         f"{settings['warmup']} warm-up updates; variants take turns. {memory}.",
-        "of product: FLOPs of the update, padding included, over the rate of a large matrix product measured beside it.",
+        "of product: the update's FLOP/s, padding included, over those of a large matrix product measured beside it.",
     ]
     if predicts(results):
         lines.append(

@@ -27,14 +27,17 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Update:
-    """One optimizer step. `settle`: the first of a turn, when freed memory is taken again; not timed."""
+    """One optimizer step. `settle`: the first of a turn, when freed memory is taken again; not timed.
+
+    Loss and gradient norm are None where they were not finite.
+    """
 
     variant: str
     turn: int
     number: int
     seconds: float
-    loss: float
-    grad_norm: float
+    loss: float | None
+    grad_norm: float | None
     real_tokens: int
     padded_tokens: int
     settle: bool = False

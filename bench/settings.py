@@ -14,7 +14,6 @@ from toolkit.planning.architecture import ModelShape, load_shape
 from toolkit.recipe import LoadedRecipe, load
 from toolkit.recipe.schema import Recipe
 
-# the trained share of tokens in fixed shapes is the recipe's own where its table is there, else the planner's assumption
 BENCH_OVERRIDES = (
     'train.lr_scheduler_type="constant"',
     "train.warmup_ratio=0.0",

@@ -1,14 +1,15 @@
 """One variant in a process of its own, driven over a pipe.
 
 After loading and warming up it says {"event": "ready", ...}; then, for each {"turn": n, "settle": a, "updates": b}, it
-trains a + b updates and says {"event": "turn", ...}; {"quit": True} ends it. Running out of memory is said as {"event": "oom", ...}, any other failure as "failed".
-Updates are those of the product's own trainer; this only watches its log and makes it wait between turns.
+trains a + b updates and says {"event": "turn", ...}; {"quit": True} ends it. Running out of memory is said as
+{"event": "oom", ...}, any other failure as {"event": "failed", ...}. Updates are those of the product's own trainer;
+this only watches its log and makes it wait between turns.
 """
 
 from __future__ import annotations
 
-import gc
 import hashlib
+import math
 import os
 import sys
 import time
@@ -21,8 +22,6 @@ from bench.job import Job
 from toolkit.environment import quiet
 
 FIRST_CHATS = 128  # whose order is reported
-PROBES = 8  # single trained tokens whose loss is compared between variants
-PROBE_TOKENS = 256
 
 
 class Finished(Exception):
@@ -60,11 +59,16 @@ def enter(connection: Connection, job: Job, log: str) -> None:
     try:
         worker.run()
     except Finished:
-        channel.say("bye", reserved=worker.reserved_now())
+        from bench.gauges import empty, reserved
+
+        empty(worker.device)
+        channel.say("bye", reserved=reserved(worker.device))
     except BaseException as error:
         traceback.print_exc()
         if out_of_memory(error):
-            channel.say("oom", stage=worker.stage, message=_first_line(error), **worker.memory_at_failure())
+            from bench.gauges import at_failure
+
+            channel.say("oom", stage=worker.stage, message=_first_line(error), **at_failure(worker.device))
         else:
             channel.say("failed", stage=worker.stage, message=f"{type(error).__name__}: {_first_line(error)}")
     sys.stdout.flush()
@@ -168,162 +172,18 @@ class Worker:
         torch.manual_seed(self.recipe.train.seed)
         return trainer
 
-    def product(self) -> float:
-        """FLOP/s of a large matrix product in the training precision: best of a few."""
+    def kind(self) -> Any:
+        """The dtype of the matrix products."""
         import torch
 
-        precision = self.recipe.train
-        size, times = (8192, 4) if self.device == "cuda" else (512, 1)
-        kind = torch.float16 if precision.fp16 else torch.bfloat16
-        if self.device == "cpu" and self.report is not None and self.report.weights == "float32":
-            kind = torch.float32
-        left = torch.randn(size, size, device=self.device, dtype=kind)
-        right = torch.randn(size, size, device=self.device, dtype=kind)
-        best = 0.0
-        for _ in range(6):
-            self.synchronize()
-            started = time.perf_counter()
-            for _ in range(times):
-                left @ right
-            self.synchronize()
-            best = max(best, times * 2 * size**3 / (time.perf_counter() - started))
-        del left, right
-        self.empty()
-        return best
-
-    def synchronize(self) -> None:
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
-
-    def empty(self) -> None:
-        """Give memory that is not in use back, so that other variants have room."""
-        gc.collect()
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
-
-    def reset_peak(self) -> None:
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            try:
-                Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from what is resident now
-            except OSError:
-                pass
-
-    def peaks(self) -> tuple[int, int]:
-        """(allocated, reserved) peak bytes; on a CPU both are the process's peak resident bytes."""
-        if self.device == "cuda":
-            import torch
-
-            return int(torch.cuda.max_memory_allocated()), int(torch.cuda.max_memory_reserved())
-        resident = peak_resident()
-        return resident, resident
-
-    def reserved_now(self) -> int:
-        if self.device != "cuda":
-            return 0
-        import torch
-
-        return int(torch.cuda.memory_reserved())
-
-    def memory_at_failure(self) -> dict[str, int]:
-        if self.device != "cuda":
-            return {}
-        import torch
-
-        free, total = torch.cuda.mem_get_info()
-        allocated, reserved = self.peaks()
-        return {"free": int(free), "total": int(total), "allocated": allocated, "reserved": reserved}
-
-    def parts(self) -> dict[str, int]:
-        """Static bytes by part, counted from the tensors themselves; a storage that is shared counts once."""
-        seen: set[int] = set()
-
-        def size(tensor: Any) -> int:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() in seen:
-                return 0
-            seen.add(storage.data_ptr())
-            return int(storage.nbytes())
-
-        frozen = trained = gradients = 0
-        for parameter in self.trainer.model.parameters():
-            if parameter.requires_grad:
-                trained += size(parameter.data)
-                gradients += parameter.numel() * parameter.element_size()
-                continue
-            frozen += size(parameter.data)
-            frozen += sum(size(tensor) for tensor in _quantisation(getattr(parameter, "quant_state", None)))
-        frozen += sum(size(buffer) for buffer in self.trainer.model.buffers())
-        optimizer = getattr(self.trainer.optimizer, "optimizer", self.trainer.optimizer)
-        states = sum(
-            size(value) for state in optimizer.state.values() for value in state.values() if hasattr(value, "numel")
-        )
-        return {
-            "frozen weights": frozen,
-            "trained weights": trained,
-            "gradients": gradients,
-            "optimizer states": states,
-        }
-
-    def probe(self) -> list[float]:
-        """Loss of single trained tokens of the first rows, through the trainer's own loss in evaluation mode.
-
-        A mean over many tokens hides a layer left out or a mask ignored; single tokens do not.
-        """
-        import torch
-
-        from bench.shapes import IGNORED
-
-        trainer, table = self.trainer, self.job.table()
-        collate = trainer.data_collator.collate
-        model = trainer.model
-        model.eval()
-        found = []
-        for index in range(PROBES):
-            ids, labels = table.row(index % table.n_rows)
-            trained = [i for i, label in enumerate(labels) if label != IGNORED and i > 0]
-            spot = trained[(index * 7) % len(trained)]
-            start = max(0, spot + 1 - PROBE_TOKENS)
-            single = labels.copy()
-            single[:] = IGNORED
-            single[spot] = ids[spot]
-            batch = collate([{"rows": [(ids[start : spot + 1], single[start : spot + 1])]}])
-            batch.pop("real_tokens")
-            batch = trainer._prepare_inputs(batch)
-            with torch.no_grad(), trainer.compute_loss_context_manager():
-                found.append(round(float(trainer.compute_loss(model, batch)), 5))
-        model.train()
-        for values in getattr(trainer, "_metrics", {}).values():
-            values.clear()
-        return found
+        if self.report.precision.value == "fp32":
+            return torch.float32
+        return torch.float16 if self.recipe.train.fp16 else torch.bfloat16
 
 
-def _quantisation(state: Any) -> list[Any]:
-    """Tensors of a bitsandbytes quantisation state, and of the state of its own scales."""
-    if state is None:
-        return []
-    own = [value for value in vars(state).values() if hasattr(value, "untyped_storage")]
-    return own + _quantisation(getattr(state, "state2", None))
-
-
-def peak_resident() -> int:
-    """This process's peak resident bytes since the last reset."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
+def finite(value: Any) -> float | None:
+    """A number that JSON can hold; None for NaN and infinities."""
+    return float(value) if math.isfinite(float(value)) else None
 
 
 class Recording:
@@ -389,16 +249,20 @@ class Watch:
         return Callback()
 
     def begin(self) -> None:
+        from bench import gauges
+
         trainer = self.worker.trainer
         self.worker.stage = "probe"
-        self.probe = self.worker.probe()
-        self.first = sample(trainer.model)
+        self.probe = gauges.probe(trainer, trainer.data_collator.collate, self.worker.job.table())
+        self.first = gauges.sample(trainer.model)
         self.worker.stage = "warm-up"
-        self.worker.reset_peak()
+        gauges.reset_peak(self.worker.device)
         self.started = self.before = time.perf_counter()
 
     def updated(self, logs: dict[str, Any]) -> None:
-        self.worker.synchronize()
+        from bench import gauges
+
+        gauges.synchronize(self.worker.device)
         now = time.perf_counter()
         trainer = self.worker.trainer
         tokens = (trainer.real_tokens, self.padded)
@@ -409,8 +273,8 @@ class Watch:
                 "turn": self.turn,
                 "number": self.number,
                 "seconds": now - self.before,
-                "loss": float(logs["loss"]),
-                "grad_norm": float(logs.get("grad_norm") or 0.0),
+                "loss": finite(logs["loss"]),
+                "grad_norm": finite(logs.get("grad_norm", 0.0)),
                 "real_tokens": int(tokens[0] - self.tokens[0]),
                 "padded_tokens": int(tokens[1] - self.tokens[1]),
                 "settle": self.turn > 0 and self.settle > 0,
@@ -426,19 +290,23 @@ class Watch:
         self.before = time.perf_counter()
 
     def _report(self, now: float) -> None:
-        allocated, reserved = self.worker.peaks()
+        from bench import gauges
+
+        allocated, reserved = gauges.peaks(self.worker.device)
         turn = {"turn": self.turn, "allocated": allocated, "reserved": reserved, "product": self.product}
         if self.turn == 0:
             self.worker.channel.say("ready", rows=self.rows, memory=turn, **self._facts(now))
         else:
-            still = moved(self.first, sample(self.worker.trainer.model))
+            still = gauges.moved(self.first, gauges.sample(self.worker.trainer.model))
             self.worker.channel.say("turn", rows=self.rows, memory=turn, widest=list(self.widest), moved=still)
         self.rows = []
-        self.worker.empty()
+        gauges.empty(self.worker.device)
 
     def _facts(self, now: float) -> dict[str, Any]:
-        trainer, report = self.worker.trainer, self.worker.report
+        from bench import gauges
         from toolkit.runs import versions
+
+        trainer, report = self.worker.trainer, self.worker.report
 
         return {
             "load_seconds": self.load_seconds,
@@ -450,8 +318,8 @@ class Watch:
             "precision": report.precision.value,
             "attention": report.attention,
             "held": report.weights,
-            "checkpointed": checkpointed(trainer.model),
-            "parts": self.worker.parts(),
+            "checkpointed": gauges.checkpointed(trainer.model),
+            "parts": gauges.static_parts(trainer.model, trainer.optimizer),
             "widest": list(self.widest),
             "probe": self.probe,
             "chats": trainer.data_collator.chats,
@@ -459,28 +327,13 @@ class Watch:
         }
 
     def _wait(self) -> None:
+        from bench import gauges
+
         told = self.worker.channel.hear()
         if told.get("quit"):
             raise Finished
         self.worker.stage = f"turn {told['turn']}"
         self.turn, self.settle = int(told["turn"]), int(told["settle"])
         self.left = self.settle + int(told["updates"])
-        self.product = self.worker.product()
-        self.worker.reset_peak()
-
-
-def sample(model: Any) -> list[Any]:
-    """A few trained tensors as they are now, to see later whether training moved them."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    step = max(1, len(trained) // 8)
-    return [parameter.detach().flatten()[:4096].float().cpu().clone() for parameter in trained[::step]]
-
-
-def moved(before: list[Any], after: list[Any]) -> bool:
-    """Whether every sampled tensor has changed."""
-    return bool(before) and all(bool((a != b).any()) for a, b in zip(before, after, strict=True))
-
-
-def checkpointed(model: Any) -> int:
-    """How many modules have gradient checkpointing turned on."""
-    return sum(bool(getattr(module, "gradient_checkpointing", False)) for module in model.modules())
+        self.product = gauges.product(self.worker.device, self.worker.kind())
+        gauges.reset_peak(self.worker.device)

@@ -1,0 +1,165 @@
+"""What a worker reads off torch and its trainer. `device` is "cuda" or "cpu"; bytes, seconds and FLOP/s."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.shapes import IGNORED
+
+PROBES = 8  # single trained tokens whose loss is compared between variants
+PROBE_TOKENS = 256
+
+
+def product(device: str, kind: torch.dtype) -> float:
+    """FLOP/s of a large matrix product: the best of a few."""
+    size, times = (8192, 4) if device == "cuda" else (512, 1)
+    left = torch.randn(size, size, device=device, dtype=kind)
+    right = torch.randn(size, size, device=device, dtype=kind)
+    best = 0.0
+    for _ in range(6):
+        synchronize(device)
+        started = time.perf_counter()
+        for _ in range(times):
+            left @ right
+        synchronize(device)
+        best = max(best, times * 2 * size**3 / (time.perf_counter() - started))
+    del left, right
+    empty(device)
+    return best
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def empty(device: str) -> None:
+    """Give memory that is not in use back, so that other variants have room."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def reset_peak(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from what is resident now
+
+
+def peaks(device: str) -> tuple[int, int]:
+    """(allocated, reserved) peak bytes; on a CPU both are the process's peak resident bytes."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated()), int(torch.cuda.max_memory_reserved())
+    resident = peak_resident()
+    return resident, resident
+
+
+def reserved(device: str) -> int:
+    """Bytes that torch holds now, in use or not."""
+    return int(torch.cuda.memory_reserved()) if device == "cuda" else 0
+
+
+def peak_resident() -> int:
+    """This process's peak resident bytes since the last reset."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def at_failure(device: str) -> dict[str, int]:
+    """What the card had left when memory ran out, and what this process had of it."""
+    if device != "cuda":
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    allocated, reserved = peaks(device)
+    return {"free": int(free), "total": int(total), "allocated": allocated, "reserved": reserved}
+
+
+def static_parts(model: Any, optimizer: Any) -> dict[str, int]:
+    """Bytes at rest by part, counted from the tensors themselves; a storage that is shared counts once."""
+    seen: set[int] = set()
+
+    def size(tensor: Any) -> int:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen:
+            return 0
+        seen.add(storage.data_ptr())
+        return int(storage.nbytes())
+
+    frozen = trained = gradients = 0
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            trained += size(parameter.data)
+            gradients += parameter.numel() * parameter.element_size()
+            continue
+        frozen += size(parameter.data)
+        frozen += sum(size(tensor) for tensor in _quantisation(getattr(parameter, "quant_state", None)))
+    frozen += sum(size(buffer) for buffer in model.buffers())
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # inside Accelerate's
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    held = sum(size(value) for value in states if hasattr(value, "untyped_storage"))
+    return {"frozen weights": frozen, "trained weights": trained, "gradients": gradients, "optimizer states": held}
+
+
+def _quantisation(state: Any) -> list[Any]:
+    """Tensors of a bitsandbytes quantisation state, and of the state of its own scales."""
+    if state is None:
+        return []
+    own = [value for value in vars(state).values() if hasattr(value, "untyped_storage")]
+    return own + _quantisation(getattr(state, "state2", None))
+
+
+def probe(trainer: Any, collate: Any, table: Any) -> list[float]:
+    """Loss of single trained tokens of the first rows, through the trainer's own loss in evaluation mode.
+
+    A mean over many tokens hides a layer left out or a mask ignored; single tokens do not.
+    """
+    model = trainer.model
+    model.eval()
+    found = []
+    for index in range(PROBES):
+        ids, labels = table.row(index % table.n_rows)
+        trained = [i for i, label in enumerate(labels) if label != IGNORED and i > 0]
+        spot = trained[(index * 7) % len(trained)]
+        start = max(0, spot + 1 - PROBE_TOKENS)
+        single = labels.copy()
+        single[:] = IGNORED
+        single[spot] = ids[spot]
+        batch = collate([{"rows": [(ids[start : spot + 1], single[start : spot + 1])]}])
+        batch.pop("real_tokens")
+        batch = trainer._prepare_inputs(batch)
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            found.append(round(float(trainer.compute_loss(model, batch)), 5))
+    model.train()
+    for values in getattr(trainer, "_metrics", {}).values():
+        values.clear()
+    return found
+
+
+def sample(model: Any) -> list[Any]:
+    """A few trained tensors as they are now, to see later whether training moved them."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    step = max(1, len(trained) // 8)
+    return [parameter.detach().flatten()[:4096].float().cpu().clone() for parameter in trained[::step]]
+
+
+def moved(before: list[Any], after: list[Any]) -> bool:
+    """Whether every sampled tensor has changed."""
+    return bool(before) and all(bool((a != b).any()) for a, b in zip(before, after, strict=True))
+
+
+def checkpointed(model: Any) -> int:
+    """How many modules have gradient checkpointing turned on."""
+    return sum(bool(getattr(module, "gradient_checkpointing", False)) for module in model.modules())
