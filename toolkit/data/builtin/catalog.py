@@ -33,6 +33,9 @@ _KIN = (
     {"shopping", "finance"},
 )
 
+# tools that can do almost anything within their kin
+_GENERAL = ("shell_exec", "http_get")
+
 
 @dataclass(frozen=True)
 class Catalog:
@@ -46,6 +49,11 @@ class Catalog:
     def key(self) -> str:
         """Which list of a phrase entry is used: unseen tools may be asked for in the training frames."""
         return "held" if self.split == "phrasing" else "say"
+
+    @property
+    def question_key(self) -> str:
+        """The same for questions that have nothing to do with a tool: only training may use training's."""
+        return "say" if self.split == "train" else "held"
 
     def _callable(self, name: str) -> bool:
         """Whether the expected calls of this split may use the tool, whatever its domain."""
@@ -96,6 +104,11 @@ class Catalog:
         )
 
     @cached_property
+    def told(self) -> tuple[tuple[str, str], ...]:
+        """Those of `asks` for which the system turn can say what the user leaves out."""
+        return tuple((name, param) for name, param in self.asks if "told" in phrases()[name]["ask"][param])
+
+    @cached_property
     def chains(self) -> tuple[Chain, ...]:
         return tuple(
             chain
@@ -116,8 +129,13 @@ class Catalog:
 
     @cached_property
     def foreign(self) -> tuple[str, ...]:
-        """Tools of any domain whose requests this split may use where the tool is not on offer."""
-        return tuple(name for name in TOOLS if self._callable(name))
+        """Tools of any domain whose requests this split may use where the tool is not on offer.
+
+        Not those for sums and texts: there it is open whether to say that no tool fits or to work it out.
+        """
+        return tuple(
+            name for name, tool in TOOLS.items() if self._callable(name) and tool.domain not in ("math", "text")
+        )
 
     def possible(self, kind: str) -> bool:
         return bool(
@@ -159,7 +177,7 @@ def could_serve(name: str, wanted: str) -> bool:
     """Whether the tool might, even in part, serve a request for the tool wanted."""
     if name == wanted:
         return True
-    if TOOLS[name].domain == TOOLS[wanted].domain:
+    if TOOLS[name].domain == TOOLS[wanted].domain and name not in _GENERAL:
         near = TOOLS[wanted].near
         return near is None or name in near
     return kin(TOOLS[name].domain, TOOLS[wanted].domain)

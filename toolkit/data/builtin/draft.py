@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -47,6 +48,7 @@ class Draft:
         self.used: list[str] = []
         self.templates: list[str] = []
         self.dated = False
+        self.told = ""  # what the system turn says about the user
 
     # the user
 
@@ -75,7 +77,7 @@ class Draft:
         later = any(turn.role == "user" for turn in self.turns)
         if len(requests) == 2:
             x, y = (request.pieces for request in requests)
-            core = splice(self._wording("both"), {"x": x, "y": y})
+            core = capital(splice(self._wording("both"), {"x": x, "y": y}))
             pieces = self._dress(core, neutral=neutral)
         elif later:
             pieces = self._follow(requests[0])
@@ -110,12 +112,19 @@ class Draft:
             if request.imperative:
                 core = splice(self._wording("terse"), {"x": core})
             return _unpunctuated(lower(core))
-        core = request.pieces
-        if request.imperative:
-            core = capital(splice(self._wording("frame"), {"x": core}))
+        core = self._framed(request) if request.imperative else _ended(request.pieces)
         if register == "plain":
             return core
         return self._dress(core, neutral=neutral, rambling=register == "rambling")
+
+    def _framed(self, request: Filled) -> tuple[Piece, ...]:
+        """A polite or plain frame, without "for me" or "please" twice."""
+        literal = plain(piece for piece in request.pieces if piece.literal)
+        once = {"me", "please"} & set(re.findall(r"\w+", literal.lower()))
+        while True:
+            frame = self._wording("frame")
+            if not once & set(re.findall(r"\w+", frame.lower())):
+                return capital(splice(frame, {"x": request.pieces}))
 
     def _dress(self, core: Sequence[Piece], *, neutral: bool, rambling: bool | None = None) -> tuple[Piece, ...]:
         """Greeting, context and closing around a request."""
@@ -144,7 +153,7 @@ class Draft:
 
     def call(self, *calls: tuple[str, Mapping[str, Any]], may_fail: bool = False) -> list[Any]:
         """One assistant turn with these calls, and a tool turn for each with what the tool returned."""
-        made = tuple(ToolCall(name, dict(arguments)) for name, arguments in calls)
+        made = tuple(ToolCall(name, _in_order(name, arguments)) for name, arguments in calls)
         self.turns.append(Turn("assistant", tool_calls=made))
         results: list[Any] = []
         for item in made:
@@ -168,7 +177,9 @@ class Draft:
         seed = self.r.getrandbits(32)
         # one wording for results of one tool, so that a comparison reads like one
         texts = [answer(Random(seed), phrases()[name], arguments, result) for name, arguments, result in calls]
-        self.say(" ".join(texts))
+        self.say(
+            (" " if all(text.endswith((".", "!", "?")) and "\n" not in text for text in texts) else "\n").join(texts)
+        )
 
     def serve(self, name: str, arguments: Mapping[str, Any], *, may_fail: bool = False) -> Any:
         """Call one tool and answer from its result."""
@@ -233,6 +244,17 @@ def _after(before: Sequence[Piece], core: tuple[Piece, ...]) -> tuple[Piece, ...
     if first.text.startswith(("I ", "I'")):
         return core
     return (Piece(first.text[:1].lower() + first.text[1:]), *core[1:])
+
+
+def _in_order(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments in the schema's order."""
+    return {key: arguments[key] for key in TOOLS[name].parameters["properties"] if key in arguments}
+
+
+def _ended(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """A sentence with a full stop if nothing else ends it."""
+    done = plain(pieces).rstrip('"').endswith((".", "?", "!"))
+    return tuple(pieces) if done else (*pieces, Piece("."))
 
 
 def _unpunctuated(pieces: Sequence[Piece]) -> tuple[Piece, ...]:

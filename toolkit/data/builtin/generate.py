@@ -115,6 +115,8 @@ def _system(draft: Draft) -> tuple[Turn, ...]:
     lines: list[str] = []
     if r.random() < 0.5:
         lines.append(compose(r.choice(wording()["system"]["persona"]), context_slots(r, draft.world)))
+    if draft.told:
+        lines.append(draft.told)
     if draft.dated or r.random() < 0.15:
         today = draft.world.today
         lines.append(

@@ -41,6 +41,16 @@ def single(d: Draft) -> Flags:
         d.needed.append(name)
         _again(d, name)
         return {}
+    elif which < 0.33 and d.catalog.told:
+        name, param = d.r.choice(d.catalog.told)
+        d.needed.append(name)
+        entry = phrases()[name]["ask"][param]
+        slots = sample(d.r, d.world, name)
+        d.told = compose(entry["told"], {param: said(slots[param]).text})
+        request = d.fill(d.pick(entry), slots)
+        d.user(request)
+        d.serve(name, {**request.arguments, param: said(slots[param]).value})
+        flags = {"told": param}
     else:
         name = d.r.choice(d.catalog.tools)
         d.needed.append(name)
@@ -60,22 +70,27 @@ def parallel(d: Draft) -> Flags:
         slots = sample(d.r, d.world, name)
         values = {said(slots[slot]).text: said(slots[slot])}
         target = d.r.choice((2, 2, 2, 3, 3, 4))
-        for _ in range(30):
+        same = entry.get("same", ())
+        for _ in range(150 if same else 30):
             if len(values) == target:
                 break
-            value = said(sample(d.r, d.world, name)[slot])
-            values.setdefault(value.text, value)
+            other = sample(d.r, d.world, name)
+            if all(said(other[key]).value == said(slots[key]).value for key in same):
+                value = said(other[slot])
+                values.setdefault(value.text, value)
         if len(values) < 2:
             raise Unsuitable("not enough different values")
         request = d.fill(d.pick(entry), {**slots, slot: list(values.values())})
         calls = [(name, {**request.arguments, slot: value.value}) for value in values.values()]
+        if any(list(arguments.values()).count(arguments[slot]) > 1 for _, arguments in calls):
+            raise Unsuitable("an argument twice")
         d.needed.append(name)
         d.user(request)
     else:
         names = d.r.sample(d.catalog.tools, 2)
         requests = [_imperative(d, name) for name in names]
-        if requests[0].arguments == requests[1].arguments:
-            raise Unsuitable("twice the same")
+        if _clash(*requests):
+            raise Unsuitable("two requests about one thing")
         calls = [(name, request.arguments) for name, request in zip(names, requests, strict=True)]
         d.needed += names
         d.user(*requests)
@@ -119,6 +134,9 @@ def clarify(d: Draft) -> Flags:
             raise Unsuitable(param)
         d.reply(slots[param])
         d.serve(name, {**request.arguments, param: said(slots[param]).value})
+    if avoid := entry.get("avoid"):
+        # with these on offer one could look it up rather than ask
+        return {"missing": param, "offer": d.catalog.offer(d.r, d.needed, lambda other: other in avoid)}
     return {"missing": param}
 
 
@@ -142,14 +160,15 @@ def irrelevance(d: Draft) -> Flags:
     """No tool on offer fits: answer what is common knowledge, otherwise say that there is no tool for it."""
     which = d.r.random()
     if which < 0.38:
-        question, text, avoid = fact(d.r, d.catalog.key)
+        question, text, avoid = fact(d.r, d.catalog.question_key)
         d.templates.append(question.template)
         tools = d.catalog.offer(d.r, (), lambda name: likely_answerer(name, avoid))
         d.user(question)
         d.say(text)
     elif which < 0.44:
         tools = d.catalog.offer(d.r, ())
-        source = d.pick(phrases()["ability"])
+        source = d.r.choice(phrases()["ability"][d.catalog.question_key])
+        d.templates.append(source)
         d.user(d.fill(source, {}))
         others = [phrases()[name]["does"] for name in tools]
         d.say(d.stock("able", others=join(others)))
@@ -183,6 +202,12 @@ KINDS: dict[str, Callable[[Draft], Flags]] = {
 }
 
 
+def _clash(x: Filled, y: Filled) -> bool:
+    """Whether two requests are about the same file, mail and so on, so that their order might matter."""
+    strings = [{value for value in request.arguments.values() if isinstance(value, str)} for request in (x, y)]
+    return x.arguments == y.arguments or bool(strings[0] & strings[1])
+
+
 def _ask_and_serve(d: Draft, name: str, entry: dict[str, Any] | None = None) -> Filled:
     request = d.fill(d.pick(entry or phrases()[name]), sample(d.r, d.world, name))
     d.user(request)
@@ -200,7 +225,8 @@ def _again(d: Draft, name: str) -> None:
     first = _ask_and_serve(d, name)
     follow = d.fill(d.pick(phrases()[name]["again"]), sample(d.r, d.world, name))
     arguments = {**first.arguments, **follow.arguments}
-    if arguments == first.arguments:
+    texts = [value for value in arguments.values() if isinstance(value, str)]
+    if arguments == first.arguments or len(set(texts)) < len(texts):
         raise Unsuitable("twice the same")
     d.user(follow)
     d.serve(name, arguments)

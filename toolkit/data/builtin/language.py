@@ -22,6 +22,7 @@ from typing import Any
 from toolkit.data.builtin.spec import Unsuitable, clock
 
 _SLOT = re.compile(r"\{(?:(on):)?(\w+)\}")
+_CAPITALISED = re.compile(r"\b[A-Z](?![A-Z])")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -168,7 +169,8 @@ def capital(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
 
 
 def lower(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
-    return tuple(Piece(p.text.lower()) if p.literal else p for p in pieces)
+    """Literal words in lower case, except those in capitals such as EUR or ID."""
+    return tuple(Piece(_CAPITALISED.sub(lambda m: m[0].lower(), p.text)) if p.literal else p for p in pieces)
 
 
 def misspell(r: Random, pieces: Sequence[Piece]) -> tuple[Piece, ...]:
@@ -257,7 +259,7 @@ def moment(r: Random, start: int = 8, end: int = 20, step: int = 15) -> Said:
 
 # Answers
 
-_FIELD = re.compile(r"\{(\w+)(?:\|([\w ]+))?\}")
+_FIELD = re.compile(r"\{(\^?)(\w+)(?:\|([\w ]+))?\}")
 
 
 def count_noun(count: int, noun: str) -> str:
@@ -287,16 +289,19 @@ def shown(value: Any) -> str:
 
 
 def compose(template: str, fields: Mapping[str, Any]) -> str:
-    """An answer: `{name}` shows a field, `{name|file}` counts it as "3 files". A missing field raises KeyError."""
+    """An answer: `{name}` shows a field, `{^name}` with a capital, `{name|file}` counts it as "3 files".
+
+    A missing field raises KeyError.
+    """
 
     def show(match: re.Match[str]) -> str:
-        value = fields[match[1]]
-        if match[2]:
-            return count_noun(len(value) if isinstance(value, list) else value, match[2])
-        return shown(value)
+        value = fields[match[2]]
+        if match[3]:
+            return count_noun(len(value) if isinstance(value, list) else value, match[3])
+        text = shown(value)
+        return text[:1].upper() + text[1:] if match[1] else text
 
-    text = _FIELD.sub(show, template)
-    return text[:1].upper() + text[1:] if template[:1] == "{" else text
+    return _FIELD.sub(show, template)
 
 
 def answer(r: Random, entry: Mapping[str, Any], arguments: Mapping[str, Any], result: Any) -> str:

@@ -215,7 +215,7 @@ def search_in_files(w: World, folder: str, text: str) -> Any:
     "Count the lines, words and characters of a text file.",
     sample=slots,
     bad=_lost,
-    near=("read_file", "file_info"),
+    near=("read_file",),
     params={"path": _PATH},
 )
 def count_lines(w: World, path: str) -> Any:

@@ -233,7 +233,9 @@ def search_and_add(do: Any, s: dict[str, Any]) -> dict[str, Any]:
 
 @chain("music", "top_songs", "play_song", sample=_chain_slots)
 def play_top(do: Any, s: dict[str, Any]) -> dict[str, Any]:
-    row = only(do("top_songs", artist=s["_artist"], limit=1)["songs"])
+    row, *others = do("top_songs", artist=s["_artist"])["songs"]
+    if any(other["plays"] == row["plays"] for other in others):
+        raise Unsuitable("equally often played")
     return {"plays": row["plays"], **do("play_song", song_id=row["id"])}
 
 

@@ -74,7 +74,7 @@ _NOTE = string("Id of the note, as in n71.")
     "notes",
     "Add an item to the to-do list.",
     sample=_slots,
-    near=(),
+    near=("create_note",),
     params={
         "text": string("What there is to do, as the user put it."),
         "due": optional(string("Day it is due, as YYYY-MM-DD.")),

@@ -15,7 +15,6 @@ from toolkit.data.builtin.spec import (
     boolean,
     chain,
     integer,
-    only,
     optional,
     part,
     string,
@@ -292,5 +291,7 @@ def restart_if_down(do: Any, s: dict[str, Any]) -> dict[str, Any]:
 
 @chain("shell", "list_processes", "kill_process", sample=_chain_slots)
 def kill_busiest(do: Any, s: dict[str, Any]) -> dict[str, Any]:
-    row = only(do("list_processes", limit=1)["processes"])
+    row, other, *_ = do("list_processes")["processes"]
+    if row["cpu_percent"] == other["cpu_percent"]:
+        raise Unsuitable("equally busy")
     return {**row, **do("kill_process", pid=row["pid"])}

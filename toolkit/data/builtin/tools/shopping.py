@@ -71,7 +71,7 @@ def _slots(r: Random, w: World) -> dict[str, Any]:
         "query": kind,
         "max_price": r.randrange(60, 200, 5),
         "product_id": product["id"],
-        "quantity": r.randint(1, 3),
+        "quantity": r.randint(2, 4),
         "order_id": r.choice(state["orders"])["id"],
         "open_order": r.choice([o for o in state["orders"] if o["status"] == "processing"])["id"],
         "coupon": r.choice(list(state["coupons"])),
@@ -251,7 +251,11 @@ def return_order(w: World, order_id: str, reason: str) -> Any:
 def _chain_slots(r: Random, w: World) -> dict[str, Any]:
     found = _slots(r, w)
     old = _bad(r, w)["order_id"]
-    return {**{f"_{key}": value for key, value in found.items()}, "_old": old}
+    return {
+        **{f"_{key}": value for key, value in found.items()},
+        "_old": old,
+        "_form": Said("N% cheaper now", '"N% cheaper now"'),
+    }
 
 
 def _cheapest(do: Any, query: str, quantity: int) -> dict[str, Any]:
@@ -290,5 +294,5 @@ def cancel_if_processing(do: Any, s: dict[str, Any]) -> dict[str, Any]:
 def coupon_or_return(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     """The coupon decides by its percentage which reason the return gets."""
     percent = do("apply_coupon", coupon=s["_coupon"])["percent"]
-    reason = f"{percent}% cheaper now"
+    reason = s["_form"].replace("N", str(percent))
     return {"percent": percent, **do("return_order", order_id=s["_old"], reason=reason)}

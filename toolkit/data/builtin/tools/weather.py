@@ -71,7 +71,7 @@ _UNITS = optional(string("Temperature unit; celsius if left out.", ("celsius", "
     "Get the current weather in a city: temperature, conditions and wind. Not for other days.",
     sample=_slots,
     bad=_nowhere,
-    near=("weather_forecast",),
+    near=("weather_forecast", "weather_on_date"),
     params={"city": _CITY, "units": _UNITS},
 )
 def current_weather(w: World, city: str, units: str = "celsius") -> Any:
@@ -114,7 +114,7 @@ def _day(w: World, place: str, ahead: int, units: str) -> dict[str, Any]:
     "Get the forecast for a city on one given date, at most 14 days ahead.",
     sample=_slots,
     bad=lambda r, w: {"date": day(r, w.today, 40, 90, plain_only=True)},
-    near=("weather_forecast",),
+    near=("weather_forecast", "current_weather"),
     params={"city": _CITY, "date": string("The day, as YYYY-MM-DD.")},
 )
 def weather_on_date(w: World, city: str, date: str) -> Any:
