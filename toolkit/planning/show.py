@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from toolkit.planning.calibration import past_error
 from toolkit.planning.cards import GIB
 from toolkit.planning.plan import Plan, same_update
 from toolkit.planning.steps import learning_rate
@@ -37,6 +38,7 @@ def _lines(plan: Plan, *, braille: bool) -> list[tuple[str, str]]:
         *_data(plan),
         *_memory(plan),
         *_time(plan),
+        *_past_error(plan),
         *_curve(plan, braille),
     ]
 
@@ -113,6 +115,12 @@ def _time(plan: Plan) -> list[tuple[str, str]]:
     elif plan.card.name != "cpu":
         lines.append(("cost", "--price DOLLARS_PER_HOUR says what it costs"))
     return lines
+
+
+def _past_error(plan: Plan) -> list[tuple[str, str]]:
+    """How far off earlier plans were, where `toolkit bench` has measured this engine on this card."""
+    error = past_error(plan.engine.value, plan.card.name)
+    return [("past error", str(error))] if error is not None else []
 
 
 def _curve(plan: Plan, braille: bool) -> list[tuple[str, str]]:
