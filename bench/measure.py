@@ -17,6 +17,10 @@ from bench.results import Arm, Results, Turn, Update
 from bench.settings import Bench
 from toolkit.planning.cards import Card
 
+FACTS = (
+    *("load_seconds", "warmup_seconds", "trainable", "total", "patched", "expected_layers", "precision", "attention"),
+    *("held", "checkpointed", "parts", "widest", "probe", "chats", "versions"),
+)
 ROOM = 0.94  # of the card, for what the planner does not see
 NO_ROOM = 3 * 2**30  # free bytes below which it may have been the neighbours' fault
 
@@ -24,7 +28,7 @@ NO_ROOM = 3 * 2**30  # free bytes below which it may have been the neighbours' f
 def measure(bench: Bench, results: Results, card: Card, logs: Path, console: Console) -> Results:
     """Measure every variant of `bench`, filling `results`, and judge them. Keyboard interrupts end the workers."""
     for name, job in bench.jobs.items():
-        results.arms[name] = _new_arm(bench, name, job)
+        results.arms[name] = new_arm(bench, name, job)
     groups = grouped(bench, card)
     again: list[str] = []
     if bench.settings.restart and len(groups) > 1:
@@ -36,7 +40,7 @@ def measure(bench: Bench, results: Results, card: Card, logs: Path, console: Con
             again += _Group(bench, results, logs, console, group, range(1, bench.settings.turns + 1)).go()
     for name in dict.fromkeys(again):
         console.print(f"  {name}: once more with the card to itself")
-        results.arms[name] = _new_arm(bench, name, bench.jobs[name])
+        results.arms[name] = new_arm(bench, name, bench.jobs[name])
         results.updates = [u for u in results.updates if u.variant != name]
         results.turns = [t for t in results.turns if t.variant != name]
         _Group(bench, results, logs, console, [name], range(1, bench.settings.turns + 1)).go()
@@ -45,7 +49,8 @@ def measure(bench: Bench, results: Results, card: Card, logs: Path, console: Con
     return results
 
 
-def _new_arm(bench: Bench, name: str, job: Any) -> Arm:
+def new_arm(bench: Bench, name: str, job: Any) -> Arm:
+    """What is known of a variant before it runs."""
     variant, recipe = job.way, job.settings
     checkpointing = recipe.train.gradient_checkpointing
     return Arm(
@@ -158,23 +163,16 @@ class _Group:
             used = left
 
     def _heard(self, name: str, told: dict[str, Any]) -> None:
-        arm = self.results.arms[name]
-        event = told["event"]
-        if event in ENDS:
-            self._lost(name, arm, told)
+        if told["event"] in ENDS:
+            self._lost(name, self.results.arms[name], told)
             return
-        for row in told["rows"]:
-            self.results.updates.append(Update(variant=name, **row))
-        memory = told["memory"]
-        if event == "ready":
-            _take_facts(arm, told)
+        absorb(self.results, name, told)
+        memory, arm = told["memory"], self.results.arms[name]
+        if told["event"] == "ready":
             self.console.print(
                 f"  {name}: loaded in {arm.load_seconds:.1f} s, warm after {arm.warmup_seconds:.1f} s", highlight=False
             )
         else:
-            self.results.turns.append(Turn(variant=name, **memory))
-            arm.widest = max(arm.widest, told["widest"], key=lambda size: size[0] * size[1])
-            arm.status, arm.stage, arm.moved = "measured", "", told["moved"]
             timed = [row["seconds"] for row in told["rows"] if not row["settle"]]
             shown = ", ".join(f"{seconds:.3f}" for seconds in timed)
             self.console.print(
@@ -191,12 +189,17 @@ class _Group:
             self.again.append(name)
 
 
-def _take_facts(arm: Arm, told: dict[str, Any]) -> None:
-    for key in (
-        *("load_seconds", "warmup_seconds", "trainable", "total", "patched", "expected_layers", "precision"),
-        *("attention", "held", "checkpointed", "parts", "widest", "probe", "chats", "versions"),
-    ):
-        setattr(arm, key, told[key])
+def absorb(results: Results, name: str, told: dict[str, Any]) -> None:
+    """Take a worker's "ready" or "turn" into the results."""
+    arm = results.arms[name]
+    results.updates += [Update(variant=name, **row) for row in told["rows"]]
+    if told["event"] == "ready":
+        for key in FACTS:
+            setattr(arm, key, told[key])
+    else:
+        results.turns.append(Turn(variant=name, **told["memory"]))
+        arm.widest = max(arm.widest, told["widest"], key=lambda size: size[0] * size[1])
+        arm.status, arm.stage, arm.moved = "measured", "", told["moved"]
 
 
 def _complete(bench: Bench, results: Results, card: Card) -> None:

@@ -70,7 +70,9 @@ DERIVED: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "here", "same", "turned", "other"), DERIVED)
-def test_derived_claims_turn_over(name: str, here: str, same: dict[str, Any], turned: str, other: dict[str, Any]) -> None:
+def test_derived_claims_turn_over(
+    name: str, here: str, same: dict[str, Any], turned: str, other: dict[str, Any]
+) -> None:
     assert verdict(name, **same) == here
     assert verdict(name, **other) == turned
 
@@ -172,9 +174,7 @@ def test_four_at_once(status: str, expected: str) -> None:
     assert verdict("four at once", one("unsloth-1x", profile="t4", status=status)) == expected
 
 
-@pytest.mark.parametrize(
-    ("whole", "expected"), [((0.6, 0.6, 0.6), "holds"), ((1.1, 1.1, 1.1), "does not hold")]
-)
+@pytest.mark.parametrize(("whole", "expected"), [((0.6, 0.6, 0.6), "holds"), ((1.1, 1.1, 1.1), "does not hold")])
 def test_accumulation(whole: tuple[float, ...], expected: str) -> None:
     results = one("unsloth", seconds=(1.0, 1.1, 1.2))
     plant(results, "unsloth-1x", seconds=whole)

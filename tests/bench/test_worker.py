@@ -1,0 +1,180 @@
+"""The worker over the tiny model, in this process: healthy variants agree, planted faults are caught by the gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.gates import judge
+from bench.measure import absorb, new_arm
+from bench.results import Results
+from bench.settings import Settings, prepare
+from bench.shapes import parse_shape
+from bench.variants import BY_NAME
+from bench.worker import Finished, Worker
+from tests.bench.planted import run
+
+Fault = Callable[[pytest.MonkeyPatch], None]
+
+
+class Script:
+    """The parent's side of the channel: some turns, then quit."""
+
+    def __init__(self, turns: int = 1) -> None:
+        self.said: list[dict[str, Any]] = []
+        self.orders: Iterator[dict[str, Any]] = iter(
+            [*({"turn": n, "settle": 0, "updates": 2} for n in range(1, turns + 1)), {"quit": True}]
+        )
+
+    def say(self, event: str, **values: Any) -> None:
+        self.said.append({"event": event, **values})
+
+    def hear(self) -> dict[str, Any]:
+        return next(self.orders)
+
+
+@pytest.fixture
+def measured(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Results]:
+    def measure(shape: str = "real", *, faults: dict[str, Fault] | None = None, names: tuple[str, ...]) -> Results:
+        settings = Settings(
+            recipe, tuple(BY_NAME[name] for name in names), parse_shape(shape), gpu=False, warmup=2, threads=1
+        )
+        bench = prepare(settings, tmp_path)
+        results = run(shape, hardware={"gpu": None, "cpu": "here", "cores": 1, "memory": 1})
+        for name in names:
+            results.arms[name] = new_arm(bench, name, bench.jobs[name])
+            with monkeypatch.context() as patch:
+                if faults and name in faults:
+                    faults[name](patch)
+                script = Script()
+                with pytest.raises(Finished):
+                    Worker(bench.jobs[name], script).run()  # type: ignore[arg-type]
+            for told in script.said:
+                absorb(results, name, told)
+        results.gates = judge(results)
+        return results
+
+    return measure
+
+
+def failed(results: Results, name: str) -> set[str]:
+    return {gate.name for gate in results.failed_gates(name)}
+
+
+def test_variants_agree_on_real_lengths(measured: Callable[..., Results]) -> None:
+    names = ("full-fp32", "peft-logits", "peft", "peft-nockpt", "peft-nodrop", "peft-1x")
+    results = measured(names=names)
+    assert results.failed_gates() == []
+    first = {name: results.early(name)[0].loss for name in names}
+    assert first == pytest.approx(dict.fromkeys(names, first["peft"]), rel=1e-4)
+    tokens = {sum(update.real_tokens for update in results.early(name)) for name in names}
+    assert len(tokens) == 1  # the same chats, however they are cut and padded
+    one, four = results.arms["peft-1x"], results.arms["peft"]
+    assert (one.batch, one.accumulation, four.batch, four.accumulation) == (4, 1, 2, 2)
+    padded = [results.timed(name)[0].padded_tokens for name in ("peft-1x", "peft")]
+    assert padded[0] >= padded[1]
+    states = results.arms["full-fp32"].parts
+    assert states["optimizer states"] == pytest.approx(2 * states["trained weights"], rel=0.01)
+
+
+def test_fixed_shapes_have_no_padding_and_repeat(measured: Callable[..., Results]) -> None:
+    results = measured("2x64", names=("peft",))
+    assert {(u.real_tokens, u.padded_tokens) for u in results.updates} == {(256, 256)}
+    assert [u.loss for u in results.updates] == [u.loss for u in measured("2x64", names=("peft",)).updates]
+
+
+def frozen(patch: pytest.MonkeyPatch) -> None:
+    _after_loading(patch, lambda model: [p.requires_grad_(False) for n, p in model.named_parameters() if "lora_A" in n])
+
+
+def layer_skipped(patch: pytest.MonkeyPatch) -> None:
+    def skip(model: Any) -> None:
+        layers = model.get_base_model().model.layers
+        layers[-1].forward = lambda hidden_states, *args, **kwargs: hidden_states
+
+    _after_loading(patch, skip)
+
+
+def diverging(patch: pytest.MonkeyPatch) -> None:
+    """As an optimizer with a wrong rate: the adapter is torn away after the first update."""
+    import torch
+
+    step = torch.optim.AdamW.step
+
+    def wild(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for group in self.param_groups:
+            group["lr"] = 3.0
+        return step(self, *args, **kwargs)
+
+    patch.setattr(torch.optim.AdamW, "step", wild)
+
+
+def wrong_mask(patch: pytest.MonkeyPatch) -> None:
+    from toolkit.training import dataset
+
+    collate = dataset.Collator.__call__
+
+    def all_trained(self: Any, chats: Any) -> Any:
+        batch = collate(self, chats)
+        batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        return batch
+
+    patch.setattr(dataset.Collator, "__call__", all_trained)
+
+
+def _after_loading(patch: pytest.MonkeyPatch, change: Callable[[Any], Any]) -> None:
+    from toolkit import engines
+
+    load = engines.load
+
+    def changed(*args: Any) -> Any:
+        loaded = load(*args)
+        change(loaded.model)
+        loaded.report.trainable = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
+        return loaded
+
+    patch.setattr(engines, "load", changed)
+
+
+@pytest.mark.parametrize(
+    ("fault", "gate"),
+    [
+        (frozen, "trainable count"),
+        (layer_skipped, "single tokens' losses"),
+        (wrong_mask, "single tokens' losses"),
+        (diverging, "losses agree"),
+    ],
+)
+def test_faults_in_training_are_caught(measured: Callable[..., Results], fault: Fault, gate: str) -> None:
+    results = measured(names=("peft", "peft-nodrop"), faults={"peft-nodrop": fault})
+    assert gate in failed(results, "peft-nodrop")
+    assert failed(results, "peft") == set()
+
+
+def test_an_adapter_that_gets_no_gradient_is_caught(measured: Callable[..., Results]) -> None:
+    from toolkit.training import loss
+
+    real = loss.HeadCrossEntropy.backward
+
+    def cut(patch: pytest.MonkeyPatch) -> None:
+        def no_gradient(ctx: Any, *outputs: Any) -> Any:
+            grad, *rest = real(ctx, *outputs)
+            return (grad * 0, *rest)
+
+        patch.setattr(loss.HeadCrossEntropy, "backward", staticmethod(no_gradient))
+
+    results = measured(names=("peft", "peft-nodrop"), faults={"peft-nodrop": cut})
+    assert {"gradient norm above zero", "trained weights move"} <= failed(results, "peft-nodrop")
+
+
+def test_running_out_of_memory_is_told_apart() -> None:
+    import torch
+
+    from bench.worker import out_of_memory
+
+    assert out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert not out_of_memory(RuntimeError("shapes do not match"))
