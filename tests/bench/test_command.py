@@ -1,0 +1,69 @@
+"""`toolkit bench` from outside, on the CPU with the tiny model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.results import Results
+from toolkit.planning.calibration import store
+
+
+def toolkit(*arguments: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "toolkit", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "180"},
+    )
+    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def measured(recipe: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "out"
+    text = toolkit("bench", "--quick", "--recipe", str(recipe), "--variants", "peft,peft-nockpt", "--out", str(out))
+    assert "turn 3 peft-nockpt" in text
+    return out
+
+
+def test_quick_measures_judges_writes_and_keeps_its_predictions(measured: Path, tmp_path: Path) -> None:
+    results = Results.load(measured)
+    assert results.ok
+    assert {arm.status for arm in results.arms.values()} == {"measured"}
+    assert all(len(results.timed(name)) == 3 for name in results.arms)
+    turns = [(turn.turn, turn.variant) for turn in results.turns]
+    assert turns[:4] == [(1, "peft"), (1, "peft-nockpt"), (2, "peft-nockpt"), (2, "peft")]  # they alternate
+    assert results.run["command"].startswith("python -m toolkit bench --quick")
+    assert results.run["versions"]["torch"]
+    assert (measured / "report.md").read_text().startswith("# ")
+    assert "<svg" in (measured / "report.html").read_text()
+    assert '"variant": "peft-nockpt"' in store().read_text()
+
+    assert "+0.0%" in toolkit("bench", "compare", str(measured), str(measured / "results.jsonl"))
+    page = tmp_path / "again.md"
+    toolkit("bench", "report", str(measured), "--markdown", str(page))
+    assert page.read_text() == (measured / "report.md").read_text()
+    assert "| peft |" in toolkit("bench", "table", str(measured))
+    text = toolkit("bench", "--quick", "--out", str(measured), code=2)
+    assert "exists already" in text
+
+
+def test_list_and_mistakes() -> None:
+    assert "unsloth-4bit-offload" in toolkit("bench", "--list")
+    assert "did you mean peft-nockpt" in toolkit("bench", "--quick", "--variants", "peft-nocpt", code=2)
+    assert "wanted real, or ROWSxTOKENS" in toolkit("bench", "--quick", "--shape", "big", code=2)
+    assert "no such file" in toolkit("bench", "compare", "a.jsonl", "b.jsonl", code=2)
+
+
+def test_claims(tmp_path: Path) -> None:
+    page = tmp_path / "claims.md"
+    text = toolkit("bench", "--claims", "--markdown", str(page))
+    assert "25 claims:" in text
+    assert "65,536" in page.read_text()

@@ -1,0 +1,103 @@
+"""Variants, shapes and profiles as the command line names them, and what they turn the recipe into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.profiles import THIS, find_profile
+from bench.settings import Settings, trial
+from bench.shapes import IGNORED, SyntheticTable, parse_shape
+from bench.variants import BY_NAME, CORE, QUICK, VARIANTS, select
+from toolkit.errors import InputError
+from toolkit.planning.cards import CARDS
+from toolkit.recipe import load
+from toolkit.recipe.schema import Recipe
+
+TOOLS = Path("recipes/tools.toml")
+
+
+def tried(name: str, shape: str = "real", profile: str = "this") -> Recipe:
+    settings = Settings(TOOLS, (BY_NAME[name],), parse_shape(shape), find_profile(profile))
+    return trial(settings, load(TOOLS), BY_NAME[name])
+
+
+def test_names_are_unique_and_every_listed_one_exists() -> None:
+    assert len(BY_NAME) == len(VARIANTS)
+    assert set(BY_NAME) >= CORE
+    assert set(BY_NAME) >= set(QUICK)
+
+
+@pytest.mark.parametrize("profile", ["this", "t4", "l4"])
+@pytest.mark.parametrize("shape", ["real", "4x2048"])
+def test_every_variant_makes_a_valid_recipe(profile: str, shape: str) -> None:
+    for variant in VARIANTS:
+        recipe = tried(variant.name, shape, profile)
+        assert recipe.chats_per_update == 16
+        assert recipe.train.engine == variant.engine
+        assert recipe.model.load_in_4bit == variant.four_bit
+
+
+def test_what_variants_set() -> None:
+    assert tried("unsloth-offload").train.gradient_checkpointing == "unsloth"
+    assert tried("peft-nockpt-nodrop").lora.lora_dropout == 0
+    assert tried("peft-nockpt-nodrop").train.gradient_checkpointing is False
+    assert tried("unsloth-1x").train.per_device_train_batch_size == 16
+    assert tried("full").train.learning_rate == pytest.approx(tried("peft").train.learning_rate / 10)
+    half = tried("full-fp32", profile="t4")
+    assert (half.train.fp16, half.train.bf16, half.model.dtype) == (True, False, "float32")
+    assert tried("full-fp32").train.bf16 is True
+    assert tried("unsloth", "8x512").train.max_length == 512
+    assert tried("unsloth", "8x512").train.gradient_accumulation_steps == 2
+
+
+def test_select() -> None:
+    assert {v.name for v in select(None, gpu=True)} == CORE
+    assert {v.name for v in select(None, gpu=False)} == set(QUICK)
+    assert [v.name for v in select("unsloth-4bit,full", gpu=True)] == ["full", "unsloth-4bit"]
+    assert all(v.name.startswith("unsloth-4bit") for v in select("unsloth-4bit*", gpu=True))
+    assert select("all", gpu=True) == list(VARIANTS)
+    assert not any(v.needs_gpu for v in select("all", gpu=False))
+    with pytest.raises(InputError, match="did you mean unsloth-nockpt"):
+        select("unsloth-nocpt", gpu=True)
+    with pytest.raises(InputError, match="needs a CUDA GPU"):
+        select("unsloth", gpu=False)
+
+
+def test_profiles() -> None:
+    assert find_profile("this") is THIS
+    t4 = find_profile("t4", CARDS["h200"])
+    assert t4.cap == int(14.56 * 2**30)
+    assert not t4.flash
+    assert "train.fp16=true" in t4.overrides
+    real = find_profile("t4", CARDS["t4"])
+    assert real.cap is None  # on the card itself nothing is imposed
+    assert not real.flash
+    assert find_profile("l4").flash
+    with pytest.raises(InputError, match="--profile rtx409: unknown card, did you mean"):
+        find_profile("rtx409")
+
+
+@pytest.mark.parametrize("text", ["4 x 2048", "0x2048", "4x8", "fixed", "4x"])
+def test_shapes_that_mean_nothing(text: str) -> None:
+    with pytest.raises(InputError, match="wanted real, or ROWSxTOKENS"):
+        parse_shape(text)
+
+
+def test_a_shape_that_does_not_divide_an_update() -> None:
+    with pytest.raises(InputError, match="16 chats an update can't be cut into micro-batches of 5"):
+        tried("peft", "5x512")
+
+
+def test_synthetic_rows_are_the_same_everywhere_and_trained_at_their_end() -> None:
+    table, again = (SyntheticTable(10, 200, 0.114, 1000) for _ in range(2))
+    for index in range(10):
+        ids, labels = table.row(index)
+        assert (ids == again.row(index)[0]).all()
+        trained = labels != IGNORED
+        assert trained.sum() == table.trained[index] == 23
+        assert trained[-23:].all()
+        assert (labels[trained] == ids[trained]).all()
+        assert ids.max() < 1000
+    assert (table.row(0)[0] != table.row(1)[0]).any()

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from toolkit.planning.calibration import Pair, error_of, past_error, record, store
+
+PAIR = Pair("2026-01-02", "h200", "unsloth", "unsloth", "real", "Qwen/Qwen3-1.7B", 5.5e9, 5.0e9, 1.0, 2.0)
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+
+
+def test_errors_are_of_this_engine_and_card_only() -> None:
+    assert past_error("unsloth", "h200") is None
+    record([PAIR, replace(PAIR, card="t4", measured_memory=1e9), replace(PAIR, engine="peft", measured_memory=1e9)])
+    found = past_error("unsloth", "h200")
+    assert found is not None
+    assert (found.count, found.memory, found.seconds) == (1, pytest.approx(0.1), pytest.approx(0.5))
+    assert "memory 10% off in the median, 10% at worst; time 50%" in str(found)
+
+
+def test_a_variant_measured_again_counts_once() -> None:
+    record([PAIR])
+    record([replace(PAIR, measured_memory=5.5e9)])
+    found = past_error("unsloth", "h200")
+    assert found is not None
+    assert (found.count, found.memory) == (1, 0)
+
+
+def test_median_and_worst() -> None:
+    pairs = [replace(PAIR, predicted_memory=5e9 * factor) for factor in (1.0, 0.9, 1.3)]
+    found = error_of(pairs)
+    assert found is not None
+    assert (found.memory, found.memory_worst) == (pytest.approx(0.1), pytest.approx(0.3))
+
+
+def test_no_time_predicted() -> None:
+    found = error_of([replace(PAIR, predicted_seconds=None)])
+    assert found is not None
+    assert found.seconds is None
+    assert "time" not in str(found)
+
+
+def test_lines_of_other_versions_are_passed_over() -> None:
+    record([PAIR])
+    with store().open("a") as file:
+        file.write('{"something": "else"}\n')
+    found = past_error("unsloth", "h200")
+    assert found is not None
+    assert found.count == 1
