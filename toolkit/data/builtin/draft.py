@@ -48,6 +48,7 @@ class Draft:
         self.used: list[str] = []
         self.templates: list[str] = []
         self.dated = False
+        self.satisfied = True  # whether the user would say "great" before the next request
         self.told = ""  # what the system turn says about the user
 
     # the user
@@ -91,7 +92,8 @@ class Draft:
         """The user's answer to a question: the value, in a few words."""
         item = said(value)
         self.dated = self.dated or item.dated
-        pieces = splice(self._wording("reply"), {"x": (Piece(item.text, literal=False),)})
+        frame = self.r.choice(wording()["reply"][self.catalog.question_key])
+        pieces = splice(frame, {"x": (Piece(item.text, literal=False),)})
         if self.r.random() < 0.3:
             pieces = (*pieces, Piece(" "), *self._around("closer", neutral=False))
         self.turns.append(Turn("user", plain(capital(pieces))))
@@ -112,7 +114,7 @@ class Draft:
             if request.imperative:
                 core = splice(self._wording("terse"), {"x": core})
             return _unpunctuated(lower(core))
-        core = self._framed(request) if request.imperative else _ended(request.pieces)
+        core = self._framed(request) if request.imperative else capital(_ended(request.pieces))
         if register == "plain":
             return core
         return self._dress(core, neutral=neutral, rambling=register == "rambling")
@@ -144,10 +146,11 @@ class Draft:
         return capital(parts)
 
     def _follow(self, request: Filled) -> tuple[Piece, ...]:
-        if self.r.random() < 0.15:
+        if not self.satisfied or self.r.random() < 0.15:
             return self._open(request, neutral=False)
-        name = "next" if request.imperative else "next_sentence"
-        return capital(splice(self._wording(name), {"x": request.pieces}))
+        if request.imperative:
+            return capital(splice(self._wording("next"), {"x": request.pieces}))
+        return splice(self._wording("next_sentence"), {"x": capital(request.pieces)})
 
     # the assistant and the tools
 

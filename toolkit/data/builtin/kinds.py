@@ -35,7 +35,7 @@ def single(d: Draft) -> Flags:
         result = d.serve(name, request.arguments, may_fail=True)
         if "error" not in result:
             raise Unsuitable("meant to fail")
-        flags = {"error": True}
+        return {"error": True}
     elif which < 0.28 and d.catalog.again:
         name = d.r.choice(d.catalog.again)
         d.needed.append(name)
@@ -152,6 +152,7 @@ def refuse(d: Draft) -> Flags:
         text += f" {d.r.choice(entry['instead'])}"
     d.say(text)
     if d.r.random() < 0.1:
+        d.satisfied = False
         _maybe_second(d, always=True)
     return {"dangerous": True}
 
@@ -242,6 +243,8 @@ def _maybe_second(d: Draft, always: bool = False) -> None:
         d.needed.append(name)
     else:
         name = d.r.choice(known)
+    if name in d.used and not TOOLS[name].parameters["properties"]:
+        raise Unsuitable("the same question again")
     _ask_and_serve(d, name)
 
 

@@ -281,7 +281,11 @@ def make_folder(w: World, folder: str) -> Any:
 
 def _named(r: Random, w: World) -> dict[str, Any]:
     found = slots(r, w)
-    return {**{f"_{key}": value for key, value in found.items()}, "_home": w.home}
+    return {
+        **{f"_{key}": value for key, value in found.items()},
+        "_home": w.home,
+        "_backup": f"{found['folder']}/backup",
+    }
 
 
 @chain("files", "find_files", "read_file", sample=_named)
@@ -330,7 +334,6 @@ def wrong_path(do: Any, s: dict[str, Any]) -> dict[str, Any]:
 
 @chain("files", "make_folder", "copy_file", sample=_named)
 def backup_copy(do: Any, s: dict[str, Any]) -> dict[str, Any]:
-    folder = f"{s['_folder']}/backup"
-    do("make_folder", folder=folder)
-    do("copy_file", source=s["_path"], target=f"{folder}/{s['_name']}")
-    return {"folder": folder}
+    do("make_folder", folder=s["_backup"])
+    do("copy_file", source=s["_path"], target=f"{s['_backup']}/{s['_name']}")
+    return {"folder": s["_backup"]}

@@ -90,6 +90,11 @@ def _slots(r: Random, w: World) -> dict[str, Any]:
     }
 
 
+def _spare_branch(r: Random, w: World) -> dict[str, Any]:
+    state = w["git"]
+    return {"branch": r.choice([name for name in state["branches"] if name not in ("main", state["branch"])])}
+
+
 def _bad(r: Random, w: World) -> dict[str, Any]:
     return {
         "branch": f"fix/{r.choice(words('project'))}-{r.randint(1000, 9999)}",
@@ -205,7 +210,7 @@ def switch_branch(w: World, branch: str) -> Any:
 @tool(
     "git",
     "Delete a local branch that is not checked out.",
-    sample=_slots,
+    sample=_spare_branch,
     bad=_bad,
     near=(),
     params={"branch": string("Name of the branch.")},
