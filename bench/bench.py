@@ -151,7 +151,7 @@ def run_bench(settings: Settings, out: Path, console: Console) -> Results:
             highlight=False,
         )
         try:
-            measure(bench, results, card, out / "logs", console)
+            measure(bench, results, card, out / "logs", console, lambda: results.save(out / FILE))
         finally:
             results.run["seconds"] = round(time.perf_counter() - started, 1)
             results.save(out / FILE)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +27,32 @@ ROOM = 0.94  # of the card, for what the planner does not see
 NO_ROOM = 3 * 2**30  # free bytes below which it may have been the neighbours' fault
 
 
-def measure(bench: Bench, results: Results, card: Card, logs: Path, console: Console) -> Results:
-    """Measure every variant of `bench`, filling `results`, and judge them. Keyboard interrupts end the workers."""
+def measure(
+    bench: Bench, results: Results, card: Card, logs: Path, console: Console, keep: Callable[[], None]
+) -> Results:
+    """Measure every variant of `bench`, filling `results`, and judge them. `keep` is called after every turn."""
     for name, job in bench.jobs.items():
         results.arms[name] = new_arm(bench, name, job)
     groups = grouped(bench, card)
     again: list[str] = []
+
+    def go(names: Sequence[str], turns: Sequence[int]) -> list[str]:
+        return _Group(bench, results, card, logs, console, keep, names, turns).go()
+
+    every = range(1, bench.settings.turns + 1)
     if bench.settings.restart and len(groups) > 1:
-        for turn in range(1, bench.settings.turns + 1):
+        for turn in every:
             for group in groups:
-                again += _Group(bench, results, logs, console, group, [turn]).go()
+                again += go(group, [turn])
     else:
         for group in groups:
-            again += _Group(bench, results, logs, console, group, range(1, bench.settings.turns + 1)).go()
+            again += go(group, every)
     for name in dict.fromkeys(again):
         console.print(f"  {name}: once more with the card to itself")
         results.arms[name] = new_arm(bench, name, bench.jobs[name])
         results.updates = [u for u in results.updates if u.variant != name]
         results.turns = [t for t in results.turns if t.variant != name]
-        _Group(bench, results, logs, console, [name], range(1, bench.settings.turns + 1)).go()
+        go([name], every)
     _complete(bench, results, card)
     results.gates = judge(results)
     return results
@@ -72,35 +81,39 @@ def new_arm(bench: Bench, name: str, job: Any) -> Arm:
 def grouped(bench: Bench, card: Card) -> list[list[str]]:
     """Variants that can be on the card together: all at rest and any one of them at its peak.
 
-    At rest a variant holds weights, adapter and optimizer states; sizes are the planner's.
+    At rest a variant holds weights, adapter and optimizer states; sizes are the planner's. Adapters and full
+    fine-tuning are kept apart, so that all of one kind take turns where they fit.
     """
     if not bench.settings.gpu:
         return [list(bench.jobs)]
-    from toolkit.planning.memory import CUDA_CONTEXT
-
-    groups: list[list[str]] = [[]]
-    resting = peak = 0.0
-    for name, job in bench.jobs.items():
-        rest, highest = _sizes(bench, job)
-        rest, highest = rest + CUDA_CONTEXT, highest + CUDA_CONTEXT
-        if groups[-1] and resting + rest + max(peak, highest - rest) > ROOM * card.memory:
-            groups.append([])
-            resting = peak = 0.0
-        groups[-1].append(name)
-        resting += rest
-        peak = max(peak, highest - rest)
+    groups: list[list[str]] = []
+    for full in (False, True):
+        resting = peak = math.inf  # the first of its kind begins a group
+        for name, job in bench.jobs.items():
+            if (job.way.trained != "adapter") != full:
+                continue
+            rest, more = _sizes(bench, job)
+            if resting + rest + max(peak, more) > ROOM * card.memory:
+                groups.append([])
+                resting = peak = 0.0
+            groups[-1].append(name)
+            resting += rest
+            peak = max(peak, more)
     return groups
 
 
 def _sizes(bench: Bench, job: Any) -> tuple[float, float]:
-    """(bytes at rest, peak bytes) by the planner."""
+    """(bytes that a variant's process holds at rest, bytes more at its peak) by the planner."""
+    from toolkit.planning.memory import CUDA_CONTEXT
+
     recipe = job.settings
     rows = recipe.train.per_device_train_batch_size
     width = recipe.train.max_length
     found = work.memory(bench.shape, job.way, recipe, "bf16", rows, width, round(rows * width * bench.share), cuda=True)
     at_rest = ("base weights", "adapter", "weights", "optimizer states")
     rest = sum(size for part, size in found.parts.items() if part.startswith(at_rest))
-    return rest, max(found.peak, rest)
+    highest = min(found.peak, job.cap or math.inf)
+    return rest + CUDA_CONTEXT, max(highest - rest, 0.0)
 
 
 class _Group:
@@ -110,13 +123,17 @@ class _Group:
         self,
         bench: Bench,
         results: Results,
+        card: Card,
         logs: Path,
         console: Console,
+        keep: Callable[[], None],
         names: Sequence[str],
         turns: Sequence[int],
     ) -> None:
         self.bench, self.results, self.logs, self.console = bench, results, logs, console
-        self.names, self.turns = names, turns
+        self.names, self.turns, self.keep = names, turns, keep
+        self.room = ROOM * card.memory
+        self.sizes = {name: _sizes(bench, bench.jobs[name]) if bench.settings.gpu else (0.0, 0.0) for name in names}
         self.workers: dict[str, WorkerProcess] = {}
         self.again: list[str] = []
 
@@ -132,16 +149,42 @@ class _Group:
         return self.again
 
     def _start(self) -> None:
+        """Load some at a time; warm up those that have loaded as long as all their peaks fit together."""
         settings = self.bench.settings
         waiting = list(self.names)
         loading: list[str] = []
-        while waiting or loading:
-            while waiting and len(loading) < settings.parallel:
+        loaded: list[str] = []
+        warming: list[str] = []
+        while waiting or loading or loaded or warming:
+            while waiting and len(loading) + len(loaded) + len(warming) < settings.parallel:
                 name = waiting.pop(0)
                 self.workers[name] = WorkerProcess(self.bench.jobs[name], self.logs / f"{name}.log", gpu=settings.gpu)
                 loading.append(name)
-            name = loading.pop(0)
-            self._heard(name, self.workers[name].hear(settings.timeout))
+            for name in list(loaded):
+                if not warming or self._fit([*warming, name]):
+                    self.workers[name].warm()
+                    loaded.remove(name)
+                    warming.append(name)
+            name = self._first_to_speak([*loading, *warming])
+            told = self.workers[name].hear(0)
+            if told["event"] == "loaded":
+                loading.remove(name)
+                loaded.append(name)
+            else:
+                (loading if name in loading else warming).remove(name)
+                self._heard(name, told)
+
+    def _fit(self, warming: Sequence[str]) -> bool:
+        """Whether all that have started and the peaks of these fit the card."""
+        resting = sum(self.sizes[name][0] for name in self.workers)
+        return resting + sum(self.sizes[name][1] for name in warming) <= self.room
+
+    def _first_to_speak(self, names: Sequence[str]) -> str:
+        """The first of these workers that has something to say, or the one longest silent after the time-out."""
+        connections = {self.workers[name].connection: name for name in names}
+        for connection in wait(list(connections), self.bench.settings.timeout):
+            return connections[connection]  # type: ignore[index]
+        return names[0]
 
     def _take_turns(self) -> None:
         settings = self.bench.settings
@@ -151,6 +194,7 @@ class _Group:
             for name in names[first:] + names[:first]:
                 told = self.workers[name].turn(turn, settings.settle, settings.updates, settings.timeout)
                 self._heard(name, told)
+            self.keep()
 
     def _end(self) -> None:
         used = driver.used_bytes() if self.bench.settings.gpu else None

@@ -55,6 +55,14 @@ class WorkerProcess:
         lines = [line for line in text.splitlines() if line.strip()]
         return f"ended with code {self._process.exitcode}: {lines[-1][:300] if lines else 'no message'}"
 
+    @property
+    def connection(self) -> Connection:
+        return self._connection
+
+    def warm(self) -> None:
+        """Let a worker that has loaded begin its warm-up."""
+        self._tell({"warm": True})
+
     def turn(self, number: int, settle: int, updates: int, timeout: float) -> dict[str, Any]:
         self._tell({"turn": number, "settle": settle, "updates": updates})
         return self.hear(timeout)

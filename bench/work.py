@@ -86,7 +86,9 @@ def memory(
     if variant.adam8:
         from toolkit.planning.memory import ADAM_BYTES
 
-        found.parts["optimizer states"] = ADAM_BYTES["adamw_8bit"] * shape.parameters
+        # transformers keeps the embedding's states in fp32
+        embedding = shape.head_parameters
+        found.parts["optimizer states"] = ADAM_BYTES["adamw_8bit"] * (shape.parameters - embedding) + 8 * embedding
     return found
 
 

@@ -1,9 +1,9 @@
 """One variant in a process of its own, driven over a pipe.
 
-After loading and warming up it says {"event": "ready", ...}; then, for each {"turn": n, "settle": a, "updates": b}, it
-trains a + b updates and says {"event": "turn", ...}; {"quit": True} ends it. Running out of memory is said as
-{"event": "oom", ...}, any other failure as {"event": "failed", ...}. Updates are those of the product's own trainer;
-this only watches its log and makes it wait between turns.
+Once loaded it says {"event": "loaded"} and waits for {"warm": True}; once warm it says {"event": "ready", ...}; then,
+for each {"turn": n, "settle": a, "updates": b}, it trains a + b updates and says {"event": "turn", ...}; {"quit": True}
+ends it. Running out of memory is said as {"event": "oom", ...}, any other failure as {"event": "failed", ...}. Updates
+are those of the product's own trainer; this only watches its log and makes it wait between turns.
 """
 
 from __future__ import annotations
@@ -111,6 +111,8 @@ class Worker:
         self.stage = "building the trainer"
         watch = Watch(self, load_seconds)
         self.trainer = self._build(loaded, watch)
+        self.channel.say("loaded")
+        self.channel.hear()  # the parent says when there is room for the warm-up
         self.stage = "warm-up"
         self.trainer.train()
         raise RuntimeError("the trainer ran out of updates before the parent said quit")
@@ -130,11 +132,13 @@ class Worker:
 
     def _load(self) -> Any:
         from toolkit import engines
-        from toolkit.data.tokenizers import load_tokenizer
         from toolkit.hardware import detect
 
         hardware = detect()
-        engine, precision = engines.choose(self.recipe, hardware)
+        engine, precision = engines.choose(self.recipe, hardware)  # imports Unsloth first where it is the engine
+
+        from toolkit.data.tokenizers import load_tokenizer
+
         folder = Path(self.job.model_folder)
         tokenizer = load_tokenizer(folder)
         if self.variant.trained == "adapter":

@@ -26,7 +26,7 @@ class Script:
     def __init__(self, turns: int = 1) -> None:
         self.said: list[dict[str, Any]] = []
         self.orders: Iterator[dict[str, Any]] = iter(
-            [*({"turn": n, "settle": 0, "updates": 2} for n in range(1, turns + 1)), {"quit": True}]
+            [{"warm": True}, *({"turn": n, "settle": 0, "updates": 2} for n in range(1, turns + 1)), {"quit": True}]
         )
 
     def say(self, event: str, **values: Any) -> None:
@@ -52,7 +52,7 @@ def measured(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
                 script = Script()
                 with pytest.raises(Finished):
                     Worker(bench.jobs[name], script).run()  # type: ignore[arg-type]
-            for told in script.said:
+            for told in script.said[1:]:
                 absorb(results, name, told)
         results.gates = judge(results)
         return results

@@ -1,0 +1,62 @@
+"""The bench on a CUDA GPU, with a tiny model: every engine's variants load, agree and are measured.
+
+python -m pytest tests/gpu/test_bench.py
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.results import Results
+from tests.tiny import make_model, write_chats
+
+torch = pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+VARIANTS = (
+    "full,full-fp32,full-adam8,peft-logits,peft,peft-4bit,unsloth,unsloth-nockpt,unsloth-offload,unsloth-nodrop,"
+    "unsloth-1x,unsloth-4bit"
+)
+
+
+@pytest.mark.parametrize(("profile", "shape"), [("this", "4x256"), ("t4", "real")])
+def test_all_engines_agree_and_are_measured(tmp_path: Path, profile: str, shape: str) -> None:
+    model = make_model(tmp_path / "tiny-qwen3", family="qwen3", hidden_size=256, head_dim=64)
+    write_chats(tmp_path / "chats.jsonl", 60)
+    recipe = tmp_path / "gpu.toml"
+    recipe.write_text(f"""
+[model]
+name = "{model}"
+
+[[data.sources]]
+source = "{tmp_path / "chats.jsonl"}"
+
+[data]
+call_format = "json"
+
+[train]
+max_length = 512
+
+[eval]
+holdout = 4
+""")
+    out = tmp_path / "out"
+    command = ["bench", "--recipe", str(recipe), "--profile", profile, "--shape", shape, "--variants", VARIANTS]
+    done = subprocess.run(
+        [sys.executable, "-m", "toolkit", *command, "--out", str(out), "--parallel", "6"],
+        capture_output=True,
+        text=True,
+    )
+    results = Results.load(out)
+    told = "\n".join(f"{arm.variant}: {arm.status} {arm.stage} {arm.message}" for arm in results.arms.values())
+    assert {arm.status for arm in results.arms.values()} == {"measured"}, told
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    for name, arm in results.arms.items():
+        assert arm.driver is not None and arm.driver > (results.reserved(name) or 0)
+        assert bool(arm.elsewhere) == (profile == "t4")
