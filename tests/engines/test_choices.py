@@ -43,7 +43,7 @@ def test_bias_and_dora_have_no_fused_path() -> None:
 def test_unsloth_asked_for_where_it_can_not_run() -> None:
     with pytest.raises(EngineError, match="needs a CUDA GPU"):
         choose_engine(recipe(engine="unsloth"), CPU, True)
-    with pytest.raises(EngineError, match=r"pip install 'toolkit\[gpu\]'"):
+    with pytest.raises(EngineError, match=r"pip install -e '.\[gpu\]'"):
         choose_engine(recipe(engine="unsloth"), H200, False)
 
 

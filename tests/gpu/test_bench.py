@@ -5,6 +5,7 @@ python -m pytest tests/gpu/test_bench.py
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ holdout = 4
         [sys.executable, "-m", "toolkit", *command, "--out", str(out), "--parallel", "6"],
         capture_output=True,
         text=True,
+        env={**os.environ, "TOOLKIT_CACHE": str(tmp_path / "cache")},  # a toy's figures must not correct real plans
     )
     results = Results.load(out)
     told = "\n".join(f"{arm.variant}: {arm.status} {arm.stage} {arm.message}" for arm in results.arms.values())

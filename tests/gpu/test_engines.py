@@ -79,6 +79,18 @@ def test_engines_agree_on_the_same_tokens(recipe: Path, tmp_path: Path, bits: st
     assert fused[-1] < fused[0]
 
 
+def test_chats_are_decoded_before_and_after_training(recipe: Path, tmp_path: Path) -> None:
+    """Through Unsloth's patched forward too; `before` proves by itself that the adapter is off."""
+    settings = ("train.engine=unsloth", "eval.generate=4", "eval.max_new_tokens=24", "eval.generate_batch_size=3")
+    train(recipe, tmp_path / "run", *settings)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    before, after = (
+        list(read_jsonl(tmp_path / "run" / "evaluation" / f"{when}.jsonl")) for when in ("before", "after")
+    )
+    assert len(before) == len(after) >= 4
+    assert summary["calls_before"] is not None and summary["calls_after"] is not None
+
+
 def test_half_precision_as_on_a_t4(recipe: Path, tmp_path: Path) -> None:
     half = ("train.fp16=true", "train.bf16=false", "train.engine=unsloth")
     losses, environment = train(recipe, tmp_path / "fp16", *half)

@@ -68,12 +68,12 @@ def choose_engine(recipe: Recipe, hardware: Hardware, unsloth_installed: bool) -
                 "train.engine: unsloth needs a CUDA GPU and there is none here; --set train.engine=peft runs on the CPU"
             )
         if not unsloth_installed:
-            raise EngineError("train.engine: unsloth is not installed; pip install 'toolkit[gpu]'")
+            raise EngineError("train.engine: unsloth is not installed; pip install -e '.[gpu]'")
         return Choice("unsloth", "the recipe asks for it")
     if hardware.gpu is None:
         return Choice("peft", "no CUDA GPU here")
     if not unsloth_installed:
-        return Choice("peft", "Unsloth is not installed; pip install 'toolkit[gpu]'")
+        return Choice("peft", "Unsloth is not installed; pip install -e '.[gpu]'")
     if recipe.lora.bias != "none":
         return Choice("peft", f"lora.bias = {recipe.lora.bias} turns Unsloth's fused LoRA path off")
     if recipe.lora.use_dora:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     Raises an `InputError` before anything is written when the recipe can't run here, `TrainingError` when training
     went wrong and `InterruptedRun` when the user stopped it; the last two leave the last checkpoint in place.
     """
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     recipe = loaded.recipe
     if resume is not None:
         folder = RunFolder.open(resume)
@@ -62,7 +63,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     hardware = detect()
     adapt = _set_threads(recipe, hardware)
     engine, precision = engines.choose(recipe, hardware)  # imports Unsloth first where it is the engine
-    console.print(f"engine     {engine}\nprecision  {precision}", highlight=False)
+    console.print(f"engine     {engine}\nprecision  {precision}")
 
     from toolkit.data.tokenizers import load_tokenizer
 
@@ -78,14 +79,15 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
 
     started = time.perf_counter()
     loaded_model = engines.load(recipe, model_folder, tokenizer, engine, precision, hardware)
+    _align_special_tokens(loaded_model.model, tokenizer)
     report = loaded_model.report
     report.versions = versions()
     load_seconds = time.perf_counter() - started
-    console.print(_engine_lines(report), highlight=False)
+    console.print(_engine_lines(report))
     _write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
 
     session = _Session(recipe, folder, console, loaded_model, tables, updates, model_folder, adapt)
-    return session.go(resuming=resume is not None, command=f"toolkit run {loaded.path} --resume {folder.path}")
+    return session.go(resuming=resume is not None, command=_again(loaded, folder))
 
 
 @dataclass(slots=True)
@@ -149,7 +151,6 @@ class _Session:
         if stopping.stopped:
             self.console.print(
                 f"stopped early at update {update}: {stopping.patience} evaluations without a better loss",
-                highlight=False,
             )
         after = self._evaluate("after")
         self._summary(trainer, guard, stopping, kept_update, seconds, before, after)
@@ -170,7 +171,7 @@ class _Session:
         renderer = Renderer(self.loaded.tokenizer, data.call_format, data.tool_prompt, data.thinking)
         chats = eval_chats(self.recipe)[: settings.generate]
         adapters_off = base_columns(self.loaded.model) if when == "before" else contextlib.nullcontext()
-        self.console.print(f"decoding   {len(chats)} held-out chats {when} training", highlight=False)
+        self.console.print(f"decoding   {len(chats)} held-out chats {when} training")
         with adapters_off:
             result = evaluate(
                 self.loaded.model,
@@ -219,10 +220,10 @@ class _Session:
         }
         write_json(self.folder.summary, summary)
         if evals:
-            self.console.print(f"eval loss  {evals[0][1]:.3f} before, {evals[-1][1]:.3f} after", highlight=False)
+            self.console.print(f"eval loss  {evals[0][1]:.3f} before, {evals[-1][1]:.3f} after")
         if after is not None:
             after.render(self.console, before=before)
-        self.console.print(f"adapter    {self.folder.adapter} (of update {kept_update})", highlight=False)
+        self.console.print(f"adapter    {self.folder.adapter} (of update {kept_update})")
 
 
 def save_adapter(model: Any, folder: RunFolder, recipe: Recipe, model_folder: Path) -> None:
@@ -279,6 +280,21 @@ def _tables(recipe: Recipe, model_folder: Path) -> Tables:
     return Tables(train, build(recipe, model_folder, "eval") if wanted else None)
 
 
+def _again(loaded: LoadedRecipe, folder: RunFolder) -> str:
+    """The command that goes on with this run."""
+    words = ["toolkit", "run", str(loaded.path)]
+    for override in loaded.overrides:
+        words += ["--set", override]
+    return shlex.join([*words, "--resume", str(folder.path)])
+
+
+def _align_special_tokens(model: Any, tokenizer: Any) -> None:
+    """The model's configs name the tokenizer's special tokens, as the trainer would make them with a warning."""
+    for config in (model.config, model.generation_config):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            setattr(config, name, getattr(tokenizer, name))
+
+
 def _describe_data(console: Console, recipe: Recipe, tables: Tables, total: int) -> None:
     table = tables.train
     tokens, trained = int(table.lengths.sum()), int(table.trained.sum())
@@ -287,7 +303,6 @@ def _describe_data(console: Console, recipe: Recipe, tables: Tables, total: int)
         f"chats      {table.n_chats:,} to train on, {held_out:,} held out; "
         f"{tokens:,} tokens, {trained / tokens:.1%} trained, {tokens / table.n_chats:.0f} a chat\n"
         f"updates    {total:,} of {recipe.chats_per_update} chats",
-        highlight=False,
     )
 
 

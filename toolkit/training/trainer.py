@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import TrainingError
 from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe
 from toolkit.training.dataset import IGNORED, Collator, chat_dataset
@@ -93,13 +94,17 @@ def build_trainer(
     from toolkit.training.loss import summed_loss
 
     class ChatTrainer(trl.SFTTrainer):
-        """Counts real and trained tokens, and weighs the evaluation loss by trained tokens."""
+        """Counts real tokens, and weighs the evaluation loss by trained tokens."""
 
         real_tokens = 0
-        trained_tokens = 0
 
         def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
             batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+            if batches and items is None:
+                raise TrainingError(
+                    "the trained tokens of an update were not counted, so its loss would depend on how it is cut into "
+                    "micro-batches; the versions installed are not the tested ones: see `toolkit doctor`"
+                )
             for batch in batches:
                 self.real_tokens += batch.pop("real_tokens", 0)
             return batches, items
@@ -115,11 +120,11 @@ def build_trainer(
             for batch in self.get_eval_dataloader(eval_dataset):
                 batch.pop("real_tokens", None)
                 batch = self._prepare_inputs(batch)
-                trained = int((batch["labels"][:, 1:] != IGNORED).sum())
+                trained = (batch["labels"][:, 1:] != IGNORED).sum()
                 with torch.no_grad(), self.compute_loss_context_manager():
-                    mean = self.compute_loss(model, batch)
-                total += mean.detach().double().cpu() * trained
-                count += trained
+                    mean = self.compute_loss(model, batch, num_items_in_batch=trained)
+                total += mean.detach().double().cpu() * int(trained)
+                count += int(trained)
             model.train(was_training)
             metrics = {f"{metric_key_prefix}_loss": float(total / max(count, 1))}
             for values in getattr(self, "_metrics", {}).values():
