@@ -20,6 +20,7 @@ from bench.shapes import parse_shape
 from bench.variants import VARIANTS, select
 from toolkit.errors import InputError
 from toolkit.hardware import free_cores, usable_cores
+from toolkit.planning.calibration import record
 from toolkit.planning.cards import Card, cpu_card, seen_gpus
 from toolkit.runs import command_line, default_folder, versions, write_text
 
@@ -76,8 +77,8 @@ def bench(
     results = run_bench(settings, folder, console)
     report.show(results, console)
     write_pages([results], folder / "report.md", folder / "report.html")
-    recorded = calibrate(results)
-    console.print(f"results    {folder / FILE}, report.md and report.html; {recorded} pairs kept for `toolkit plan`")
+    record(report.pairs(results))
+    console.print(f"results    {folder / FILE}, report.md, report.html", highlight=False)
     if not gpu and not quick:
         from bench.planned import show_planned
 
@@ -100,33 +101,6 @@ def write_pages(several: list[Results], markdown: Path | None, html: Path | None
         write_text(markdown, "\n".join(report.markdown(results) for results in several))
     if html is not None:
         write_text(html, page(several))
-
-
-def calibrate(results: Results) -> int:
-    """Keep what was predicted and measured for `toolkit plan`; returns how many pairs."""
-    from toolkit.planning.calibration import Pair, record
-
-    pairs = []
-    for name, arm in results.arms.items():
-        peak, seconds = results.peak(name), results.seconds(name)
-        if arm.status != "measured" or arm.predicted_memory is None or peak is None or seconds is None:
-            continue
-        pairs.append(
-            Pair(
-                date=results.run["date"],
-                card=results.run["card"],
-                engine=arm.engine if arm.trained == "adapter" else "full",
-                variant=name,
-                shape=results.run["shape"],
-                model=results.run["model"],
-                predicted_memory=arm.predicted_memory,
-                measured_memory=peak,
-                predicted_seconds=arm.predicted_seconds,
-                measured_seconds=seconds.median,
-            )
-        )
-    record(pairs)
-    return len(pairs)
 
 
 def _here() -> Card | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.results import Arm, Results
 from toolkit.errors import InputError
+from toolkit.planning.calibration import Pair, PastError, error_of
 from toolkit.runs import write_text
 
 if TYPE_CHECKING:
@@ -69,7 +70,11 @@ def predicts(results: Results) -> bool:
 
 
 def columns(results: Results) -> list[str]:
-    return [*COLUMNS, PREDICTED.format(results.run["profile"])] if predicts(results) else list(COLUMNS)
+    if not predicts(results):
+        return list(COLUMNS)
+    # what was timed is the card that is here, in the other's precision
+    here = [f"{column} on {results.run['card']}" if column == "s an update" else column for column in COLUMNS]
+    return [*here, PREDICTED.format(results.run["profile"])]
 
 
 def gib(size: float | None) -> str:
@@ -123,6 +128,8 @@ def notes(results: Results) -> list[str]:
         f"{settings['warmup']} warm-up updates; variants take turns. {memory}.",
         "of product: the update's FLOP/s, padding included, over those of a large matrix product measured beside it.",
     ]
+    if (planned := planner_error(results)) is not None:
+        lines.append(f"planned GiB is what `toolkit plan`'s formulas say: {planned}.")
     if predicts(results):
         lines.append(
             f"s on {run['profile']} is PREDICTED, not measured: FLOPs / (e x {run['profile']}'s FLOP/s) + bytes / "
@@ -136,6 +143,35 @@ def notes(results: Results) -> list[str]:
                 "out the time that the GPU waits for the host."
             )
     return lines
+
+
+def planner_error(results: Results) -> PastError | None:
+    """How far the planner was off over all variants of this run."""
+    return error_of(pairs(results))
+
+
+def pairs(results: Results) -> list[Pair]:
+    """What was predicted and measured of each variant."""
+    found = []
+    for name, arm in results.arms.items():
+        peak, seconds = results.peak(name), results.seconds(name)
+        if arm.status != "measured" or arm.predicted_memory is None or peak is None or seconds is None:
+            continue
+        found.append(
+            Pair(
+                date=results.run["date"],
+                card=results.run["card"],
+                engine=arm.engine if arm.trained == "adapter" else "full",
+                variant=name,
+                shape=results.run["shape"],
+                model=results.run["model"],
+                predicted_memory=arm.predicted_memory,
+                measured_memory=peak,
+                predicted_seconds=arm.predicted_seconds,
+                measured_seconds=seconds.median,
+            )
+        )
+    return found
 
 
 def markdown(results: Results) -> str:
