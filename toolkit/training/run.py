@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from toolkit.evaluation.evaluate import Evaluation
 
 
+SPACE = 200_000_000  # bytes that a run folder may need
+
+
 @dataclass(slots=True)
 class Tables:
     train: TokenTable
@@ -49,6 +52,8 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     """
     console = Console(soft_wrap=True, highlight=False)
     recipe = loaded.recipe
+    if recipe.export.gguf:
+        raise RunError("export.gguf: this version has no `toolkit export` yet; leave the key out, the adapter is kept")
     if resume is not None:
         folder = RunFolder.open(resume)
         check_same(recipe, str(loaded.path), load(folder.recipe).recipe, folder)
@@ -56,6 +61,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
             raise RunError(f"{resume}: this run is finished; there is nothing to resume")
         if out is not None and out != resume:
             raise RunError("--out and --resume name different folders; --resume goes on in its own")
+        target = resume
     else:
         target = out or default_folder(loaded.name)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -72,10 +78,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     tables = _tables(recipe, model_folder)
     updates = updates_of(recipe, tables.train.n_chats)
     _describe_data(console, recipe, tables, updates.total)
-    if resume is None:
-        folder = RunFolder.create(target)
-        write_text(folder.recipe, dump(recipe))
-    require_space(folder.path, 200_000_000, "checkpoints and the adapter")
+    require_space(target, SPACE, "checkpoints and the adapter")
 
     started = time.perf_counter()
     loaded_model = engines.load(recipe, model_folder, tokenizer, engine, precision, hardware)
@@ -84,6 +87,10 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     report.versions = versions()
     load_seconds = time.perf_counter() - started
     console.print(_engine_lines(report))
+    # not before the model is there: what can't be loaded leaves no folder behind
+    if resume is None:
+        folder = RunFolder.create(target)
+        write_text(folder.recipe, dump(recipe))
     _write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
 
     session = _Session(recipe, folder, console, loaded_model, tables, updates, model_folder, adapt)
