@@ -18,11 +18,12 @@ from bench.results import FILE, Results
 from bench.settings import Bench, Settings, prepare
 from bench.shapes import parse_shape
 from bench.variants import VARIANTS, select
+from toolkit.cache import write_text
 from toolkit.errors import InputError
 from toolkit.hardware import free_cores, usable_cores
 from toolkit.planning.calibration import record
 from toolkit.planning.cards import Card, cpu_card, seen_gpus
-from toolkit.runs import command_line, default_folder, versions, write_text
+from toolkit.runs import command_line, default_folder, versions
 
 QUICK_SHAPE = "2x96"
 GPU_RECIPE = Path("recipes/tools.toml")

@@ -38,7 +38,7 @@ def check_claims(
     findings = check_all(gather(recipe or RECIPE, overrides, files, run))
     show(findings, console)
     if markdown is not None:
-        from toolkit.runs import write_text
+        from toolkit.cache import write_text
 
         write_text(markdown, page(findings))
     return complete(findings)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.results import Arm, Results
+from toolkit.cache import write_text
 from toolkit.errors import InputError
 from toolkit.planning.calibration import Pair, PastError, error_of
-from toolkit.runs import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Where the toolkit keeps what can be made again: converted models and token tables."""
+"""Where the toolkit keeps what can be made again, and how files and folders appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.errors import ToolkitError
 
 
 def cache_root() -> Path:
-    """`$TOOLKIT_CACHE`, or `toolkit` below `$XDG_CACHE_HOME` (`~/.cache`)."""
+    """Of converted models and token tables: `$TOOLKIT_CACHE`, or `toolkit` below `$XDG_CACHE_HOME` (`~/.cache`)."""
     if root := os.environ.get("TOOLKIT_CACHE"):
         return Path(root).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "toolkit"
@@ -30,6 +30,20 @@ def require_space(folder: Path, needed: int, what: str) -> None:
             f"no disk space for {what}: {there} has {free / 2**30:.2f} GiB free, {needed / 2**30:.2f} GiB are needed; "
             "free some, or name another folder (--out, or TOOLKIT_CACHE for the cache)"
         )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -11,20 +11,22 @@ summary.json      the end
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from toolkit import __version__
+from toolkit.cache import write_text as write_text
 from toolkit.errors import Problem, RunError
 from toolkit.recipe.schema import Recipe
 
@@ -48,20 +50,6 @@ FREE_ON_RESUME = {
     "eval": {"generate", "max_new_tokens", "generate_batch_size", "per_device_eval_batch_size"},
     "data": {"num_proc"},
 }
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -133,12 +121,38 @@ class RunFolder:
         return self.path / "summary.json"
 
     @classmethod
-    def create(cls, path: Path) -> RunFolder:
-        """Make a new, empty run folder. Raises `RunError` where something is there already."""
+    def require_free(cls, path: Path) -> None:
+        """Raise `RunError` unless a run folder can be made at `path`: nothing there, its parent can be written."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path}: exists already; name another with --out, or go on with this run: --resume {path}")
-        path.mkdir(parents=True, exist_ok=True)
-        return cls(path)
+            resumable = (path / "recipe.toml").is_file()
+            advice = f", or go on with this run: --resume {path}" if resumable else ""
+            raise RunError(f"{path}: exists already; name another with --out{advice}")
+        above = path
+        while not above.exists():
+            above = above.parent
+        if not above.is_dir():
+            raise RunError(f"{path}: can't be made, {above} is a file; name another folder with --out")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise RunError(f"{path}: can't be made, {above} can't be written; name another folder with --out")
+
+    @classmethod
+    def create(cls, path: Path, recipe: str = "") -> RunFolder:
+        """Make a new run folder that holds only recipe.toml. Raises `RunError` where something is there already.
+
+        Of two processes that make the same folder, one gets it.
+        """
+        cls.require_free(path)
+        run = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if recipe:
+                with run.recipe.open("x", encoding="utf-8") as file:
+                    file.write(recipe)
+        except FileExistsError:
+            raise RunError(f"{path}: another run took this folder a moment ago; name another with --out") from None
+        except OSError as error:
+            raise RunError(f"{path}: can't be made: {error.strerror}; name another folder with --out") from None
+        return run
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -147,6 +161,21 @@ class RunFolder:
         if not run.recipe.is_file():
             raise RunError(f"{path}: not a run folder (no recipe.toml in it)")
         return run
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training in this folder. Raises `RunError` when one does already."""
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{self.path}: another process is training in this folder") from None
+            except OSError:
+                pass  # a file system without locks
+            yield
+        finally:
+            os.close(handle)
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cache import cache_root
+from toolkit.cache import cache_root, write_text
 from toolkit.data.sources import BUILTIN, local_files
 from toolkit.data.tokenizers import tokenizer_key
 
@@ -89,10 +88,7 @@ def file_hash(path: Path) -> str:
         while piece := file.read(_PIECE):
             sha.update(piece)
     found = sha.hexdigest()
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as copy:
-        copy.write(found)
-    Path(copy.name).replace(kept)
+    write_text(kept, found)
     return found
 
 

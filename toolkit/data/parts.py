@@ -10,16 +10,15 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from toolkit.cache import cache_root
+from toolkit.cache import cache_root, write_text
 from toolkit.data.chats import Chat
 from toolkit.data.keys import data_key, digest
-from toolkit.data.sources import BUILTIN, load_chats
+from toolkit.data.sources import BUILTIN, load_chats, shortened
 from toolkit.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -78,11 +77,9 @@ def holdout(recipe: Recipe, cache: Path | None = None) -> Holdout:
     kept = (cache or cache_root()) / "holdout" / f"{digest([data_key(recipe.data.sources), wanted])}.json"
     if kept.is_file():
         return Holdout(**json.loads(kept.read_text()))
-    found = _find_holdout(load_chats(recipe.data.sources, bad=[]), wanted)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as file:
-        json.dump(asdict(found), file)
-    Path(file.name).replace(kept)
+    bad: list[Problem] = []
+    found = _find_holdout(load_chats(recipe.data.sources, bad), wanted, bad)
+    write_text(kept, json.dumps(asdict(found)))
     return found
 
 
@@ -110,7 +107,7 @@ def _divided(recipe: Recipe, part: Part, bad: list[Problem] | None, cache: Path 
         yield chat
 
 
-def _find_holdout(chats: Iterator[Chat], wanted: float) -> Holdout:
+def _find_holdout(chats: Iterator[Chat], wanted: float, bad: list[Problem]) -> Holdout:
     """The border below which `wanted` different chats lie (a count from 1 up), or that fraction of all hashes."""
     total = 0
     if wanted < 1:
@@ -129,6 +126,8 @@ def _find_holdout(chats: Iterator[Chat], wanted: float) -> Holdout:
         heapq.heappush(lowest, -content)
         if len(lowest) > size + 1:  # one more than wanted: the first hash of the training side is the border
             members.discard(-heapq.heappop(lowest))
+    if bad and not total:
+        raise DataError(shortened(bad))
     if len(lowest) <= size:
         raise DataError(
             f"eval.holdout = {size:,} keeps all {len(lowest):,} different chats out of training; "

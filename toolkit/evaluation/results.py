@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.cache import write_text
 from toolkit.data.chats import KINDS
 from toolkit.errors import DataError, Problem
 from toolkit.evaluation.statistics import Paired, Rate
-from toolkit.runs import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
