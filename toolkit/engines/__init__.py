@@ -6,7 +6,15 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from toolkit.engines.base import Choice, EngineReport, Loaded, check_hardware, choose_engine, choose_precision
+from toolkit.engines.base import (
+    Choice,
+    EngineReport,
+    Loaded,
+    check_hardware,
+    check_installed,
+    choose_engine,
+    choose_precision,
+)
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
 
@@ -16,6 +24,7 @@ __all__ = ["Choice", "EngineReport", "Loaded", "choose", "load"]
 def choose(recipe: Recipe, hardware: Hardware) -> tuple[Choice, Choice]:
     """(engine, precision) for this recipe on this machine, each with its reason. Raises `EngineError`."""
     check_hardware(recipe, hardware)
+    check_installed(recipe)
     engine = choose_engine(recipe, hardware, importlib.util.find_spec("unsloth") is not None)
     precision = choose_precision(recipe, hardware)
     if engine.value == "unsloth":

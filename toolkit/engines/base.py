@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.errors import EngineError
+from toolkit.errors import EngineError, Problem, did_you_mean
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
 
@@ -126,12 +128,48 @@ def check_hardware(recipe: Recipe, hardware: Hardware) -> None:
         "model.attn_implementation": "sdpa",
         "train.fp16": "false",
     }
-    from toolkit.errors import Problem
-
     problems = [
         Problem("", f"{key} = {value} needs a CUDA GPU and there is none here; --set {key}={instead[key]}")
         for key, value in only_gpu.items()
         if value
+    ]
+    if problems:
+        raise EngineError(problems)
+
+
+def check_installed(recipe: Recipe) -> None:
+    """Raise one `EngineError` that names every package which a setting needs and which is not there."""
+    wanted: list[tuple[str, str, str]] = [("train.report_to", name, name) for name in recipe.train.report_to]
+    if recipe.model.load_in_4bit:
+        wanted.append(("model.load_in_4bit", "true", "bitsandbytes"))
+    if recipe.train.optim in ("adamw_8bit", "paged_adamw_8bit"):
+        wanted.append(("train.optim", recipe.train.optim, "bitsandbytes"))
+    problems = [
+        Problem("", f"{key} = {value} needs {package}, which is not installed: pip install {package}")
+        for key, value, package in wanted
+        if importlib.util.find_spec(package) is None
+    ]
+    if problems:
+        raise EngineError(problems)
+
+
+def check_modules(recipe: Recipe, names: Iterable[str]) -> None:
+    """Raise one `EngineError` that names every listed module which the model lacks; PEFT skips them without a word.
+
+    `names` are those of the model's modules, as model.layers.0.self_attn.q_proj.
+    """
+    full = set(names)
+    last = {name.rpartition(".")[2] for name in full}
+    targets = recipe.lora.target_modules
+    listed = {
+        "lora.target_modules": [] if isinstance(targets, str) else targets,
+        "lora.modules_to_save": recipe.lora.modules_to_save,
+    }
+    problems = [
+        Problem("", f"{key}: the model has no module {name}{did_you_mean(name, last)}")
+        for key, wanted in listed.items()
+        for name in wanted
+        if name not in full and not any(one.endswith(f".{name}") for one in full)
     ]
     if problems:
         raise EngineError(problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from toolkit.engines.base import (
     Choice,
     EngineReport,
     Loaded,
+    check_modules,
     count_parameters,
     lora_settings,
     weight_dtype,
@@ -34,6 +35,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     # Qwen3-1.7B); what else it does, TRL's trainer does
     for parameter in model.parameters():
         parameter.requires_grad = False
+    check_modules(recipe, (name for name, _ in model.named_modules()))
     config = LoraConfig(task_type="CAUSAL_LM", use_dora=recipe.lora.use_dora, **lora_settings(recipe))
     try:
         model = get_peft_model(model, config)
@@ -56,15 +58,15 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
 
 
 def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardware) -> Any:
-    """The frozen base model on the device it trains on."""
+    """The frozen base model on the device it trains on. Raises `ModelError` when a file is broken or lacks weights."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers.utils import logging
 
     dtype = getattr(torch, weight_dtype(recipe, precision.value))
     settings: dict[str, Any] = {}
     if recipe.model.load_in_4bit:
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise EngineError("model.load_in_4bit: bitsandbytes is not installed; pip install bitsandbytes")
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -72,16 +74,32 @@ def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardwar
             bnb_4bit_compute_dtype=dtype,
         )
     attention = recipe.model.attn_implementation
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # its table of what does not fit: the message below says it in a line
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation="sdpa" if attention == "auto" else attention,
             device_map={"": 0} if hardware.gpu is not None else {"": "cpu"},
             local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
             **settings,
         )
     except ImportError as error:
         raise EngineError(f"model.attn_implementation: {str(error).splitlines()[0]}") from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"model.name: {folder} does not load: {str(error).splitlines()[0]}") from None
+    finally:
+        logging.set_verbosity(level)
+    # transformers fills them with random numbers
+    wrong = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if wrong:
+        raise ModelError(
+            f"model.name: {folder}: {len(wrong)} weights are missing or of another shape than its config.json says, "
+            f"{wrong[0]} the first"
+        )
+    return model

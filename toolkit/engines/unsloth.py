@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.cache import cache_root
-from toolkit.engines.base import Choice, EngineReport, Loaded, count_parameters, lora_settings, weight_dtype
+from toolkit.engines.base import (
+    Choice,
+    EngineReport,
+    Loaded,
+    check_modules,
+    count_parameters,
+    lora_settings,
+    weight_dtype,
+)
 from toolkit.errors import EngineError
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
@@ -60,6 +68,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
         local_files_only=True,
         device_map={"": 0},
     )
+    check_modules(recipe, (name for name, _ in model.named_modules()))
     model = FastLanguageModel.get_peft_model(
         model,
         random_state=recipe.train.seed,
