@@ -88,8 +88,9 @@ def license_of(name: str) -> str | None:
 
 def _from_folder(folder: Path, *, weights: bool) -> Path:
     if not folder.is_dir():
-        near = did_you_mean(folder.name, [p.name for p in folder.parent.iterdir()]) if folder.parent.is_dir() else ""
-        raise ModelError(f"model.name: no folder {folder}{near}")
+        around = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        what = f"{folder} is a file, wanted a folder" if folder.exists() else f"no folder {folder}"
+        raise ModelError(f"model.name: {what}{did_you_mean(folder.name, around)}")
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
     if weights and not any(folder.glob("*.safetensors")):
         missing.append("*.safetensors")
@@ -132,7 +133,7 @@ def _from_hub(name: str, revision: str | None, *, weights: bool) -> Path:
         cached = _in_hub_cache(name, revision)
         if cached is not None and (not weights or any(cached.glob("*.safetensors"))):
             return cached
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines()[0].split(". ")[0][:200] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"model.name: can't reach the hub for {name} and it is not in the cache ({reason}). What works without: "
             "--set model.name=FOLDER with a downloaded copy, or "

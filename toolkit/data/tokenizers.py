@@ -36,8 +36,10 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: the tokenizer can't be read: {_first_line(error)}") from error
+    except Exception as error:  # a broken tokenizer.json raises whatever the first thing missing from it raises
+        raise ModelError(
+            f"{folder}: the tokenizer can't be read: {type(error).__name__}: {_first_line(error)}"
+        ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{folder}: the tokenizer has no fast version, which the mask's token offsets need")
     ensure_pad(tokenizer)
