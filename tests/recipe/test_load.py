@@ -151,7 +151,7 @@ gguf = ["q9"]
         ("train.learning_rate", "wanted KEY=VALUE, as in --set train.learning_rate=1e-4"),
         ("train..seed=1", "wanted KEY=VALUE, as in --set train.learning_rate=1e-4"),
         ("lora.r.x=1", "lora.r is a single value, it holds no x"),
-        ("data.sources.1.size=1", "data.sources has 1 items, counted from 0; there is no 1"),
+        ("data.sources.1.size=1", "data.sources has 1 item, counted from 0; there is no 1"),
         ("data.sources.size=1", "data.sources is a list, wanted a number after it, as data.sources.0"),
         ("lora.target_modules=[q_proj", "[q_proj is not closed or not valid TOML"),
         ("train.fp16=True", 'found "True", wanted true or false, write true without quotes'),

@@ -83,7 +83,8 @@ def _step(node: Any, path: Path, step: str, override: Override) -> str | int:
     if not step.isdigit():
         raise RecipeError(Problem(override.where, f"{name} is a list, wanted a number after it, as {name}.0"))
     if int(step) >= len(node):
-        raise RecipeError(Problem(override.where, f"{name} has {len(node)} items, counted from 0; there is no {step}"))
+        items = "1 item" if len(node) == 1 else f"{len(node)} items"
+        raise RecipeError(Problem(override.where, f"{name} has {items}, counted from 0; there is no {step}"))
     return int(step)
 
 

@@ -98,7 +98,7 @@ class TrainSection(Section):
     bf16: bool | Literal["auto"] = Field("auto", description="autocast to bfloat16")
     fp16: bool = Field(False, description="autocast to float16 with loss scaling (T4 and older)")
     gradient_checkpointing: bool | Literal["unsloth"] = Field(True, description="unsloth: offloaded to host memory")
-    seed: NotNegative = 42
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     logging_steps: Positive = 1
     save_steps: Positive | Literal["epoch"] = Field(200, description="updates between checkpoints")
     save_total_limit: Positive = 2
