@@ -78,7 +78,7 @@ class CheckReport:
             _print_problems(title, problems, console)
         if self.not_tokenised:
             text = f"\nnot tokenised, so lengths and cuts are unknown: {self.not_tokenised}"
-            console.print(text, markup=False, highlight=False)
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
         console.print("data ok" if self.ok else "data not ok", style="bold green" if self.ok else "bold red")
 
 
@@ -101,6 +101,9 @@ def check(loaded: LoadedRecipe) -> CheckReport:
         if before != chat.where:
             report.duplicates.append(Problem(chat.where, f"the same chat as {before}"))
     report.leaked = _leaked(load_chats(recipe.eval.sources, report.bad), trained)
+    if not report.chats:
+        report.not_tokenised = "no chat could be read"
+        return report
     try:
         folder = models.resolve(recipe.model, weights=False)
     except ModelError as error:
@@ -185,6 +188,7 @@ def _print_part(name: str, part: PartReport, console: Console) -> None:
         f"longest {meta['longest_row']:,} ({meta['longest_where']})",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
     if meta["split_factor"] > 1:
         console.print(f'data.thinking = "split" costs {meta["split_factor"]:.2f} times the tokens of one row a chat')
@@ -213,6 +217,7 @@ def _print_part(name: str, part: PartReport, console: Console) -> None:
         + (f": {', '.join(meta['dropped'][:5])}" if meta["dropped"] else ""),
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
 
 

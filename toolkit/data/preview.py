@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.cache import write_text
 from toolkit.data.chats import Chat
 from toolkit.data.parts import part_chats
 from toolkit.data.pipeline import Settings
+from toolkit.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,8 +61,10 @@ def preview(loaded: LoadedRecipe, n: int, html: Path | None, console: Console) -
     legend = f"\ntrained: {opening}bold, underlined and green{closing}; cut off by max_length: struck out"
     console.print(legend, markup=False, highlight=False)
     if html is not None:
-        html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(page(rows), encoding="utf-8")
+        try:
+            write_text(html, page(rows))
+        except OSError as error:
+            raise InputError(f"--html {html}: can't be written: {error.strerror}") from error
         console.print(f"written to {html}", markup=False, highlight=False)
 
 

@@ -54,7 +54,7 @@ def shortened(problems: Sequence[Problem], total: int | None = None) -> list[Pro
     total = len(problems) if total is None else total
     shown = list(problems[:MOST_SHOWN])
     if total > len(shown):
-        shown.append(Problem("", f"and {total - len(shown):,} more; `toolkit data check RECIPE` lists them all"))
+        shown.append(Problem("", f"and {total - len(shown):,} more"))
     return shown
 
 
