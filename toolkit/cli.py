@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from bench.cli import bench_app
 from toolkit import __version__
 from toolkit.environment import quiet
-from toolkit.errors import InputError, ToolkitError
+from toolkit.errors import InputError, InterruptedRun, ToolkitError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+# What the machine refuses, wherever it happens: a full disk, a folder that can't be written. Never a bug of ours.
+REFUSED = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EIO)
+)
 
 app = typer.Typer(
     name="toolkit",
@@ -184,17 +192,33 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """The `toolkit` command. Exit codes: 0 done, 1 the work failed, 2 the input is wrong."""
+    """The `toolkit` command. Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 130 interrupted."""
     quiet()
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         app(prog_name="toolkit")
+    except SystemExit as stop:
+        if stop.code == InterruptedRun.exit_code:  # Typer leaves with it, and without a word
+            print("interrupted", file=sys.stderr)
+        raise
     except ToolkitError as error:
         _report(error)
         sys.exit(error.exit_code)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in REFUSED:
+            place = f"{error.filename}: " if error.filename else ""
+            print(f"error: {place}{(error.strerror or str(error)).lower()}", file=sys.stderr)
+            sys.exit(1)
         traceback.print_exc()
         print("error: this is a bug in toolkit, not a mistake of yours; please report the lines above", file=sys.stderr)
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM stops like Ctrl-C, so that what is half-made is cleared away."""
+    raise KeyboardInterrupt
 
 
 def _report(error: ToolkitError) -> None:
