@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import write_chats
-from toolkit.errors import EngineError, RunError, TrainingError
+from toolkit.errors import EngineError, ModelError, RunError, TrainingError
 from toolkit.recipe import load
 from toolkit.runs import RunFolder, read_jsonl
 from toolkit.training.run import run
@@ -202,7 +202,7 @@ def test_nan_stops_the_run(recipe: Path, tmp_path: Path, tiny_model: Path) -> No
     weights = load_file(broken / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"][0, 0] = math.nan
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(TrainingError, match=r"loss is nan.*learning_rate(.|\n)*kept: "):
+    with pytest.raises(TrainingError, match=r"loss is nan before the first update(.|\n)*kept: "):
         train(recipe, tmp_path / "run", f"model.name={broken}")
 
 
@@ -210,7 +210,7 @@ def test_a_folder_that_exists_is_left_alone(recipe: Path, tmp_path: Path) -> Non
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "mine.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"exists already.*--resume"):
+    with pytest.raises(RunError, match=r"exists already; name another with --out$"):
         train(recipe, taken)
     assert [path.name for path in taken.iterdir()] == ["mine.txt"]
 
@@ -246,3 +246,18 @@ def test_gpu_only_settings_without_a_gpu(recipe: Path, tmp_path: Path, setting: 
     with pytest.raises(EngineError, match=message):
         train(recipe, out, setting)
     assert not out.exists()
+
+
+def test_a_tracker_that_is_not_installed(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    with pytest.raises(EngineError, match=r"train.report_to: trackio is not installed; pip install trackio"):
+        train(recipe, tmp_path / "run", 'train.report_to=["trackio"]')
+
+
+def test_a_model_that_does_not_load_leaves_no_folder(recipe: Path, tmp_path: Path, tiny_model: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model, broken)
+    (broken / "model.safetensors").write_bytes(b"not a model")
+    with pytest.raises(ModelError, match=r"does not load"):
+        train(recipe, tmp_path / "run", f"model.name={broken}")
+    assert not (tmp_path / "run").exists()

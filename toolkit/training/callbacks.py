@@ -109,6 +109,11 @@ class Guard(TrainerCallback):
                 continue
             if name == "grad_norm" and args.fp16:
                 continue  # the loss scaler skips such an update; on_step_end counts them
+            if not state.global_step:
+                raise TrainingError(
+                    f"{name} is {value} before the first update: the model's weights hold NaN, or overflow in this "
+                    "precision. Try another copy of the model, or --set train.bf16=false --set train.fp16=false"
+                )
             raise TrainingError(
                 f"update {state.global_step}: {name} is {value}. The last checkpoint is from before it. Try "
                 f"--set train.learning_rate={self.recipe.train.learning_rate / 4:g}, a longer train.warmup_ratio, or "
