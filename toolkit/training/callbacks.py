@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import signal
@@ -202,6 +203,20 @@ class ThreadKeeper(TrainerCallback):
         free = self.cores.look()
         if free is not None and free != torch.get_num_threads():
             torch.set_num_threads(free)
+
+
+class HeapTrimmer(TrainerCallback):
+    """On a CPU, gives freed memory back to the system every other update.
+
+    Chats differ in length, so glibc's heap fragments: without this the quickstart's resident memory doubles on the way.
+    """
+
+    def __init__(self) -> None:
+        self._trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._trim is not None and state.global_step % 2 == 0:
+            self._trim(0)
 
 
 class StopOnSignal(TrainerCallback):

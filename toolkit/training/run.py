@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from rich.console import Console
 
 from toolkit import engines, models
 from toolkit.cache import require_space
-from toolkit.errors import InterruptedRun, RunError, TrainingError
+from toolkit.errors import EngineError, InterruptedRun, Problem, RunError, TrainingError
 from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.planning.steps import Updates, updates_of
 from toolkit.recipe import LoadedRecipe, dump, load
@@ -52,6 +54,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     """
     console = Console(soft_wrap=True, highlight=False)
     recipe = loaded.recipe
+    _check_trackers(recipe)
     if recipe.export.gguf:
         raise RunError("export.gguf: this version has no `toolkit export` yet; leave the key out, the adapter is kept")
     if resume is not None:
@@ -93,7 +96,9 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         write_text(folder.recipe, dump(recipe))
     _write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
 
-    session = _Session(recipe, folder, console, loaded_model, tables, updates, model_folder, adapt)
+    session = _Session(
+        recipe, folder, console, loaded_model, tables, updates, model_folder, adapt, hardware.gpu is None
+    )
     return session.go(resuming=resume is not None, command=_again(loaded, folder))
 
 
@@ -109,9 +114,17 @@ class _Session:
     updates: Updates
     model_folder: Path
     adapt_threads: bool
+    on_cpu: bool
 
     def go(self, *, resuming: bool, command: str) -> RunFolder:
-        from toolkit.training.callbacks import EarlyStopping, Guard, MetricsWriter, StopOnSignal, ThreadKeeper
+        from toolkit.training.callbacks import (
+            EarlyStopping,
+            Guard,
+            HeapTrimmer,
+            MetricsWriter,
+            StopOnSignal,
+            ThreadKeeper,
+        )
         from toolkit.training.progress import TrainingProgress
         from toolkit.training.trainer import build_trainer
 
@@ -122,7 +135,8 @@ class _Session:
         stopping = EarlyStopping(self.recipe, self.folder.checkpoints)
         progress = TrainingProgress(writer, self.console)
         signals = StopOnSignal()
-        keepers = [ThreadKeeper()] if self.adapt_threads else []
+        keepers = [HeapTrimmer()] if self.on_cpu else []
+        keepers += [ThreadKeeper()] if self.adapt_threads else []
         trainer = build_trainer(
             self.recipe,
             self.loaded,
@@ -140,6 +154,9 @@ class _Session:
             stopping.replay(self.folder.metrics)
             trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
             self.console.print(f"resuming   from {checkpoint or 'the start: there is no checkpoint yet'}")
+        # where TensorBoard and W&B put what they write
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(self.folder.path / "tensorboard"))
+        os.environ.setdefault("WANDB_DIR", str(self.folder.path))
         started = time.perf_counter()
         try:
             with signals, _out_of_memory(self.recipe, command):
@@ -265,6 +282,15 @@ def _out_of_memory(recipe: Recipe, command: str) -> Iterator[None]:
             else "--set train.gradient_checkpointing=true, --set model.load_in_4bit=true or a smaller train.max_length"
         )
         raise TrainingError(f"out of GPU memory: {str(error).splitlines()[0]}. Try {advice}") from None
+
+
+def _check_trackers(recipe: Recipe) -> None:
+    """Raise `EngineError` for every tracker in train.report_to that is not installed."""
+    missing = [name for name in recipe.train.report_to if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EngineError(
+            [Problem("", f"train.report_to: {name} is not installed; pip install {name}") for name in missing]
+        )
 
 
 def _set_threads(recipe: Recipe, hardware: Hardware) -> bool:
