@@ -166,6 +166,10 @@ def _workers(settings: Settings, count: int) -> Iterator[ProcessPoolExecutor]:
         raise ToolkitError(
             "a process that builds the token table died, most likely for want of memory; set data.num_proc = 1"
         ) from error
+    except BaseException:
+        for worker in multiprocessing.active_children():  # an interrupt does not wait for them to finish importing
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
