@@ -149,7 +149,8 @@ def _tokenise(recipe: Recipe, folder: Path, part: Part, report: CheckReport) -> 
 
 def _describe(recipe: Recipe, table: TokenTable, part: str, report: CheckReport) -> None:
     if table.n_rows:
-        counts, edges = np.histogram(table.lengths, bins=_BINS)
+        spread = int(table.lengths.max() - table.lengths.min())
+        counts, edges = np.histogram(table.lengths, bins=max(1, min(_BINS, spread)))
         report.parts[part] = PartReport(table.meta, [round(float(edge)) for edge in edges], counts.tolist())
     try:
         refuse_dropped(recipe, table.meta)

@@ -54,6 +54,11 @@ def preview(loaded: LoadedRecipe, n: int, html: Path | None, console: Console) -
     renderer = settings.renderer()
     chats = chosen(part_chats(recipe, "train"), n)
     rows = [shown(renderer, chat, row, settings.max_length) for chat in chats for row in renderer.rows(chat)]
+    if html is not None:
+        try:
+            write_text(html, page(rows))
+        except OSError as error:
+            raise InputError(f"--html {html}: can't be written: {error.strerror}") from error
     for row in rows:
         console.print(f"\n{row.title}", style="bold", markup=False, highlight=False)
         console.print(terminal_text(row, marks=_marks(console)), soft_wrap=True)
@@ -61,10 +66,6 @@ def preview(loaded: LoadedRecipe, n: int, html: Path | None, console: Console) -
     legend = f"\ntrained: {opening}bold, underlined and green{closing}; cut off by max_length: struck out"
     console.print(legend, markup=False, highlight=False)
     if html is not None:
-        try:
-            write_text(html, page(rows))
-        except OSError as error:
-            raise InputError(f"--html {html}: can't be written: {error.strerror}") from error
         console.print(f"written to {html}", markup=False, highlight=False)
 
 

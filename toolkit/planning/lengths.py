@@ -118,7 +118,10 @@ def _training_chats(recipe: Recipe) -> int:
             "this recipe first, or set train.max_steps"
         )
     if not _all_built_in(recipe) and not recipe.eval.sources:
-        chats -= eval_chats(recipe, chats)  # taken from the data; built-in held-out chats are made apart
+        held_out = eval_chats(recipe, chats)  # taken from the data; built-in held-out chats are made apart
+        if held_out >= chats:
+            raise DataError(f"nothing to train on: of {chats:,} chats, eval.holdout = {held_out:,} are kept out")
+        chats -= held_out
     return max(1, chats)
 
 
