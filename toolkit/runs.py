@@ -124,7 +124,7 @@ class RunFolder:
     def require_free(cls, path: Path) -> None:
         """Raise `RunError` unless a run folder can be made at `path`: nothing there, its parent can be written."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            resumable = (path / "recipe.toml").is_file()
+            resumable = cls(path).recipe.is_file() and not cls(path).summary.is_file()
             advice = f", or go on with this run: --resume {path}" if resumable else ""
             raise RunError(f"{path}: exists already; name another with --out{advice}")
         above = path
