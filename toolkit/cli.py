@@ -41,7 +41,7 @@ data_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
-app.add_typer(bench_app, name="bench")
+app.add_typer(bench_app, name="bench", short_help="Measure memory and speed of ways to train.")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, as recipes/tools.toml.")]
 Overrides = Annotated[
@@ -73,9 +73,12 @@ def root(
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The run's folder; default: runs/RECIPE.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The run's new folder; default: runs/ and the recipe's name.")
+    ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Go on with this run from its last checkpoint.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Go on with this run from its last checkpoint; give its recipe again."),
     ] = None,
 ) -> None:
     """Train what a recipe says and leave a run folder with the adapter.
@@ -87,6 +90,9 @@ def run(
       toolkit run recipes/tools.toml --out runs/first
 
       toolkit run recipes/tools.toml --resume runs/first
+
+    Ctrl-C saves a checkpoint and says how to go on. Exit codes: 0 done, 1 the work failed, 2 the input is wrong,
+    130 interrupted.
     """
     from toolkit.recipe import load
 
@@ -102,7 +108,9 @@ def plan(
     recipe: RecipePath,
     gpu: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Plan for this card, as t4, l4, a100 or h200; default: the one here."),
+        typer.Option(
+            metavar="NAME", help="Plan for this card, as t4, l4, a100 or h200, or cpu; default: the one here."
+        ),
     ] = None,
     price: Annotated[
         float | None, typer.Option(metavar="DOLLARS_PER_HOUR", min=0, help="What an hour on the card costs.")
