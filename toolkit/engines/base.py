@@ -139,7 +139,7 @@ def check_hardware(recipe: Recipe, hardware: Hardware) -> None:
 
 def check_installed(recipe: Recipe) -> None:
     """Raise one `EngineError` that names every package which a setting needs and which is not there."""
-    wanted: list[tuple[str, str, str]] = [("train.report_to", name, name) for name in recipe.train.report_to]
+    wanted = []
     if recipe.model.load_in_4bit:
         wanted.append(("model.load_in_4bit", "true", "bitsandbytes"))
     if recipe.train.optim in ("adamw_8bit", "paged_adamw_8bit"):
