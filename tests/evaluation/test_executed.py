@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.data.builtin import World, chats
+from toolkit.data.builtin import TOOLS, World, chats
 from toolkit.data.calls import write_calls
 from toolkit.data.chats import KINDS, Chat, ToolCall, Turn
 from toolkit.data.render import Renderer
@@ -172,10 +172,12 @@ def test_any_call_fails_where_none_is_expected(monkeypatch: pytest.MonkeyPatch, 
 def test_numbers_that_no_tool_can_compute_end_one_chat_and_not_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     chat = simple()
 
-    def overflow(self: Any, name: str, arguments: Any) -> str:
+    def overflow(world: World, **arguments: Any) -> None:
         raise OverflowError("int too large to convert to float")
 
-    monkeypatch.setattr(World, "call", overflow)
+    for tool in chat.tools:
+        name = tool["function"]["name"]
+        monkeypatch.setitem(TOOLS, name, replace(TOOLS[name], run=overflow))
     monkeypatch.setattr(module, "replay", lambda _: ([], {}))
     row = one(monkeypatch, chat, *gold(chat))
     assert not row.correct and "int too large to convert to float" in row.generated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -91,6 +92,18 @@ def test_bad_calls_say_what_is_wrong() -> None:
     for name, arguments, message in wrong:
         assert json.loads(world.call(name, arguments)) == {"error": message}
     assert world.state() == untouched
+
+
+@pytest.mark.parametrize("raised", [OverflowError("too large"), ZeroDivisionError("by zero"), ValueError("no date")])
+def test_values_that_a_tool_can_not_compute_are_an_error_of_the_call(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    def fail(world: World) -> None:
+        raise raised
+
+    name, tool = next((name, tool) for name, tool in TOOLS.items() if not tool.required)
+    monkeypatch.setitem(TOOLS, name, replace(tool, run=fail))
+    assert json.loads(World(0).call(name, {})) == {"error": f"{name} can't work with these values: {raised}"}
 
 
 def test_a_seed_makes_a_world() -> None:

@@ -49,6 +49,8 @@ class World:
             return _dump(tool.run(self, **copy.deepcopy(arguments)))
         except ToolFailure as failure:
             return _dump({"error": str(failure)})
+        except (ArithmeticError, ValueError) as error:  # a model may write numbers and text that no tool can compute
+            return _dump({"error": f"{name} can't work with these values: {error}"})
 
     def state(self) -> dict[str, Any]:
         """All that calls can change, as plain JSON values: equal states mean that the same was done."""
