@@ -103,9 +103,9 @@ class _GrowingArray:
         self._length += array.size
 
     def close(self) -> None:
-        self._file.seek(0)
-        self._write_header()  # numpy leaves room in the header for any length, so it fits in the same place
-        self._file.close()
+        with self._file:  # closed even when the disk is full
+            self._file.seek(0)
+            self._write_header()  # numpy leaves room in the header for any length, so it fits in the same place
 
     def _write_header(self) -> None:
         header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._length,)}
