@@ -18,14 +18,13 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from toolkit.cache import cache_root
-from toolkit.hardware import cpu_flags, cpu_name, usable_cores
+from toolkit.hardware import BF16_FLAGS, cpu_flags, cpu_name, usable_cores
 from toolkit.planning.cards import GIB, UNSLOTH_LEAST, SeenGpu, seen_gpus
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 ROOT = Path(__file__).parents[1]
-BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 LEAST_DISK = 2 * GIB  # the quickstart's model, token table and run
 LEAST_MEMORY = 3 * GIB
 PIP = "python -m pip install"

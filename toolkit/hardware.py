@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+BF16_FLAGS = ("avx512_bf16", "amx_bf16")  # a CPU with one of them has bfloat16 products
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """A CUDA device: name, memory in bytes, compute capability as (major, minor)."""
@@ -47,7 +50,7 @@ def detect() -> Hardware:
         gpu=gpu,
         cpu=cpu_name(),
         cores=usable_cores(),
-        cpu_bf16=bool({"avx512_bf16", "amx_bf16"} & flags),
+        cpu_bf16=not flags.isdisjoint(BF16_FLAGS),
         memory=psutil.virtual_memory().total,
     )
 

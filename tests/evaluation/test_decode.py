@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import make_model
-from toolkit.evaluation.decode import decode, generate
+from toolkit.evaluation.decode import decode
 
 torch = pytest.importorskip("torch")
 
@@ -51,6 +51,10 @@ def by_hand(model: Any, tokenizer: Any, prompt: str, steps: int, stop: int) -> l
 def options(tokenizer: Any, **changes: Any) -> dict[str, Any]:
     base = {"max_new_tokens": 12, "batch_size": 8, "stop_ids": [tokenizer.eos_token_id], "progress": False}
     return {**base, **changes}
+
+
+def generate(model: Any, tokenizer: Any, prompts: list[str], **settings: Any) -> list[str]:
+    return [one.text for one in decode(model, tokenizer, prompts, **settings)]
 
 
 def test_a_batch_gives_what_each_prompt_gives_alone(loaded: tuple[Any, Any]) -> None:

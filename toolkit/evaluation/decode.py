@@ -24,29 +24,6 @@ class Generated:
     stopped: bool
 
 
-def generate(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-    stop_ids: Sequence[int],
-    progress: bool = True,
-) -> list[str]:
-    """The greedy continuation of each prompt, in the prompts' order; see `decode`."""
-    made = decode(
-        model,
-        tokenizer,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        stop_ids=stop_ids,
-        progress=progress,
-    )
-    return [one.text for one in made]
-
-
 def decode(
     model: Any,
     tokenizer: Any,
