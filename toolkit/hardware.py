@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")  # a CPU with one of them has bfloat16 products
 
 
