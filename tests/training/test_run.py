@@ -224,6 +224,14 @@ def test_a_checkpoint_of_another_recipe_is_refused(recipe: Path, tmp_path: Path)
     assert "train.learning_rate = 0.0001, but" in text and "lora.r = 8, but" in text and "trained with 4" in text
 
 
+def test_a_run_over_other_data_is_not_resumed(recipe: Path, tmp_path: Path) -> None:
+    first = train(recipe, tmp_path / "first", "train.max_steps=2")
+    first.summary.unlink()
+    write_chats(tmp_path / "chats.jsonl", 40, seed=1)
+    with pytest.raises(RunError, match=r"training data.* has changed since this run began"):
+        run(load(recipe, ["train.max_steps=2"]), resume=first.path)
+
+
 def test_resume_of_nothing(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a run folder"):
         run(load(recipe), resume=tmp_path / "nowhere")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import shlex
 import time
@@ -79,6 +80,8 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     model_folder = models.resolve(recipe.model)
     tokenizer = load_tokenizer(model_folder)
     tables = _tables(recipe, model_folder)
+    if resume is not None:
+        _check_data(folder, tables)
     updates = updates_of(recipe, tables.train.n_chats)
     _describe_data(console, recipe, tables, updates.total)
     require_space(target, SPACE, "checkpoints and the adapter")
@@ -311,6 +314,18 @@ def _tables(recipe: Recipe, model_folder: Path) -> Tables:
     train = build(recipe, model_folder, "train")
     wanted = bool(recipe.eval.sources) or recipe.eval.holdout > 0
     return Tables(train, build(recipe, model_folder, "eval") if wanted else None)
+
+
+def _check_data(folder: RunFolder, tables: Tables) -> None:
+    """Raise `RunError` when the chats or their tokens are not those that the run began with."""
+    if not folder.environment.is_file():
+        return
+    before = json.loads(folder.environment.read_text(encoding="utf-8"))["data"]["train_table_key"]
+    if before != tables.train.key:
+        raise RunError(
+            f"{folder.path}: the training data, tokenizer or toolkit has changed since this run began (token table "
+            f"{before} then, {tables.train.key} now); that would be another run: start one with --out"
+        )
 
 
 def _again(loaded: LoadedRecipe, folder: RunFolder) -> str:
