@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.cache import cache_root, write_text
 from toolkit.data.sources import BUILTIN, local_files
 from toolkit.data.tokenizers import tokenizer_key
+from toolkit.errors import DataError
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe, SourceSection
@@ -84,9 +85,12 @@ def file_hash(path: Path) -> str:
     if kept.is_file():
         return kept.read_text()
     sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            sha.update(piece)
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                sha.update(piece)
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror}") from error
     found = sha.hexdigest()
     write_text(kept, found)
     return found
