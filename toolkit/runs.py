@@ -136,7 +136,7 @@ class RunFolder:
             raise RunError(f"{path}: can't be made, {above} can't be written; name another folder with --out")
 
     @classmethod
-    def create(cls, path: Path, recipe: str = "") -> RunFolder:
+    def create(cls, path: Path, recipe: str) -> RunFolder:
         """Make a new run folder that holds only recipe.toml. Raises `RunError` where something is there already.
 
         Of two processes that make the same folder, one gets it.
@@ -145,9 +145,8 @@ class RunFolder:
         run = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if recipe:
-                with run.recipe.open("x", encoding="utf-8") as file:
-                    file.write(recipe)
+            with run.recipe.open("x", encoding="utf-8") as file:
+                file.write(recipe)
         except FileExistsError:
             raise RunError(f"{path}: another run took this folder a moment ago; name another with --out") from None
         except OSError as error:

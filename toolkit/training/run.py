@@ -30,7 +30,6 @@ from toolkit.runs import (
     sha256_of,
     versions,
     write_json,
-    write_text,
 )
 
 if TYPE_CHECKING:
@@ -68,8 +67,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         target = resume
     else:
         target = out or default_folder(loaded.name)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            RunFolder.create(target)  # raises, before any work is done
+        RunFolder.require_free(target)
     hardware = detect()
     adapt = _set_threads(recipe, hardware)
     engine, precision = engines.choose(recipe, hardware)  # imports Unsloth first where it is the engine
@@ -87,7 +85,8 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     require_space(target, SPACE, "checkpoints and the adapter")
 
     started = time.perf_counter()
-    loaded_model = engines.load(recipe, model_folder, tokenizer, engine, precision, hardware)
+    with _out_of_memory(recipe):
+        loaded_model = engines.load(recipe, model_folder, tokenizer, engine, precision, hardware)
     _align_special_tokens(loaded_model.model, tokenizer)
     report = loaded_model.report
     report.versions = versions()
@@ -95,14 +94,13 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     console.print(_engine_lines(report))
     # not before the model is there: what can't be loaded leaves no folder behind
     if resume is None:
-        folder = RunFolder.create(target)
-        write_text(folder.recipe, dump(recipe))
-    _write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
-
-    session = _Session(
-        recipe, folder, console, loaded_model, tables, updates, model_folder, adapt, hardware.gpu is None
-    )
-    return session.go(resuming=resume is not None, command=_again(loaded, folder))
+        folder = RunFolder.create(target, dump(recipe))
+    with folder.held():
+        _write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
+        session = _Session(
+            recipe, folder, console, loaded_model, tables, updates, model_folder, adapt, hardware.gpu is None
+        )
+        return session.go(resuming=resume is not None, command=_again(loaded, folder))
 
 
 @dataclass(slots=True)
@@ -162,7 +160,7 @@ class _Session:
         os.environ.setdefault("WANDB_DIR", str(self.folder.path))
         started = time.perf_counter()
         try:
-            with signals, _out_of_memory(self.recipe, command):
+            with signals, _out_of_memory(self.recipe):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except TrainingError as error:
             kept = self.folder.last_checkpoint()
@@ -263,13 +261,16 @@ def save_adapter(model: Any, folder: RunFolder, recipe: Recipe, model_folder: Pa
     for config in model.peft_config.values():
         config.base_model_name_or_path = base
         config.revision = recipe.model.revision
-    model.save_pretrained(work, save_embedding_layers=False)
-    shutil.rmtree(folder.adapter, ignore_errors=True)
-    work.rename(folder.adapter)
+    try:
+        model.save_pretrained(work, save_embedding_layers=False)
+        shutil.rmtree(folder.adapter, ignore_errors=True)
+        work.rename(folder.adapter)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _out_of_memory(recipe: Recipe, command: str) -> Iterator[None]:
+def _out_of_memory(recipe: Recipe) -> Iterator[None]:
     import torch
 
     try:
