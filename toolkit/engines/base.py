@@ -193,6 +193,23 @@ def count_parameters(model: Any) -> tuple[int, int]:
     return trainable, total
 
 
+def report_on(
+    recipe: Recipe, model: Any, engine: Choice, precision: Choice, attention: str, patched: dict[str, int] | None = None
+) -> EngineReport:
+    """What there is to say of a model that an engine has put an adapter on."""
+    trainable, total = count_parameters(model)
+    return EngineReport(
+        engine=engine,
+        precision=precision,
+        weights="nf4, double quantisation" if recipe.model.load_in_4bit else weight_dtype(recipe, precision.value),
+        attention=attention,
+        trainable=trainable,
+        total=total - trainable,
+        patched=patched or {},
+        expected_layers=model.config.num_hidden_layers,
+    )
+
+
 def lora_settings(recipe: Recipe) -> dict[str, Any]:
     """The keyword arguments that PEFT's LoraConfig and Unsloth's get_peft_model have in common."""
     lora = recipe.lora

@@ -8,11 +8,10 @@ from typing import Any
 
 from toolkit.engines.base import (
     Choice,
-    EngineReport,
     Loaded,
     check_modules,
-    count_parameters,
     lora_settings,
+    report_on,
     weight_dtype,
 )
 from toolkit.errors import EngineError, ModelError
@@ -25,7 +24,6 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
 
     Raises `EngineError` for a setting that can't work here and `ModelError` for weights that don't load.
     """
-    import torch
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
@@ -41,19 +39,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
         model = get_peft_model(model, config)
     except ValueError as error:
         raise EngineError(f"lora.target_modules: {error}") from None
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float32)
-    trainable, total = count_parameters(model)
-    report = EngineReport(
-        engine=engine,
-        precision=precision,
-        weights="nf4, double quantisation" if recipe.model.load_in_4bit else weight_dtype(recipe, precision.value),
-        attention=model.config._attn_implementation,
-        trainable=trainable,
-        total=total - trainable,
-        expected_layers=model.config.num_hidden_layers,
-    )
+    report = report_on(recipe, model, engine, precision, model.config._attn_implementation)
     return Loaded(model, tokenizer, report)
 
 

@@ -17,8 +17,8 @@ from toolkit.engines.base import (
     EngineReport,
     Loaded,
     check_modules,
-    count_parameters,
     lora_settings,
+    report_on,
     weight_dtype,
 )
 from toolkit.errors import EngineError
@@ -76,20 +76,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
         max_seq_length=recipe.train.max_length,
         **lora_settings(recipe),
     )
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float32)
-    trainable, total = count_parameters(model)
-    report = EngineReport(
-        engine=engine,
-        precision=precision,
-        weights="nf4, double quantisation" if recipe.model.load_in_4bit else weight_dtype(recipe, precision.value),
-        attention="unsloth's dispatcher",
-        trainable=trainable,
-        total=total - trainable,
-        patched=patched_layers(model),
-        expected_layers=model.config.num_hidden_layers,
-    )
+    report = report_on(recipe, model, engine, precision, "unsloth's dispatcher", patched_layers(model))
     check_patched(report, recipe)
     return Loaded(model, tokenizer, report)
 

@@ -25,25 +25,17 @@ from toolkit.recipe.schema import Recipe
 from toolkit.runs import (
     RunFolder,
     check_same,
-    command_line,
     default_folder,
-    sha256_of,
     versions,
     write_json,
 )
+from toolkit.training.record import Tables, describe_data, engine_lines, write_environment
 
 if TYPE_CHECKING:
-    from toolkit.data.table import TokenTable
     from toolkit.evaluation.evaluate import Evaluation
 
 
 SPACE = 200_000_000  # bytes that a run folder may need
-
-
-@dataclass(slots=True)
-class Tables:
-    train: TokenTable
-    evaluation: TokenTable | None
 
 
 def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = None) -> RunFolder:
@@ -81,7 +73,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     if resume is not None:
         _check_data(folder, tables)
     updates = updates_of(recipe, tables.train.n_chats)
-    _describe_data(console, recipe, tables, updates.total)
+    describe_data(console, recipe, tables, updates.total)
     require_space(target, SPACE, "checkpoints and the adapter")
 
     started = time.perf_counter()
@@ -91,12 +83,12 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     report = loaded_model.report
     report.versions = versions()
     load_seconds = time.perf_counter() - started
-    console.print(_engine_lines(report))
+    console.print(engine_lines(report))
     # not before the model is there: what can't be loaded leaves no folder behind
     if resume is None:
         folder = RunFolder.create(target, dump(recipe))
     with folder.held():
-        _write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
+        write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
         session = _Session(
             recipe, folder, console, loaded_model, tables, updates, model_folder, adapt, hardware.gpu is None
         )
@@ -342,64 +334,3 @@ def _align_special_tokens(model: Any, tokenizer: Any) -> None:
     for config in (model.config, model.generation_config):
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             setattr(config, name, getattr(tokenizer, name))
-
-
-def _describe_data(console: Console, recipe: Recipe, tables: Tables, total: int) -> None:
-    table = tables.train
-    tokens, trained = int(table.lengths.sum()), int(table.trained.sum())
-    held_out = tables.evaluation.n_chats if tables.evaluation else 0
-    console.print(
-        f"chats      {table.n_chats:,} to train on, {held_out:,} held out; "
-        f"{tokens:,} tokens, {trained / tokens:.1%} trained, {tokens / table.n_chats:.0f} a chat\n"
-        f"updates    {total:,} of {recipe.chats_per_update} chats",
-    )
-
-
-def _engine_lines(report: Any) -> str:
-    lines = [
-        f"model      {report.total:,} parameters frozen as {report.weights}, {report.trainable:,} trained in fp32",
-        f"attention  {report.attention}",
-    ]
-    if report.patched:
-        parts = ", ".join(f"{count} {part.upper()}" for part, count in report.patched.items())
-        lines.append(f"fused      {parts} of {report.expected_layers} layers")
-    return "\n".join(lines)
-
-
-def _write_environment(
-    folder: RunFolder,
-    recipe: Recipe,
-    model_folder: Path,
-    hardware: Hardware,
-    report: Any,
-    tables: Tables,
-    load_seconds: float,
-) -> None:
-    from dataclasses import asdict
-
-    from toolkit.data.tokenizers import tokenizer_key
-
-    weights = sorted(model_folder.glob("*.safetensors"))
-    write_json(
-        folder.environment,
-        {
-            "command": command_line(),
-            "engine": report.as_dict(),
-            "hardware": asdict(hardware),
-            "model": {
-                "name": recipe.model.name,
-                "revision": recipe.model.revision,
-                "license": models.license_of(recipe.model.name),
-                "config_sha256": sha256_of(model_folder / "config.json"),
-                "tokenizer_and_template_key": tokenizer_key(model_folder),
-                "weights": {path.name: path.stat().st_size for path in weights},
-                "load_seconds": round(load_seconds, 2),
-            },
-            "data": {
-                "train_table_key": tables.train.key,
-                "eval_table_key": tables.evaluation.key if tables.evaluation else None,
-                "train": tables.train.meta,
-                "eval": tables.evaluation.meta if tables.evaluation else None,
-            },
-        },
-    )
