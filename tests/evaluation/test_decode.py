@@ -11,6 +11,7 @@ from tests.tiny import make_model
 from toolkit.evaluation.decode import decode
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 PROMPTS = [
     "<|im_start|>user\nChat 1: what is 3 plus 4?<|im_end|>\n<|im_start|>assistant\n",
@@ -185,3 +186,42 @@ def test_a_real_model_gives_in_a_batch_what_it_gives_alone() -> None:
 
 def test_no_prompts(loaded: tuple[Any, Any]) -> None:
     assert generate(*loaded, [], **options(loaded[1])) == []
+
+
+def test_rows_that_stop_leave_the_batch_and_the_others_go_on_as_before(
+    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = loaded
+    prompts = [f"{prompt}{number}" for number in range(3) for prompt in PROMPTS]
+    never = [tokenizer.pad_token_id]
+    full = decode(model, tokenizer, prompts, **options(tokenizer, stop_ids=never, max_new_tokens=24))
+    # stop tokens that end rows at different steps: the second token of some
+    stops = sorted({tokenizer(one.text, add_special_tokens=False)["input_ids"][3] for one in full[:8]})
+    alone = [
+        decode(model, tokenizer, [prompt], **options(tokenizer, stop_ids=stops, max_new_tokens=24))[0]
+        for prompt in prompts
+    ]
+    assert len({one.new_tokens for one in alone}) > 2, "rows should stop at different steps"
+    kept: list[int] = []
+    select = transformers.DynamicCache.batch_select_indices
+    monkeypatch.setattr(
+        transformers.DynamicCache,
+        "batch_select_indices",
+        lambda self, indices: (kept.append(len(indices)), select(self, indices))[1],
+    )
+    batch = decode(model, tokenizer, prompts, **options(tokenizer, stop_ids=stops, max_new_tokens=24, batch_size=15))
+    assert batch == alone
+    assert kept and kept[0] < len(prompts)
+
+
+def test_sampling_is_repeatable_and_leaves_the_random_numbers_alone(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    greedy = decode(model, tokenizer, PROMPTS, **options(tokenizer))
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first = decode(model, tokenizer, PROMPTS, **options(tokenizer, temperature=1.5, seed=1))
+    assert torch.equal(torch.rand(1), expected)
+    assert first == decode(model, tokenizer, PROMPTS, **options(tokenizer, temperature=1.5, seed=1))
+    assert first != decode(model, tokenizer, PROMPTS, **options(tokenizer, temperature=1.5, seed=2))
+    assert first != greedy

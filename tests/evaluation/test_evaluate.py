@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,10 @@ from toolkit.data.calls import write_calls
 from toolkit.data.chats import Chat, ToolCall, Turn
 from toolkit.data.render import Renderer
 from toolkit.errors import DataError
-from toolkit.evaluation import evaluate as module
-from toolkit.evaluation.decode import Generated
+from toolkit.evaluation.decode import Done, Generated, TorchDecoder
 from toolkit.evaluation.evaluate import as_text, base_columns, evaluate, prompted_turns
 
 CALL = ToolCall("add", {"a": 1, "b": 2})
-OPTIONS: dict[str, Any] = {"call_format": "json", "max_new_tokens": 6, "batch_size": 4, "progress": False}
 
 
 def chat(number: int) -> Chat:
@@ -39,24 +38,28 @@ def loaded(tiny_model: Path) -> tuple[Any, Any, Renderer]:
     return model, tokenizer, Renderer(tokenizer, "json")
 
 
-def planted(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str]) -> list[str]:
-    """Make the model answer by the prompt's last words; returns the prompts as they come."""
-    prompts: list[str] = []
+class Planted:
+    """A decoder that answers by words of the prompt, and keeps the prompts."""
 
-    def say(model: Any, tokenizer: Any, given: list[str], **options: Any) -> list[Generated]:
-        prompts.extend(given)
-        return [Generated(next(text for key, text in answers.items() if key in prompt), 5, True) for prompt in given]
+    def __init__(self, answers: dict[str, str]) -> None:
+        self.answers = answers
+        self.prompts: list[str] = []
+        self.settings: dict[str, Any] = {}
 
-    monkeypatch.setattr(module, "decode", say)
-    return prompts
+    def __call__(self, prompts: Sequence[str], done: Done | None = None) -> list[Generated]:
+        self.prompts += prompts
+        answers = [next(text for key, text in self.answers.items() if key in prompt) for prompt in prompts]
+        return [Generated(text, 5, True) for text in answers]
 
 
-def test_rows_hold_what_was_asked_expected_and_said(
-    loaded: tuple[Any, Any, Renderer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def decoder(model: Any, tokenizer: Any, renderer: Renderer) -> TorchDecoder:
+    return TorchDecoder(model, tokenizer, renderer.end_token_ids, max_new_tokens=6, batch_size=4, progress=False)
+
+
+def test_rows_hold_what_was_asked_expected_and_said(loaded: tuple[Any, Any, Renderer]) -> None:
     right = write_calls([CALL], "json")
-    prompts = planted(monkeypatch, {"(0)": right, "(1)": "I can't help with that."})
-    result = evaluate(*loaded, [chat(0), chat(1)], **OPTIONS)
+    says = Planted({"(0)": right, "(1)": "I can't help with that."})
+    result = evaluate(says, loaded[2], [chat(0), chat(1)], call_format="json")
     assert [row.correct for row in result.rows] == [True, False]
     first, second = result.rows
     assert (first.where, first.turn, first.kind, first.split, first.source) == (
@@ -70,14 +73,12 @@ def test_rows_hold_what_was_asked_expected_and_said(
     assert first.expected == first.generated == right
     assert first.expected_calls == first.generated_calls == [{"name": "add", "arguments": {"a": 1, "b": 2}}]
     assert second.scores["over_refusal"] is True
-    assert prompts == [loaded[2].prompt(chat(0), 2), loaded[2].prompt(chat(1), 2)]
+    assert says.prompts == [loaded[2].prompt(chat(0), 2), loaded[2].prompt(chat(1), 2)]
 
 
-def test_all_turns_are_asked_from_the_chats_own_history(
-    loaded: tuple[Any, Any, Renderer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    planted(monkeypatch, {'"sum": 3': "It is 3.", "(0)": "no idea"})
-    result = evaluate(*loaded, [chat(0)], turns="all", **OPTIONS)
+def test_all_turns_are_asked_from_the_chats_own_history(loaded: tuple[Any, Any, Renderer]) -> None:
+    says = Planted({'"sum": 3': "It is 3.", "(0)": "no idea"})
+    result = evaluate(says, loaded[2], [chat(0)], turns="all", call_format="json")
     assert [(row.turn, row.kind, row.correct) for row in result.rows] == [(2, "single", False), (4, "answer", True)]
 
 
@@ -87,7 +88,7 @@ def test_a_real_tiny_model_with_its_adapter_off_and_on(loaded: tuple[Any, Any, R
 
     model, tokenizer, renderer = loaded
     chats = [chat(number) for number in range(3)]
-    plain = evaluate(model, tokenizer, renderer, chats, **OPTIONS)
+    plain = evaluate(decoder(model, tokenizer, renderer), renderer, chats, call_format="json")
     assert len(plain.rows) == 3 and all(row.new_tokens == 6 or row.stopped for row in plain.rows)
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
     with torch.no_grad():
@@ -95,9 +96,9 @@ def test_a_real_tiny_model_with_its_adapter_off_and_on(loaded: tuple[Any, Any, R
             if "lora_B" in name:
                 weight.normal_(std=5.0)
     with base_columns(adapted):
-        base = evaluate(adapted, tokenizer, renderer, chats, **OPTIONS)
+        base = evaluate(decoder(adapted, tokenizer, renderer), renderer, chats, call_format="json")
     assert base.rows == plain.rows
-    assert evaluate(adapted, tokenizer, renderer, chats, **OPTIONS).rows != plain.rows
+    assert evaluate(decoder(adapted, tokenizer, renderer), renderer, chats, call_format="json").rows != plain.rows
 
 
 def test_which_turns_are_asked() -> None:
@@ -109,7 +110,7 @@ def test_which_turns_are_asked() -> None:
 
 def test_nothing_to_evaluate(loaded: tuple[Any, Any, Renderer]) -> None:
     with pytest.raises(DataError, match="nothing to evaluate"):
-        evaluate(*loaded, [Chat((Turn("user", "Hi"),))], **OPTIONS)
+        evaluate(Planted({}), loaded[2], [Chat((Turn("user", "Hi"),))], call_format="json")
 
 
 def test_expected_text_is_written_in_the_call_format() -> None:

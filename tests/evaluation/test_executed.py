@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,10 @@ from toolkit.data.chats import KINDS, Chat, ToolCall, Turn
 from toolkit.data.render import Renderer
 from toolkit.errors import DataError
 from toolkit.evaluation import executed as module
-from toolkit.evaluation.decode import Generated
+from toolkit.evaluation.decode import Done, Generated, TorchDecoder
 from toolkit.evaluation.executed import Made, as_expected, evaluate_executed, replay
 from toolkit.evaluation.results import Evaluation, Row
 
-OPTIONS: dict[str, Any] = {"call_format": "json", "max_new_tokens": 6, "batch_size": 4, "progress": False}
 CHATS = list(chats(size=160, split="phrasing"))
 Answers = Callable[[Chat], Iterator[str]]
 
@@ -29,7 +28,7 @@ class Conversations:
     """In place of renderer and model: the prompt is the chat's place and what was said, the answers are planted."""
 
     def __init__(self, given: list[Chat], answers: Answers) -> None:
-        self.end_token_ids: list[int] = []
+        self.settings: dict[str, Any] = {}
         self.answers = {chat.where: answers(chat) for chat in given}
         self.seen: list[Chat] = []
 
@@ -38,7 +37,7 @@ class Conversations:
         self.seen.append(chat)
         return chat.where
 
-    def decode(self, model: Any, tokenizer: Any, prompts: list[str], **options: Any) -> list[Generated]:
+    def __call__(self, prompts: Sequence[str], done: Done | None = None) -> list[Generated]:
         return [Generated(next(self.answers[prompt]), 3, True) for prompt in prompts]
 
 
@@ -50,16 +49,15 @@ def gold(chat: Chat) -> Iterator[str]:
     yield from (written(turn) for turn in chat.turns if turn.role == "assistant")
 
 
-def run(monkeypatch: pytest.MonkeyPatch, given: list[Chat], answers: Answers, **options: Any) -> Evaluation:
+def run(given: list[Chat], answers: Answers, **options: Any) -> Evaluation:
     conversations = Conversations(given, answers)
-    monkeypatch.setattr(module, "decode", conversations.decode)
-    result = evaluate_executed(None, None, conversations, given, **OPTIONS, **options)
+    result = evaluate_executed(conversations, conversations, given, call_format="json", **options)
     result.summary()
     return result
 
 
-def one(monkeypatch: pytest.MonkeyPatch, chat: Chat, *answers: str, **options: Any) -> Row:
-    return run(monkeypatch, [chat], lambda _: iter(answers), **options).rows[0]
+def one(chat: Chat, *answers: str, **options: Any) -> Row:
+    return run([chat], lambda _: iter(answers), **options).rows[0]
 
 
 def find(kind: str, wanted: Callable[[Chat], bool] = lambda _: True) -> Chat:
@@ -70,10 +68,9 @@ def calling_turns(chat: Chat) -> list[Turn]:
     return [turn for turn in chat.turns if turn.tool_calls]
 
 
-def test_the_chats_own_answers_succeed_and_see_the_chats_own_results(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chats_own_answers_succeed_and_see_the_chats_own_results() -> None:
     conversations = Conversations(CHATS, gold)
-    monkeypatch.setattr(module, "decode", conversations.decode)
-    result = evaluate_executed(None, None, conversations, CHATS, **OPTIONS)
+    result = evaluate_executed(conversations, conversations, CHATS, call_format="json")
     assert [row.where for row in result.rows if not row.correct] == []
     assert {row.kind for row in result.rows} == set(KINDS[:-1])
     last = {chat.where: chat for chat in conversations.seen}
@@ -86,31 +83,31 @@ def chain() -> Chat:
     return find("multi_step", lambda chat: len(calling_turns(chat)) > 1 and "error" not in str(chat.turns))
 
 
-def test_a_chain_in_the_wrong_order_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chain_in_the_wrong_order_fails() -> None:
     chat = chain()
     answers = list(gold(chat))
-    right = one(monkeypatch, chat, *answers)
+    right = one(chat, *answers)
     assert right.correct
     answers[0], answers[1] = answers[1], answers[0]
-    wrong = one(monkeypatch, chat, *answers)
+    wrong = one(chat, *answers)
     assert not wrong.correct and not wrong.scores["calls"]
 
 
-def test_a_chain_guessed_all_at_once_is_judged_by_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chain_guessed_all_at_once_is_judged_by_its_order() -> None:
     chat = chain()
     first, second = (turn.tool_calls[0] for turn in calling_turns(chat)[:2])
     rest = list(gold(chat))[2:]
-    assert not one(monkeypatch, chat, write_calls([second, first], "json"), *rest).correct
+    assert not one(chat, write_calls([second, first], "json"), *rest).correct
 
 
-def test_parallel_calls_may_come_one_by_one_and_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parallel_calls_may_come_one_by_one_and_in_any_order() -> None:
     chat = find("parallel", lambda chat: len(calling_turns(chat)) == 1 and reads_only(chat))
     calls = calling_turns(chat)[0].tool_calls
     final = chat.turns[-1].content
     for order in (calls, calls[::-1]):
-        assert one(monkeypatch, chat, *(write_calls([call], "json") for call in order), final).correct
-    assert not one(monkeypatch, chat, write_calls(calls[:1], "json"), final).correct
-    assert not one(monkeypatch, chat, write_calls([*calls, calls[0]], "json"), final).correct
+        assert one(chat, *(write_calls([call], "json") for call in order), final).correct
+    assert not one(chat, write_calls(calls[:1], "json"), final).correct
+    assert not one(chat, write_calls([*calls, calls[0]], "json"), final).correct
 
 
 def simple() -> Chat:
@@ -126,46 +123,46 @@ def reads_only(chat: Chat) -> bool:
     return replay(chat)[1] == replay(replace(chat, turns=()))[1]
 
 
-def test_a_mended_mistake_is_forgiven_and_an_extra_call_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mended_mistake_is_forgiven_and_an_extra_call_is_not() -> None:
     chat = simple()
     right, final = gold(chat)
     call = calling_turns(chat)[0].tool_calls[0]
     broken = write_calls([ToolCall(call.name, {"no_such_argument": 1})], "json")
-    assert one(monkeypatch, chat, broken, right, final).correct
-    assert not one(monkeypatch, chat, broken, final).correct
-    assert not one(monkeypatch, chat, right, right, final).correct
+    assert one(chat, broken, right, final).correct
+    assert not one(chat, broken, final).correct
+    assert not one(chat, right, right, final).correct
 
 
-def test_a_tool_that_is_not_on_offer_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_that_is_not_on_offer_is_not_run() -> None:
     chat = simple()
     hidden = replace(chat, tools=())
-    row = one(monkeypatch, hidden, *gold(chat))
+    row = one(hidden, *gold(chat))
     assert not row.correct and "unknown tool" in row.generated
 
 
-def test_the_state_tells_whether_calls_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_tells_whether_calls_were_made() -> None:
     """A call that changes the world leaves another state when it is left out."""
     changing = [chat for chat in CHATS if not reads_only(chat)]
     assert len(changing) >= 10
-    result = run(monkeypatch, changing, lambda _: iter(["Done."] * 9))
+    result = run(changing, lambda _: iter(["Done."] * 9))
     assert not any(row.scores["state"] or row.scores["calls"] for row in result.rows)
 
 
-def test_a_guess_where_the_user_should_be_asked_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guess_where_the_user_should_be_asked_fails() -> None:
     chat = find("clarify", lambda chat: len(calling_turns(chat)) == 1)
     question, right, final = gold(chat)
-    assert one(monkeypatch, chat, question, right, final).correct
-    assert not one(monkeypatch, chat, right, final, final).correct
+    assert one(chat, question, right, final).correct
+    assert not one(chat, right, final, final).correct
 
 
 @pytest.mark.parametrize("kind", ["refuse", "irrelevance"])
-def test_any_call_fails_where_none_is_expected(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_any_call_fails_where_none_is_expected(kind: str) -> None:
     chat = find(kind, lambda chat: not calling_turns(chat))
     name = chat.tools[0]["function"]["name"]
-    assert one(monkeypatch, chat, "No, I won't.").correct
-    unreadable = one(monkeypatch, chat, '{"tool": "x", "arguments": {')
+    assert one(chat, "No, I won't.").correct
+    unreadable = one(chat, '{"tool": "x", "arguments": {')
     assert not unreadable.correct and unreadable.problems
-    failed = one(monkeypatch, chat, json.dumps({"tool": name, "arguments": {"unknown": 1}}), "Done.")
+    failed = one(chat, json.dumps({"tool": name, "arguments": {"unknown": 1}}), "Done.")
     assert failed.scores["state"] and not failed.correct and len(failed.generated_calls) == 1
 
 
@@ -179,16 +176,16 @@ def test_numbers_that_no_tool_can_compute_end_one_chat_and_not_the_evaluation(mo
         name = tool["function"]["name"]
         monkeypatch.setitem(TOOLS, name, replace(TOOLS[name], run=overflow))
     monkeypatch.setattr(module, "replay", lambda _: ([], {}))
-    row = one(monkeypatch, chat, *gold(chat))
+    row = one(chat, *gold(chat))
     assert not row.correct and "int too large to convert to float" in row.generated
 
 
-def test_the_step_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_step_limit() -> None:
     chat = simple()
     right, final = gold(chat)
-    row = run(monkeypatch, [chat], lambda _: iter([right] * 99), max_steps=5).rows[0]
+    row = run([chat], lambda _: iter([right] * 99), max_steps=5).rows[0]
     assert not row.correct and row.scores["in_time"] is False and len(row.generated_calls) == 5
-    assert one(monkeypatch, chat, right, final, max_steps=2).correct
+    assert one(chat, right, final, max_steps=2).correct
 
 
 def test_order_within_and_between_turns() -> None:
@@ -212,13 +209,15 @@ def test_order_within_and_between_turns() -> None:
 def test_a_chat_without_a_world_is_refused() -> None:
     chat = Chat((Turn("user", "Hi"), Turn("assistant", "Hello")), where="chats.jsonl:3")
     with pytest.raises(DataError, match=r"chats\.jsonl:3: no simulated world"):
-        evaluate_executed(None, None, Conversations([], gold), [chat], **OPTIONS)
+        evaluate_executed(Conversations([], gold), Conversations([], gold), [chat], call_format="json")
 
 
 def test_a_real_tiny_model(tiny_model: Path) -> None:
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
-    result = evaluate_executed(model, tokenizer, Renderer(tokenizer, "json"), CHATS[:3], **OPTIONS)
+    renderer = Renderer(tokenizer, "json")
+    decoder = TorchDecoder(model, tokenizer, renderer.end_token_ids, max_new_tokens=6, batch_size=4, progress=False)
+    result = evaluate_executed(decoder, renderer, CHATS[:3], call_format="json")
     assert [row.where for row in result.rows] == [chat.where for chat in CHATS[:3]]
     assert all(row.new_tokens > 0 for row in result.rows)

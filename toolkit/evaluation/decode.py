@@ -1,17 +1,18 @@
-"""Batched greedy decoding of prompts with a transformers model, plain or with adapters."""
+"""Batched decoding of prompts with a transformers model, plain or with adapters."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 SECONDS_BETWEEN_LINES = 10.0
+_WORTH_COMPACTING = 4  # rows; with fewer, going on costs less than starting again
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,54 @@ class Generated:
     stopped: bool
 
 
+Done = Callable[[int, Generated], None]
+
+
+class Decoder(Protocol):
+    """Whatever turns prompts (rendered text) into what a model writes after them."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What an evaluation says of how it was decoded."""
+        ...
+
+    def __call__(self, prompts: Sequence[str], done: Done | None = None) -> list[Generated]:
+        """Decode all prompts; `done(index, what was written)` is called as soon as one is finished."""
+        ...
+
+
+@dataclass(slots=True)
+class TorchDecoder:
+    """Decodes with a transformers model; see `decode`."""
+
+    model: Any
+    tokenizer: Any
+    stop_ids: Sequence[int]
+    max_new_tokens: int
+    batch_size: int
+    temperature: float = 0.0
+    seed: int = 0
+    progress: bool = True
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"max_new_tokens": self.max_new_tokens, "batch_size": self.batch_size, "temperature": self.temperature}
+
+    def __call__(self, prompts: Sequence[str], done: Done | None = None) -> list[Generated]:
+        return decode(
+            self.model,
+            self.tokenizer,
+            prompts,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            stop_ids=self.stop_ids,
+            temperature=self.temperature,
+            seed=self.seed,
+            progress=self.progress,
+            done=done,
+        )
+
+
 def decode(
     model: Any,
     tokenizer: Any,
@@ -32,13 +81,17 @@ def decode(
     max_new_tokens: int,
     batch_size: int,
     stop_ids: Sequence[int],
+    temperature: float = 0.0,
+    seed: int = 0,
     progress: bool = True,
+    done: Done | None = None,
 ) -> list[Generated]:
-    """Decode greedily, `batch_size` prompts at a time, until a stop token or `max_new_tokens`.
+    """Decode, `batch_size` prompts at a time, until a stop token or `max_new_tokens`; greedily at temperature 0.
 
     Prompts are rendered text; no special tokens are added. They are decoded longest first, so that a batch holds
     prompts of like length and too little memory shows at once: then the batch is halved and decoding goes on. The model
-    comes back as it was: train or eval mode of every module, gradient checkpointing, cache and generation settings.
+    comes back as it was: train or eval mode of every module, gradient checkpointing, cache and generation settings, and
+    so do torch's random numbers.
 
     Raises `torch.cuda.OutOfMemoryError` when a single prompt does not fit.
     """
@@ -47,7 +100,11 @@ def decode(
     encoded = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda index: (-len(encoded[index]), encoded[index]))
     made: dict[int, Generated] = {}
-    with _ready(model, tokenizer, stop_ids, max_new_tokens) as base, _Meter(len(prompts), progress) as meter:
+    with (
+        _random(seed, temperature),
+        _ready(model, tokenizer, stop_ids, max_new_tokens, temperature) as base,
+        Meter(len(prompts), progress) as meter,
+    ):
         position = 0
         while position < len(order):
             batch = order[position : position + batch_size]
@@ -63,37 +120,69 @@ def decode(
                 meter.say(f"out of GPU memory with {len(batch)} prompts at a time; going on with {batch_size}")
                 continue
             for index, row in zip(batch, rows, strict=True):
-                made[index] = _read(tokenizer, row, stop_ids)
+                made[index] = read_tokens(tokenizer, row, stop_ids)
+                if done is not None:
+                    done(index, made[index])
             position += len(batch)
             meter.batch_done(len(batch), sum(made[index].new_tokens for index in batch))
     return [made[index] for index in range(len(prompts))]
 
 
-def _decode_batch(base: Any, ids: list[list[int]], stop_ids: Sequence[int], meter: _Meter) -> list[list[int]]:
-    """New tokens of each row, padding and all after the stop token included."""
+def _decode_batch(base: Any, ids: list[list[int]], stop_ids: Sequence[int], meter: Meter) -> list[list[int]]:
+    """New tokens of each row, padding and all after the stop token included.
+
+    On a CPU, where every row costs its share of a step, rows that have stopped are dropped from the batch whenever they
+    are half of it; the others go on from their cache.
+    """
     import torch
     from transformers import StoppingCriteriaList
 
-    pad = base.generation_config.pad_token_id
+    pad, most = base.generation_config.pad_token_id, base.generation_config.max_new_tokens
     longest = max(map(len, ids))
     device = base.get_input_embeddings().weight.device
-    input_ids = torch.tensor([[pad] * (longest - len(row)) + row for row in ids], device=device)
+    tokens = torch.tensor([[pad] * (longest - len(row)) + row for row in ids], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=device)
-    steps = 0
+    stops = torch.tensor(list(stop_ids), device=device)
+    compacting = device.type == "cpu"
+    made: list[list[int]] = [[] for _ in ids]
+    alive = list(range(len(ids)))
+    cache: Any = None
+    while alive:
+        finished = torch.zeros(len(alive), dtype=torch.bool, device=device)
 
-    def step(tokens: Any, scores: Any, **kwargs: Any) -> Any:
-        nonlocal steps
-        steps += 1
-        meter.step(len(ids), steps / base.generation_config.max_new_tokens)
-        return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+        def step(now: Any, scores: Any, finished: Any = finished, **kwargs: Any) -> Any:
+            meter.step(len(ids), (now.shape[1] - longest) / most)
+            if not compacting:
+                return torch.zeros_like(finished)
+            finished |= torch.isin(now[:, -1], stops)
+            enough = len(finished) > _WORTH_COMPACTING and 2 * int(finished.sum()) >= len(finished)
+            return torch.full_like(finished, enough)
 
-    # no_grad, not inference_mode: what a model caches meanwhile (rotary tables) must serve training afterwards.
-    with torch.no_grad():
-        made = base.generate(input_ids=input_ids, attention_mask=mask, stopping_criteria=StoppingCriteriaList([step]))
-    return made[:, longest:].tolist()
+        # no_grad, not inference_mode: what a model caches meanwhile (rotary tables) must serve training afterwards.
+        with torch.no_grad():
+            out = base.generate(
+                input_ids=tokens,
+                attention_mask=mask,
+                past_key_values=cache,
+                max_new_tokens=longest + most - tokens.shape[1],
+                stopping_criteria=StoppingCriteriaList([step]),
+                return_dict_in_generate=True,
+            )
+        tokens, cache = out.sequences, out.past_key_values
+        for row, new in zip(alive, tokens[:, longest:].tolist(), strict=True):
+            made[row] = new
+        going = (~finished).nonzero()[:, 0]
+        if not compacting or tokens.shape[1] >= longest + most or not len(going):
+            break
+        alive = [alive[row] for row in going.tolist()]
+        mask = torch.cat([mask, mask.new_ones(len(mask), tokens.shape[1] - mask.shape[1])], dim=1)[going]
+        tokens = tokens[going]
+        cache.batch_select_indices(going)
+    return made
 
 
-def _read(tokenizer: Any, row: list[int], stop_ids: Sequence[int]) -> Generated:
+def read_tokens(tokenizer: Any, row: list[int], stop_ids: Sequence[int]) -> Generated:
+    """What new tokens say, up to the first stop token."""
     stop = next((index for index, token in enumerate(row) if token in stop_ids), None)
     tokens = row if stop is None else row[:stop]
     # Special tokens stay: <tool_call> is one in some vocabularies, and stray ones are the model's own doing.
@@ -102,8 +191,23 @@ def _read(tokenizer: Any, row: list[int], stop_ids: Sequence[int]) -> Generated:
 
 
 @contextlib.contextmanager
-def _ready(model: Any, tokenizer: Any, stop_ids: Sequence[int], max_new_tokens: int) -> Iterator[Any]:
-    """The causal LM inside `model`, set up for greedy decoding, and everything back as it was afterwards.
+def _random(seed: int, temperature: float) -> Iterator[None]:
+    """Random numbers from `seed` where sampling needs them, and torch's own generators as they were afterwards."""
+    import torch
+
+    if not temperature:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _ready(
+    model: Any, tokenizer: Any, stop_ids: Sequence[int], max_new_tokens: int, temperature: float
+) -> Iterator[Any]:
+    """The causal LM inside `model`, set up for decoding, and everything back as it was afterwards.
 
     The model's own generation settings are set aside whole: sampling temperatures would only cause warnings, but a
     repetition penalty would change what greedy decoding gives.
@@ -120,8 +224,10 @@ def _ready(model: Any, tokenizer: Any, stop_ids: Sequence[int], max_new_tokens: 
         for module in checkpointed:
             module.gradient_checkpointing = False
         base.config.use_cache = True
+        sampling = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
         base.generation_config = GenerationConfig(
-            do_sample=False,
+            do_sample=bool(temperature),
+            **sampling,
             max_new_tokens=max_new_tokens,
             eos_token_id=list(stop_ids),
             pad_token_id=tokenizer.pad_token_id,
@@ -137,7 +243,7 @@ def _ready(model: Any, tokenizer: Any, stop_ids: Sequence[int], max_new_tokens: 
             module.training = mode
 
 
-class _Meter:
+class Meter:
     """A progress bar with tokens/s, or a line now and then where there is no terminal."""
 
     def __init__(self, total: int, shown: bool) -> None:
@@ -151,7 +257,7 @@ class _Meter:
         self.progress: Progress | None = None
         self.task: TaskID | None = None
 
-    def __enter__(self) -> _Meter:
+    def __enter__(self) -> Meter:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         if self.shown and self.console.is_terminal:

@@ -6,13 +6,13 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from toolkit.data.calls import CallFormat, write_calls
 from toolkit.data.chats import Chat, ToolCall
 from toolkit.errors import DataError
 from toolkit.evaluation.adapters import base_columns
-from toolkit.evaluation.decode import Generated, decode
+from toolkit.evaluation.decode import Decoder, Generated
 from toolkit.evaluation.parsing import Parsed, parse
 from toolkit.evaluation.results import Comparison, Evaluation, Row
 from toolkit.evaluation.scoring import kind_of, score
@@ -23,25 +23,18 @@ __all__ = ["Comparison", "Evaluation", "base_columns", "evaluate", "prompted_tur
 class Prompter(Protocol):
     """What is needed of `toolkit.data.render.Renderer`."""
 
-    @property
-    def end_token_ids(self) -> list[int]: ...
-
     def prompt(self, chat: Chat, turn: int) -> str: ...
 
 
 def evaluate(
-    model: Any,
-    tokenizer: Any,
+    decoder: Decoder,
     renderer: Prompter,
     chats: Sequence[Chat],
     *,
     call_format: CallFormat,
-    max_new_tokens: int,
-    batch_size: int,
     turns: Literal["first", "all"] = "first",
-    progress: bool = True,
 ) -> Evaluation:
-    """Decode the first (or every) assistant turn of each chat greedily from the chat's own earlier turns, and score it.
+    """Decode the first (or every) assistant turn of each chat from the chat's own earlier turns, and score it.
 
     Raises `DataError` when no chat has an assistant turn that something prompts.
     """
@@ -49,32 +42,25 @@ def evaluate(
     if not asked:
         raise DataError("nothing to evaluate: no chat has an assistant turn after a user's")
     started = time.perf_counter()
-    prompts = [renderer.prompt(chat, turn) for chat, turn in asked]
-    made = decode(
-        model,
-        tokenizer,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        stop_ids=renderer.end_token_ids,
-        progress=progress,
-    )
+    made = decoder([renderer.prompt(chat, turn) for chat, turn in asked])
     rows = [
         score_row(chat, turn, one, parse(one.text, call_format), call_format)
         for (chat, turn), one in zip(asked, made, strict=True)
     ]
     settings = {
         "call_format": call_format,
-        "max_new_tokens": max_new_tokens,
-        "batch_size": batch_size,
         "turns": turns,
+        **decoder.settings,
         "seconds": round(time.perf_counter() - started, 2),
     }
     return Evaluation(rows, settings)
 
 
 def prompted_turns(chat: Chat, turns: Literal["first", "all"]) -> list[int]:
-    """Indices of the assistant turns that a user's turn precedes: the first one, or all."""
+    """Indices of the assistant turns that a user's turn precedes: the first one, or all; where `meta["judged"]` says
+    which turns a chat is about, those."""
+    if "judged" in chat.meta:
+        return list(chat.meta["judged"])
     first_user = next((index for index, turn in enumerate(chat.turns) if turn.role == "user"), len(chat.turns))
     found = [index for index, turn in enumerate(chat.turns) if turn.role == "assistant" and index > first_user]
     return found[:1] if turns == "first" else found

@@ -26,7 +26,7 @@ from toolkit.data.builtin import World
 from toolkit.data.calls import CallFormat
 from toolkit.data.chats import Chat, ToolCall, Turn
 from toolkit.errors import DataError, Problem
-from toolkit.evaluation.decode import decode
+from toolkit.evaluation.decode import Decoder
 from toolkit.evaluation.evaluate import Prompter, as_text
 from toolkit.evaluation.parsing import parse
 from toolkit.evaluation.results import Evaluation, Row
@@ -101,16 +101,12 @@ class _Episode:
 
 
 def evaluate_executed(
-    model: Any,
-    tokenizer: Any,
+    decoder: Decoder,
     renderer: Prompter,
     chats: Sequence[Chat],
     *,
     call_format: CallFormat,
-    max_new_tokens: int,
-    batch_size: int,
     max_steps: int = 12,
-    progress: bool = True,
 ) -> Evaluation:
     """Let the model work through each built-in chat in its world, all chats step by step in batches; a row a chat.
 
@@ -124,15 +120,7 @@ def evaluate_executed(
     episodes = [_Episode.of(chat) for chat in chats]
     while running := [episode for episode in episodes if episode.open]:
         prompted = [episode.prompted() for episode in running]
-        made = decode(
-            model,
-            tokenizer,
-            [renderer.prompt(chat, len(chat.turns) - 1) for chat in prompted],
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            stop_ids=renderer.end_token_ids,
-            progress=progress,
-        )
+        made = decoder([renderer.prompt(chat, len(chat.turns) - 1) for chat in prompted])
         for episode, one in zip(running, made, strict=True):
             episode.new_tokens += one.new_tokens
             episode.stopped = episode.stopped and one.stopped
@@ -140,9 +128,8 @@ def evaluate_executed(
     settings = {
         "executed": True,
         "call_format": call_format,
-        "max_new_tokens": max_new_tokens,
-        "batch_size": batch_size,
         "max_steps": max_steps,
+        **decoder.settings,
         "seconds": round(time.perf_counter() - started, 2),
     }
     return Evaluation([_row(episode, call_format) for episode in episodes], settings)

@@ -179,6 +179,7 @@ class _Session:
             return None
         from toolkit.data.render import Renderer
         from toolkit.data.table import eval_chats
+        from toolkit.evaluation.decode import TorchDecoder
         from toolkit.evaluation.evaluate import Evaluation, base_columns, evaluate
 
         path = self.folder.evaluation / f"{when}.jsonl"
@@ -190,15 +191,14 @@ class _Session:
         adapters_off = base_columns(self.loaded.model) if when == "before" else contextlib.nullcontext()
         self.console.print(f"decoding   {len(chats)} held-out chats {when} training")
         with adapters_off:
-            result = evaluate(
+            decoder = TorchDecoder(
                 self.loaded.model,
                 self.loaded.tokenizer,
-                renderer,
-                chats,
-                call_format=data.call_format,
-                max_new_tokens=settings.max_new_tokens,
-                batch_size=settings.generate_batch_size,
+                renderer.end_token_ids,
+                settings.max_new_tokens,
+                settings.generate_batch_size,
             )
+            result = evaluate(decoder, renderer, chats, call_format=data.call_format)
         result.save(path)
         return result
 
