@@ -1,0 +1,198 @@
+"""A training log in memory: the rows of metrics.jsonl as series, and what the recipe says about them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import Problem, RunError
+from toolkit.reports.statistics import mad_sigma, median
+
+if TYPE_CHECKING:
+    from toolkit.recipe.schema import Recipe
+
+NUMBERS = ("epoch", "loss", "grad_norm", "learning_rate", "tokens_per_second", "memory", "seconds", "eval_loss")
+SPIKE_WINDOW = 50  # rows before a row that its gradient norm is compared with
+SPIKE_LEAST = 20
+SPIKE_SIGMA = 6.0  # of log norms around their median; one in 10^9 of normal noise
+SPIKE_FACTOR = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a run beside its log. All have a value that means "not known"."""
+
+    total: int = 0  # updates planned
+    warmup: int = 0  # updates during which the rate rises
+    per_epoch: int = 0
+    learning_rate: float = 0.0
+    epochs: float = 0.0
+    fp16: bool = False
+    max_grad_norm: float = 1.0
+    patience: int = 0
+    holdout: float = 0.0
+    dropout: float = 0.0
+
+    @classmethod
+    def of(cls, recipe: Recipe, n_chats: int) -> Facts:
+        """Of a recipe over `n_chats` training chats."""
+        from toolkit.planning.steps import updates_of
+
+        updates = updates_of(recipe, n_chats)
+        return cls(
+            total=updates.total,
+            warmup=updates.warmup,
+            per_epoch=updates.per_epoch,
+            learning_rate=recipe.train.learning_rate,
+            epochs=updates.epochs,
+            fp16=recipe.train.fp16,
+            max_grad_norm=recipe.train.max_grad_norm,
+            patience=recipe.eval.early_stopping_patience,
+            holdout=float(recipe.eval.holdout),
+            dropout=recipe.lora.lora_dropout,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One evaluation. groups: mean loss of the same groups of held-out chats each time; empty in older logs."""
+
+    update: int
+    epoch: float
+    loss: float
+    groups: tuple[float, ...] = ()
+
+
+@dataclass(slots=True)
+class Log:
+    """Series of a log, one entry a training row; a number that a row does not have is NaN there."""
+
+    updates: list[int] = field(default_factory=list)
+    epochs: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    grad_norms: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    speeds: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    skipped: list[tuple[int, int]] = field(default_factory=list)  # (update, fp16 updates skipped up to it)
+    broken: list[tuple[int, str, float]] = field(default_factory=list)  # (update, name, NaN or infinity)
+    zeros: list[int] = field(default_factory=list)  # updates with a loss of exactly 0
+    spikes: list[tuple[int, float]] = field(default_factory=list)  # (update, times the median gradient norm before)
+    evaluations: list[Evaluated] = field(default_factory=list)
+    _calm: deque[float] = field(default_factory=lambda: deque(maxlen=SPIKE_WINDOW))  # logs of norms that did not spike
+
+    def add(self, row: Mapping[str, Any]) -> bool:
+        """Take a row of metrics.jsonl; returns whether it is one of training (else of evaluation, or neither)."""
+        update = int(row["update"])
+        for name in ("loss", "grad_norm", "eval_loss"):
+            value = row.get(name)
+            if value is not None and not math.isfinite(value):
+                self.broken.append((update, name, float(value)))
+        if row.get("eval_loss") is not None:
+            if math.isfinite(row["eval_loss"]):
+                groups = tuple(float(value) for value in row.get("eval_groups") or ())
+                self.evaluations.append(Evaluated(update, self.epoch_of(update), float(row["eval_loss"]), groups))
+            return False
+        if row.get("loss") is None:
+            return False
+        self.updates.append(update)
+        self.epochs.append(_number(row.get("epoch")))
+        self.losses.append(_number(row["loss"]))
+        self.grad_norms.append(_number(row.get("grad_norm")))
+        self.rates.append(_number(row.get("learning_rate")))
+        self.speeds.append(_number(row.get("tokens_per_second")))
+        self.memory.append(_number(row.get("memory")))
+        if self.losses[-1] == 0.0:
+            self.zeros.append(update)
+        self._watch(update, self.grad_norms[-1])
+        if row.get("skipped_updates") is not None:
+            self.skipped.append((update, int(row["skipped_updates"])))
+        return True
+
+    def _watch(self, update: int, norm: float) -> None:
+        """Note a gradient norm above `SPIKE_FACTOR` times the median of those before, and out of their spread."""
+        if not math.isfinite(norm) or norm <= 0:
+            return
+        logarithm = math.log(norm)
+        if len(self._calm) >= SPIKE_LEAST:
+            above = logarithm - median(self._calm)
+            if above > math.log(SPIKE_FACTOR) and above > SPIKE_SIGMA * mad_sigma(self._calm):
+                self.spikes.append((update, math.exp(above)))
+                return
+        self._calm.append(logarithm)
+
+    def epoch_of(self, update: int) -> float:
+        """The epoch at `update`, by the last row before it that says one; NaN where none does."""
+        for seen, epoch in zip(reversed(self.updates), reversed(self.epochs), strict=True):
+            if math.isfinite(epoch) and seen:
+                return epoch * update / seen
+        return 0.0 if update == 0 else math.nan
+
+    @property
+    def last_update(self) -> int:
+        evaluated = self.evaluations[-1].update if self.evaluations else 0
+        return max(self.updates[-1] if self.updates else 0, evaluated)
+
+    def finite_losses(self) -> tuple[list[int], list[float]]:
+        """Updates and losses of the rows whose loss is a finite number."""
+        pairs = [(u, loss) for u, loss in zip(self.updates, self.losses, strict=True) if math.isfinite(loss)]
+        return [u for u, _ in pairs], [loss for _, loss in pairs]
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a last line cut short by a crash is left out.
+
+    Raises `RunError` with file:line for a line that is not such a row, and when there is no row.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: no metrics yet; training has not begun, or this is not a run folder")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            if number < len(lines):
+                problems.append(Problem(f"{path}:{number}", f"not a row of a training log: {error}"))
+            continue
+        if wrong := _wrong(row):
+            problems.append(Problem(f"{path}:{number}", f"not a row of a training log: {wrong}"))
+        else:
+            rows.append(row)
+    if problems:
+        more = [Problem(str(path), f"{len(problems) - 5} more lines are wrong")] if len(problems) > 5 else []
+        raise RunError([*problems[:5], *more])
+    if not rows:
+        raise RunError(f"{path}: no metrics yet; wait for the first update")
+    return rows
+
+
+def _wrong(row: Any) -> str:
+    """What is wrong with a row, or an empty string."""
+    if not isinstance(row, dict):
+        return f"wanted an object, found {type(row).__name__}"
+    update = row.get("update")
+    if not isinstance(update, int) or isinstance(update, bool) or not 0 <= update < 2**63:
+        return f"update: wanted a whole number of at least 0, found {update!r}"
+    for name in NUMBERS:
+        value = row.get(name)
+        if value is not None and not _is_number(value):
+            return f"{name}: wanted a number, found {value!r}"
+    groups = row.get("eval_groups")
+    if groups is not None and not (isinstance(groups, list) and all(map(_is_number, groups))):
+        return "eval_groups: wanted a list of numbers"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)

@@ -1,0 +1,63 @@
+"""Verdicts on the machine: speed and memory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from toolkit.reports.log import Facts, Log
+from toolkit.reports.rules.look import Look
+from toolkit.reports.statistics import blocks, median, records_p, shift
+from toolkit.reports.verdicts import Verdict
+
+WARMING_UP = 2  # rows that compile and fill caches
+SLOWER = 0.85  # of the speed before
+GROWTH = 0.05  # of memory, in the second half of the run
+LEAST = 24
+
+
+def throughput(log: Log, facts: Facts, look: Look) -> Verdict | None:
+    """The last third is surely slower than the first by more than 15%."""
+    speeds = [speed for speed in log.speeds[WARMING_UP:] if math.isfinite(speed) and speed > 0]
+    if len(speeds) < LEAST:
+        return None
+    third = len(speeds) // 3
+    first, last = speeds[:third], speeds[-third:]
+    _, _, high = shift(np.log(first), np.log(last), look.alpha)
+    if high > math.log(SLOWER) * (0.5 if "slower" in look.held else 1.0):
+        return None
+    return Verdict(
+        topic="speed",
+        code="slower",
+        level="warning",
+        title="Training is getting slower",
+        evidence=f"{median(first):,.0f} tokens/s in the first third, {median(last):,.0f} in the last",
+        advice="a look at other processes and at the GPU's temperature and clocks (nvidia-smi); on a CPU also "
+        "train.torch_threads",
+        update=log.updates[-1],
+    )
+
+
+def memory(log: Log, facts: Facts, look: Look) -> Verdict | None:
+    """Memory reaches new heights again and again, more often than chats in random order make it."""
+    values = [value for value in log.memory[WARMING_UP:] if math.isfinite(value) and value > 0]
+    if len(values) < LEAST:
+        return None
+    array = blocks(values)
+    count, p = records_p(array)
+    half = len(array) // 2
+    before, now = float(array[:half].max()), float(array.max())
+    if now < (1 + GROWTH) * before or (p > look.alpha and "creeping" not in look.held):
+        return None
+    return Verdict(
+        topic="memory",
+        code="creeping",
+        level="warning",
+        title="Memory creeps up",
+        evidence=f"{before / 2**30:.2f} GiB at most in the first half of the rows, {now / 2**30:.2f} GiB now, with "
+        f"{count} new heights in the second half",
+        advice="a smaller train.per_device_train_batch_size before it runs out (with more "
+        "train.gradient_accumulation_steps); save often (train.save_steps), so that --resume can go on",
+        update=log.updates[-1],
+    )

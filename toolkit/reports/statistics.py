@@ -1,0 +1,140 @@
+"""Tests and estimates that a few wild values can't move: medians, ranks, and how often they are wrong.
+
+Everything takes plain sequences of finite numbers. A p-value is how often noise alone (values in random order) looks
+at least this much like what is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+NORMAL = statistics.NormalDist()
+MAD_TO_SIGMA = 1.4826  # of normal noise (Rousseeuw and Croux 1993)
+MOST_BLOCKS = 128  # pairs of values are compared, so a long log is cut into this many blocks
+
+
+def median(values: Sequence[float] | Array) -> float:
+    return float(np.median(np.asarray(values, dtype=float)))
+
+
+def mad_sigma(values: Sequence[float] | Array) -> float:
+    """Standard deviation by the median absolute deviation."""
+    array = np.asarray(values, dtype=float)
+    return float(MAD_TO_SIGMA * np.median(np.abs(array - np.median(array))))
+
+
+def noise(values: Sequence[float] | Array) -> float:
+    """Standard deviation of the noise on a slowly changing series, by its successive differences; 0 below 2 values."""
+    array = np.asarray(values, dtype=float)
+    if len(array) < 2:
+        return 0.0
+    return float(MAD_TO_SIGMA * np.median(np.abs(np.diff(array))) / math.sqrt(2))
+
+
+def blocks(values: Sequence[float] | Array, most: int = MOST_BLOCKS) -> Array:
+    """Medians of at most `most` stretches of nearly equal length; the values themselves when there are no more."""
+    array = np.asarray(values, dtype=float)
+    if len(array) <= most:
+        return array
+    return np.array([np.median(part) for part in np.array_split(array, most)])
+
+
+@lru_cache(maxsize=256)
+def _inversions(n: int) -> Array:
+    """Probability of 0, 1, ... inversions in a random order of n values."""
+    counts = np.ones(1)
+    for size in range(2, n + 1):
+        counts = np.convolve(counts, np.full(size, 1.0 / size))
+    return np.clip(counts, 0.0, None)
+
+
+def rising_p(values: Sequence[float] | Array) -> float:
+    """Mann and Kendall's test, one-sided: how often n values in random order rise at least this steadily.
+
+    Exact without ties up to 128 values; 1.0 below 3 values.
+    """
+    array = blocks(values)
+    n = len(array)
+    if n < 3:
+        return 1.0
+    upper = np.triu_indices(n, 1)
+    signs = np.sign(array[upper[1]] - array[upper[0]])
+    score = int(signs.sum())
+    _, ties = np.unique(array, return_counts=True)
+    if ties.max() == 1:
+        falls = (n * (n - 1) // 2 - score) // 2
+        return float(min(1.0, _inversions(n)[: falls + 1].sum()))
+    variance = (n * (n - 1) * (2 * n + 5) - sum(t * (t - 1) * (2 * t + 5) for t in ties.tolist())) / 18
+    if variance <= 0:
+        return 1.0
+    return 1.0 - NORMAL.cdf((score - 1) / math.sqrt(variance))
+
+
+def falling_p(values: Sequence[float] | Array) -> float:
+    """`rising_p` of the values with their signs turned."""
+    return rising_p(-np.asarray(values, dtype=float))
+
+
+def slope(x: Sequence[float] | Array, y: Sequence[float] | Array) -> float:
+    """Theil and Sen's slope: the median over all pairs of points; 0 where there is no pair."""
+    xs, ys = blocks(x), blocks(y)
+    upper = np.triu_indices(len(xs), 1)
+    run = xs[upper[1]] - xs[upper[0]]
+    known = run != 0
+    return float(np.median((ys[upper[1]] - ys[upper[0]])[known] / run[known])) if known.any() else 0.0
+
+
+def shift(before: Sequence[float] | Array, after: Sequence[float] | Array, alpha: float) -> tuple[float, float, float]:
+    """Hodges and Lehmann's shift from `before` to `after`: (estimate, low, high).
+
+    The shift is below `low`, and above `high`, with probability `alpha` each (by Mann and Whitney's test); the bounds
+    are infinite where too few values are there to give any.
+    """
+    first, second = blocks(before), blocks(after)
+    pairs = np.sort((second[None, :] - first[:, None]).ravel())
+    n, m = len(first), len(second)
+    z = NORMAL.inv_cdf(1 - alpha)
+    rank = math.floor(n * m / 2 - z * math.sqrt(n * m * (n + m + 1) / 12) - 0.5)
+    if rank < 0:
+        return float(np.median(pairs)), -math.inf, math.inf
+    return float(np.median(pairs)), float(pairs[rank]), float(pairs[-1 - rank])
+
+
+def paired_p(differences: Sequence[float] | Array) -> float:
+    """Wilcoxon's signed-rank test, one-sided: how often differences of random sign are this far above 0."""
+    array = np.asarray(differences, dtype=float)
+    array = array[array != 0]
+    n = len(array)
+    if n < 3:
+        return 1.0
+    ranks = np.argsort(np.argsort(np.abs(array))) + 1
+    below = int(ranks[array < 0].sum())
+    chances = np.ones(1)
+    for rank in range(1, n + 1):
+        grown = np.zeros(len(chances) + rank)
+        grown[: len(chances)] += chances / 2
+        grown[rank:] += chances / 2
+        chances = grown
+    return float(min(1.0, chances[: below + 1].sum()))
+
+
+def records_p(values: Sequence[float] | Array) -> tuple[int, float]:
+    """How often the second half of a series goes above all before it, and how often n values in random order do so
+    at least as many times. The chance that value i is a record is 1/i, each apart from the others (Renyi 1962)."""
+    array = np.asarray(values, dtype=float)
+    n, half = len(array), len(array) // 2
+    if half < 2:
+        return 0, 1.0
+    best = np.maximum.accumulate(array)
+    count = int((np.diff(best[half - 1 :]) > 0).sum())
+    chances = np.ones(1)
+    for i in range(half + 1, n + 1):
+        chances = np.convolve(chances, [1 - 1 / i, 1 / i])[:64]
+    return count, float(max(0.0, 1.0 - chances[:count].sum()))
