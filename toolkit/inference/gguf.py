@@ -1,0 +1,368 @@
+"""A GGUF file in llama.cpp, through `xllamacpp`: llama.cpp's own server inside this process.
+
+What is measured here is what the user's llama.cpp, Ollama or LM Studio does with the file: its tokenizer, its template
+engine, its arithmetic. The server listens on a port of loopback that the system picks, with a key made for the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import tempfile
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from toolkit.errors import EngineError, ModelError, ToolkitError
+from toolkit.evaluation.decode import Done, Generated, Meter
+from toolkit.hardware import free_cores
+
+INSTALL = "pip install 'toolkit[serve]'"
+LOOPBACK = "127.0.0.1"
+Message = dict[str, Any]
+
+
+def runtime() -> Any:
+    """The module xllamacpp. Raises `EngineError` with what to do when it is not installed or can't load here."""
+    try:
+        import xllamacpp
+    except ModuleNotFoundError as error:
+        if error.name != "xllamacpp":
+            raise
+        raise EngineError(f"running a GGUF needs xllamacpp, which is not installed: {INSTALL}") from None
+    except (ImportError, OSError) as error:  # the wheel is for another glibc or CPU
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EngineError(
+            f"xllamacpp is installed but can't load here ({first}): its wheels are for x86-64 and arm64 Linux with "
+            f"glibc 2.17 or later, macOS and Windows; {INSTALL} --force-reinstall, or run the model folder instead"
+        ) from None
+    return xllamacpp
+
+
+@dataclass(frozen=True, slots=True)
+class TopTokens:
+    """The most probable next tokens at one place: ids and natural logarithms of their probabilities, highest first."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+
+class GgufModel:
+    """A GGUF file ready to run; a context manager.
+
+    n_ctx: most tokens of a prompt and its answer together, for each of `parallel` prompts that are decoded at once.
+    threads: CPU threads; default: the cores that are free now, as threads that wait for a busy core cost more than
+    they give.
+    lora: a LoRA GGUF that is put over the model.
+    port: default: one that the system picks, with a key. With a port given there is no key.
+
+    Raises `EngineError` when there is no runtime, `ModelError` when the file can't be loaded.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_ctx: int = 4096,
+        threads: int | None = None,
+        lora: Path | None = None,
+        parallel: int = 1,
+        port: int = 0,
+    ) -> None:
+        self.path = path
+        self.n_ctx = n_ctx
+        self.parallel = parallel
+        for file in (path, lora):
+            if file is not None:
+                require_gguf(file)
+        self.threads = threads or free_cores()
+        self._key = "" if port else secrets.token_hex(16)
+        module = runtime()
+        params = module.CommonParams()
+        params.model.path = str(path)
+        params.hostnames, params.port = [LOOPBACK], port
+        params.n_ctx, params.n_parallel = n_ctx * parallel, parallel
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self.threads
+        params.warmup = params.fit_params = False
+        params.offline = True
+        params.special = True  # special tokens are part of what is generated: calls may be marked with them
+        params.ui = bool(port)
+        if self._key:
+            params.api_keys = [self._key]
+        if lora is not None:
+            adapter = module.CommonAdapterLoraInfo()
+            adapter.path, adapter.scale = str(lora), 1.0
+            params.lora_adapters = [adapter]
+        params.verbosity = 0
+        try:
+            self._server: Any = module.Server(params)
+        except RuntimeError:
+            params.verbosity = 1
+            raise ModelError(f"{path}: llama.cpp can't load it: {_reason(module, params)}") from None
+        self.address: str = self._server.listening_address
+        self._plain: int | None = None
+
+    def __enter__(self) -> GgufModel:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the server and free the model."""
+        self._server = None
+
+    @property
+    def n_vocab(self) -> int:
+        return int(self._ask("/v1/models")["data"][0]["meta"]["n_vocab"])
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids by llama.cpp's tokenizer: special tokens in the text are special, none are added."""
+        return list(self._ask("/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"])
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens written out."""
+        return str(self._ask("/detokenize", {"tokens": list(ids)})["content"])
+
+    def apply_template(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None, **options: Any
+    ) -> str:
+        """The prompt that llama.cpp renders for chat messages (OpenAI's shape) with the template inside the file.
+
+        `options` go to the template, as enable_thinking=False. Raises `ModelError` when the template refuses them.
+        """
+        body: dict[str, Any] = {"messages": [_openai(message) for message in messages]}
+        if tools:
+            body["tools"] = list(tools)
+        if options:
+            body["chat_template_kwargs"] = options
+        return str(self._ask("/apply-template", body)["prompt"])
+
+    def complete(
+        self,
+        prompts: Sequence[Sequence[int]] | Sequence[str],
+        *,
+        max_new_tokens: int,
+        stop_ids: Sequence[int] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+        done: Callable[[int, list[int]], None] | None = None,
+    ) -> list[list[int]]:
+        """New ids of each prompt, greedy at temperature 0; the stop token, where one was reached, is the last of them.
+
+        llama.cpp stops at the tokens that end a turn or a text in its own view; `stop_ids` stop as well. `parallel`
+        prompts are decoded at a time; `done(index, ids)` is called for one after the other, in their order.
+        Raises `ModelError` when a prompt and its answer do not fit into `n_ctx`.
+        """
+        stops = frozenset(stop_ids)
+
+        def one(prompt: Sequence[int] | str) -> list[int]:
+            body = self._body(prompt, max_new_tokens, temperature, seed) | {"return_tokens": True}
+            answer = self._ask("/completion", body)
+            if answer["stop_type"] == "limit" and len(answer["tokens"]) < max_new_tokens:
+                raise self._too_long(answer["tokens_evaluated"] + max_new_tokens)
+            return cut_at_stop(answer["tokens"], stops)
+
+        made: dict[int, list[int]] = {}
+        with ThreadPoolExecutor(self.parallel) as pool:
+            try:
+                for index, ids in enumerate(pool.map(one, prompts)):
+                    made[index] = ids
+                    if done is not None:
+                        done(index, ids)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [made[index] for index in range(len(prompts))]
+
+    def stream(
+        self,
+        prompt: Sequence[int] | str,
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """What the model writes after one prompt, piece by piece, without the end token; ends at any text of `stop`."""
+        body = self._body(prompt, max_new_tokens, temperature, seed) | {"stream": True, "stop": list(stop)}
+        with contextlib.closing(self._connect()) as connection:
+            response = self._send(connection, "/completion", body)
+            for line in response:
+                if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
+                    continue
+                event = json.loads(line[len(b"data: ") :])
+                if "error" in event:
+                    raise self._failed(event["error"])
+                if event.get("content"):
+                    yield event["content"]
+                if event.get("stop"):
+                    return
+
+    def logprobs(self, ids: Sequence[int], positions: Sequence[int], *, top: int = 100) -> list[TopTokens]:
+        """The `top` most probable tokens at each of `positions`: those that follow ids[:position].
+
+        One forward step a position, from the cache of the one before where positions ascend. A top of `n_vocab` gives
+        the whole distribution, but costs seconds a position with a large vocabulary.
+        """
+        if self._plain is None:
+            self._plain = self.tokenize("a")[0]
+        found = []
+        for position in positions:
+            body = self._body(list(ids[:position]), 1, 0.0, 0)
+            # Nothing is told of a sampled token that ends the text or is half a character, so a plain one is sampled.
+            # The probabilities are those before any bias.
+            body |= {
+                "n_probs": top,
+                "logit_bias": [[self._plain, 1e6]],
+                "response_fields": ["completion_probabilities"],
+            }
+            tokens = self._ask("/completion", body)["completion_probabilities"][0]["top_logprobs"]
+            found.append(TopTokens([one["id"] for one in tokens], [one["logprob"] for one in tokens]))
+        return found
+
+    def _body(self, prompt: Sequence[int] | str, max_new_tokens: int, temperature: float, seed: int) -> dict[str, Any]:
+        given = prompt if isinstance(prompt, str) else list(prompt)
+        body = {"prompt": given, "n_predict": max_new_tokens, "temperature": temperature, "cache_prompt": True}
+        if temperature:  # the plain distribution, as transformers samples it with top_k=0 and top_p=1
+            body |= {"seed": seed, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+        return body
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._server is None:
+            raise ValueError("the model is closed")
+        place = urllib.parse.urlsplit(self.address)
+        return http.client.HTTPConnection(place.hostname or LOOPBACK, place.port)
+
+    def _send(self, connection: http.client.HTTPConnection, path: str, body: Any) -> http.client.HTTPResponse:
+        headers = {"Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        # ASCII only: lone surrogates, which JSON allows, could not be encoded otherwise
+        connection.request("GET" if body is None else "POST", path, body and json.dumps(body), headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            try:
+                told = json.loads(response.read())["error"]
+            except (ValueError, KeyError, TypeError):
+                told = {"message": f"answered {response.status} to {path}"}
+            raise self._failed(told)
+        return response
+
+    def _ask(self, path: str, body: Any = None) -> Any:
+        with contextlib.closing(self._connect()) as connection:
+            return json.loads(self._send(connection, path, body).read())
+
+    def _failed(self, error: dict[str, Any]) -> ToolkitError:
+        if error.get("type") == "exceed_context_size_error":
+            return self._too_long(error.get("n_prompt_tokens"))
+        kind = ModelError if error.get("type") == "invalid_request_error" else ToolkitError
+        return kind(f"{self.path.name}: llama.cpp: {error.get('message', error)}")
+
+    def _too_long(self, tokens: Any) -> ModelError:
+        return ModelError(
+            f"{self.path.name}: {tokens} tokens of prompt and answer don't fit into a context of {self.n_ctx}; "
+            "take a longer one"
+        )
+
+
+@dataclass(slots=True)
+class GgufDecoder:
+    """Decodes rendered prompts with a `GgufModel`: a `toolkit.evaluation.decode.Decoder`."""
+
+    model: GgufModel
+    stop_ids: Sequence[int]
+    max_new_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    progress: bool = True
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "batch_size": self.model.parallel,
+            "temperature": self.temperature,
+            "runtime": f"llama.cpp (xllamacpp {runtime().__version__})",
+        }
+
+    def __call__(self, prompts: Sequence[str], done: Done | None = None) -> list[Generated]:
+        """Text without the stop token, by llama.cpp's tokenizer both ways."""
+        made: list[Generated] = []
+        with Meter(len(prompts), self.progress) as meter:
+
+            def one_done(index: int, ids: list[int]) -> None:
+                made.append(self.read(ids))
+                meter.batch_done(1, len(ids))
+                if done is not None:
+                    done(index, made[-1])
+
+            self.model.complete(
+                prompts,
+                max_new_tokens=self.max_new_tokens,
+                stop_ids=self.stop_ids,
+                temperature=self.temperature,
+                seed=self.seed,
+                done=one_done,
+            )
+        return made
+
+    def read(self, ids: list[int]) -> Generated:
+        """What new ids say; they end in a stop token or at the limit."""
+        stopped = bool(ids) and (ids[-1] in self.stop_ids or len(ids) < self.max_new_tokens)
+        text = self.model.detokenize(ids[:-1] if stopped else ids)
+        return Generated(text, len(ids), stopped)
+
+
+def require_gguf(path: Path) -> None:
+    """Raise `ModelError` unless `path` is a file that begins as a GGUF does."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(f"{path}: not a GGUF file (it does not begin with GGUF)")
+
+
+def cut_at_stop(ids: list[int], stops: frozenset[int]) -> list[int]:
+    """Ids up to the first stop token, which is kept."""
+    end = next((index for index, token in enumerate(ids) if token in stops), None)
+    return ids if end is None else ids[: end + 1]
+
+
+def _reason(module: Any, params: Any) -> str:
+    """What llama.cpp says when it is asked again to load what it just refused; it says so only to standard error."""
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            module.Server(params)
+            return "it failed once, and loaded the second time; try again"
+        except RuntimeError:
+            pass
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        file.seek(0)
+        lines = [line.decode(errors="replace").split(" E ", 1)[-1].strip() for line in file if b" E " in line]
+    told = [line for line in lines if "error loading model" in line] or lines
+    return told[0].split("error loading model: ")[-1] if told else "no reason given"
+
+
+def _openai(message: Message) -> Message:
+    """A message as the OpenAI API has it: arguments of calls as JSON text."""
+    if not message.get("tool_calls"):
+        return message
+    calls = []
+    for number, call in enumerate(message["tool_calls"], 1):
+        function = call["function"]
+        arguments = function["arguments"]
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        calls.append({"id": f"call_{number}", **call, "function": {**function, "arguments": text}})
+    return {**message, "tool_calls": calls}
