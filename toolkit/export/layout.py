@@ -15,7 +15,7 @@ How the weights come about, which decides what they are to be compared with:
 
 - The adapter is merged in float32, one tensor at a time: W + scale * B @ A. W is the base weight as stored
   (`merge_base.base` = "original"), or for a run on NF4 weights what training saw of it, quantised and dequantised
-  ("dequant"). `toolkit.export.weights.open_weights(record)` gives that very stream of float32 tensors again.
+  ("dequant"). `toolkit.export.merge.open_weights(record)` gives that very stream of float32 tensors again.
 - merged/ is this rounded to `merged.dtype`; the F16 and BF16 GGUF are this rounded to 16 bits, from float32 and not
   by way of merged/. Norms and biases are F32 in every GGUF, as llama.cpp has them.
 - Every other GGUF is quantised from the 16-bit GGUF (`source16`), never from a quant.
@@ -49,6 +49,7 @@ export.json, every key (paths are absolute; `null` where it does not apply):
         "asked": "auto",
         "base": "original" | "dequant",
         "reason": "the base was not quantised in training",
+        "held_dtype": null,                             # dequant: of the weights before NF4, as bfloat16
         "scores": [                                     # empty unless `auto` had to measure
           {"base": "trained" | "original" | "dequant", "task_loss": 0.1, "general_loss": 3.1, "tokens": 812,
            "general_tokens": 410}
@@ -117,6 +118,7 @@ class MergeRecord:
     asked: Literal["auto", "original", "dequant"]
     base: MergeBase
     reason: str
+    held_dtype: str | None = None
     scores: list[MergeScore] = field(default_factory=list)
 
 

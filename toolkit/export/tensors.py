@@ -1,0 +1,178 @@
+"""Weights by name: read from safetensors one at a time, and named as llama.cpp names them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from toolkit.errors import ModelError
+from toolkit.export.architecture import Architecture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+_IN_LAYER = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_WHOLE_BACK = {short: long for long, short in _WHOLE.items()}
+_IN_LAYER_BACK = {short: long for long, short in _IN_LAYER.items()}
+
+
+class Weights(Protocol):
+    """A model's weights as a stream: every one is read when asked for and forgotten after."""
+
+    @property
+    def architecture(self) -> Architecture: ...
+
+    def read(self, name: str) -> Tensor:
+        """The float32 tensor of a name as transformers has it, all values finite. Raises `ModelError`."""
+        ...
+
+
+def gguf_name(name: str) -> str:
+    """`model.layers.3.mlp.up_proj.weight` -> `blk.3.ffn_up.weight`. Raises `KeyError` for a name of no weight."""
+    module, _, kind = name.rpartition(".")
+    if match := re.fullmatch(r"model\.layers\.(\d+)\.(.+)", module):
+        return f"blk.{match[1]}.{_IN_LAYER[match[2]]}.{kind}"
+    return f"{_WHOLE[module]}.{kind}"
+
+
+def hf_name(name: str) -> str:
+    """The inverse of `gguf_name`."""
+    module, _, kind = name.rpartition(".")
+    if match := re.fullmatch(r"blk\.(\d+)\.(.+)", module):
+        return f"model.layers.{match[1]}.{_IN_LAYER_BACK[match[2]]}.{kind}"
+    return f"{_WHOLE_BACK[module]}.{kind}"
+
+
+def permute(weight: Tensor, heads: int) -> Tensor:
+    """Rows of a query or key projection (or of its bias, or of its LoRA B) in llama.cpp's order for Llama.
+
+    Within each head, row i of the first half and row i of the second become neighbours.
+    """
+    rows = weight.shape[0]
+    return weight.reshape(heads, 2, rows // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def unpermute(weight: Tensor, heads: int) -> Tensor:
+    """The inverse of `permute`."""
+    rows = weight.shape[0]
+    return weight.reshape(heads, rows // heads // 2, 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def heads_of(architecture: Architecture, name: str) -> int | None:
+    """By how many heads the rows of this weight are permuted; None where they are not."""
+    if not architecture.permutes:
+        return None
+    if re.search(r"\.q_proj\.(weight|bias)$", name):
+        return architecture.shape.num_attention_heads
+    if re.search(r"\.k_proj\.(weight|bias)$", name):
+        return architecture.shape.num_key_value_heads
+    return None
+
+
+class Checkpoint:
+    """The weights of a model folder, in one safetensors file or in shards.
+
+    Raises `ModelError` when a weight is missing, of another shape than config.json says, or not a float.
+    """
+
+    def __init__(self, folder: Path, architecture: Architecture) -> None:
+        self.folder = folder
+        self.architecture = architecture
+        self._files = _index(folder)
+        self._check()
+
+    def read(self, name: str) -> Tensor:
+        import torch
+
+        tensor = self.stored(name).to(torch.float32)
+        require_finite(tensor, f"{self._files[name]}: {name}")
+        return tensor
+
+    def stored(self, name: str) -> Tensor:
+        """The tensor in the dtype that it is stored in."""
+        from safetensors import safe_open
+
+        # opened anew for each: a file's mapped pages count as this process's memory for as long as it is open
+        with safe_open(self._files[name], framework="pt") as file:
+            return file.get_tensor(name)
+
+    def _check(self) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        wanted = self.architecture.tensors()
+        if missing := [name for name in wanted if name not in self._files]:
+            raise ModelError(f"{self.folder}: {len(missing)} weights are missing, {missing[0]} the first")
+        for path in sorted(set(self._files.values())):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    for name in file.keys():  # noqa: SIM118 (a method of safe_open)
+                        if name in wanted and self._files[name] == path:
+                            piece = file.get_slice(name)
+                            _check_one(f"{path}: {name}", tuple(piece.get_shape()), piece.get_dtype(), wanted[name])
+            except (SafetensorError, OSError) as error:
+                raise ModelError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def _check_one(where: str, shape: tuple[int, ...], dtype: str, wanted: tuple[int, ...]) -> None:
+    if dtype not in ("F32", "F16", "BF16"):
+        raise ModelError(f"{where} is stored as {dtype}; wanted F32, F16 or BF16: name the model's 16-bit version")
+    if shape != wanted:
+        rows = "; was the vocabulary resized?" if where.endswith(("embed_tokens.weight", "lm_head.weight")) else ""
+        raise ModelError(f"{where} has shape {list(shape)}, but config.json says {list(wanted)}{rows}")
+
+
+def _index(folder: Path) -> dict[str, Path]:
+    """Which file holds which tensor."""
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    try:
+        if index.is_file():
+            mapping: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files = {name: folder / file for name, file in mapping.items()}
+            if missing := sorted({str(path) for path in files.values() if not path.is_file()}):
+                raise ModelError(f"{index}: {', '.join(missing)} is not there; fetch the model again")
+            return files
+        paths = sorted(folder.glob("*.safetensors"))
+        if not paths:
+            raise ModelError(f"{folder}: no *.safetensors here")
+        found: dict[str, Path] = {}
+        for path in paths:
+            with safe_open(path, framework="pt") as file:
+                found |= dict.fromkeys(file.keys(), path)
+        return found
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{folder}: the safetensors files can't be read ({error})") from None
+
+
+def require_finite(tensor: Tensor, where: str) -> None:
+    """Raise `ModelError` when a tensor holds NaN or infinity."""
+    import torch
+
+    if not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise ModelError(f"{where} holds {bad:,} values that are NaN or infinite; nothing sound can be made of it")
+
+
+def stream(weights: Weights) -> Iterator[tuple[str, Tensor]]:
+    """(name, float32 tensor) of every weight."""
+    for name in weights.architecture.tensors():
+        yield name, weights.read(name)

@@ -1,0 +1,181 @@
+"""A tokenizer in a GGUF's words: tokens, types, merges, which of llama.cpp's pre-tokenizers splits as this one does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.data.markup import probe
+from toolkit.data.tokenizers import load_tokenizer
+from toolkit.errors import DataError, ModelError
+
+# How each family splits text before BPE, as tokenizer.json says it, and llama.cpp's name for it. The pre-tokenizer is
+# recognised by its content and not by the model's name: two that split alike are one.
+_GPT2 = (("ByteLevel", True),)
+_QWEN2 = (
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+)
+_LLAMA3 = (
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+)
+PRE_TOKENIZERS: dict[tuple[Any, ...], str] = {
+    _GPT2: "gpt-2",
+    (("Digits", True), *_GPT2): "smollm",
+    (("Split", _QWEN2), ("ByteLevel", False)): "qwen2",
+    (("Split", _LLAMA3), ("ByteLevel", False)): "llama-bpe",
+}
+_NORMALIZERS = {"qwen2": ("NFC", None)}  # llama.cpp applies none; Qwen's NFC is for the caller to do
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTokenizer:
+    """What goes into the `tokenizer.*` keys. `eot` ends an assistant's turn in the chat template."""
+
+    pre: str
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+    special: dict[str, int]
+    eot: int | None
+    add_bos: bool
+    template: str | None
+
+
+def read_tokenizer(folder: Path, vocab_size: int) -> GgufTokenizer:
+    """The tokenizer of a model folder for a model of `vocab_size` rows.
+
+    Raises `ModelError` for a kind that llama.cpp would split otherwise, and when it has more tokens than the model
+    has rows.
+    """
+    tokenizer = load_tokenizer(folder)
+    spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    pre = pre_tokenizer_name(spec, folder)
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    if (top := max(vocabulary.values())) >= vocab_size:
+        raise ModelError(
+            f"{folder}: the tokenizer has tokens up to number {top:,}, the model {vocab_size:,} rows: the vocabulary "
+            "was resized. Give back the tokenizer that the model came with"
+        )
+    tokens, types = _tokens(tokenizer, vocabulary, vocab_size)
+    return GgufTokenizer(
+        pre=pre,
+        tokens=tokens,
+        types=types,
+        merges=_merges(spec["model"]["merges"]),
+        special=_special(folder, tokenizer),
+        eot=_end_of_turn(tokenizer),
+        add_bos=_adds_bos(tokenizer),
+        template=_template(tokenizer),
+    )
+
+
+def pre_tokenizer_name(spec: dict[str, Any], folder: Path) -> str:
+    """llama.cpp's name for the way that a tokenizer.json splits text. Raises `ModelError` where it has none here."""
+    where = folder / "tokenizer.json"
+    model = spec.get("model") or {}
+    if model.get("type") != "BPE" or model.get("byte_fallback"):
+        kind = model.get("type") if not model.get("byte_fallback") else "BPE with byte fallback"
+        raise ModelError(f"{where}: tokenizer {kind} can't be exported, wanted byte-level BPE")
+    splits = _flatten(spec.get("pre_tokenizer"))
+    name = PRE_TOKENIZERS.get(splits)
+    if name is None:
+        raise ModelError(
+            f"{where}: this pre-tokenizer is none that can be exported ({', '.join(PRE_TOKENIZERS.values())}); "
+            "llama.cpp would split text in another way than training did"
+        )
+    normalizer = spec.get("normalizer")
+    kind = normalizer.get("type") if normalizer else None
+    if kind not in _NORMALIZERS.get(name, (None,)):
+        raise ModelError(f"{where}: normalizer {kind} can't be exported with pre-tokenizer {name}")
+    if bool(model.get("ignore_merges")) != (name == "llama-bpe"):
+        raise ModelError(f"{where}: ignore_merges = {model.get('ignore_merges')} can't be exported with {name}")
+    return name
+
+
+def _flatten(node: dict[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+    if node is None:
+        return ()
+    kind = node["type"]
+    if kind == "Sequence":
+        return tuple(step for part in node["pretokenizers"] for step in _flatten(part))
+    if kind == "ByteLevel":
+        return ((kind, bool(node.get("use_regex", True))),) if not node.get("add_prefix_space") else ((kind, None),)
+    if kind == "Split":
+        plain = node.get("behavior") == "Isolated" and not node.get("invert")
+        return ((kind, (node.get("pattern") or {}).get("Regex") if plain else None),)
+    if kind == "Digits":
+        return ((kind, bool(node.get("individual_digits"))),)
+    return ((kind, None),)
+
+
+def looks_special(token: str) -> bool:
+    """llama.cpp's converter takes added tokens of this look for control tokens even where the tokenizer does not."""
+    return token in ("<pad>", "<mask>", "<2mass>", "[@BOS@]") or any(
+        token.startswith(start) and token.endswith(end)
+        for start, end in (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
+    )
+
+
+def _tokens(tokenizer: Any, vocabulary: dict[str, int], size: int) -> tuple[list[str], list[int]]:
+    by_id = {number: token for token, number in vocabulary.items()}
+    added = tokenizer.added_tokens_decoder
+    tokens, types = [], []
+    for number in range(size):
+        token = by_id.get(number)
+        if token is None:
+            tokens.append(f"[PAD{number}]")
+            types.append(UNUSED)
+        elif number in added:
+            control = added[number].special or looks_special(token)
+            tokens.append(token if control else token.replace("▁", " "))
+            types.append(CONTROL if control else USER_DEFINED)
+        else:
+            tokens.append(token)
+            types.append(NORMAL)
+    return tokens, types
+
+
+def _merges(merges: list[Any]) -> list[str]:
+    """One string a merge; a space inside a half is written as its byte-level stand-in."""
+    return [
+        merge if isinstance(merge, str) else " ".join(part.replace(" ", chr(ord(" ") + 256)) for part in merge)
+        for merge in merges
+    ]
+
+
+def _special(folder: Path, tokenizer: Any) -> dict[str, int]:
+    """bos, eos, unk and pad as the files name them, without the pad that training may have chosen."""
+    path = folder / "tokenizer_config.json"
+    named = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = {}
+    for kind, key in (("bos", "bos_token"), ("eos", "eos_token"), ("unknown", "unk_token"), ("padding", "pad_token")):
+        token = named.get(key)
+        text = token.get("content") if isinstance(token, dict) else token
+        number = tokenizer.convert_tokens_to_ids(text) if text else None
+        if number is not None:
+            found[kind] = int(number)
+    if "eos" not in found and tokenizer.eos_token_id is not None:
+        found["eos"] = int(tokenizer.eos_token_id)
+    return found
+
+
+def _end_of_turn(tokenizer: Any) -> int | None:
+    try:
+        return probe(tokenizer).end_id
+    except DataError:
+        return None
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    ids = tokenizer("x").input_ids
+    return bool(tokenizer.bos_token_id is not None and ids and ids[0] == tokenizer.bos_token_id)
+
+
+def _template(tokenizer: Any) -> str | None:
+    template = tokenizer.chat_template
+    return template.get("default") if isinstance(template, dict) else template

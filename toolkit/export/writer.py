@@ -1,0 +1,183 @@
+"""GGUF files: the 16-bit one from a stream of weights, and a copy of a GGUF with other tensor types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.errors import ModelError
+from toolkit.export.architecture import Architecture
+from toolkit.export.tensors import Weights, gguf_name, heads_of, permute
+from toolkit.export.tokenizer import GgufTokenizer
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader, GGUFWriter, ReaderTensor
+
+Type16 = Literal["F16", "BF16"]
+Advance = Callable[[int], None]
+F16_MAX = 65504.0
+QUANTIZATION_VERSION = 2
+FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18, "BF16": 32}
+"""llama.cpp's general.file_type."""
+
+
+class Float16OverflowError(ModelError):
+    """A weight is too large for float16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a GGUF says of itself."""
+
+    name: str
+    license: str | None = None
+    base_name: str | None = None
+
+
+def write_gguf(
+    path: Path,
+    weights: Weights,
+    tokenizer: GgufTokenizer,
+    metadata: Metadata,
+    type16: Type16,
+    advance: Advance = lambda count: None,
+) -> dict[str, int]:
+    """Write a GGUF with 16-bit matrices and float32 vectors; returns how many tensors have which type.
+
+    Norms and biases stay float32, as llama.cpp wants them. `advance` is told the bytes of float32 done.
+    Raises `Float16OverflowError` (the file is then not to be used) and `ModelError` for weights that are not finite.
+    """
+    import gguf
+    import torch
+
+    architecture = weights.architecture
+    writer = gguf.GGUFWriter(path, architecture.arch)
+    add_model(writer, architecture, metadata)
+    writer.add_file_type(FILE_TYPES[type16])
+    writer.add_quantization_version(QUANTIZATION_VERSION)
+    add_tokenizer(writer, tokenizer)
+    wide, narrow = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType[type16]
+    if architecture.rope_factors:
+        size = len(architecture.rope_factors)
+        writer.add_tensor_info("rope_freqs.weight", (size,), np.dtype(np.float32), 4 * size, raw_dtype=wide)
+    counts = {"F32": 1 if architecture.rope_factors else 0, type16: 0}
+    for name, shape in architecture.tensors().items():
+        kind, width = (wide, 4) if len(shape) == 1 else (narrow, 2)
+        size = int(np.prod(shape)) * width
+        # a dtype of two bytes whose shape is taken as it is; the kind says which
+        dtype = np.dtype(np.float32) if width == 4 else np.dtype(np.float16)
+        writer.add_tensor_info(gguf_name(name), shape, dtype, size, raw_dtype=kind)
+        counts[kind.name] += 1
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    try:
+        if architecture.rope_factors:
+            writer.write_tensor_data(np.array(architecture.rope_factors, dtype=np.float32))
+        for name in architecture.tensors():
+            tensor = weights.read(name)
+            if (heads := heads_of(architecture, name)) is not None:
+                tensor = permute(tensor, heads)
+            size = tensor.numel()
+            if tensor.dim() == 1:
+                writer.write_tensor_data(tensor.contiguous().numpy())
+            elif type16 == "BF16":
+                writer.write_tensor_data(tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy())
+            else:
+                require_f16(tensor, name)
+                writer.write_tensor_data(tensor.to(torch.float16).contiguous().numpy())
+            del tensor
+            advance(4 * size)
+    finally:
+        writer.close()
+    return {kind: count for kind, count in counts.items() if count}
+
+
+def require_f16(tensor: Any, name: str) -> None:
+    """Raise `Float16OverflowError` when a float32 tensor holds values that float16 can't."""
+    largest = float(tensor.abs().max())
+    if largest > F16_MAX:
+        raise Float16OverflowError(
+            f"{name} reaches {largest:,.0f}, more than float16 can hold ({F16_MAX:,.0f}); write bf16 instead"
+        )
+
+
+def add_model(writer: GGUFWriter, architecture: Architecture, metadata: Metadata) -> None:
+    """The keys that describe the model's shape."""
+    shape = architecture.shape
+    writer.add_type("model")
+    writer.add_name(metadata.name)
+    if metadata.license:
+        writer.add_license(metadata.license.lower())
+    if metadata.base_name:
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, metadata.base_name)
+    writer.add_block_count(shape.num_hidden_layers)
+    writer.add_context_length(architecture.context_length)
+    writer.add_embedding_length(shape.hidden_size)
+    writer.add_feed_forward_length(shape.intermediate_size)
+    writer.add_head_count(shape.num_attention_heads)
+    writer.add_head_count_kv(shape.num_key_value_heads)
+    writer.add_rope_freq_base(architecture.rope_theta)
+    writer.add_layer_norm_rms_eps(architecture.rms_norm_eps)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    writer.add_vocab_size(shape.vocab_size)
+    if architecture.arch == "llama":
+        writer.add_rope_dimension_count(shape.head_dim)
+
+
+def add_tokenizer(writer: GGUFWriter, tokenizer: GgufTokenizer) -> None:
+    """The `tokenizer.*` keys."""
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(tokenizer.pre)
+    writer.add_token_list(tokenizer.tokens)
+    writer.add_token_types(tokenizer.types)
+    writer.add_token_merges(tokenizer.merges)
+    add = {
+        "bos": writer.add_bos_token_id,
+        "eos": writer.add_eos_token_id,
+        "unknown": writer.add_unk_token_id,
+        "padding": writer.add_pad_token_id,
+    }
+    for kind, number in tokenizer.special.items():
+        add[kind](number)
+    if tokenizer.eot is not None:
+        writer.add_eot_token_id(tokenizer.eot)
+    writer.add_add_bos_token(tokenizer.add_bos)
+    if tokenizer.template:
+        writer.add_chat_template(tokenizer.template)
+
+
+def copy_keys(reader: GGUFReader, writer: GGUFWriter, skip: frozenset[str]) -> None:
+    """Every key of a GGUF but `skip`, in its order and type."""
+    from gguf import GGUFValueType
+
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF.") or key == "general.architecture" or key in skip:
+            continue
+        kind = field.types[0]
+        inner = field.types[-1] if kind == GGUFValueType.ARRAY else None
+        writer.add_key_value(key, field.contents(), kind, sub_type=inner)
+
+
+def rows_of(tensor: ReaderTensor, start: int, stop: int) -> npt.NDArray[np.float32]:
+    """Rows of a tensor of a 16-bit GGUF as float32, read from the file and not kept."""
+    part = tensor.data[start:stop]
+    if tensor.tensor_type.name == "BF16":
+        # the reader shows a type that numpy lacks as bytes
+        halves = np.ascontiguousarray(part).view(np.uint16)
+        return (halves.astype(np.uint32) << 16).view(np.float32)
+    return part.astype(np.float32)
+
+
+def chunks(rows: int, per_row: int, limit: int = 2**22) -> Iterator[tuple[int, int]]:
+    """Row ranges of at most `limit` values."""
+    step = max(1, limit // max(1, per_row))
+    for start in range(0, rows, step):
+        yield start, min(rows, start + step)
