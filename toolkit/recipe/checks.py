@@ -18,10 +18,7 @@ Path = tuple[str | int, ...]
 Finding = tuple[tuple[Path, ...], str]
 """The keys that disagree, the one to blame first, and what is wrong with them."""
 
-GGUF_QUANTS = (
-    *("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0"),
-    *("q4_k_m", "q4_k_s", "q4_1", "q4_0", "q3_k_l", "q3_k_m", "q3_k_s", "q2_k"),
-)
+GGUF_QUANTS = ("f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
 BUILTIN_ONLY = ("size", "seed", "domains", "kinds", "max_tools")
 HEAD_NAMES = ("lm_head", "embed_tokens")
 
