@@ -32,15 +32,12 @@ def _front_matter(record: ExportRecord) -> str:
 
 def _what(record: ExportRecord) -> str:
     licence = record.base.license or "not known to the toolkit; see the base model's own card"
-    lines = [
-        f"- Base model: {record.base.name}" + (f", revision {record.base.revision}" if record.base.revision else "")
-    ]
+    revision = f", revision {record.base.revision}" if record.base.revision else ""
+    lines = [f"- Base model: {record.base.name}{revision}"]
     lines += [f"- Licence of the base model, which binds this one too: {licence}"]
     if record.lora is not None:
         lora = record.lora
-        kind = " and ".join(
-            word for word in ("rsLoRA" if lora["rslora"] else "LoRA", "DoRA" if lora["dora"] else "") if word
-        )
+        kind = ("rsLoRA" if lora["rslora"] else "LoRA") + (" with DoRA" if lora["dora"] else "")
         lines += [f"- Adapter: {kind}, r = {lora['r']}, alpha = {lora['alpha']:g}, on {lora['modules']} modules"]
         words = "as stored" if record.merge_base.base == "original" else "as NF4 training saw them (dequantised)"
         lines += [f"- Merged into the base weights {words}: {record.merge_base.reason}"]
@@ -53,7 +50,7 @@ def _files(record: ExportRecord) -> str:
     rows = ["## Files", "", "| file | type | MB | sha256 |", "|---|---|---|---|"]
     rows += [f"| {one.name} | {one.type} | {one.bytes / 1e6:,.1f} | `{one.sha256[:16]}` |" for one in record.files]
     notes = [f"- {file.name}: {note}" for file in record.files for note in file.notes]
-    return "\n".join([*rows, "", *notes, "" if notes else None] if notes else [*rows, ""])
+    return "\n".join([*rows, "", *notes, ""] if notes else [*rows, ""])
 
 
 def _training(record: ExportRecord, recipe: Recipe, summary: dict[str, Any] | None) -> str:

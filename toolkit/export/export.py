@@ -18,7 +18,7 @@ from rich.console import Console
 from toolkit import __version__, models
 from toolkit.cache import whole_folder
 from toolkit.data.tokenizers import load_tokenizer
-from toolkit.errors import ModelError, RunError
+from toolkit.errors import RunError, ToolkitError
 from toolkit.export import card, ollama
 from toolkit.export import merge_base as bases
 from toolkit.export.adapter import open_adapter
@@ -342,6 +342,8 @@ def _progress(console: Console, what: str, total: int) -> Iterator[Advance]:
 
 
 def check_gate(folder: ExportFolder) -> None:
-    """Raise `ModelError` when the export's gate failed; the files are kept."""
+    """Raise `ToolkitError` when the export's gate failed; the files are kept."""
     if folder.record().status == "failed":
-        raise ModelError(f"{folder.path}: the export is not the trained model, see {folder.failed}; the files are kept")
+        raise ToolkitError(
+            f"{folder.path}: the export is not the trained model, see {folder.failed}; the files are kept"
+        )

@@ -32,8 +32,8 @@ class _Style:
 
 _HERMES = _Style(
     tools=(
-        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function "
-        'signatures within <tools></tools> XML tags:\n<tools>{{ range .Tools }}\n{"type": "function", "function": '
+        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with "
+        'function signatures within <tools></tools> XML tags:\n<tools>{{ range .Tools }}\n{"type": "function", "function": '
         "{{ .Function }}}{{ end }}\n</tools>\n\nFor each function call, return a json object with function name and "
         'arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": '
         "<args-json-object>}\n</tool_call>"
@@ -56,7 +56,6 @@ def modelfile(
     *,
     max_length: int | None,
     context: int,
-    lora: Path | None = None,
 ) -> str:
     """The text of a Modelfile for `gguf`, which lies beside it.
 
@@ -73,8 +72,6 @@ def modelfile(
     else:
         lines += ["# No TEMPLATE: this chat template is not of the ChatML family; Ollama looks for one like it."]
     lines += [f"FROM ./{gguf.name}"]
-    if lora is not None:
-        lines += [f"ADAPTER ./{lora.name}"]
     if template is not None:
         lines += [f'TEMPLATE """{template}"""']
     stops = [markup.end, OPEN] if template is not None else [markup.end]

@@ -1,4 +1,4 @@
-"""What would stop an export, found before any work is done: `toolkit run` asks before it trains, `toolkit export` first.
+"""What would stop an export, found before any work: `toolkit run` asks before it trains, `toolkit export` first.
 
 All problems are raised at once; what is only worth knowing comes back as lines.
 """

@@ -63,9 +63,7 @@ def find_external() -> External | None:
         for place in places:
             if os.access(place, os.X_OK) and place.is_file():
                 return LlamaQuantize(place)
-        raise EngineError(
-            f"TOOLKIT_LLAMA_CPP: no program {places[0]}; wanted llama-quantize, or the folder that has it"
-        )
+        raise EngineError(f"TOOLKIT_LLAMA_CPP: no program {places[0]}; wanted llama-quantize, or its folder")
     found = shutil.which("llama-quantize")
     return LlamaQuantize(Path(found)) if found else None
 
@@ -105,9 +103,7 @@ class LlamaCppPython:
         try:
             import llama_cpp
         except (ImportError, OSError, RuntimeError) as error:
-            raise EngineError(
-                f"llama-cpp-python is installed but does not load ({error}); remove it, or {FIX}"
-            ) from None
+            raise EngineError(f"llama-cpp-python is installed but does not load ({error}): remove it") from None
         from toolkit.export.writer import FILE_TYPES
 
         parameters = llama_cpp.llama_model_quantize_default_params()

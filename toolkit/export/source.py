@@ -118,7 +118,7 @@ def _from_adapter(path: Path, base: str | None) -> Source:
     folder = models.resolve(model)
     note = None
     if base is not None and trained_on and _tail(base) != _tail(trained_on):
-        note = f"the adapter says that it was trained on {trained_on}, not on {base}; the shapes fit, the rest is your word"
+        note = f"the adapter says that it was trained on {trained_on}, not on {base}; only the shapes are known to fit"
         if "/" in base and "/" in trained_on and not models.is_local(base) and not Path(trained_on).is_absolute():
             raise ModelError(f"--base: the adapter was trained on {trained_on}, not on {base}")
     return Source(path.resolve().name, model, folder, path, note=note)
