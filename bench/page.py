@@ -7,12 +7,11 @@ from html import escape
 
 from bench import report
 from bench.results import Arm, Results
+from toolkit.reports.plots import PALETTE, Scale, table
 
-STYLE = """
-:root { --paper: #ffffff; --ink: #1b1f24; --soft: #59636e; --line: #d1d9e0; --bar: #3b6fb6;
-  --p0: #3b6fb6; --p1: #d98a29; --p2: #4f9d69; --p3: #a25ba8; --p4: #9aa5b1; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --paper: #15191e; --ink: #e6eaef; --soft: #9aa5b1; --line: #38424d;
-  --bar: #79a8e6; --p0: #79a8e6; --p1: #e8a95b; --p2: #7cc596; --p3: #c58bcb; --p4: #6b7682; --bad: #f2857c; } }
+STYLE = (
+    PALETTE
+    + """
 body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto;
   max-width: 92rem; padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; } h3 { font-size: 1rem; margin-bottom: .3rem; }
@@ -24,6 +23,7 @@ svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 svg .soft { fill: var(--soft); } svg .grid { stroke: var(--line); } svg .range { stroke: var(--ink); stroke-width: 2; }
 code { overflow-wrap: anywhere; }
 """
+)
 WIDTH, LABEL, ROW, BAR = 900, 210, 26, 16
 PLOT = WIDTH - LABEL - 110  # the rest is for the figure at a bar's end
 PARTS = (*report.PARTS, "activations and the rest")
@@ -53,7 +53,7 @@ def _section(results: Results) -> str:
         [
             f"<h2>{escape(report.heading(results))}</h2>",
             f"<p>{escape(run['date'])} UTC. <code>{escape(run['command'])}</code></p>",
-            _table(report.columns(results), report.rows(results)),
+            table(report.columns(results), report.rows(results)),
             "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in report.notes(results)) + "</ul>",
             f"<p>{passed} of {len(results.gates)} gates passed.</p>" + (f"<ul>{failed}</ul>" if failed else ""),
             "<h3>Peak memory by part, GiB</h3>",
@@ -67,29 +67,18 @@ def _section(results: Results) -> str:
     )
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return (
-        f'<div class="scroll"><table><thead>{row(head, "th")}</thead><tbody>'
-        + "".join(row(cells, "td") for cells in body)
-        + "</tbody></table></div>"
-    )
-
-
 def memory_plot(results: Results) -> str:
     """Stacked bars: static parts from the tensors, then what is left up to the peak."""
     arms = _measured(results)
     peaks = [results.peak(arm.variant) or 0 for arm in arms]
-    scale = _Scale(max(peaks, default=0) / report.GIB)
+    scale = Scale(0.0, max(peaks, default=0) / report.GIB)
     bars = []
     for i, (arm, peak) in enumerate(zip(arms, peaks, strict=True)):
         parts = [arm.parts.get(part, 0) for part in report.PARTS]
         left = float(LABEL)
         shapes = []
         for j, size in enumerate([*parts, max(0, peak - sum(parts))]):
-            width = scale.length(size / report.GIB)
+            width = PLOT * scale.share(size / report.GIB)
             told = f"{arm.variant}: {PARTS[j]} {report.gib(size)} GiB"
             shapes.append(_rect(left, i, width, f"var(--p{j})", told))
             left += width
@@ -105,10 +94,10 @@ def memory_plot(results: Results) -> str:
 def speed_plot(results: Results) -> str:
     arms = _measured(results)
     values = [results.throughput(arm.variant) or 0.0 for arm in arms]
-    scale = _Scale(max(values, default=0.0))
+    scale = Scale(0.0, max(values, default=0.0))
     bars = []
     for i, (arm, value) in enumerate(zip(arms, values, strict=True)):
-        width = scale.length(value)
+        width = PLOT * scale.share(value)
         told = f"{arm.variant}: {value:,.0f} real tokens a second"
         bars.append(_line(arm, i, _rect(LABEL, i, width, "var(--bar)", told), f"{value:,.0f}", LABEL + width))
     return _svg(arms, bars, scale, "real tokens a second")
@@ -117,11 +106,11 @@ def speed_plot(results: Results) -> str:
 def time_plot(results: Results) -> str:
     arms = _measured(results)
     spreads = [(arm, found) for arm in arms if (found := results.seconds(arm.variant)) is not None]
-    scale = _Scale(max((found.high for _, found in spreads), default=0.0))
+    scale = Scale(0.0, max((found.high for _, found in spreads), default=0.0))
     bars = []
     for i, (arm, found) in enumerate(spreads):
         y = i * ROW + ROW / 2
-        low, middle, high = (LABEL + scale.length(value) for value in (found.low, found.median, found.high))
+        low, middle, high = (LABEL + PLOT * scale.share(value) for value in (found.low, found.median, found.high))
         shapes = (
             f'<line class="range" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>'
             f'<circle cx="{middle:.1f}" cy="{y}" r="5" fill="var(--bar)"><title>'
@@ -133,25 +122,6 @@ def time_plot(results: Results) -> str:
 
 def _measured(results: Results) -> list[Arm]:
     return [arm for arm in results.arms.values() if arm.status == "measured"]
-
-
-class _Scale:
-    """From values to pixels, with round numbers for the grid."""
-
-    def __init__(self, highest: float) -> None:
-        self.highest = highest or 1.0
-        rough = self.highest / 5
-        power = 10.0 ** len(str(int(1 / rough))) if rough < 1 else 1.0
-        unit = 1.0
-        while unit * 10 <= rough * power:
-            unit *= 10
-        self.step = next(unit * k for k in (1, 2, 5, 10) if unit * k >= rough * power) / power
-
-    def length(self, value: float) -> float:
-        return value / self.highest * PLOT
-
-    def ticks(self) -> list[float]:
-        return [i * self.step for i in range(int(self.highest / self.step + 1e-9) + 1)]
 
 
 def _rect(x: float, row: int, width: float, fill: str, told: str) -> str:
@@ -170,10 +140,10 @@ def _line(arm: Arm, row: int, shapes: str, figure: str, end: float) -> str:
     )
 
 
-def _svg(arms: Sequence[Arm], bars: Sequence[str], scale: _Scale, label: str, legend: str = "") -> str:
+def _svg(arms: Sequence[Arm], bars: Sequence[str], scale: Scale, label: str, legend: str = "") -> str:
     top = 44 if legend else 6
     height = len(arms) * ROW
-    ticks = [(t, f"{LABEL + scale.length(t):.1f}") for t in scale.ticks()]
+    ticks = [(t, f"{LABEL + PLOT * scale.share(t):.1f}") for t in scale.ticks()]
     grid = "".join(
         f'<line class="grid" x1="{x}" x2="{x}" y1="0" y2="{height}"/>'
         f'<text class="soft" x="{x}" y="{height + 16}" text-anchor="middle">{t:,.4g}</text>'

@@ -6,7 +6,9 @@ metrics.jsonl     one line an update or evaluation
 checkpoints/      the trainer's own, for --resume
 adapter/          PEFT's format
 evaluation/       decoded held-out chats before and after, where the recipe asks for them
+samples.json      a few chats token by token, with what is trained of them
 summary.json      the end
+report.html       all of this as a page
 """
 
 from __future__ import annotations
@@ -115,6 +117,14 @@ class RunFolder:
     @property
     def evaluation(self) -> Path:
         return self.path / "evaluation"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def summary(self) -> Path:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from toolkit.cache import cache_root
 from toolkit.data.chats import KINDS, Chat
 from toolkit.data.keys import table_key
@@ -149,9 +147,7 @@ def _tokenise(recipe: Recipe, folder: Path, part: Part, report: CheckReport) -> 
 
 def _describe(recipe: Recipe, table: TokenTable, part: str, report: CheckReport) -> None:
     if table.n_rows:
-        spread = int(table.lengths.max() - table.lengths.min())
-        counts, edges = np.histogram(table.lengths, bins=max(1, min(_BINS, spread)))
-        report.parts[part] = PartReport(table.meta, [round(float(edge)) for edge in edges], counts.tolist())
+        report.parts[part] = PartReport(table.meta, *table.length_histogram(_BINS))
     try:
         refuse_dropped(recipe, table.meta)
     except DataError as error:

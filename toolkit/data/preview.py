@@ -131,7 +131,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; }
 
 def page(rows: Iterable[Shown]) -> str:
     """A web page that needs nothing else: every token in its own box, its id when the pointer rests on it."""
-    body = "\n".join(f"<h2>{escaping.escape(row.title)}</h2>\n<pre>{_boxes(row)}</pre>" for row in rows)
+    body = "\n".join(f"<h2>{escaping.escape(row.title)}</h2>\n<pre>{boxes(row)}</pre>" for row in rows)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>toolkit data preview</title>\n'
         f"<style>{_STYLE}</style></head><body>\n"
@@ -141,10 +141,11 @@ def page(rows: Iterable[Shown]) -> str:
     )
 
 
-def _boxes(row: Shown) -> str:
-    boxes = []
+def boxes(row: Shown) -> str:
+    """The tokens of a row as HTML, each in a box of its own that names its id."""
+    found = []
     for token in row.tokens:
         names = "t cut" if token.cut else "t on" if token.trained else "t"
         text = escaping.escape(token.text).replace("\n", '<span class="nl">↵</span>\n') or "·"
-        boxes.append(f'<span class="{names}" title="{token.number}">{text}</span>')
-    return "".join(boxes)
+        found.append(f'<span class="{names}" title="{token.number}">{text}</span>')
+    return "".join(found)

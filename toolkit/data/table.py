@@ -73,6 +73,14 @@ class TokenTable:
         """Trained tokens of each row, int64[rows]."""
         return self._array("row_trained").astype(np.int64)
 
+    def length_histogram(self, most: int = 12) -> tuple[list[int], list[int]]:
+        """Rows by tokens: (edges int[bins + 1], counts int[bins]), at most `most` bins, none narrower than a token."""
+        if not self.n_rows:
+            return [], []
+        spread = int(self.lengths.max() - self.lengths.min())
+        counts, edges = np.histogram(self.lengths, bins=max(1, min(most, spread)))
+        return [round(float(edge)) for edge in edges], counts.tolist()
+
     @property
     def kind_names(self) -> list[str]:
         return list(self.meta["kind_names"])

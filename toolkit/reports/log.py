@@ -96,6 +96,7 @@ class Log:
         if row.get("eval_loss") is not None:
             if math.isfinite(row["eval_loss"]):
                 groups = tuple(float(value) for value in row.get("eval_groups") or ())
+                groups = groups if all(map(math.isfinite, groups)) else ()
                 self.evaluations.append(Evaluated(update, self.epoch_of(update), float(row["eval_loss"]), groups))
             return False
         if row.get("loss") is None:

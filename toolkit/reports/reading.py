@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from toolkit.reports.log import Facts, Log
 from toolkit.reports.rules import evaluation, instant, machine, training
-from toolkit.reports.rules.look import Look, Looks
+from toolkit.reports.rules.look import LAST_LOOK, Look, Looks
 from toolkit.reports.verdicts import Verdict, ordered
 
 
@@ -77,9 +77,9 @@ class Reader:
     def finish(self) -> list[Verdict]:
         """One last look, at the end of training; returns what is new."""
         before = dict(self._current)
-        self._look(ON_TRAINING, self._training_looks.take(len(self.log.losses)), final=True)
+        self._look(ON_TRAINING, LAST_LOOK, final=True)
         if self.log.evaluations:
-            self._look(ON_EVALUATION, self._evaluation_looks.take(len(self.log.evaluations)), final=True)
+            self._look(ON_EVALUATION, LAST_LOOK, final=True)
         return self._changed(before)
 
     def _look(self, rules: tuple[tuple[str, Statistical], ...], alpha: float, final: bool = False) -> None:

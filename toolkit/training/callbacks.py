@@ -8,6 +8,7 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,7 +33,7 @@ def memory_bytes() -> int:
 
 
 class MetricsWriter(TrainerCallback):
-    """Appends a row to metrics.jsonl for each log and each evaluation, flushed at once."""
+    """Appends a row to metrics.jsonl for each log and each evaluation, flushed at once, and hands it to `listeners`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,10 +41,18 @@ class MetricsWriter(TrainerCallback):
         self.started = time.perf_counter()
         self.last = (self.started, 0)
         self.latest: dict[str, Any] = {}
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
+        self.skipped = 0
 
     def write(self, row: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        for listener in self.listeners:
+            listener(row)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.fp16 and self.trainer.accelerator.optimizer_step_was_skipped:
+            self.skipped += 1
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = time.perf_counter()
@@ -55,6 +64,8 @@ class MetricsWriter(TrainerCallback):
         now = time.perf_counter()
         if "eval_loss" in logs:
             row = {"update": state.global_step, "eval_loss": logs["eval_loss"]}
+            if groups := getattr(self.trainer, "eval_groups", ()):
+                row["eval_groups"] = [round(value, 5) for value in groups]
             # time spent evaluating is not training time
             self.last = (now, self.trainer.real_tokens)
         else:
@@ -70,6 +81,8 @@ class MetricsWriter(TrainerCallback):
                 "tokens_per_second": round(tokens / seconds, 1) if seconds > 0 else None,
                 "memory": memory_bytes(),
             }
+            if getattr(args, "fp16", False):
+                row["skipped_updates"] = self.skipped
             self.latest = row
             self.last = (now, self.trainer.real_tokens)
         self.write(row)

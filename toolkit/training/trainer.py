@@ -97,6 +97,8 @@ def build_trainer(
         """Counts real tokens, and weighs the evaluation loss by trained tokens."""
 
         real_tokens = 0
+        # mean loss of the same groups of held-out chats at every evaluation: tells a change from noise
+        eval_groups: Sequence[float] = ()
 
         def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
             batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -117,6 +119,7 @@ def build_trainer(
             model.eval()
             total = torch.zeros((), dtype=torch.float64)
             count = 0
+            groups: list[tuple[float, int]] = []
             for batch in self.get_eval_dataloader(eval_dataset):
                 batch.pop("real_tokens", None)
                 batch = self._prepare_inputs(batch)
@@ -125,6 +128,8 @@ def build_trainer(
                     mean = self.compute_loss(model, batch, num_items_in_batch=trained)
                 total += mean.detach().double().cpu() * int(trained)
                 count += int(trained)
+                groups.append((float(mean), int(trained)))
+            self.eval_groups = fold_groups(groups)
             model.train(was_training)
             metrics = {f"{metric_key_prefix}_loss": float(total / max(count, 1))}
             for values in getattr(self, "_metrics", {}).values():
@@ -168,3 +173,15 @@ def build_trainer(
         if adapter_in_fp32 and parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.to(torch.float32)
     return trainer
+
+
+MOST_GROUPS = 48
+
+
+def fold_groups(batches: Sequence[tuple[float, int]]) -> list[float]:
+    """Mean losses of at most `MOST_GROUPS` groups of batches, each given as (mean loss, trained tokens)."""
+    groups = []
+    for first in range(min(MOST_GROUPS, len(batches))):
+        part = batches[first::MOST_GROUPS]
+        groups.append(sum(mean * count for mean, count in part) / max(1, sum(count for _, count in part)))
+    return groups

@@ -118,7 +118,8 @@ def gap(log: Log, facts: Facts, look: Look) -> Verdict | None:
     offset = _start_gap(log)
     found = last.loss - train
     over = found - offset
-    error = math.hypot(1.2533 * spread / math.sqrt(rows), _standard_error(last.groups))
+    # the level at a line's end is twice as uncertain as its mean, and a median 1.25 times
+    error = math.hypot(2 * 1.2533 * spread / math.sqrt(rows), _standard_error(last.groups))
     z = NORMAL.inv_cdf(1 - look.alpha)
     evidence = f"held-out loss {last.loss:.3f}, training loss {train:.3f} beside it ({rows} rows): a gap of "
     evidence += f"{found:+.3f}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 FALSE_ALARM = 0.01  # of each statistical verdict, over all looks of a whole run
+LAST_LOOK = FALSE_ALARM / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +23,13 @@ class Look:
 class Looks:
     """When to look again as values come in, so that looking often raises no false alarms.
 
-    Looks come when the log has grown by a tenth. The k-th may spend `FALSE_ALARM` / (k (k + 1)); all of them together
-    then spend no more than `FALSE_ALARM`, whatever the run's length (the union bound).
+    Looks come when the log has grown by a quarter. The k-th may spend half of `FALSE_ALARM` / (k (k + 1)), and the
+    last one, after training, the other half; all of them together then spend no more than `FALSE_ALARM`, whatever the
+    run's length (the union bound).
     """
 
     taken: int = 0
     next_at: int = 8
-    _seen: int = field(default=0)
 
     def due(self, n: int) -> bool:
         return n >= self.next_at
@@ -36,6 +37,5 @@ class Looks:
     def take(self, n: int) -> float:
         """Note that a look was taken at n values; returns its share of the false alarms."""
         self.taken += 1
-        self.next_at = n + max(1, math.ceil(n / 10))
-        self._seen = n
-        return FALSE_ALARM / (self.taken * (self.taken + 1))
+        self.next_at = n + max(1, math.ceil(n / 4))
+        return FALSE_ALARM / 2 / (self.taken * (self.taken + 1))

@@ -197,19 +197,19 @@ def _jumps(values: Array) -> Array:
 def unfinished(log: Log, facts: Facts, look: Look) -> Verdict | None:
     """At the end: the loss was still falling, so more updates would have lowered it further."""
     _, losses = log.finite_losses()
-    if not look.final or len(losses) < 3 * LEAST or len(log.evaluations) >= 2:
+    if not look.final or len(losses) < 3 * LEAST or len(log.evaluations) >= 2 or "plateau" in look.held:
         return None
-    third = len(losses) // 3
-    middle, last = losses[-2 * third : -third], losses[-third:]
-    estimate, _, high = shift(middle, last, look.alpha)
-    if high > -RISE * median(middle) or falling_p(last) > look.alpha:
+    sixth = len(losses) // 6
+    before, last = losses[-2 * sixth : -sixth], losses[-sixth:]
+    estimate, _, high = shift(before, last, look.alpha)
+    if high > -RISE / 2 * median(before):
         return None
     return Verdict(
         topic="length",
         code="still_falling",
         level="note",
         title="The loss was still falling at the end",
-        evidence=f"by {-estimate:.3f} from the middle third of the rows to the last",
+        evidence=f"by {-estimate:.3f} between the last two sixths of the rows",
         advice="more train.num_train_epochs, or a higher train.learning_rate",
         update=log.last_update,
     )
