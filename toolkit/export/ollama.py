@@ -31,12 +31,13 @@ class _Style:
 
 
 _HERMES = _Style(
+    # Qwen3's own words
     tools=(
-        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with "
-        'function signatures within <tools></tools> XML tags:\n<tools>{{ range .Tools }}\n{"type": "function", "function": '
-        "{{ .Function }}}{{ end }}\n</tools>\n\nFor each function call, return a json object with function name and "
-        'arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": '
-        "<args-json-object>}\n</tool_call>"
+        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+        "You are provided with function signatures within <tools></tools> XML tags:\n<tools>{{ range .Tools }}\n"
+        '{"type": "function", "function": {{ .Function }}}{{ end }}\n</tools>\n\n'
+        "For each function call, return a json object with function name and arguments within <tool_call></tool_call> "
+        'XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
     ),
     call='<tool_call>\n{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}\n</tool_call>',
     result=("<tool_response>\n", "\n</tool_response>"),

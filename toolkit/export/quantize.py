@@ -10,9 +10,10 @@ and needs nothing, so that it comes first there.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.errors import EngineError, did_you_mean
+from toolkit.errors import EngineError, ModelError, did_you_mean
+from toolkit.export.ggufraw import pad, read_bytes, read_raw, uint32_key, write_header
 from toolkit.export.quantizers import External, find_external, load_libgguf
-from toolkit.export.writer import FILE_TYPES, QUANTIZATION_VERSION, Advance, chunks, copy_keys, rows_of
+from toolkit.export.writer import FILE_TYPES, QUANTIZATION_VERSION, Advance
 from toolkit.recipe.checks import GGUF_QUANTS
 
 RowQuantizer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.uint8]]
@@ -119,64 +121,68 @@ def _rewrite(
 ) -> Quantized:
     import gguf
 
-    reader = gguf.GGUFReader(source)
-    arch = reader.fields["general.architecture"].contents()
-    layers = int(reader.fields[f"{arch}.block_count"].contents())
-    shapes = {tensor.name: tuple(int(n) for n in tensor.shape[::-1]) for tensor in reader.tensors}
+    raw = read_raw(source)
+    layers = raw.number(f"{raw.text('general.architecture')}.block_count")
+    shapes = {tensor.name: tensor.shape for tensor in raw.tensors}
     tied = "output.weight" not in shapes
     kinds = {name: tensor_type(name, shape, quant, layers, tied) for name, shape in shapes.items()}
-    writer = gguf.GGUFWriter(target, arch)
-    copy_keys(reader, writer, frozenset(("general.file_type", "general.quantization_version")))
-    writer.add_file_type(FILE_TYPES[quant])
-    writer.add_quantization_version(QUANTIZATION_VERSION)
-    for name, shape in shapes.items():
-        kind = gguf.GGMLQuantizationType[kinds[name]]
-        if kinds[name] in ("F32", "F16"):
-            dtype = np.dtype(np.float32 if kinds[name] == "F32" else np.float16)
-            writer.add_tensor_info(name, shape, dtype, int(np.prod(shape)) * dtype.itemsize, raw_dtype=kind)
-        else:
-            packed = gguf.quants.quant_shape_to_byte_shape(shape, kind)
-            writer.add_tensor_info(name, packed, np.dtype(np.uint8), int(np.prod(packed)), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    del reader
-    try:
-        for index, (name, shape) in enumerate(shapes.items()):
-            # opened anew now and then: the file's mapped pages count as this process's memory
-            if index % 32 == 0:
-                tensors = gguf.GGUFReader(source).tensors
-            writer.write_tensor_data(_convert(tensors[index], shape, kinds[name], quantize))
-            advance(4 * int(np.prod(shape)))
-    finally:
-        writer.close()
+    ids = {name: gguf.GGMLQuantizationType[kind] for name, kind in kinds.items()}
+    packed = {name: gguf.quants.quant_shape_to_byte_shape(shape, ids[name]) for name, shape in shapes.items()}
+    keys = {
+        **raw.keys,
+        "general.file_type": uint32_key("general.file_type", FILE_TYPES[quant]),
+        "general.quantization_version": uint32_key("general.quantization_version", QUANTIZATION_VERSION),
+    }
+    infos = [(name, shape, int(ids[name]), math.prod(packed[name])) for name, shape in shapes.items()]
+    with source.open("rb") as reading, target.open("wb") as writing:
+        write_header(writing, keys, infos)
+        for tensor in raw.tensors:
+            rows, columns = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+            width = 4 if tensor.kind == gguf.GGMLQuantizationType.F32 else 2
+            for start, stop in chunks(rows, columns):
+                place = tensor.offset + start * columns * width
+                values = floats(read_bytes(reading, place, (stop - start) * columns * width), tensor.kind)
+                _convert(values.reshape(stop - start, columns), kinds[tensor.name], quantize).tofile(writing)
+                advance(4 * values.size)
+            pad(writing)
     note = fallback_note(quant, shapes, layers, tied)
     return Quantized(backend, dict(Counter(kinds.values())), [note] if note else [])
 
 
-def _convert(tensor: Any, shape: tuple[int, ...], kind: str, quantize: RowQuantizer) -> npt.NDArray[Any]:
+def floats(raw: npt.NDArray[np.uint8], kind: int) -> npt.NDArray[np.float32]:
+    """float32 values of a tensor's bytes. Raises `ModelError` for a type of less than 16 bits."""
     import gguf
 
+    if kind == gguf.GGMLQuantizationType.F32:
+        return raw.view(np.float32)
+    if kind == gguf.GGMLQuantizationType.F16:
+        return raw.view(np.float16).astype(np.float32)
+    if kind == gguf.GGMLQuantizationType.BF16:
+        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    raise ModelError(f"a tensor is {gguf.GGMLQuantizationType(kind).name}: quants are made from 16-bit files only")
+
+
+def _convert(rows: npt.NDArray[np.float32], kind: str, quantize: RowQuantizer) -> npt.NDArray[Any]:
     if kind == "F32":
-        return np.asarray(tensor.data, dtype=np.float32)
-    if kind == "F16":
-        return rows_of(tensor, 0, shape[0]).astype(np.float16)
-    packed = gguf.quants.quant_shape_to_byte_shape(shape, gguf.GGMLQuantizationType[kind])
-    found = np.empty(packed, dtype=np.uint8)
-    for start, stop in chunks(shape[0], shape[-1]):
-        found[start:stop] = quantize(np.ascontiguousarray(rows_of(tensor, start, stop)), kind)
-    return found
+        return rows
+    return rows.astype(np.float16) if kind == "F16" else quantize(rows, kind)
+
+
+def chunks(rows: int, columns: int, limit: int = 2**21) -> Iterator[tuple[int, int]]:
+    """Row ranges of at most `limit` values, which bounds memory."""
+    step = max(1, limit // columns)
+    for start in range(0, rows, step):
+        yield start, min(rows, start + step)
 
 
 def _run_external(external: External, source: Path, target: Path, quant: str, advance: Advance) -> Quantized:
     import gguf
 
     external.quantize(source, target, quant)
-    reader = gguf.GGUFReader(target)
-    shapes = {tensor.name: tuple(int(n) for n in tensor.shape[::-1]) for tensor in reader.tensors}
-    advance(4 * sum(int(np.prod(shape)) for shape in shapes.values()))
-    arch = reader.fields["general.architecture"].contents()
-    layers = int(reader.fields[f"{arch}.block_count"].contents())
+    raw = read_raw(target)
+    shapes = {tensor.name: tensor.shape for tensor in raw.tensors}
+    advance(4 * sum(math.prod(shape) for shape in shapes.values()))
+    layers = raw.number(f"{raw.text('general.architecture')}.block_count")
     note = fallback_note(quant, shapes, layers, "output.weight" not in shapes)
-    kinds = Counter(tensor.tensor_type.name for tensor in reader.tensors)
+    kinds = Counter(gguf.GGMLQuantizationType(tensor.kind).name for tensor in raw.tensors)
     return Quantized(external.name, dict(kinds), [note] if note else [])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
@@ -16,7 +15,7 @@ from toolkit.export.tensors import Weights, gguf_name, heads_of, permute
 from toolkit.export.tokenizer import GgufTokenizer
 
 if TYPE_CHECKING:
-    from gguf import GGUFReader, GGUFWriter, ReaderTensor
+    from gguf import GGUFWriter
 
 Type16 = Literal["F16", "BF16"]
 Advance = Callable[[int], None]
@@ -152,32 +151,3 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: GgufTokenizer) -> None:
     writer.add_add_bos_token(tokenizer.add_bos)
     if tokenizer.template:
         writer.add_chat_template(tokenizer.template)
-
-
-def copy_keys(reader: GGUFReader, writer: GGUFWriter, skip: frozenset[str]) -> None:
-    """Every key of a GGUF but `skip`, in its order and type."""
-    from gguf import GGUFValueType
-
-    for key, field in reader.fields.items():
-        if key.startswith("GGUF.") or key == "general.architecture" or key in skip:
-            continue
-        kind = field.types[0]
-        inner = field.types[-1] if kind == GGUFValueType.ARRAY else None
-        writer.add_key_value(key, field.contents(), kind, sub_type=inner)
-
-
-def rows_of(tensor: ReaderTensor, start: int, stop: int) -> npt.NDArray[np.float32]:
-    """Rows of a tensor of a 16-bit GGUF as float32, read from the file and not kept."""
-    part = tensor.data[start:stop]
-    if tensor.tensor_type.name == "BF16":
-        # the reader shows a type that numpy lacks as bytes
-        halves = np.ascontiguousarray(part).view(np.uint16)
-        return (halves.astype(np.uint32) << 16).view(np.float32)
-    return part.astype(np.float32)
-
-
-def chunks(rows: int, per_row: int, limit: int = 2**22) -> Iterator[tuple[int, int]]:
-    """Row ranges of at most `limit` values."""
-    step = max(1, limit // max(1, per_row))
-    for start in range(0, rows, step):
-        yield start, min(rows, start + step)

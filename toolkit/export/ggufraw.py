@@ -1,0 +1,135 @@
+"""A GGUF's parts without its words: keys as raw bytes, tensors as places in the file.
+
+The `gguf` package reads every token of the vocabulary into an object, which takes seconds, and keeps the file mapped,
+so that all of it counts as this process's memory. Quantising needs neither: keys are copied as they are.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.errors import ModelError
+
+MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
+_STRING, _ARRAY, _UINT32 = 8, 9, 4
+_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+
+
+Info = tuple[str, tuple[int, ...], int, int]
+"""A tensor that will be written: name, shape as numpy has it, ggml type, bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawTensor:
+    """A tensor's name, shape as numpy has it, ggml type, and where its bytes begin in the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawGguf:
+    """`keys` are a file's key-values, each as its bytes; `tensors` in the file's order."""
+
+    path: Path
+    keys: dict[str, bytes]
+    tensors: tuple[RawTensor, ...]
+
+    def text(self, key: str) -> str:
+        """A string value."""
+        start = 8 + len(key.encode()) + 4
+        return self.keys[key][start + 8 :].decode()
+
+    def number(self, key: str) -> int:
+        """A uint32 value."""
+        return int(struct.unpack("<I", self.keys[key][-4:])[0])
+
+
+def read_raw(path: Path) -> RawGguf:
+    """The header of a little-endian GGUF of version 3. Raises `ModelError` for anything else."""
+    with path.open("rb") as file:
+        magic, version, tensor_count, key_count = struct.unpack("<4sIQQ", file.read(24))
+        if magic != MAGIC or version != VERSION:
+            raise ModelError(f"{path}: not a GGUF file of version {VERSION}")
+        keys: dict[str, bytes] = {}
+        for _ in range(key_count):
+            start = file.tell()
+            key = _string(file)
+            _skip_value(file)
+            end = file.tell()
+            file.seek(start)
+            keys[key] = file.read(end - start)
+        infos = []
+        for _ in range(tensor_count):
+            name = _string(file)
+            dimensions = struct.unpack("<I", file.read(4))[0]
+            shape = struct.unpack(f"<{dimensions}Q", file.read(8 * dimensions))
+            kind, offset = struct.unpack("<IQ", file.read(12))
+            infos.append((name, tuple(reversed(shape)), kind, offset))
+        data = _padded(file.tell())
+    return RawGguf(path, keys, tuple(RawTensor(n, shape, kind, data + offset) for n, shape, kind, offset in infos))
+
+
+def uint32_key(key: str, value: int) -> bytes:
+    """A key with a uint32 value, as it stands in a file."""
+    name = key.encode()
+    return struct.pack("<Q", len(name)) + name + struct.pack("<II", _UINT32, value)
+
+
+def write_header(
+    file: BinaryIO, keys: dict[str, bytes], tensors: Sequence[tuple[str, tuple[int, ...], int, int]]
+) -> None:
+    """Everything before the data: keys, then (name, shape, type, bytes) of each tensor in the order they will follow."""
+    file.write(struct.pack("<4sIQQ", MAGIC, VERSION, len(tensors), len(keys)))
+    for raw in keys.values():
+        file.write(raw)
+    offset = 0
+    for name, shape, kind, size in tensors:
+        text = name.encode()
+        file.write(struct.pack("<Q", len(text)) + text + struct.pack("<I", len(shape)))
+        file.write(struct.pack(f"<{len(shape)}QIQ", *reversed(shape), kind, offset))
+        offset += _padded(size)
+    pad(file)
+
+
+def pad(file: BinaryIO) -> None:
+    """Fill up to where the next tensor may begin."""
+    file.write(b"\0" * (_padded(file.tell()) - file.tell()))
+
+
+def read_bytes(file: BinaryIO, offset: int, count: int) -> npt.NDArray[np.uint8]:
+    """`count` bytes from `offset`."""
+    file.seek(offset)
+    return np.fromfile(file, dtype=np.uint8, count=count)
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _string(file: BinaryIO) -> str:
+    return file.read(struct.unpack("<Q", file.read(8))[0]).decode()
+
+
+def _skip_value(file: BinaryIO) -> None:
+    kind = struct.unpack("<I", file.read(4))[0]
+    if kind == _STRING:
+        file.seek(struct.unpack("<Q", file.read(8))[0], 1)
+    elif kind == _ARRAY:
+        inner, count = struct.unpack("<IQ", file.read(12))
+        if inner != _STRING:
+            file.seek(_SIZES[inner] * count, 1)
+            return
+        for _ in range(count):
+            file.seek(struct.unpack("<Q", file.read(8))[0], 1)
+    else:
+        file.seek(_SIZES[kind], 1)
