@@ -85,10 +85,8 @@ def uint32_key(key: str, value: int) -> bytes:
     return struct.pack("<Q", len(name)) + name + struct.pack("<II", _UINT32, value)
 
 
-def write_header(
-    file: BinaryIO, keys: dict[str, bytes], tensors: Sequence[tuple[str, tuple[int, ...], int, int]]
-) -> None:
-    """Everything before the data: keys, then (name, shape, type, bytes) of each tensor in the order they will follow."""
+def write_header(file: BinaryIO, keys: dict[str, bytes], tensors: Sequence[Info]) -> None:
+    """Everything before the data: the keys, and what follows in which order."""
     file.write(struct.pack("<4sIQQ", MAGIC, VERSION, len(tensors), len(keys)))
     for raw in keys.values():
         file.write(raw)

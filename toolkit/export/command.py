@@ -1,0 +1,64 @@
+"""`toolkit export`: what the command line says, made into a call of `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast, get_args
+
+from toolkit.errors import InputError, did_you_mean
+from toolkit.export.merge_base import Asked
+
+
+def export_command(
+    run: str,
+    *,
+    gguf: str | None,
+    merge_base: str,
+    out: Path | None,
+    base: str | None,
+    lora: bool,
+    adapter_only: bool,
+    merged: bool,
+    verify: bool,
+    chats: int | None,
+) -> None:
+    """Export, and raise `ToolkitError` when the gate of the export report failed. Raises `InputError` as `export`."""
+    if merge_base not in get_args(Asked):
+        near = did_you_mean(merge_base, get_args(Asked)) or f", wanted {', '.join(get_args(Asked))}"
+        raise InputError(f"--merge-base: {merge_base} is none{near}")
+    if adapter_only and gguf:
+        raise InputError(
+            "--adapter-only writes no merged model, so --gguf does not go with it; --lora adds the adapter"
+        )
+    types = _types(run, gguf)
+    from toolkit.export.export import DEFAULT_CHATS, check_gate, export
+
+    folder = export(
+        run,
+        gguf=types,
+        out=out,
+        base=base,
+        merge_base=cast(Asked, merge_base),
+        lora=lora,
+        adapter_only=adapter_only,
+        merged=merged,
+        verify=verify,
+        chats=chats or DEFAULT_CHATS,
+    )
+    check_gate(folder)
+
+
+def _types(run: str, gguf: str | None) -> list[str]:
+    """The types named, else those of the run's recipe, else q8_0, which is small and close to the 16-bit model."""
+    if gguf is not None:
+        names = [name.strip() for name in gguf.split(",") if name.strip()]
+        if not names:
+            raise InputError("--gguf: wanted types, as q8_0,q4_k_m")
+        return names
+    recipe = Path(run).expanduser() / "recipe.toml"
+    if recipe.is_file():
+        from toolkit.recipe import load
+
+        if named := load(recipe).recipe.export.gguf:
+            return list(named)
+    return ["q8_0"]
