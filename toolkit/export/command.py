@@ -27,9 +27,7 @@ def export_command(
         near = did_you_mean(merge_base, get_args(Asked)) or f", wanted {', '.join(get_args(Asked))}"
         raise InputError(f"--merge-base: {merge_base} is none{near}")
     if adapter_only and gguf:
-        raise InputError(
-            "--adapter-only writes no merged model, so --gguf does not go with it; --lora adds the adapter"
-        )
+        raise InputError("--adapter-only writes no merged model, so --gguf does not go with it; wanted --lora?")
     types = _types(run, gguf)
     from toolkit.export.export import DEFAULT_CHATS, check_gate, export
 
