@@ -126,12 +126,9 @@ class EvalSection(Section):
 
 
 class ExportSection(Section):
-    gguf: list[str] = Field(
-        default_factory=list, description="files to write after training: f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m"
-    )
+    gguf: list[str] = Field(default_factory=list, description="files to write after training, as q8_0 or q4_k_m")
     merge_base: Literal["auto", "original", "dequant"] = Field(
-        "auto",
-        description="of a run on 4-bit weights: the original base, what training saw of it, or what scores better",
+        "auto", description="after training on 4-bit weights: the original base, what training saw of it, or the better"
     )
     chats: Positive = Field(24, description="held-out chats that the export report compares the files on")
 
