@@ -257,6 +257,147 @@ def data_build(recipe: RecipePath, overrides: Overrides = None) -> None:
         )
 
 
+@app.command("eval", short_help="Measure tool calls of models, side by side.")
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="A run folder, a model folder, hub id or pypi: model, an export folder or a GGUF file.",
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="A file or folder of chats, builtin:tools, or bfcl:FOLDER; default: what the run held out.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RECIPE", help="Takes call format and held-out chats from this recipe, for plain models and GGUFs."
+        ),
+    ] = None,
+    chats: Annotated[int, typer.Option(min=1, metavar="N", help="At most this many chats, spread evenly.")] = 200,
+    executed: Annotated[
+        bool, typer.Option("--executed", help="Run the calls of built-in chats in their simulated world, turn by turn.")
+    ] = False,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this built-in split: phrasing or tools.")
+    ] = None,
+    base: Annotated[
+        bool, typer.Option("--base/--no-base", help="For a run folder, a first column with its adapter switched off.")
+    ] = True,
+    temperature: Annotated[
+        float, typer.Option(min=0, metavar="T", help="Sample at this temperature; 0 takes the likeliest token.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the sampling.")] = 0,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Most tokens of an answer; default: the recipe's.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Chats decoded at a time; default: the recipe's.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=0, metavar="N", help="How many flipped chats to show.")] = 3,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache/--no-cache", help="Keep answers on disk, so that what was decoded once is not again."),
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write every answer and the table as JSON into this folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Put held-out chats to one or several models and say how well they call tools.
+
+    The first model is what the others are compared with: with confidence intervals, an exact test and the chats that
+    flipped. Chats are rendered as in training.
+
+    Examples:
+
+      toolkit eval runs/quickstart
+
+      toolkit eval runs/quickstart runs/quickstart/export --executed
+
+      toolkit eval Qwen/Qwen3-1.7B runs/tools --data bfcl:bfcl_eval-2026.3.23-py3-none-any.whl --chats 1000
+
+    Exit codes: 0 done, 1 the work failed, 2 the input is wrong.
+    """
+    import json
+
+    from rich.console import Console
+
+    from toolkit.evaluation.command import Options, evaluate_models
+
+    options = Options(
+        data=data,
+        recipe=recipe,
+        chats=chats,
+        split=split,
+        executed=executed,
+        base=base,
+        temperature=temperature,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        cache=cache,
+    )
+    table = evaluate_models(models, options, Console(stderr=as_json, highlight=False, soft_wrap=True))
+    if out is not None:
+        table.save(out)
+    if as_json:
+        typer.echo(json.dumps(table.as_dict(), indent=2, ensure_ascii=True))
+    else:
+        table.render(_wide_console(), samples)
+        if out is not None:
+            typer.echo(f"\nwritten to {out}")
+
+
+@app.command(short_help="Show what a run did, as a web page.")
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="A run folder; several are compared.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the page goes; default: report.html in the run's folder."),
+    ] = None,
+    bench: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Show these results of `toolkit bench` too.")
+    ] = None,
+) -> None:
+    """Show what a run did: verdicts on its log, curves, data, tool calls before and after.
+
+    The page is one file that needs nothing else. It can be made while the run goes on. Several runs are compared:
+    their recipes, curves and results side by side.
+
+    Examples:
+
+      toolkit report runs/quickstart
+
+      toolkit report runs/quickstart runs/quickstart-2 --out compared.html
+    """
+    from toolkit.reports.live import terminal_text
+    from toolkit.reports.report import write_report
+
+    console = _console()
+    page = write_report(runs, out, bench or ())
+    for view in page.views:
+        for verdict in view.verdicts:
+            name = f"{view.name}: " if len(page.views) > 1 else ""
+            console.print(name, terminal_text(verdict), sep="", soft_wrap=True, markup=False)
+    console.print(f"written to {page.path}", markup=False, soft_wrap=True)
+
+
+@app.command("runs", short_help="List runs.")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where runs are; default: runs/.")] = Path("runs"),
+) -> None:
+    """List the runs in a folder: model, state, updates, losses, right answers before and after, size."""
+    from toolkit.reports.listing import show_runs
+
+    show_runs(folder, _console())
+
+
 @app.command(short_help="Check this machine and say what is missing.")
 def doctor() -> None:
     """Check this machine: versions, GPU, what is missing and the command that mends it.
@@ -306,6 +447,14 @@ def _report(error: ToolkitError) -> None:
     problems = error.problems if isinstance(error, InputError) else (error,)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
+
+
+def _wide_console() -> Console:
+    """For tables that may be wider than 80 columns, which rich takes a file or pipe to be."""
+    console = _console()
+    if not console.is_terminal:
+        console.width = 200
+    return console
 
 
 def _console() -> Console:

@@ -26,7 +26,7 @@ def _table(name: str, values: Mapping[str, Any]) -> Iterator[str]:
     yield f"[{name}]"
     for key, value in values.items():
         if key not in arrays:
-            yield f"# {key} is not set" if value is None else f"{_key(key)} = {_value(value)}"
+            yield f"# {key} is not set" if value is None else f"{_key(key)} = {value_text(value)}"
     for key, items in arrays.items():
         for item in items:
             yield ""
@@ -34,7 +34,7 @@ def _table(name: str, values: Mapping[str, Any]) -> Iterator[str]:
             builtin = str(item["source"]).startswith("builtin:")
             for inner, value in item.items():
                 if builtin or inner not in BUILTIN_ONLY:
-                    yield f"# {inner} is not set" if value is None else f"{_key(inner)} = {_value(value)}"
+                    yield f"# {inner} is not set" if value is None else f"{_key(inner)} = {value_text(value)}"
 
 
 def _tables(value: list[Any]) -> bool:
@@ -45,15 +45,16 @@ def _key(key: str) -> str:
     return key if _BARE.fullmatch(key) else _text(key)
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(value_text, value))}]"
     if isinstance(value, dict):
-        pairs = ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items())
+        pairs = ", ".join(f"{_key(key)} = {value_text(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     return repr(value)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -17,6 +17,10 @@ from toolkit.runs import RunFolder, command_line, sha256_of, write_json
 
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
+
+SAMPLES = 6  # rows shown with their mask, each of another kind
+SEARCHED = 500  # chats among which the kinds are sought
+SAMPLE_TOKENS = 1500
 
 
 @dataclass(slots=True)
@@ -78,8 +82,50 @@ def write_environment(
             "data": {
                 "train_table_key": tables.train.key,
                 "eval_table_key": tables.evaluation.key if tables.evaluation else None,
-                "train": tables.train.meta,
-                "eval": tables.evaluation.meta if tables.evaluation else None,
+                "train": _described(tables.train),
+                "eval": _described(tables.evaluation) if tables.evaluation else None,
             },
         },
     )
+
+
+def _described(table: TokenTable) -> dict[str, Any]:
+    """A table's meta, and its rows counted by tokens."""
+    edges, counts = table.length_histogram()
+    return {**table.meta, "lengths": {"edges": edges, "counts": counts}}
+
+
+def write_samples(folder: RunFolder, table: TokenTable, tokenizer: Any) -> None:
+    """Write samples.json: a few rows of the token table, token by token, with what is trained of them."""
+    found: dict[str, int] = {}
+    for chat, kind in enumerate(table.kinds[:SEARCHED]):
+        found.setdefault(kind, chat)
+    samples = []
+    for kind, chat in list(found.items())[:SAMPLES]:
+        input_ids, labels = table.row(table.chat_rows(chat)[0])
+        kept = input_ids.tolist()[:SAMPLE_TOKENS]
+        samples.append(
+            {
+                "where": table.where(chat),
+                "kind": kind,
+                "tokens": len(input_ids),
+                "trained_tokens": int((labels >= 0).sum()),
+                "ids": kept,
+                "texts": token_texts(tokenizer, kept),
+                "trained": (labels[:SAMPLE_TOKENS] >= 0).astype(int).tolist(),
+            }
+        )
+    write_json(folder.samples, samples)
+
+
+def token_texts(tokenizer: Any, ids: list[int]) -> list[str]:
+    """The text of each token; of tokens that share a character, the first has it and the others are empty."""
+    texts: list[str] = []
+    start = 0
+    for end in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if text.endswith("\ufffd") and end - start < 4 and end < len(ids):
+            continue
+        texts += [text] + [""] * (end - start - 1)
+        start = end
+    return texts

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from toolkit import engines, models
 from toolkit.cache import require_space
-from toolkit.errors import EngineError, InterruptedRun, Problem, RunError, TrainingError
+from toolkit.errors import EngineError, InterruptedRun, Problem, RunError, ToolkitError, TrainingError
 from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.planning.steps import Updates, updates_of
 from toolkit.recipe import LoadedRecipe, dump, load
@@ -26,10 +26,11 @@ from toolkit.runs import (
     RunFolder,
     check_same,
     default_folder,
+    read_jsonl,
     versions,
     write_json,
 )
-from toolkit.training.record import Tables, describe_data, engine_lines, write_environment
+from toolkit.training.record import Tables, describe_data, engine_lines, write_environment, write_samples
 
 if TYPE_CHECKING:
     from toolkit.evaluation.evaluate import Evaluation
@@ -47,8 +48,6 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     console = Console(soft_wrap=True, highlight=False)
     recipe = loaded.recipe
     _check_trackers(recipe)
-    if recipe.export.gguf:
-        raise RunError("export.gguf: this version has no `toolkit export` yet; leave the key out, the adapter is kept")
     if resume is not None:
         folder = RunFolder.open(resume)
         check_same(recipe, str(loaded.path), load(folder.recipe).recipe, folder)
@@ -68,6 +67,11 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     from toolkit.data.tokenizers import load_tokenizer
 
     model_folder = models.resolve(recipe.model)
+    if recipe.export.gguf:
+        from toolkit.export.preflight import check_run
+
+        for note in check_run(recipe, model_folder, target):
+            console.print(f"note       {note}", markup=False)
     tokenizer = load_tokenizer(model_folder)
     tables = _tables(recipe, model_folder)
     if resume is not None:
@@ -89,10 +93,16 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         folder = RunFolder.create(target, dump(recipe))
     with folder.held():
         write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
+        write_samples(folder, tables.train, tokenizer)
         session = _Session(
             recipe, folder, console, loaded_model, tables, updates, model_folder, adapt, hardware.gpu is None
         )
-        return session.go(resuming=resume is not None, command=_again(loaded, folder))
+        session.go(resuming=resume is not None, command=_again(loaded, folder))
+    if recipe.export.gguf:
+        # the export reads the weights again, one at a time: what training held would only be in its way
+        del session, loaded_model
+        _export(recipe, folder, console)
+    return folder
 
 
 @dataclass(slots=True)
@@ -110,6 +120,8 @@ class _Session:
     on_cpu: bool
 
     def go(self, *, resuming: bool, command: str) -> RunFolder:
+        from toolkit.reports.live import LiveReader
+        from toolkit.reports.log import Facts
         from toolkit.training.callbacks import (
             EarlyStopping,
             Guard,
@@ -124,6 +136,8 @@ class _Session:
         before = self._evaluate("before")
         checkpoint = self.folder.last_checkpoint() if resuming else None
         writer = MetricsWriter(self.folder.metrics)
+        reader = LiveReader(Facts.of(self.recipe, self.tables.train.n_chats), self.console)
+        writer.listeners.append(reader.feed)
         guard = Guard(self.recipe)
         stopping = EarlyStopping(self.recipe, self.folder.checkpoints)
         progress = TrainingProgress(writer, self.console)
@@ -145,6 +159,7 @@ class _Session:
             update = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
             self.folder.cut_metrics(update)
             stopping.replay(self.folder.metrics)
+            reader.replay(read_jsonl(self.folder.metrics))
             trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
             self.console.print(f"resuming   from {checkpoint or 'the start: there is no checkpoint yet'}")
         # where TensorBoard and W&B put what they write
@@ -171,7 +186,20 @@ class _Session:
             )
         after = self._evaluate("after")
         self._summary(trainer, guard, stopping, kept_update, seconds, before, after)
+        reader.finish()
+        self._report()
         return self.folder
+
+    def _report(self) -> None:
+        """Write report.html. The adapter is there already, so what stands in the way is only said."""
+        from toolkit.reports.report import write_report
+
+        try:
+            write_report([self.folder.path], self.folder.report)
+        except (OSError, ToolkitError) as error:
+            self.console.print(f"report     not written: {error}", markup=False)
+        else:
+            self.console.print(f"report     {self.folder.report}")
 
     def _evaluate(self, when: str) -> Evaluation | None:
         """Decode held-out chats; `before` runs with the adapter off."""
@@ -212,7 +240,6 @@ class _Session:
         before: Evaluation | None,
         after: Evaluation | None,
     ) -> None:
-        from toolkit.runs import read_jsonl
         from toolkit.training.callbacks import memory_bytes
 
         rows = list(read_jsonl(self.folder.metrics))
@@ -241,6 +268,24 @@ class _Session:
         if after is not None:
             after.render(self.console, before=before)
         self.console.print(f"adapter    {self.folder.adapter} (of update {kept_update})")
+
+
+def _export(recipe: Recipe, folder: RunFolder, console: Console) -> None:
+    """What the recipe's [export] asks for. Raises `ToolkitError` when the files are not the trained model."""
+    import gc
+
+    from toolkit.export.export import check_gate, export
+
+    gc.collect()
+    settings = recipe.export
+    try:
+        done = export(
+            folder.path, gguf=settings.gguf, merge_base=settings.merge_base, chats=settings.chats, console=console
+        )
+    except ToolkitError as error:
+        again = f"toolkit export {folder.path} --gguf {','.join(settings.gguf)}"
+        raise ToolkitError(f"{error}\nthe run itself is finished and kept; export again with: {again}") from None
+    check_gate(done)
 
 
 def save_adapter(model: Any, folder: RunFolder, recipe: Recipe, model_folder: Path) -> None:

@@ -1,0 +1,354 @@
+"""Charts as HTML: a stretched SVG for the shapes, and real text around it, so that words keep their size on a phone.
+
+Every series has its own dash and marker beside its colour; every chart has a text alternative and its numbers as a
+table. Text is escaped here; what comes out is marked as safe for the templates.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from markupsafe import Markup
+
+from toolkit.reports.plots import Scale, table
+from toolkit.reports.statistics import blocks
+
+SIDE = 1000  # units of a stretched SVG, both ways
+MOST_POINTS = 600
+MOST_LISTED = 40
+DASHES = ("", "7 4", "2 3", "10 3 2 3", "4 4")
+COLOURS = 4  # of the palette, --p0 to --p3
+LOG_FROM = 8.0  # times the least value: from here on, a logarithmic axis shows more
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A line. `style` picks colour, dash and marker; `points` draws a marker at every value; `faint` the line thin."""
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    style: int = 0
+    points: bool = False
+    faint: bool = False
+
+    def known(self) -> list[tuple[float, float]]:
+        return [(x, y) for x, y in zip(self.xs, self.ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A vertical line at `x`, with a word above it where there is one."""
+
+    x: float
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A line chart. `shaded` is a stretch of x, with its name; `level` a horizontal line, with its name."""
+
+    title: str
+    series: Sequence[Series]
+    x_label: str = "update"
+    unit: str = ""
+    log: bool = False
+    zero: bool = False
+    marks: Sequence[Mark] = ()
+    shaded: tuple[float, float, str] | None = None
+    note: str = ""
+    height: int = 240
+    summary: str = field(default="")
+
+
+def number(value: float) -> str:
+    """Four significant digits at most, as people write numbers."""
+    if not math.isfinite(value):
+        return "?"
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 1e5 or size < 1e-3:
+        return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def line_chart(chart: Chart) -> Markup:
+    """The chart, its legend, its text alternative and its numbers. An empty string where no value is known."""
+    drawn = [(series, known) for series in chart.series if (known := series.known())]
+    if not drawn:
+        return Markup("")
+    xs = [x for _, known in drawn for x, _ in known]
+    ys = [y for _, known in drawn for _, y in known]
+    x_scale = Scale(min(0.0, *xs) if len(xs) > 1 else min(0.0, xs[0]), max(xs), count=6)
+    log = chart.log and min(ys) > 0 and max(ys) / min(ys) >= LOG_FROM
+    y_scale = _y_scale(ys, log, chart.zero)
+    shapes = [_grid(x_scale, y_scale), _shade(chart, x_scale), _marks(chart, x_scale)]
+    shapes += [_line(series, _thinned(known), x_scale, y_scale) for series, known in drawn]
+    told = _told(chart, drawn, log)
+    return Markup(
+        f'<figure class="chart"><figcaption><h3>{escape(chart.title)}'
+        f"{f' <small>{escape(chart.unit)}</small>' if chart.unit else ''}"
+        f"{' <small>logarithmic axis</small>' if log else ''}</h3>{_legend(chart, drawn)}</figcaption>"
+        f'<div class="frame" style="--h:{chart.height}px">'
+        f'<div class="ys" aria-hidden="true">{_y_labels(y_scale)}</div>'
+        f'<div class="plot" data-chart="{escape(_data(drawn, chart.x_label))}">'
+        f'<svg viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(f"{chart.title}. {told}")}">{"".join(shapes)}</svg>{_words(chart, x_scale)}</div>'
+        f'<div class="xs" aria-hidden="true">{_x_labels(x_scale)}</div></div>'
+        f'<p class="axis" aria-hidden="true">{escape(chart.x_label)}</p>'
+        f"{f'<p class=note>{escape(chart.note)}</p>' if chart.note else ''}{_numbers(chart, drawn)}</figure>"
+    )
+
+
+def bars(title: str, labels: Sequence[str], counts: Sequence[float], unit: str, x_label: str) -> Markup:
+    """A histogram: upright bars with their counts as a table below. An empty string without counts."""
+    if not counts or max(counts) <= 0:
+        return Markup("")
+    scale = Scale(0.0, max(counts))
+    width = SIDE / len(counts)
+    shapes = [
+        f'<rect class="bar" x="{i * width + width * 0.06:.1f}" y="{SIDE * (1 - scale.share(count)):.1f}" '
+        f'width="{width * 0.88:.1f}" height="{SIDE * scale.share(count):.1f}"/>'
+        for i, count in enumerate(counts)
+    ]
+    grid = "".join(_horizontal(1 - scale.share(tick)) for tick in scale.ticks())
+    most = max(range(len(counts)), key=lambda i: counts[i])
+    told = f"{title}: most, {number(counts[most])} {unit}, at {labels[most]}; from {labels[0]} to {labels[-1]}."
+    shown = [(i, label) for i, label in enumerate(labels) if i % max(1, math.ceil(len(labels) / 4)) == 0]
+    ticks = "".join(
+        f'<span style="left:{100 * (i + 0.5) / len(labels):.2f}%">{escape(label)}</span>' for i, label in shown
+    )
+    body = [[label, number(count)] for label, count in zip(labels, counts, strict=True)]
+    return Markup(
+        f'<figure class="chart"><figcaption><h3>{escape(title)} <small>{escape(unit)}</small></h3></figcaption>'
+        f'<div class="frame" style="--h:180px"><div class="ys" aria-hidden="true">{_y_labels(scale)}</div>'
+        f'<div class="plot"><svg viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(told)}">{grid}{"".join(shapes)}</svg></div>'
+        f'<div class="xs" aria-hidden="true">{ticks}</div></div>'
+        f'<p class="axis" aria-hidden="true">{escape(x_label)}</p>'
+        f"{_details([x_label, unit], body)}</figure>"
+    )
+
+
+def shares(title: str, counts: dict[str, int], unit: str) -> Markup:
+    """Counts by name as a table whose rows carry a bar."""
+    total = sum(counts.values())
+    if not total:
+        return Markup("")
+    most = max(counts.values())
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{count:,}</td><td>{count / total:.1%}</td>'
+        f'<td class="meter" aria-hidden="true"><span style="width:{100 * count / most:.1f}%"></span></td></tr>'
+        for name, count in counts.items()
+    )
+    return Markup(
+        f'<figure class="chart"><figcaption><h3>{escape(title)}</h3></figcaption><table class="shares"><thead><tr>'
+        f'<th scope="col">{escape(title.split()[-1])}</th><th scope="col">{escape(unit)}</th><th scope="col">share</th>'
+        f'<td aria-hidden="true"></td></tr></thead><tbody>{rows}</tbody></table></figure>'
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A share of 0 to 1 with its interval, as one line of an interval chart."""
+
+    name: str
+    share: float
+    low: float
+    high: float
+    told: str
+    style: int = 0
+
+
+def intervals(title: str, groups: dict[str, list[Interval]], note: str = "") -> Markup:
+    """Shares with their 95% intervals on one axis from 0 to 100%, grouped by name."""
+    if not groups:
+        return Markup("")
+    names = list(dict.fromkeys((i.name, i.style) for group in groups.values() for i in group))
+    legend = "".join(f"<li>{_key(style, points=True)}{escape(name)}</li>" for name, style in names)
+    blocks_ = []
+    for group, found in groups.items():
+        height = 20 * len(found)
+        shapes = "".join(_horizontal_interval(interval, row, len(found)) for row, interval in enumerate(found))
+        told = "; ".join(f"{i.name} {i.told}" for i in found)
+        words = "".join(f"<li><span>{escape(i.name)}</span> <b>{escape(i.told)}</b></li>" for i in found)
+        lines = "".join(
+            f'<path class="grid" d="M{x} 0V{SIDE}"/>' for x in (0, SIDE // 4, SIDE // 2, 3 * SIDE // 4, SIDE)
+        )
+        blocks_.append(
+            f'<div class="interval"><div class="what"><b>{escape(group)}</b><ul>{words}</ul></div>'
+            f'<div class="strip" style="--h:{height}px"><svg viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" '
+            f'role="img" aria-label="{escape(f"{group}: {told}")}">{lines}{shapes}</svg></div></div>'
+        )
+    axis = "".join(f'<span style="left:{share}%">{share}%</span>' for share in (0, 25, 50, 75, 100))
+    return Markup(
+        f'<figure class="chart intervals"><figcaption><h3>{escape(title)}</h3><ul class="legend">{legend}</ul>'
+        f"</figcaption>{''.join(blocks_)}"
+        f'<div class="interval" aria-hidden="true"><div class="what"></div><div class="xs">{axis}</div></div>'
+        f"{f'<p class=note>{escape(note)}</p>' if note else ''}</figure>"
+    )
+
+
+def _horizontal_interval(interval: Interval, row: int, rows: int) -> str:
+    y = SIDE * (row + 0.5) / rows
+    colour = f"var(--p{interval.style % COLOURS})"
+    dash = f' stroke-dasharray="{DASHES[interval.style % len(DASHES)]}"' if DASHES[interval.style % len(DASHES)] else ""
+    return (
+        f'<path class="range" d="M{SIDE * interval.low:.1f} {y:.1f}H{SIDE * interval.high:.1f}" '
+        f'stroke="{colour}"{dash}/>' + _dot(SIDE * interval.share, y, interval.style)
+    )
+
+
+def _dot(x: float, y: float, style: int, small: bool = False) -> str:
+    """A point that keeps its shape however the SVG is stretched: a stroke without length, round or square."""
+    cap = "round" if style % 2 == 0 else "square"
+    return (
+        f'<path class="dot{" small" if small else ""}" d="M{x:.1f} {y:.1f}h.01" stroke="var(--p{style % COLOURS})" '
+        f'stroke-linecap="{cap}"/>'
+    )
+
+
+def _y_scale(ys: Sequence[float], log: bool, zero: bool) -> Scale:
+    low, high = min(ys), max(ys)
+    if log:
+        return Scale(low / 1.1, high * 1.1, log=True)
+    if zero or (low > 0 and low < 0.3 * high):
+        low = min(0.0, low)
+    span = (high - low) or abs(high) or 1.0
+    return Scale(low if low == 0 else low - 0.05 * span, high + 0.05 * span)
+
+
+def _thinned(known: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    if len(known) <= MOST_POINTS:
+        return known
+    xs, ys = zip(*known, strict=True)
+    return list(zip(blocks(xs, MOST_POINTS).tolist(), blocks(ys, MOST_POINTS).tolist(), strict=True))
+
+
+def _line(series: Series, points: list[tuple[float, float]], x: Scale, y: Scale) -> str:
+    places = [(SIDE * x.share(a), SIDE * (1 - y.share(b))) for a, b in points]
+    path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
+    dash = DASHES[series.style % len(DASHES)]
+    style = f' stroke-dasharray="{dash}"' if dash else ""
+    faint = " faint" if series.faint else ""
+    found = f'<path class="line{faint}" d="{path}" stroke="var(--p{series.style % COLOURS})"{style}/>'
+    if series.points or len(places) == 1:
+        found += "".join(_dot(a, b, series.style) for a, b in places)
+    return found
+
+
+def _grid(x: Scale, y: Scale) -> str:
+    return "".join(_horizontal(1 - y.share(tick)) for tick in y.ticks())
+
+
+def _horizontal(share: float) -> str:
+    return f'<path class="grid" d="M0 {SIDE * share:.1f}H{SIDE}"/>'
+
+
+def _shade(chart: Chart, x: Scale) -> str:
+    if chart.shaded is None:
+        return ""
+    low, high = (min(1.0, max(0.0, x.share(value))) * SIDE for value in chart.shaded[:2])
+    return f'<rect class="shade" x="{low:.1f}" y="0" width="{high - low:.1f}" height="{SIDE}"/>'
+
+
+def _marks(chart: Chart, x: Scale) -> str:
+    inside = [mark for mark in chart.marks if 0 <= x.share(mark.x) <= 1]
+    return "".join(
+        f'<path class="mark{"" if mark.text else " quiet"}" d="M{SIDE * x.share(mark.x):.1f} 0V{SIDE}"/>'
+        for mark in inside
+    )
+
+
+def _words(chart: Chart, x: Scale) -> str:
+    """The marks' words above the plot; each on the side of its line that has room."""
+    found = []
+    for row, mark in enumerate(mark for mark in chart.marks if mark.text and 0 <= x.share(mark.x) <= 1):
+        share = x.share(mark.x)
+        side = "left" if share <= 0.5 else "right"
+        place = share if share <= 0.5 else 1 - share
+        found.append(
+            f'<span class="word" aria-hidden="true" style="{side}:{100 * place:.2f}%;top:{1.2 * row:.1f}em">'
+            f"{escape(mark.text)}</span>"
+        )
+    if chart.shaded is not None and 0 <= x.share(chart.shaded[0]) < 1:
+        place = 100 * max(0.0, x.share(chart.shaded[0]))
+        found.append(
+            f'<span class="word low" aria-hidden="true" style="left:{place:.2f}%">{escape(chart.shaded[2])}</span>'
+        )
+    return "".join(found)
+
+
+def _y_labels(scale: Scale) -> str:
+    return "".join(
+        f'<span style="top:{100 * (1 - scale.share(tick)):.2f}%">{number(tick)}</span>' for tick in scale.ticks()
+    )
+
+
+def _x_labels(scale: Scale) -> str:
+    return "".join(f'<span style="left:{100 * scale.share(tick):.2f}%">{number(tick)}</span>' for tick in scale.ticks())
+
+
+def _key(style: int, points: bool, faint: bool = False) -> str:
+    """A sample of a line for the legend."""
+    dash = DASHES[style % len(DASHES)]
+    pattern = f' stroke-dasharray="{dash}"' if dash else ""
+    line = f'<path class="line{" faint" if faint else ""}" d="M2 6H30" stroke="var(--p{style % COLOURS})"{pattern}/>'
+    return f'<svg class="key" viewBox="0 0 32 12" aria-hidden="true">{line}{_dot(16, 6, style) if points else ""}</svg>'
+
+
+def _legend(chart: Chart, drawn: Sequence[tuple[Series, list[tuple[float, float]]]]) -> str:
+    if len(drawn) < 2:
+        return ""
+    items = "".join(f"<li>{_key(s.style, s.points, s.faint)}{escape(s.name)}</li>" for s, _ in drawn)
+    return f'<ul class="legend">{items}</ul>'
+
+
+def _told(chart: Chart, drawn: Sequence[tuple[Series, list[tuple[float, float]]]], log: bool) -> str:
+    """The chart in words."""
+    parts = [chart.summary] if chart.summary else []
+    for series, known in drawn:
+        low = min(known, key=lambda point: point[1])
+        high = max(known, key=lambda point: point[1])
+        parts.append(
+            f"{series.name}: from {number(known[0][1])} at {chart.x_label} {number(known[0][0])} to "
+            f"{number(known[-1][1])} at {chart.x_label} {number(known[-1][0])}; least {number(low[1])} at "
+            f"{number(low[0])}, most {number(high[1])} at {number(high[0])}."
+        )
+    parts += [f"Marked at {chart.x_label} {number(mark.x)}: {mark.text}." for mark in chart.marks if mark.text]
+    if chart.shaded is not None:
+        parts.append(f"Shaded up to {chart.x_label} {number(chart.shaded[1])}: {chart.shaded[2]}.")
+    return " ".join(parts)
+
+
+def _numbers(chart: Chart, drawn: Sequence[tuple[Series, list[tuple[float, float]]]]) -> str:
+    """The values as a table, at most `MOST_LISTED` a series, in `<details>`."""
+    listed: dict[float, dict[str, float]] = {}
+    for series, known in drawn:
+        step = max(1, math.ceil(len(known) / MOST_LISTED))
+        for x, y in [*known[::step], known[-1]]:
+            listed.setdefault(x, {})[series.name] = y
+    names = [series.name for series, _ in drawn]
+    body = [[number(x), *(number(row[n]) if n in row else "" for n in names)] for x, row in sorted(listed.items())]
+    return _details([chart.x_label, *names], body)
+
+
+def _details(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    return f"<details><summary>Numbers</summary>{table(head, body)}</details>"
+
+
+def _data(drawn: Sequence[tuple[Series, list[tuple[float, float]]]], x_label: str) -> str:
+    """For the pointer's reading: thinned values by series."""
+    values = [
+        {"n": series.name, "p": [[float(f"{a:.6g}"), float(f"{b:.4g}")] for a, b in _thinned(known)]}
+        for series, known in drawn
+        if not series.faint
+    ]
+    return json.dumps({"x": x_label, "s": values})

@@ -1,0 +1,120 @@
+"""Several runs side by side: what their recipes differ in, their curves, and what came out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from toolkit.recipe.dump import value_text
+from toolkit.reports import charts
+from toolkit.reports.charts import Chart, Interval, Series, number
+from toolkit.reports.plots import table
+from toolkit.reports.runview import RunView
+from toolkit.reports.sections import GIB, duration, interval_of, rate_text, size
+
+NOT_COMPARED = ("export",)
+
+
+def named(views: Sequence[RunView]) -> list[str]:
+    """A name for each run: its folder's, with more of the path where two are the same."""
+    names = [view.name for view in views]
+    if len(set(names)) == len(names):
+        return names
+    return [str(view.folder.path) if names.count(view.name) > 1 else view.name for view in views]
+
+
+def results(names: Sequence[str], views: Sequence[RunView]) -> Markup:
+    """A row a figure, a column a run."""
+    rows: list[tuple[str, list[str]]] = [
+        ("state", [view.state for view in views]),
+        ("updates", [f"{view.updates:,}" for view in views]),
+        ("last training loss", [_number(view.last_loss) for view in views]),
+        ("best held-out loss", [_best(view) for view in views]),
+        ("last held-out loss", [_last(view) for view in views]),
+        ("right answers before", [_right(view, before=True) for view in views]),
+        ("right answers after", [_right(view, before=False) for view in views]),
+        ("real tokens/s", [f"{view.tokens_per_second:,.0f}" if view.tokens_per_second else "" for view in views]),
+        ("peak memory", [size(view.peak_memory) if view.peak_memory else "" for view in views]),
+        ("training time", [duration(view.summary["seconds"]) if view.summary.get("seconds") else "" for view in views]),
+        ("device", [view.device for view in views]),
+    ]
+    return Markup(table(["", *names], [[label, *cells] for label, cells in rows if any(cells)]))
+
+
+def differences(names: Sequence[str], views: Sequence[RunView]) -> Markup:
+    """Every recipe key whose value is not the same in all runs; an empty string where there is none."""
+    dumps = [view.recipe.model_dump(mode="json") for view in views]
+    body = []
+    for section, values in dumps[0].items():
+        if section in NOT_COMPARED:
+            continue
+        for key in values:
+            found = [dump[section][key] for dump in dumps]
+            if any(value != found[0] for value in found):
+                body.append([f"{section}.{key}", *map(_setting, found)])
+    return Markup(table(["key", *names], body)) if body else Markup("")
+
+
+def curves(names: Sequence[str], views: Sequence[RunView]) -> list[Markup]:
+    """Losses, held-out losses, speed and memory of all runs, overlaid."""
+
+    def series(pick: str, scale: float = 1.0) -> list[Series]:
+        return [
+            Series(name, view.log.updates, [value / scale for value in getattr(view.log, pick)], style)
+            for style, (name, view) in enumerate(zip(names, views, strict=True))
+        ]
+
+    held_out = [
+        Series(name, [e.update for e in found], [e.loss for e in found], style, points=True)
+        for style, (name, found) in enumerate(zip(names, [view.log.evaluations for view in views], strict=True))
+    ]
+    drawn = [
+        Chart("Training loss", series("losses"), unit="nats a trained token", log=True, height=280),
+        Chart("Held-out loss", held_out, unit="nats a trained token", log=True, height=240),
+        Chart("Learning rate", series("rates"), zero=True, height=130),
+        Chart("Gradient norm", series("grad_norms"), log=True, height=160),
+        Chart("Speed", series("speeds"), unit="real tokens/s", zero=True, height=160),
+        Chart("Memory", series("memory", GIB), unit="GiB", zero=True, height=160),
+    ]
+    return [markup for chart in drawn if (markup := charts.line_chart(chart))]
+
+
+def accuracy(names: Sequence[str], views: Sequence[RunView]) -> Markup:
+    """Right answers after training by kind, of all runs that have them."""
+    groups: dict[str, list[Interval]] = {}
+    for style, (name, view) in enumerate(zip(names, views, strict=True)):
+        if view.after is None:
+            continue
+        for kind, rows in [*view.after.by(lambda row: row.kind).items(), ("all", view.after.rows)]:
+            groups.setdefault(kind, []).append(interval_of(name, rows, style))
+    return charts.intervals("Right answers after training", groups, "Lines are Wilson's 95% intervals.")
+
+
+def _best(view: RunView) -> str:
+    best = view.best_evaluation
+    return f"{number(best[1])} at update {best[0]:,}" if best is not None else ""
+
+
+def _last(view: RunView) -> str:
+    return number(view.log.evaluations[-1].loss) if view.log.evaluations else ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else number(value)
+
+
+def _right(view: RunView, before: bool) -> str:
+    found = view.before if before else view.after
+    if found is None:
+        return ""
+    return rate_text(found.rates()["correct"])
+
+
+def _setting(value: Any) -> str:
+    """A value as a recipe has it; what is not set inside tables is left out."""
+    if isinstance(value, list):
+        value = [{k: v for k, v in one.items() if v is not None} if isinstance(one, dict) else one for one in value]
+    return "not set" if value is None else value_text(value)

@@ -1,0 +1,74 @@
+"""What other commands left in a run folder: exports and benches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from toolkit.errors import InputError
+from toolkit.reports.plots import table
+from toolkit.reports.sections import size
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A section of a report: its title, sentences, and what is drawn."""
+
+    title: str
+    sentences: list[str]
+    drawn: list[Markup]
+
+
+def exports(run: Path) -> list[Extra]:
+    """Every export folder in a run folder: its files, how the weights came about, and its verification."""
+    from toolkit.export.layout import ExportFolder
+
+    found = []
+    for record_path in sorted(run.glob("*/export.json")):
+        folder = ExportFolder(record_path.parent)
+        try:
+            record = folder.record()
+        except InputError as error:
+            found.append(Extra(f"Export {record_path.parent.name}", [f"Can't be read: {error}"], []))
+            continue
+        body = [[f.name, f.type, size(f.bytes), f.backend, f"{f.seconds:.1f} s"] for f in record.files]
+        sentences = [
+            f"Verification: {record.status}." + (_failed(folder.failed) if record.status == "failed" else ""),
+            f"Merged into the {record.merge_base.base} base: {record.merge_base.reason}.",
+            *record.notes,
+        ]
+        drawn = [Markup(table(["file", "type", "size", "made by", "time"], body))] if body else []
+        found.append(Extra(f"Export {record.name}", sentences, drawn))
+    return found
+
+
+def _failed(path: Path) -> str:
+    return " " + " ".join(path.read_text(encoding="utf-8", errors="replace").split("\n")) if path.is_file() else ""
+
+
+def benches(run: Path, named: list[Path]) -> list[Extra]:
+    """Bench results in a run folder, and those named on the command line."""
+    from bench import page, report
+    from bench.results import FILE, Results
+
+    found = []
+    for path in [*sorted(run.glob(f"**/{FILE}")), *named]:
+        results = Results.load(path)
+        found.append(
+            Extra(
+                f"Bench: {report.heading(results)}",
+                [f"{results.run['date']} UTC: {results.run['command']}", *report.notes(results)],
+                [
+                    Markup(table(report.columns(results), report.rows(results))),
+                    _scrolled("Peak memory by part, GiB", page.memory_plot(results)),
+                    _scrolled("Real tokens a second", page.speed_plot(results)),
+                ],
+            )
+        )
+    return found
+
+
+def _scrolled(title: str, svg: str) -> Markup:
+    return Markup('<h3>{}</h3><div class="scroll" tabindex="0">{}</div>').format(title, Markup(svg))

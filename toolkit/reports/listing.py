@@ -1,0 +1,121 @@
+"""`toolkit runs`: the run folders below a folder, one line each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from toolkit.errors import InputError, RunError
+from toolkit.reports.charts import number
+from toolkit.reports.log import Log
+from toolkit.reports.runview import facts_of, read_object, state_of
+from toolkit.reports.sections import size
+from toolkit.runs import RunFolder, read_jsonl
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A run in a line. accuracy: (before, after) shares of right answers; size: bytes on disk; problem: why the run
+    can't be read, which leaves the rest empty."""
+
+    path: Path
+    model: str = ""
+    state: str = ""
+    updates: int = 0
+    planned: int = 0
+    loss: float | None = None
+    eval_loss: float | None = None
+    accuracy: tuple[float | None, float | None] = (None, None)
+    size: int = 0
+    modified: float = 0.0
+    problem: str = ""
+
+
+def list_runs(folder: Path) -> list[Listed]:
+    """All runs at or below `folder`, the oldest first. Raises `RunError` where there is no such folder."""
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder; `toolkit run` makes runs/ where it is started")
+    found = sorted({path.parent for path in folder.rglob("recipe.toml") if _is_run(path.parent)})
+    return sorted((_listed(path) for path in found), key=lambda run: run.modified)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether training has begun here: a recipe alone may be a user's own."""
+    return any((folder / name).exists() for name in ("environment.json", "metrics.jsonl", "summary.json"))
+
+
+def _listed(path: Path) -> Listed:
+    folder = RunFolder(path)
+    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+    used, modified = sum(stat.st_size for stat in files), max((stat.st_mtime for stat in files), default=0.0)
+    try:
+        from toolkit.recipe import load
+
+        recipe = load(folder.recipe).recipe
+        environment, summary = read_object(folder.environment), read_object(folder.summary)
+        log = Log()
+        for row in read_jsonl(folder.metrics):
+            log.add(row)
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Listed(path, size=used, modified=modified, problem=str(error).splitlines()[0])
+    losses = [loss for loss in log.losses if math.isfinite(loss)]
+    return Listed(
+        path=path,
+        model=recipe.model.name,
+        state=state_of(folder),
+        updates=log.last_update,
+        planned=facts_of(recipe, environment, summary).total,
+        loss=losses[-1] if losses else None,
+        eval_loss=log.evaluations[-1].loss if log.evaluations else None,
+        accuracy=(_share(summary.get("calls_before")), _share(summary.get("calls_after"))),
+        size=used,
+        modified=modified,
+    )
+
+
+def _share(calls: Any) -> float | None:
+    """The share of right answers in a summary's calls."""
+    try:
+        return float(calls["overall"]["correct"]["share"])
+    except (KeyError, TypeError):
+        return None
+
+
+def show_runs(folder: Path, console: Console) -> None:
+    """Print the runs below `folder` as a table."""
+    from rich.table import Table
+
+    runs = list_runs(folder)
+    if not runs:
+        console.print(f"no runs in {folder}; `toolkit run recipes/quickstart.toml` makes one", markup=False)
+        return
+    table = Table()
+    table.add_column("run", overflow="fold")
+    table.add_column("model", overflow="fold")
+    table.add_column("state")
+    for name in ("updates", "loss", "eval loss", "right answers", "size"):
+        table.add_column(name, justify="right")
+    for run in runs:
+        name = escape(str(run.path.relative_to(folder)) if run.path != folder else run.path.resolve().name)
+        if run.problem:
+            table.add_row(name, f"can't be read: {escape(run.problem)}", *[""] * 5, size(run.size))
+            continue
+        before, after = run.accuracy
+        table.add_row(
+            name,
+            escape(run.model),
+            run.state,
+            f"{run.updates:,}" + (f"/{run.planned:,}" if run.planned and run.planned != run.updates else ""),
+            "" if run.loss is None else number(run.loss),
+            "" if run.eval_loss is None else number(run.eval_loss),
+            "" if after is None else (f"{before:.0%} -> {after:.0%}" if before is not None else f"{after:.0%}"),
+            size(run.size),
+        )
+    console.print(table)

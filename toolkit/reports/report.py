@@ -1,0 +1,111 @@
+"""`toolkit report`: a run, or several compared, as one web page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from toolkit.cache import write_text
+from toolkit.errors import InputError
+from toolkit.reports import compare, extras, sections
+from toolkit.reports.plots import PALETTE
+from toolkit.reports.runview import RunView
+
+TEMPLATES = "toolkit.reports.templates"
+MARKS = {"stop": "✕", "warning": "!", "note": "i", "good": "✓"}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page that was written, and the runs on it."""
+
+    path: Path
+    views: list[RunView]
+
+
+def write_report(runs: Sequence[Path], out: Path | None = None, bench: Sequence[Path] = ()) -> Page:
+    """Write the page of one run, or the comparison of several.
+
+    By default it is report.html in the run's folder, or compare-A-B.html beside the first run. Raises `RunError` for a
+    folder that is no run, has no metrics yet, or holds a broken file.
+    """
+    views = [RunView.load(path) for path in runs]
+    if len(views) == 1:
+        target = out or views[0].folder.report
+        text = run_page(views[0], list(bench))
+    else:
+        names = "-".join(view.name for view in views)
+        target = out or views[0].folder.path.resolve().parent / f"compare-{names[:100]}.html"
+        text = compare_page(views)
+    try:
+        write_text(target, text)
+    except OSError as error:
+        raise InputError(f"{target}: can't be written: {error.strerror}; name another with --out") from error
+    return Page(target, views)
+
+
+def run_page(view: RunView, bench: list[Path]) -> str:
+    """The page of one run."""
+    return _render(
+        "run.html",
+        title=view.name,
+        view=view,
+        sentence=sections.sentence(view),
+        tiles=sections.tiles(view),
+        verdicts=view.verdicts,
+        curves=sections.curves(view),
+        accuracy=sections.accuracy(view),
+        data_facts=sections.data_facts(view),
+        data_charts=sections.data_charts(view),
+        samples=sections.mask_samples(view),
+        extras=[*extras.exports(view.folder.path), *extras.benches(view.folder.path, bench)],
+        environment=sections.environment_rows(view),
+        commands=sections.again(view),
+    )
+
+
+def compare_page(views: Sequence[RunView]) -> str:
+    """The page that compares runs."""
+    named = compare.named(views)
+    return _render(
+        "compare.html",
+        title=" and ".join(named) if len(named) == 2 else f"{len(named)} runs",
+        views=list(zip(named, views, strict=True)),
+        sentences=[sections.sentence(view) for view in views],
+        results=compare.results(named, views),
+        differences=compare.differences(named, views),
+        curves=compare.curves(named, views),
+        accuracy=compare.accuracy(named, views),
+    )
+
+
+def _render(name: str, **values: Any) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("toolkit.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["with_code"] = sections.with_code
+    script = _file("page.js")
+    # only this very script may run, and nothing may be fetched, whatever a chat has in it
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    style = Markup(PALETTE + _file("page.css"))
+    return environment.get_template(name).render(
+        style=style, script=Markup(script), policy=policy, marks=MARKS, **values
+    )
+
+
+def _file(name: str) -> str:
+    return (resources.files(TEMPLATES) / name).read_text(encoding="utf-8")

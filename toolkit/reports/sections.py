@@ -1,0 +1,329 @@
+"""What a report shows, made from a `RunView`: charts, tables and sentences, ready for the template."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from toolkit.reports import charts
+from toolkit.reports.charts import Chart, Interval, Mark, Series, number
+from toolkit.reports.plots import table
+from toolkit.reports.runview import RunView
+
+if TYPE_CHECKING:
+    from toolkit.evaluation.results import Comparison, Row
+    from toolkit.evaluation.statistics import Rate
+
+GIB = 2**30
+FLIPS_SHOWN = 6
+_KEYS = re.compile(r"`([^`]+)`|\b((?:model|lora|data|train|eval|export)\.[a-z_]+(?: = [\w.+-]*\w)?)")
+
+
+def with_code(text: str) -> Markup:
+    """Plain text as HTML, with recipe keys and what stands in backticks set as code."""
+    found, end = [], 0
+    for match in _KEYS.finditer(text):
+        found += [escape(text[end : match.start()]), f"<code>{escape(match[1] or match[2])}</code>"]
+        end = match.end()
+    return Markup("".join([*found, escape(text[end:])]))
+
+
+def duration(seconds: float) -> str:
+    """`41 s`, `5 min 12 s`, `2 h 3 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(count: float) -> str:
+    """Bytes for people: `18.2 MiB`."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def sentence(view: RunView) -> str:
+    """What was trained on what, in one sentence."""
+    recipe = view.recipe
+    train = (view.environment.get("data") or {}).get("train") or {}
+    chats = train.get("chats") or view.summary.get("chats")
+    sources = ", ".join(dict.fromkeys(source.source for source in recipe.data.sources))
+    weights = "held as NF4" if recipe.model.load_in_4bit else "frozen"
+    engine = ((view.environment.get("engine") or {}).get("engine") or {}).get("value") or recipe.train.engine
+    parts = [
+        f"{recipe.model.name}, {weights}, with LoRA of rank {recipe.lora.r}",
+        f"on {chats:,} chats of {sources}" if chats else f"on {sources}",
+        f"in updates of {recipe.chats_per_update} chats",
+        f"by {engine}" + (f" on {view.device}" if view.device else ""),
+    ]
+    return " ".join(parts) + "."
+
+
+def tiles(view: RunView) -> list[tuple[str, str, str]]:
+    """(label, value, detail) of the few figures that say most."""
+    found: list[tuple[str, str, str]] = []
+    planned = view.facts.total or view.summary.get("updates_planned") or 0
+    ends = view.log.epoch_of(view.updates)
+    found.append(
+        (
+            "updates",
+            f"{view.updates:,}" + (f" of {planned:,}" if planned and planned != view.updates else ""),
+            f"{ends:.2f} epochs" if math.isfinite(ends) else "",
+        )
+    )
+    if (loss := view.last_loss) is not None:
+        found.append(("training loss", number(loss), f"{number(view.log.losses[0])} at first"))
+    if (best := view.best_evaluation) is not None:
+        last = view.log.evaluations[-1]
+        found.append(("held-out loss", number(last.loss), f"best {number(best[1])} at update {best[0]:,}"))
+    if view.after is not None:
+        share = view.after.rates()["correct"]
+        was = view.before.rates()["correct"].share if view.before is not None else None
+        low, high = share.interval
+        detail = f"{was:.0%} before; " if was is not None else ""
+        found.append(("right answers", f"{share.share or 0:.0%}", f"{detail}95%: {100 * low:.0f}–{100 * high:.0f}%"))
+    if (speed := view.tokens_per_second) is not None:
+        found.append(("real tokens/s", f"{speed:,.0f}", ""))
+    if (peak := view.peak_memory) is not None:
+        found.append(("peak memory", size(peak), view.device))
+    if seconds := view.summary.get("seconds"):
+        found.append(("training time", duration(seconds), ""))
+    return found
+
+
+def curves(view: RunView) -> list[Markup]:
+    """Loss and evaluations, rate, gradient norm, speed and memory, over updates."""
+    log = view.log
+    warmup = view.facts.warmup
+    shaded = (0.0, float(warmup), "warmup") if warmup else None
+    best, kept = view.best_evaluation, view.summary.get("adapter_of_update")
+    marks = [Mark(float(epoch * view.facts.per_epoch)) for epoch in _epochs(view)]
+    if best is not None and best[0] and len(log.evaluations) > 2:
+        marks.append(Mark(best[0], "best held-out loss"))
+    if kept is not None and kept != view.updates:
+        marks.append(Mark(kept, "adapter kept"))
+    evaluated = log.evaluations
+    loss = [
+        Series("training loss", log.updates, log.losses),
+        Series("held-out loss", [e.update for e in evaluated], [e.loss for e in evaluated], style=1, points=True),
+    ]
+    epochs = "Thin vertical lines are the ends of epochs." if _epochs(view) else ""
+    drawn = [
+        Chart("Loss", loss, unit="nats a trained token", log=True, marks=marks, shaded=shaded, note=epochs, height=300),
+        Chart("Learning rate", [Series("rate", log.updates, log.rates)], zero=True, shaded=shaded, height=130),
+        Chart("Gradient norm", [Series("gradient norm", log.updates, log.grad_norms, style=3)], log=True, height=160),
+        Chart(
+            "Speed",
+            [Series("real tokens/s", log.updates, log.speeds, style=2)],
+            unit="real tokens/s",
+            zero=True,
+            height=160,
+        ),
+        Chart(
+            "Memory",
+            [Series("memory", log.updates, [value / GIB for value in log.memory], style=0)],
+            unit="GiB; the peak so far on a GPU, resident on a CPU",
+            zero=True,
+            height=160,
+        ),
+    ]
+    return [markup for chart in drawn if (markup := charts.line_chart(chart))]
+
+
+def _epochs(view: RunView) -> range:
+    return range(1, math.ceil(view.updates / view.facts.per_epoch)) if view.facts.per_epoch else range(0)
+
+
+def data_charts(view: RunView) -> list[Markup]:
+    """Lengths, kinds and roles of the training rows, where the run recorded them."""
+    train = (view.environment.get("data") or {}).get("train") or {}
+    found = []
+    lengths = train.get("lengths") or {}
+    if edges := lengths.get("edges"):
+        labels = [f"{low:,}–{high:,}" for low, high in itertools.pairwise(edges)]
+        found.append(charts.bars("Lengths of the training rows", labels, lengths["counts"], "rows", "tokens"))
+    if kinds := train.get("kinds"):
+        found.append(charts.shares("Chats by kind", kinds, "chats"))
+    if roles := train.get("tokens_by_role"):
+        found.append(charts.shares("Tokens by role", roles, "tokens"))
+    return [markup for markup in found if markup]
+
+
+def data_facts(view: RunView) -> list[str]:
+    """Sentences on the data: what is trained, cut and dropped."""
+    data = view.environment.get("data") or {}
+    found = []
+    for part, name in (("train", "to train on"), ("eval", "held out")):
+        meta = data.get(part)
+        if not meta:
+            continue
+        found.append(
+            f"{meta['chats']:,} chats {name}: {meta['tokens']:,} tokens, {meta['share_trained']:.1%} of them trained; "
+            f"the longest row has {meta['longest_row']:,} tokens ({meta['longest_where']}). "
+            f"train.max_length = {meta['max_length']:,} cut {meta['truncated_rows']:,} rows, "
+            f"{meta['cut_answers']:,} of them within an answer, and dropped {meta['dropped_rows']:,}."
+        )
+    return found
+
+
+def mask_samples(view: RunView) -> list[dict[str, Any]]:
+    """Rows token by token, trained tokens marked: {"title", "boxes"}."""
+    from toolkit.data.preview import Shown, Token, boxes
+
+    found = []
+    for sample in view.samples:
+        tokens = [
+            Token(str(text), int(identity), bool(trained), False)
+            for text, identity, trained in zip(sample["texts"], sample["ids"], sample["trained"], strict=True)
+        ]
+        title = (
+            f"{sample['kind']}: {sample['where']}, {sample['tokens']:,} tokens, {sample['trained_tokens']:,} trained"
+        )
+        if sample["tokens"] > len(tokens):
+            title += f"; the first {len(tokens):,} are shown"
+        found.append({"title": title, "boxes": Markup(boxes(Shown(title, tokens)))})
+    return found
+
+
+def accuracy(view: RunView) -> dict[str, Any] | None:
+    """Right answers by kind before and after, other measures, and flips. None without an evaluation."""
+    if view.after is None:
+        return None
+    from toolkit.evaluation.results import Comparison
+
+    before = view.before
+    groups: dict[str, list[Interval]] = {}
+    by_kind = view.after.by(lambda row: row.kind)
+    for kind, rows in [*by_kind.items(), ("all", view.after.rows)]:
+        found = []
+        if before is not None:
+            earlier = [row for row in before.rows if kind in ("all", row.kind)]
+            found.append(interval_of("before", earlier, 1))
+        found.append(interval_of("after", rows, 0))
+        groups[kind] = found
+    comparison = Comparison.of(before, view.after) if before is not None else None
+    paired = comparison.paired() if comparison is not None else None
+    unfinished = sum(not row.stopped for row in view.after.rows)
+    return {
+        "chart": charts.intervals("Right answers by kind", groups, "Lines are Wilson's 95% intervals."),
+        "flipped": f"{paired.gained} of {paired.n} became right, {paired.lost} became wrong (exact McNemar test: "
+        f"p = {paired.p_value:.2g})."
+        if paired is not None
+        else "",
+        "unfinished": f"{unfinished} of {len(view.after.rows)} answers were cut at eval.max_new_tokens = "
+        f"{view.after.settings.get('max_new_tokens')}."
+        if unfinished
+        else "",
+        "measures": _measures(view),
+        "gained": _flips(comparison, gained=True),
+        "lost": _flips(comparison, gained=False),
+    }
+
+
+def interval_of(name: str, rows: Sequence[Row], style: int) -> Interval:
+    """Right answers among `rows`."""
+    from toolkit.evaluation.statistics import Rate
+
+    rate = Rate.of(row.correct for row in rows)
+    return Interval(name, rate.share or 0.0, *rate.interval, rate_text(rate), style)
+
+
+def rate_text(rate: Rate | None) -> str:
+    """`52/73  71% (60–80)`, with the 95% interval."""
+    if rate is None or rate.share is None:
+        return "none"
+    low, high = rate.interval
+    return f"{rate.hits:.0f}/{rate.n}  {rate.share:.0%} ({100 * low:.0f}–{100 * high:.0f})"
+
+
+def _measures(view: RunView) -> Markup:
+    from toolkit.evaluation.results import FRACTIONS, LABELS, LOWER_IS_BETTER
+
+    assert view.after is not None
+    after = view.after.rates()
+    before = view.before.rates() if view.before is not None else {}
+
+    def cell(name: str, rate: Rate | None) -> str:
+        if rate is None or rate.share is None:
+            return "none"
+        if name in FRACTIONS:
+            return f"{rate.share:.0%} over {rate.n}"
+        return rate_text(rate)
+
+    body = []
+    for name in (name for name in LABELS if name in after or name in before):
+        cells = [LABELS[name] + (" (less is better)" if name in LOWER_IS_BETTER else "")]
+        cells += [cell(name, before.get(name))] if view.before is not None else []
+        body.append([*cells, cell(name, after.get(name))])
+    head = ["measure", "before", "after"] if view.before is not None else ["measure", "share"]
+    return Markup(table(head, body))
+
+
+def _flips(comparison: Comparison | None, gained: bool) -> list[dict[str, str]]:
+    if comparison is None:
+        return []
+    return [
+        {
+            "title": f"{after.kind}: {after.where}",
+            "user": after.user,
+            "expected": after.expected,
+            "before": before.generated,
+            "after": after.generated,
+        }
+        for before, after in comparison.flips(gained)[:FLIPS_SHOWN]
+    ]
+
+
+def again(view: RunView) -> list[tuple[str, str]]:
+    """(what, command) that make the run, or the page, again."""
+    path = view.folder.path
+    found = [("Run it again", shlex.join(["toolkit", "run", str(view.folder.recipe), "--out", f"{path}-again"]))]
+    if view.state == "stopped" and view.folder.last_checkpoint() is not None:
+        found.append(("Go on", shlex.join(["toolkit", "run", str(view.folder.recipe), "--resume", str(path)])))
+    if command := view.environment.get("command"):
+        found.append(("It was started as", str(command)))
+    found.append(("Make this page again", shlex.join(["toolkit", "report", str(path)])))
+    return found
+
+
+def environment_rows(view: RunView) -> list[tuple[str, str]]:
+    """(name, value) of hardware, engine and what it chose, hashes and versions."""
+    environment = view.environment
+    engine, hardware = environment.get("engine") or {}, environment.get("hardware") or {}
+    model, data = environment.get("model") or {}, environment.get("data") or {}
+    gpu = hardware.get("gpu")
+    found: list[tuple[str, Any]] = []
+    if hardware:
+        if gpu:
+            found.append(("GPU", f"{gpu['name']}, {gpu['memory'] / GIB:.0f} GiB"))
+        memory = f", {hardware['memory'] / GIB:.0f} GiB" if hardware.get("memory") else ""
+        found.append(("CPU", f"{hardware.get('cpu')}, {hardware.get('cores')} cores{memory}"))
+    for name in ("engine", "precision"):
+        if chosen := engine.get(name):
+            found.append((name, f"{chosen['value']}: {chosen['reason']}"))
+    for name, key in (("attention", "attention"), ("frozen weights", "weights")):
+        found.append((name, engine.get(key)))
+    if engine.get("trainable"):
+        found.append(("parameters", f"{engine['trainable']:,} trained, {engine['total']:,} frozen"))
+    found += [
+        ("model", model.get("name")),
+        ("model licence", model.get("license")),
+        ("model config, SHA-256", model.get("config_sha256")),
+        ("tokenizer and template", model.get("tokenizer_and_template_key")),
+        ("training tokens", data.get("train_table_key")),
+        ("held-out tokens", data.get("eval_table_key")),
+        ("versions", ", ".join(f"{name} {version}" for name, version in (engine.get("versions") or {}).items())),
+    ]
+    return [(name, str(value)) for name, value in found if value]
