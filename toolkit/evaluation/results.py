@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ORDER = (*KINDS[:-1], "answer", "other")
 # What the terminal shows beside the kinds; abstained, clarified and refused are the kinds' own rows there.
 LABELS = {
+    "has_call": "makes a call",
     "valid_json": "calls are valid JSON",
     "in_format": "calls are in the format",
     "schema_valid": "calls fit the schema",
@@ -156,7 +157,11 @@ class Comparison:
         return cls(pairs)
 
     def of_kind(self, kind: str) -> Comparison:
-        return Comparison([pair for pair in self.pairs if pair[1].kind == kind])
+        return self.where(lambda row: row.kind, kind)
+
+    def where(self, key: Callable[[Row], str], value: str) -> Comparison:
+        """The pairs whose row has `value` as its kind, split or source."""
+        return Comparison([pair for pair in self.pairs if key(pair[1]) == value])
 
     def paired(self, measure: str = "correct") -> Paired:
         """Flips of a yes/no measure, over the turns where it applies on both sides."""

@@ -10,13 +10,13 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from toolkit.data.chats import Chat, ToolCall
 from toolkit.evaluation.parsing import Parsed
 from toolkit.evaluation.wording import asks, lacks_means, refuses
 
-Expected = Literal["call", "clarify", "refuse", "irrelevance", "answer"]
+Expected = Literal["call", "clarify", "refuse", "irrelevance", "relevance", "answer"]
 CALL_KINDS = ("single", "parallel", "multi_step")
 
 
@@ -24,7 +24,8 @@ CALL_KINDS = ("single", "parallel", "multi_step")
 class Score:
     """What one generated turn got right.
 
-    correct: for calls `exact`; for clarify `clarified`; for refuse `refused`; for irrelevance and answers no call.
+    correct: for calls `exact`; for clarify `clarified`; for refuse `refused`; for irrelevance and answers no call; for
+        relevance, where some call is right but none is listed, any readable call of an offered tool.
     has_call: a call was made or attempted. valid_json, in_format: see `Parsed`; None without a call.
     schema_valid: every call names an offered tool and its arguments fit the schema, none unknown. None without a
         readable call, or when the schema itself can't be used.
@@ -62,8 +63,9 @@ def expectation(chat: Chat, turn: int) -> Expected:
     tool results, or a later one, that makes no call is a plain answer."""
     if chat.turns[turn].tool_calls:
         return "call"
-    first = not any(earlier.role == "assistant" for earlier in chat.turns[:turn])
-    if first and chat.kind in ("clarify", "refuse", "irrelevance"):
+    judged = turn in chat.meta.get("judged", ())
+    first = judged or not any(earlier.role == "assistant" for earlier in chat.turns[:turn])
+    if first and chat.kind in ("clarify", "refuse", "irrelevance", "relevance"):
         return chat.kind  # type: ignore[return-value]
     return "answer"
 
@@ -79,14 +81,68 @@ def kind_of(chat: Chat, turn: int) -> str:
     return "parallel" if len(chat.turns[turn].tool_calls) > 1 else "single"
 
 
-def alternatives(chat: Chat, turn: int) -> list[tuple[ToolCall, ...]]:
-    """The lists of calls that are right at a turn: the chat's own, and those that `meta["alternatives"]` accepts.
+class Wanted(Protocol):
+    """A call that is expected: which calls are right, and how far others are."""
 
-    That is {turn index as text: [[{"name": ..., "arguments": {...}}, ...], ...]}.
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needed(self) -> int:
+        """How many arguments must be there."""
+        ...
+
+    def found(self, call: ToolCall) -> int:
+        """How many of those a call has right."""
+        ...
+
+    def right(self, call: ToolCall) -> int:
+        """How many of a call's arguments are right."""
+        ...
+
+    def accepts(self, call: ToolCall) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ThisCall:
+    """Wants one call to the letter."""
+
+    call: ToolCall
+
+    @property
+    def name(self) -> str:
+        return self.call.name
+
+    @property
+    def needed(self) -> int:
+        return len(self.call.arguments)
+
+    def found(self, call: ToolCall) -> int:
+        return sum(
+            key in call.arguments and same_json(value, call.arguments[key])
+            for key, value in self.call.arguments.items()
+        )
+
+    def right(self, call: ToolCall) -> int:
+        return self.found(call)
+
+    def accepts(self, call: ToolCall) -> bool:
+        return self.name == call.name and same_json(self.call.arguments, call.arguments)
+
+
+def alternatives(chat: Chat, turn: int) -> list[Sequence[Wanted]]:
+    """The lists of calls that are right at a turn: the chat's own, and those that `meta["alternatives"]` accepts, or
+    what a BFCL row lists.
+
+    `alternatives` is {turn index as text: [[{"name": ..., "arguments": {...}}, ...], ...]}.
     """
+    if listed := chat.meta.get("bfcl"):
+        from toolkit.evaluation.bfcl import Answer
+
+        return [[Answer(one) for one in listed]]
     accepted = chat.meta.get("alternatives", {}).get(str(turn), [])
-    others = [tuple(ToolCall(call["name"], call["arguments"]) for call in calls) for calls in accepted]
-    return [chat.turns[turn].tool_calls, *others]
+    others = [[ThisCall(ToolCall(call["name"], call["arguments"])) for call in calls] for calls in accepted]
+    return [[ThisCall(call) for call in chat.turns[turn].tool_calls], *others]
 
 
 def score(chat: Chat, turn: int, parsed: Parsed) -> Score:
@@ -104,7 +160,7 @@ def score(chat: Chat, turn: int, parsed: Parsed) -> Score:
     silent = not parsed.has_call
     if expected == "call":
         accepted = alternatives(chat, turn)
-        exact = parsed.valid_json and any(same_calls(option, calls) for option in accepted)
+        exact = parsed.valid_json and any(all_accepted(option, calls) for option in accepted)
         overlap = max((_overlap(option, calls) for option in accepted), key=lambda found: found[0])
         names = Counter(call.name for call in calls)
         return Score(
@@ -122,22 +178,33 @@ def score(chat: Chat, turn: int, parsed: Parsed) -> Score:
     if expected == "refuse":
         refused = silent and refuses(text)
         return Score(correct=refused, refused=refused, **common)
+    if expected == "relevance":
+        return Score(correct=bool(calls) and all(call.name in offered for call in calls), **common)
     return Score(correct=silent, abstained=silent if expected == "irrelevance" else None, **common)
 
 
 def same_calls(expected: Sequence[ToolCall], generated: Sequence[ToolCall]) -> bool:
     """Whether both make the same calls, in any order."""
+    return all_accepted([ThisCall(call) for call in expected], generated)
+
+
+def all_accepted(expected: Sequence[Wanted], generated: Sequence[ToolCall]) -> bool:
+    """Whether there is one call for each that is wanted, in any order, and no other."""
     if len(expected) != len(generated):
         return False
-    left = list(generated)
-    for call in expected:
-        for index, other in enumerate(left):
-            if call.name == other.name and same_json(call.arguments, other.arguments):
-                del left[index]
-                break
-        else:
-            return False
-    return True
+    fitting = [[index for index, call in enumerate(generated) if one.accepts(call)] for one in expected]
+    holder: dict[int, int] = {}  # generated call -> the expected one that it stands for
+
+    def place(wanted: int, tried: set[int]) -> bool:
+        for index in fitting[wanted]:
+            if index not in tried:
+                tried.add(index)
+                if index not in holder or place(holder[index], tried):
+                    holder[index] = wanted
+                    return True
+        return False
+
+    return all(place(wanted, set()) for wanted in range(len(expected)))
 
 
 def same_json(a: Any, b: Any) -> bool:
@@ -153,38 +220,33 @@ def same_json(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
-def _overlap(expected: Sequence[ToolCall], generated: Sequence[ToolCall]) -> tuple[float, float | None]:
+def _overlap(expected: Sequence[Wanted], generated: Sequence[ToolCall]) -> tuple[float, float | None]:
     """Recall and precision of arguments, with calls of one tool paired so that most arguments agree."""
     shared = sorted(
         (
-            (_shared(call, other), -i, -j)
-            for i, call in enumerate(expected)
-            for j, other in enumerate(generated)
-            if call.name == other.name
+            (one.right(call), -i, -j)
+            for i, one in enumerate(expected)
+            for j, call in enumerate(generated)
+            if one.name == call.name
         ),
         reverse=True,
     )
     paired_i: set[int] = set()
     paired_j: set[int] = set()
-    hits = 0
+    found = right = 0
     for count, i, j in shared:
         if i not in paired_i and j not in paired_j:
             paired_i.add(i)
             paired_j.add(j)
-            hits += count
-    wanted = sum(len(call.arguments) for call in expected)
+            right += count
+            found += expected[-i].found(generated[-j])
+    wanted = sum(one.needed for one in expected)
     made = sum(len(call.arguments) for call in generated)
     # Calls without arguments: all is found when the tools themselves are.
-    recall = hits / wanted if wanted else float(len(paired_i) == len(expected))
+    recall = found / wanted if wanted else float(len(paired_i) == len(expected))
     if not generated:
         return recall, None
-    return recall, hits / made if made else float(len(paired_j) == len(generated))
-
-
-def _shared(call: ToolCall, other: ToolCall) -> int:
-    return sum(
-        key in other.arguments and same_json(value, other.arguments[key]) for key, value in call.arguments.items()
-    )
+    return recall, right / made if made else float(len(paired_j) == len(generated))
 
 
 def schema_valid(calls: Sequence[ToolCall], offered: Mapping[str, dict[str, Any]]) -> bool | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -14,66 +15,78 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SHOWN = 160  # characters of a text in a sample
+_RIGHT: dict[str, Any] = {"justify": "right", "no_wrap": True}
+Columns = Sequence[tuple[str, Evaluation]]
 
 
 def render(after: Evaluation, console: Console, before: Evaluation | None, samples: int) -> None:
     """Print `after`, beside `before` where there is one."""
-    comparison = Comparison.of(before, after) if before is not None else None
+    columns = [("right", after)] if before is None else [("before", before), ("after", after)]
+    render_columns(columns, console, samples)
+
+
+def render_columns(columns: Columns, console: Console, samples: int) -> None:
+    """Print evaluations of the same chats side by side, the differences of the others from the first, and for each of
+    those up to `samples` chats that became right and a few that became wrong."""
+    comparisons = [(name, Comparison.of(columns[0][1], evaluation)) for name, evaluation in columns[1:]]
+    console.print(_shares(columns, comparisons))
+    console.print(_measures(columns))
+    for name, comparison in comparisons:
+        paired = comparison.paired()
+        label = "" if len(columns) == 2 else f"{name}: "
+        console.print(
+            f"{label}{paired.gained} of {paired.n} became right, {paired.lost} became wrong "
+            f"(exact McNemar test: p = {paired.p_value:.2g})",
+            highlight=False,
+            markup=False,
+        )
+    for name, evaluation in columns:
+        if unfinished := sum(not row.stopped for row in evaluation.rows):
+            line = f"{unfinished} of {len(evaluation.rows)} answers were cut at the token limit"
+            console.print(line if len(columns) == 1 else f"{name}: {line}", highlight=False, markup=False)
+    for name, comparison in comparisons if samples else ():
+        _samples(console, comparison, samples, (columns[0][0], name))
+
+
+def _shares(columns: Columns, comparisons: list[tuple[str, Comparison]]) -> Table:
+    """Right answers by kind, by split and by source where there are several, and overall."""
     table = Table(title="Held-out chats: right answers, with 95% intervals", title_justify="left")
     table.add_column("kind")
-    for name in ("before", "after", "difference") if before is not None else ("right",):
-        table.add_column(name, justify="right", no_wrap=True)
-    kinds = after.by(lambda row: row.kind)
-    for kind, rows in kinds.items():
-        paired = comparison.of_kind(kind).paired() if comparison is not None else None
-        _line(table, kind, _rate(before, kind), _rate_of(rows), paired)
-    table.add_section()
-    overall = comparison.paired() if comparison is not None else None
-    _line(table, "all", _rate(before), _rate_of(after.rows), overall)
-    console.print(table)
-    console.print(_measures(before, after))
-    if overall is not None:
-        console.print(
-            f"{overall.gained} of {overall.n} became right, {overall.lost} became wrong "
-            f"(exact McNemar test: p = {overall.p_value:.2g})",
-            highlight=False,
-        )
-    unfinished = sum(not row.stopped for row in after.rows)
-    if unfinished:
-        console.print(f"{unfinished} of {len(after.rows)} answers were cut at the token limit", highlight=False)
-    if comparison is not None and samples:
-        _samples(console, comparison, samples)
-
-
-def _measures(before: Evaluation | None, after: Evaluation) -> Table:
-    table = Table()
-    table.add_column("measure")
-    for name in ("before", "after") if before is not None else ("share",):
-        table.add_column(name, justify="right", no_wrap=True)
-    rates = after.rates()
-    earlier = before.rates() if before is not None else {}
-    for name in (name for name in LABELS if name in rates or name in earlier):
-        found = [earlier.get(name, Rate(0, 0))] if before is not None else []
-        found.append(rates.get(name, Rate(0, 0)))
-        cells = [_share(rate) if name in FRACTIONS else _cell(rate) for rate in found]
-        table.add_row(LABELS[name] + (" (less is better)" if name in LOWER_IS_BETTER else ""), *cells)
+    for name, _ in columns:
+        table.add_column(escape(name), **_RIGHT)
+    for name, _ in comparisons:
+        table.add_column("difference" if len(columns) == 2 else f"{escape(name)} - {escape(columns[0][0])}", **_RIGHT)
+    last = columns[-1][1]
+    groups: list[tuple[str, Callable[[Row], str]]] = [
+        ("", lambda row: row.kind),
+        ("unseen ", lambda row: row.split),
+        ("", lambda row: row.source),
+    ]
+    for position, (prefix, key) in enumerate(groups):
+        labels = [label for label in last.by(key) if label]
+        if position and len(labels) < 2:
+            continue
+        for label in labels:
+            cells = [_cell(_rate_of(evaluation.by(key).get(label, []))) for _, evaluation in columns]
+            cells += [_difference(comparison.where(key, label).paired()) for _, comparison in comparisons]
+            table.add_row(escape(f"{prefix}{label}"), *cells)
+        table.add_section()
+    cells = [_cell(_rate_of(evaluation.rows)) for _, evaluation in columns]
+    table.add_row("all", *cells, *(_difference(comparison.paired()) for _, comparison in comparisons))
     return table
 
 
-def _line(table: Table, label: str, before: Rate | None, after: Rate, paired: Paired | None) -> None:
-    cells = [label]
-    if before is not None:
-        cells.append(_cell(before))
-    cells.append(_cell(after))
-    if before is not None:
-        cells.append(_difference(paired))
-    table.add_row(*cells)
-
-
-def _rate(evaluation: Evaluation | None, kind: str | None = None) -> Rate | None:
-    if evaluation is None:
-        return None
-    return _rate_of([row for row in evaluation.rows if kind is None or row.kind == kind])
+def _measures(columns: Columns) -> Table:
+    table = Table()
+    table.add_column("measure")
+    for name, _ in columns:
+        table.add_column("share" if len(columns) == 1 else escape(name), **_RIGHT)
+    rates = [evaluation.rates() for _, evaluation in columns]
+    for name in (name for name in LABELS if any(name in one for one in rates)):
+        found = [one.get(name, Rate(0, 0)) for one in rates]
+        cells = [_share(rate) if name in FRACTIONS else _cell(rate) for rate in found]
+        table.add_row(LABELS[name] + (" (less is better)" if name in LOWER_IS_BETTER else ""), *cells)
+    return table
 
 
 def _rate_of(rows: list[Row]) -> Rate:
@@ -91,26 +104,27 @@ def _share(rate: Rate) -> str:
     return "none" if rate.share is None else f"{rate.share:.0%} over {rate.n}"
 
 
-def _difference(paired: Paired | None) -> str:
-    if paired is None or paired.n == 0:
+def _difference(paired: Paired) -> str:
+    if paired.n == 0:
         return ""
     low, high = paired.interval
     return f"{100 * paired.difference:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
 
 
-def _samples(console: Console, comparison: Comparison, samples: int) -> None:
+def _samples(console: Console, comparison: Comparison, samples: int, names: tuple[str, str]) -> None:
     gained, lost = comparison.flips(gained=True), comparison.flips(gained=False)
     shown = [("became right", pair) for pair in gained[:samples]]
     shown += [("became wrong", pair) for pair in lost[: max(1, samples // 3)]]
+    width = max(len("expected"), *map(len, names)) + 1
     for what, (before, after) in shown:
         console.print(f"\n[bold]{what}[/bold] ({after.kind}, {escape(after.where)})", highlight=False)
         for label, text in (
             ("user", after.user),
             ("expected", after.expected),
-            ("before", before.generated),
-            ("after", after.generated),
+            (names[0], before.generated),
+            (names[1], after.generated),
         ):
-            console.print(f"  {label:<9}{escape(_short(text))}", highlight=False, soft_wrap=True)
+            console.print(f"  {escape(f'{label:<{width}}{_short(text)}')}", highlight=False, soft_wrap=True)
 
 
 def _short(text: str) -> str:

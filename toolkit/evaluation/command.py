@@ -1,0 +1,208 @@
+"""`toolkit eval`: the same chats put to several models, as one table."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.cache import write_text
+from toolkit.data.chats import Chat
+from toolkit.errors import InputError
+from toolkit.evaluation.cached import CachedDecoder, fingerprint
+from toolkit.evaluation.columns import Column, Models, columns_of, renderer_of, settle
+from toolkit.evaluation.decode import Decoder, TorchDecoder
+from toolkit.evaluation.evaluate import evaluate
+from toolkit.evaluation.executed import evaluate_executed
+from toolkit.evaluation.questions import held_out
+from toolkit.evaluation.results import Comparison, Evaluation
+from toolkit.hardware import Hardware, detect, free_cores
+from toolkit.recipe import load
+from toolkit.recipe.schema import EvalSection
+from toolkit.runs import versions
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from toolkit.data.render import Renderer
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `toolkit eval` was asked for; None means what the recipe says, or the recipe's default."""
+
+    data: str | None = None
+    recipe: Path | None = None
+    chats: int = 200
+    split: str | None = None
+    executed: bool = False
+    base: bool = True
+    temperature: float = 0.0
+    seed: int = 0
+    max_new_tokens: int | None = None
+    max_steps: int = 12
+    batch_size: int | None = None
+    cache: bool = True
+
+
+@dataclass(slots=True)
+class Table:
+    """Evaluations of the same chats, the first one the one that others are compared with."""
+
+    chats: str
+    columns: list[tuple[str, Evaluation]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values: {"chats", "columns": [{"name", **Evaluation.summary()}], "differences": [{"name", "from",
+        "correct": Paired.as_dict(), "by_kind": {kind: ...}, "became_right": [where], "became_wrong": [where]}]}."""
+        name, first = self.columns[0]
+        differences = []
+        for other, evaluation in self.columns[1:]:
+            compared = Comparison.of(first, evaluation)
+            kinds = evaluation.by(lambda row: row.kind)
+            differences.append(
+                {
+                    "name": other,
+                    "from": name,
+                    "correct": compared.paired().as_dict(),
+                    "by_kind": {kind: compared.of_kind(kind).paired().as_dict() for kind in kinds},
+                    "became_right": [after.where for _, after in compared.flips(gained=True)],
+                    "became_wrong": [after.where for _, after in compared.flips(gained=False)],
+                }
+            )
+        columns = [{"name": name, **evaluation.summary()} for name, evaluation in self.columns]
+        return {"chats": self.chats, "columns": columns, "differences": differences}
+
+    def save(self, folder: Path) -> None:
+        """Write NAME.jsonl for each column (see `Evaluation.save`) and table.json into `folder`."""
+        for name, evaluation in self.columns:
+            stem = re.sub(r"[^\w.+-]+", "-", name).strip("-")
+            evaluation.save(folder / f"{stem}.jsonl")
+        write_text(folder / "table.json", json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")
+
+    def render(self, console: Console, samples: int) -> None:
+        """Print the table, the differences from the first column, and chats that flipped."""
+        from toolkit.evaluation.tables import render_columns
+
+        render_columns(self.columns, console, samples)
+
+
+def evaluate_models(words: list[str], options: Options, console: Console) -> Table:
+    """Put the chats to every model that `words` name. Lines about the work go to `console`.
+
+    Raises an `InputError` for models and data that can't be used, before anything is decoded.
+    """
+    loaded = load(options.recipe) if options.recipe is not None else None
+    columns = columns_of(words, base=options.base)
+    columns = settle(columns, loaded.recipe if loaded else None, str(options.recipe))
+    recipe = loaded.recipe if loaded else next((column.recipe for column in columns if column.recipe), None)
+    chats, line = held_out(options.data, recipe, options.chats, options.split)
+    console.print(f"chats      {line}")
+    rendering = columns[0].rendering
+    assert rendering is not None
+    console.print(f"rendering  {rendering}")
+    work = _Work(options, recipe.eval if recipe else EvalSection(), detect(), console)
+    table = Table(line)
+    try:
+        for column in columns:
+            table.columns.append((column.name, work.evaluate(column, chats)))
+    finally:
+        work.models.close()
+    return table
+
+
+class _Work:
+    """Evaluates one column after the other."""
+
+    def __init__(self, options: Options, settings: EvalSection, hardware: Hardware, console: Console) -> None:
+        self.options = options
+        self.hardware = hardware
+        self.console = console
+        self.models = Models(hardware)
+        self.max_new_tokens = options.max_new_tokens or settings.max_new_tokens
+        self.batch_size = options.batch_size or settings.generate_batch_size
+        self.threads_set = False
+
+    def evaluate(self, column: Column, chats: list[Chat]) -> Evaluation:
+        renderer = renderer_of(column)
+        call_format = renderer.call_format
+        settings = {
+            "model": column.given,
+            "column": column.kind,
+            "tool_prompt": renderer.tool_prompt,
+            "thinking": renderer.thinking,
+            "precision": self.models.precision(column),
+            "max_new_tokens": self.max_new_tokens,
+            "temperature": self.options.temperature,
+        }
+        with self._decoder(column, renderer, settings) as decoder:
+            if self.options.executed:
+                result = evaluate_executed(
+                    decoder, renderer, chats, call_format=call_format, max_steps=self.options.max_steps
+                )
+            else:
+                result = evaluate(decoder, renderer, chats, call_format=call_format)
+            if isinstance(decoder, CachedDecoder):
+                result.settings |= {"from_cache": decoder.found, "decoded": decoder.decoded}
+        cached = result.settings.get("from_cache", 0)
+        note = f", {cached} answers from the cache" if cached else ""
+        self.console.print(f"{column.name}: {len(result.rows)} chats in {result.settings['seconds']:.0f} s{note}")
+        return result
+
+    @contextlib.contextmanager
+    def _decoder(self, column: Column, renderer: Renderer, settings: dict[str, Any]) -> Iterator[Decoder]:
+        if not self.options.cache:
+            with self._opened(column, renderer) as decoder:
+                yield decoder
+            return
+        found = versions()
+        key = {
+            "weights": fingerprint(column.weights),
+            "adapter": column.kind == "tuned",
+            "load_in_4bit": column.model.load_in_4bit,
+            "attention": column.model.attn_implementation,
+            "dtype": column.model.dtype,
+            "precision": settings["precision"],
+            "device": self.hardware.gpu.name if self.hardware.gpu else "cpu",
+            "versions": {name: found.get(name) for name in ("torch", "transformers", "peft", "xllamacpp")},
+            "stop_ids": renderer.end_token_ids,
+            "max_new_tokens": self.max_new_tokens,
+            "temperature": self.options.temperature,
+            "seed": self.options.seed if self.options.temperature else None,
+        }
+
+        def encode(prompt: str) -> list[int]:
+            return list(renderer.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+        with CachedDecoder(key, encode, lambda: self._opened(column, renderer), settings) as decoder:
+            yield decoder
+
+    @contextlib.contextmanager
+    def _opened(self, column: Column, renderer: Renderer) -> Iterator[Decoder]:
+        """The decoder that does the work, with its model loaded."""
+        temperature, seed, stops = self.options.temperature, self.options.seed, renderer.end_token_ids
+        if column.gguf is not None:
+            from toolkit.inference.gguf import GgufDecoder, GgufModel
+
+            self.models.close()
+            with GgufModel(column.gguf) as gguf:
+                if gguf.n_vocab < len(renderer.tokenizer):
+                    raise InputError(
+                        f"{column.given}: {gguf.n_vocab:,} tokens, but the tokenizer of {column.folder} has "
+                        f"{len(renderer.tokenizer):,}: it is of another model; name its own recipe with --recipe"
+                    )
+                yield GgufDecoder(gguf, stops, self.max_new_tokens, temperature, seed)
+            return
+        if self.hardware.gpu is None and not self.threads_set:
+            import torch
+
+            torch.set_num_threads(free_cores())
+            self.threads_set = True
+        with self.models.opened(column) as model:
+            yield TorchDecoder(
+                model, renderer.tokenizer, stops, self.max_new_tokens, self.batch_size, temperature, seed
+            )
