@@ -139,8 +139,7 @@ def table(
     from bench.report import put_between_markers, readme_table
     from bench.results import Results
 
-    several = [Results.load(file) for file in files]
-    text = readme_table(several, " ".join(dict.fromkeys(results.run["command"] for results in several)))
+    text = readme_table([Results.load(file) for file in files], [str(file) for file in files])
     if into is None:
         typer.echo(text)
     else:

@@ -109,7 +109,18 @@ def _sizes(bench: Bench, job: Any) -> tuple[float, float]:
     recipe = job.settings
     rows = recipe.train.per_device_train_batch_size
     width = recipe.train.max_length
-    found = work.memory(bench.shape, job.way, recipe, "bf16", rows, width, round(rows * width * bench.share), cuda=True)
+    found = work.memory(
+        bench.shape,
+        job.way,
+        recipe,
+        "bf16",
+        rows,
+        width,
+        round(rows * width * bench.share),
+        cuda=True,
+        flash=job.flash,
+        padded=job.rows is None,
+    )
     at_rest = ("base weights", "adapter", "weights", "optimizer states")
     rest = sum(size for part, size in found.parts.items() if part.startswith(at_rest))
     highest = min(found.peak, job.cap or math.inf)
@@ -268,7 +279,15 @@ def _complete(bench: Bench, results: Results, card: Card) -> None:
             trainable=arm.trainable,
         )
         arm.predicted_memory, arm.predicted_seconds = work.planned(
-            bench.shape, job.way, recipe, job.table(), card, arm.precision, arm.widest
+            bench.shape,
+            job.way,
+            recipe,
+            job.table(),
+            card,
+            arm.precision,
+            arm.widest,
+            flash=job.flash,
+            padded=job.rows is None,
         )
         target = bench.settings.profile.card
         if target is not None and bench.settings.gpu:

@@ -41,7 +41,16 @@ def show_planned(recipe: Path, *, overrides: tuple[str, ...], shape: Shape, prof
         rows, width = (batch, shape.tokens) if shape.tokens else (lengths.rows(batch), lengths.longest)
         precision = "bf16" if card.capability >= (8, 0) else "fp16"
         found = work.memory(
-            model, variant, trained, precision, rows, width, round(rows * width * lengths.trained), cuda=True
+            model,
+            variant,
+            trained,
+            precision,
+            rows,
+            width,
+            round(rows * width * lengths.trained),
+            cuda=True,
+            flash=profile.flash,
+            padded=not shape.fixed,
         )
         cut = lengths if not shape.tokens else work.fixed_lengths(lengths, shape.tokens)
         seconds = work.seconds(model, variant, trained, cut, card, precision)

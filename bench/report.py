@@ -128,6 +128,10 @@ def notes(results: Results) -> list[str]:
         f"{settings['warmup']} warm-up updates; variants take turns. {memory}.",
         "of product: the update's FLOP/s, padding included, over those of a large matrix product measured beside it.",
     ]
+    if run["shape"] == "real":
+        lines.append(
+            "Updates have chats of their own, the same for every variant: least and greatest differ by them too."
+        )
     if (planned := planner_error(results)) is not None:
         lines.append(f"planned GiB is what `toolkit plan`'s formulas say: {planned}.")
     if predicts(results):
@@ -260,8 +264,11 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def readme_table(several: Sequence[Results], source: str) -> str:
-    """The README's table: each variant once, memory and speed of every run side by side."""
+def readme_table(several: Sequence[Results], sources: Sequence[str]) -> str:
+    """The README's table: each variant once, memory and speed of every run side by side.
+
+    `sources`: the files that it is made from.
+    """
     names = dict.fromkeys(name for results in several for name in results.arms)
     head = ["variant"]
     for results in several:
@@ -275,7 +282,8 @@ def readme_table(several: Sequence[Results], source: str) -> str:
             cells += _short(results, name)
         if any(cells[1:]):
             body.append(cells)
-    told = f"Measured on {several[0].device}, {several[0].run['date'][:10]}; `{source}`."
+    command = f"toolkit bench table {' '.join(sources)}"
+    told = f"Measured on {several[0].device}, {several[0].run['date'][:10]}; made by `{command}`."
     return "\n".join([*table(head, body), "", told])
 
 

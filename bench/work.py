@@ -33,7 +33,16 @@ def expected_trainable(shape: ModelShape, variant: Variant, recipe: Recipe) -> i
 
 
 def planned(
-    shape: ModelShape, variant: Variant, recipe: Recipe, table: Any, card: Any, precision: str, widest: list[int]
+    shape: ModelShape,
+    variant: Variant,
+    recipe: Recipe,
+    table: Any,
+    card: Any,
+    precision: str,
+    widest: list[int],
+    *,
+    flash: bool,
+    padded: bool,
 ) -> tuple[float, float | None]:
     """(peak bytes, seconds an update) as `toolkit plan` would say; seconds are None where the card's rates are unknown.
 
@@ -45,7 +54,7 @@ def planned(
     rows, width = widest
     trained = round(rows * width * lengths.trained)
     cuda = card.name != "cpu"
-    found = memory(shape, variant, recipe, precision, rows, width, trained, cuda=cuda)
+    found = memory(shape, variant, recipe, precision, rows, width, trained, cuda=cuda, flash=flash, padded=padded)
     # on a CPU the process is measured as a whole, libraries included
     peak = found.peak if cuda else found.total
     return peak, seconds(shape, variant, recipe, lengths, card, precision)
@@ -61,8 +70,13 @@ def memory(
     trained: int,
     *,
     cuda: bool,
+    flash: bool = True,
+    padded: bool = True,
 ) -> Any:
-    """The planner's `Memory` for a micro-batch of `rows` x `width` tokens, `trained` of them with a label."""
+    """The planner's `Memory` for a micro-batch of `rows` x `width` tokens, `trained` of them with a label.
+
+    `flash`: flash attention may be used. `padded`: rows differ in length, so that attention is given a mask.
+    """
     from toolkit.planning.memory import Setup, full_memory, training_memory
 
     train, lora = recipe.train, recipe.lora
@@ -78,18 +92,19 @@ def memory(
         element=4 if fp32 else 2,
         dropped=dropped if lora.lora_dropout else 0,
         cuda=cuda,
+        math_attention=variant.engine == "peft" and not flash and not padded,
     )
     if variant.trained == "adapter":
         return training_memory(setup, rows, width, trained, logits=variant.full_logits)
-    kind = "fp32" if variant.trained == "all fp32" else "mixed"
-    found = full_memory(setup, rows, width, trained, weights=kind, logits=not cuda)  # type: ignore[arg-type]
-    if variant.adam8:
-        from toolkit.planning.memory import ADAM_BYTES
-
-        # transformers keeps the embedding's states in fp32
-        embedding = shape.head_parameters
-        found.parts["optimizer states"] = ADAM_BYTES["adamw_8bit"] * (shape.parameters - embedding) + 8 * embedding
-    return found
+    return full_memory(
+        setup,
+        rows,
+        width,
+        trained,
+        weights="fp32" if variant.trained == "all fp32" else "mixed",
+        logits=not cuda,
+        adam8=variant.adam8,
+    )
 
 
 def seconds(

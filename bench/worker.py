@@ -59,9 +59,9 @@ def enter(connection: Connection, job: Job, log: str) -> None:
     try:
         worker.run()
     except Finished:
-        from bench.gauges import empty, reserved
+        from bench.gauges import reserved
 
-        empty(worker.device)
+        # as it is while the parent asks the driver: nothing is given back in between
         channel.say("bye", reserved=reserved(worker.device))
     except BaseException as error:
         traceback.print_exc()
@@ -299,12 +299,13 @@ class Watch:
         allocated, reserved = gauges.peaks(self.worker.device)
         turn = {"turn": self.turn, "allocated": allocated, "reserved": reserved, "product": self.product}
         if self.turn == 0:
-            self.worker.channel.say("ready", rows=self.rows, memory=turn, **self._facts(now))
+            told = {"event": "ready", "rows": self.rows, "memory": turn, **self._facts(now)}
         else:
             still = gauges.moved(self.first, gauges.sample(self.worker.trainer.model))
-            self.worker.channel.say("turn", rows=self.rows, memory=turn, widest=list(self.widest), moved=still)
+            told = {"event": "turn", "rows": self.rows, "memory": turn, "widest": list(self.widest), "moved": still}
         self.rows = []
-        gauges.empty(self.worker.device)
+        gauges.empty(self.worker.device)  # before the parent hears: it may ask the driver what is in use
+        self.worker.channel.say(**told)
 
     def _facts(self, now: float) -> dict[str, Any]:
         from bench import gauges

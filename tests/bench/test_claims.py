@@ -174,6 +174,11 @@ def test_four_at_once(status: str, expected: str) -> None:
     assert verdict("four at once", one("unsloth-1x", profile="t4", status=status)) == expected
 
 
+@pytest.mark.parametrize(("peak", "expected"), [(16, "holds"), (10, "does not hold")])
+def test_four_at_once_without_the_cap(peak: int, expected: str) -> None:
+    assert verdict("four at once", one("unsloth-1x", peak=peak * 1.0737)) == expected
+
+
 @pytest.mark.parametrize(("whole", "expected"), [((0.6, 0.6, 0.6), "holds"), ((1.1, 1.1, 1.1), "does not hold")])
 def test_accumulation(whole: tuple[float, ...], expected: str) -> None:
     results = one("unsloth", seconds=(1.0, 1.1, 1.2))

@@ -140,11 +140,12 @@ def test_a_slower_run_beyond_the_spread_is_notable(results: Results) -> None:
 def test_readme_table_goes_between_its_markers(results: Results, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.put_between_markers(readme, report.readme_table([results], "toolkit bench"))
+    report.put_between_markers(readme, report.readme_table([results], ["a.jsonl"]))
     text = readme.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
+    assert "made by `toolkit bench table a.jsonl`" in text
     assert "| peft | 7.45 | 909 |" in text
     assert "| full | out of memory |  |" in text
     readme.write_text("no markers")

@@ -25,6 +25,10 @@ CUDA_CONTEXT = int(0.75 * 2**30)  # held by the process beside torch's own memor
 PROCESS = int(0.45 * 2**30)  # Python with torch, transformers, PEFT and TRL loaded, on a CPU; measured
 CPU_WASTE = 1.5  # resident bytes for each byte of activations: the C allocator keeps holes; measured
 OFFLOAD_BUFFERS = 6  # layer inputs in flight to and from host memory; fitted
+PEFT_DROPOUT = 2.35  # bytes that plain PEFT on CUDA keeps for each dropped feature; fitted
+# bytes for each weight of the output head while its gradient is summed over chunks: a sum in fp32 and what it becomes
+HEAD_GRADIENT = {"mixed": 6, "fp32": 10}
+MIXED_STEP = 12  # bytes for each weight of the largest tensor while Adam with fp32 states steps over 16-bit weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,8 @@ class Setup:
     """What decides memory, apart from how many tokens there are.
 
     `element`: bytes of an activation, 2 under bf16 or fp16 and 4 under fp32. `dropped`: input features of a layer's
-    modules that have LoRA dropout, summed.
+    modules that have LoRA dropout, summed. `math_attention`: attention's scores are held whole in fp32, as SDPA does
+    without flash attention where keys serve several query heads and no mask is given (rows of one length).
     """
 
     shape: ModelShape
@@ -44,6 +49,7 @@ class Setup:
     element: int = 2
     dropped: int = 0
     cuda: bool = True
+    math_attention: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +78,10 @@ def weight_bytes(shape: ModelShape, held: Held) -> float:
 def layer_activations(setup: Setup) -> float:
     """Bytes that one layer keeps for its backward pass, for each token.
 
-    Unsloth's fused functions keep inputs and gate and up; plain PEFT also keeps norms in fp32, rotations, the product
-    of gate and up, and keys and values repeated for their query heads, as padding's mask demands. Under fp32 no casts
-    are kept. Dropout adds a mask of one byte an input feature, and plain PEFT the dropped copy.
+    Unsloth's fused functions keep inputs and gate and up; plain PEFT also keeps norms in fp32, the product of gate and
+    up, and keys and values repeated for their query heads, as padding's mask demands. Under fp32 no casts are kept; on
+    a CPU more are. Dropout adds masks of one byte an input feature, and for plain PEFT the dropped copies that stand
+    for the inputs.
     """
     shape = setup.shape
     hidden, ffn = shape.hidden_size, shape.intermediate_size
@@ -86,13 +93,26 @@ def layer_activations(setup: Setup) -> float:
     if setup.element == 4:
         elements = 4 * ffn + (2.5 if shape.qk_norm else 2) * qkv + 3.4 * hidden + repeated
         return 4 * elements + 5.8 * setup.dropped
-    elements = 4 * ffn + (4 if shape.qk_norm else 3) * qkv + 2 * attention + 6.5 * hidden + repeated
-    return 2 * elements + (3 if setup.cuda else 4) * setup.dropped
+    if not setup.cuda:
+        elements = 4 * ffn + (4 if shape.qk_norm else 3) * qkv + 2 * attention + 6.5 * hidden + repeated
+        return 2 * elements + 4 * setup.dropped
+    # each norm keeps its input in fp32 and the normed copy; attention its inputs and output; SwiGLU three factors
+    normed = 2 * hidden + (attention + shape.key_value_size if shape.qk_norm else 0)
+    inputs = 0 if setup.dropped else ffn + 2 * hidden
+    return 2 * (3 * normed + qkv + attention + 3 * ffn + inputs + repeated) + PEFT_DROPOUT * setup.dropped
 
 
 def backward_transient(setup: Setup) -> float:
-    """Bytes of gradients in flight while one layer runs backward, for each token."""
-    return setup.element * (3 * setup.shape.intermediate_size + 2 * setup.shape.hidden_size)
+    """Bytes of gradients in flight while one layer runs backward, for each token; plain PEFT's is fitted."""
+    hidden, ffn = setup.shape.hidden_size, setup.shape.intermediate_size
+    if setup.engine == "peft" and setup.held == "16-bit" and setup.checkpointing != "off" and setup.cuda:
+        return setup.element * (5 * ffn + 4 * hidden)
+    return setup.element * (3 * ffn + 2 * hidden)
+
+
+def attention_scores(setup: Setup, rows: int, width: int) -> float:
+    """Bytes of scores, probabilities and the gradients of both in fp32, where one layer's attention holds them."""
+    return 16.0 * rows * width**2 * setup.shape.attention_size / setup.shape.head_dim if setup.math_attention else 0.0
 
 
 def loss_transient(setup: Setup, tokens: int, trained: int) -> float:
@@ -112,8 +132,8 @@ def loss_transient(setup: Setup, tokens: int, trained: int) -> float:
 
 
 def materialised_logits(shape: ModelShape, tokens: int) -> float:
-    """Bytes of a loss that holds all logits: 16-bit, fp32, their gradient in fp32 and a copy."""
-    return tokens * shape.vocab_size * 14.0
+    """Bytes of a loss that holds all logits: in 16 bits, in fp32, and the gradients of both; measured."""
+    return tokens * shape.vocab_size * 12.0
 
 
 def training_memory(setup: Setup, rows: int, width: int, trained: int, *, logits: bool = False) -> Memory:
@@ -126,6 +146,7 @@ def training_memory(setup: Setup, rows: int, width: int, trained: int, *, logits
     layer_input = tokens * setup.element * shape.hidden_size
     loss = materialised_logits(shape, tokens) if logits else loss_transient(setup, tokens, trained)
     at_work = tokens * backward_transient(setup)
+    scores = attention_scores(setup, rows, width)
     parts = {
         f"base weights ({setup.held})": weight_bytes(shape, setup.held),
         "adapter (fp32)": 4.0 * setup.trainable,
@@ -141,6 +162,8 @@ def training_memory(setup: Setup, rows: int, width: int, trained: int, *, logits
         case "offloaded":
             parts["layer inputs in flight"] = OFFLOAD_BUFFERS * layer_input
             at_work += layer
+    if scores:  # at its peak before the layer's second half has come or after it has gone
+        at_work = max(at_work, scores + layer / 2)
     larger = "loss over the vocabulary" if loss > at_work else "one layer at work"
     parts[larger] = max(loss, at_work)
     return Memory(parts, CUDA_CONTEXT if setup.cuda else PROCESS)
@@ -152,24 +175,34 @@ def full_memory(
     width: int,
     trained: int,
     *,
-    weights: Literal["bf16", "mixed", "fp32"],
+    weights: Literal["mixed", "fp32"],
     logits: bool = False,
+    adam8: bool = False,
 ) -> Memory:
     """Peak memory when every weight trains, with checkpointing.
 
-    `weights`: bf16, weights, gradients and both Adam states in bf16 (8 bytes a weight); mixed, the usual textbook
-    sum of 16-bit weights and gradients with fp32 states (12 bytes); fp32, all in fp32 under autocast (16 bytes).
+    `weights`: mixed, the usual textbook sum of 16-bit weights and gradients with fp32 Adam states (12 bytes a weight);
+    fp32, all in fp32 under autocast (16 bytes). `adam8`: states in 8 bits, but for the embedding's, which transformers
+    keeps in fp32.
     """
     shape, tokens = setup.shape, rows * width
-    weight, state = {"bf16": (2, 4), "mixed": (2, 8), "fp32": (4, 8)}[weights]
+    weight = 4 if weights == "fp32" else 2
     layer_input = tokens * shape.hidden_size * (4 if weights == "fp32" else setup.element)
-    loss = materialised_logits(shape, tokens) if logits else loss_transient(setup, tokens, trained)
+    if logits:
+        loss = materialised_logits(shape, tokens)
+    else:
+        loss = loss_transient(setup, tokens, trained) + HEAD_GRADIENT[weights] * shape.head_parameters
     at_work = tokens * (layer_activations(setup) + backward_transient(setup))
+    kept = shape.num_hidden_layers * layer_input
+    step = MIXED_STEP * shape.head_parameters if weights == "mixed" and not adam8 else 0
+    states = 8.0 * shape.parameters
+    if adam8:
+        states = ADAM_BYTES["adamw_8bit"] * (shape.parameters - shape.head_parameters) + 8.0 * shape.head_parameters
     parts = {
         "weights": float(weight * shape.parameters),
         "gradients": float(weight * shape.parameters),
-        "optimizer states": float(state * shape.parameters),
-        "layer inputs kept": float(shape.num_hidden_layers * layer_input),
-        "loss or one layer at work": max(loss, at_work),
+        "optimizer states": states,
     }
+    passes = kept + max(loss, at_work)
+    parts["forward and backward" if passes >= step else "optimizer step"] = float(max(passes, step))
     return Memory(parts, CUDA_CONTEXT if setup.cuda else PROCESS)
