@@ -1,0 +1,173 @@
+"""Teacher-forced: the same held-out answers through the trained model, through each file's weights, and without adapter.
+
+The trained model is the base with PEFT's adapter beside it, unmerged, in float32: nothing of the export's own merge. A
+file's weights are dequantised into a transformers model whose config follows the file's keys, so that all positions and
+the whole vocabulary can be compared; what llama.cpp's own arithmetic adds is measured apart, see `runtime`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.export.architecture import read_architecture
+from toolkit.export.layout import ExportRecord
+from toolkit.export.merge import open_merged
+from toolkit.export.merge_base import load_into
+from toolkit.export.verify.files import GgufFile, GgufWeights
+from toolkit.export.verify.material import ScoredRow
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class Divergence:
+    """Position by position, how another model differs from the trained one.
+
+    kl: KL(trained || other) in nats. same: both have the same most probable token. loss: by how many nats the other
+    predicts the token that stands there worse.
+    """
+
+    kl: list[float] = field(default_factory=list)
+    same: list[bool] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    in_call: list[bool] = field(default_factory=list)
+
+    def numbers(self) -> dict[str, Any]:
+        """Means over all positions, and over those of turns with tool calls."""
+        calls = np.array(self.in_call, dtype=bool)
+        found = {"all": self._part(np.ones(len(calls), dtype=bool))}
+        if calls.any():
+            found["tool_calls"] = self._part(calls)
+        return found
+
+    def _part(self, chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        kl = np.array(self.kl)[chosen]
+        return {
+            "positions": len(kl),
+            "kl_mean": float(kl.mean()),
+            "kl_p99": float(np.quantile(kl, 0.99)),
+            "top1_same": int(np.array(self.same)[chosen].sum()),
+            "loss_difference": float(np.array(self.loss)[chosen].mean()) if self.loss else None,
+        }
+
+
+@dataclass(slots=True)
+class Reference:
+    """What the trained model predicts: log-probabilities [positions, vocabulary], kept on disk, row after row."""
+
+    logprobs: npt.NDArray[np.float32]
+    rows: Sequence[ScoredRow]
+    starts: list[int]
+
+    def of(self, row: int) -> npt.NDArray[np.float32]:
+        """[positions of the row, vocabulary]"""
+        return self.logprobs[self.starts[row] : self.starts[row] + len(self.rows[row].positions)]
+
+
+def load_trained(record: ExportRecord, dtype: str, device: str) -> Any:
+    """The model that the export is of: base and adapter, side by side; the base as the merge took it."""
+    model = load_base(Path(record.base.folder), dtype)
+    if record.merge_base.base == "dequant":
+        held = record.merge_base.held_dtype or "bfloat16"
+        load_into(model, open_merged(Path(record.base.folder), None, dequant=True, held_dtype=held))
+    if record.adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, record.adapter)
+    return model.eval().to(device)
+
+
+def load_base(folder: Path, dtype: str, config: Any = None) -> Any:
+    """A transformers model from a folder, in eval mode, without progress bars."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        options = {} if config is None else {"config": config}
+        loaded = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", local_files_only=True, **options
+        )
+    finally:
+        logging.enable_progress_bar()
+    return loaded.eval()
+
+
+def load_file(path: Path, record: ExportRecord, dtype: str, device: str) -> Any:
+    """A GGUF as a transformers model: its tensors dequantised, rope and norm as its own keys say."""
+    from transformers import AutoConfig
+
+    file = GgufFile(path)
+    folder = Path(record.base.folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config.rms_norm_eps = float(file.value("{arch}.attention.layer_norm_rms_epsilon"))
+    config.rope_parameters = {**config.rope_parameters, "rope_theta": float(file.value("{arch}.rope.freq_base"))}
+    model = load_base(folder, dtype, config)
+    load_into(model, GgufWeights(file, read_architecture(folder)))
+    return model.to(device)
+
+
+@contextlib.contextmanager
+def reference_of(model: Any, rows: Sequence[ScoredRow], vocabulary: int, scratch: Path) -> Iterator[Reference]:
+    """The trained model's log-probabilities at all positions of `rows`, in a file of `scratch` for the block."""
+    starts = np.cumsum([0, *(len(row.positions) for row in rows)]).tolist()
+    path = scratch / "reference.f32"
+    kept = np.memmap(path, dtype=np.float32, mode="w+", shape=(starts[-1], vocabulary))
+    try:
+        for row, start in zip(rows, starts, strict=False):
+            kept[start : start + len(row.positions)] = logprobs(model, row)
+        yield Reference(kept, rows, starts[:-1])
+    finally:
+        del kept
+        path.unlink(missing_ok=True)
+
+
+def compare(model: Any, reference: Reference) -> Divergence:
+    """How `model` differs from the trained one, at every position."""
+    found = Divergence()
+    for index, row in enumerate(reference.rows):
+        if row.positions:
+            add(found, reference.of(index), logprobs(model, row), row)
+    return found
+
+
+def add(found: Divergence, trained: npt.NDArray[np.float32], other: npt.NDArray[np.float32], row: ScoredRow) -> None:
+    """Put a row's positions into `found`; both log-probabilities [positions, vocabulary]."""
+    p, q = trained.astype(np.float64), other.astype(np.float64)
+    targets = [row.ids[position] for position in row.positions]
+    places = np.arange(len(targets))
+    # at least 0 by definition; rounding in float32 can put a few 1e-9 below
+    found.kl += np.maximum(0.0, (np.exp(p) * (p - q)).sum(axis=1)).tolist()
+    found.same += (p.argmax(axis=1) == q.argmax(axis=1)).tolist()
+    found.loss += (p[places, targets] - q[places, targets]).tolist()
+    found.in_call += row.in_call
+
+
+def logprobs(model: Any, row: ScoredRow) -> npt.NDArray[np.float32]:
+    """Log-probabilities [positions, vocabulary] of what follows ids[:position]."""
+    import torch
+
+    device = next(model.parameters()).device
+    keep = torch.tensor([position - 1 for position in row.positions], device=device)
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([row.ids], device=device), use_cache=False, logits_to_keep=keep).logits[0]
+        result: npt.NDArray[np.float32] = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
+    return result
+
+
+def release() -> None:
+    """Give back the memory of a model that went out of use."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

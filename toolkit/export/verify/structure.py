@@ -1,0 +1,258 @@
+"""The files themselves: complete, finite, of the right types, described as the base is, and near the merged weights."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import ModelError
+from toolkit.export.architecture import Architecture
+from toolkit.export.layout import ExportFolder, ExportRecord, FileRecord
+from toolkit.export.merge import open_weights
+from toolkit.export.tensors import gguf_name, heads_of, permute
+from toolkit.export.verify import thresholds
+from toolkit.export.verify.files import GgufFile
+from toolkit.export.verify.report import Check
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WORST = 5
+_EXTRA = frozenset({"rope_freqs.weight"})  # llama3's rope factors: of the architecture, not of the weights
+_AGAIN = "Export again; if it comes back, report it with this file"
+
+Advance = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Examined:
+    """What was found about one file. `usable`: it can be run in the checks that follow."""
+
+    record: FileRecord
+    path: Path
+    problems: list[str] = field(default_factory=list)
+    errors: dict[str, float] = field(default_factory=dict)
+    over: list[str] = field(default_factory=list)
+    types: Counter[str] = field(default_factory=Counter)
+    gguf: GgufFile | None = None
+
+    @property
+    def usable(self) -> bool:
+        return not self.problems
+
+
+def examine(
+    folder: ExportFolder, record: ExportRecord, advance: Advance = lambda name: None
+) -> tuple[list[Examined], list[Check]]:
+    """Look at every GGUF and the merged safetensors; `advance` is told each weight's name.
+
+    Each merged weight is computed once and compared with all files.
+    """
+    files = [Examined(one, folder.path / one.name) for one in record.files]
+    for one in files:
+        _open(one)
+    weights = open_weights(record)
+    architecture = weights.architecture
+    models = [one for one in files if one.record.kind == "gguf"]
+    for one in models:
+        _keys(one, architecture)
+        _complete(one, architecture)
+    ggufs = [one for one in models if one.gguf is not None]
+    merged = _MergedFiles(files, folder, record)
+    for name, shape in architecture.tensors().items():
+        weight = weights.read(name)
+        merged.compare(name, weight)
+        heads = heads_of(architecture, name)
+        ordered = weight if heads is None else permute(weight, heads)
+        for one in ggufs:
+            if one.gguf is not None and gguf_name(name) in one.gguf.tensors:
+                if one.gguf.shape(gguf_name(name)) == shape:
+                    _compare(one, one.gguf, gguf_name(name), ordered)
+        advance(name)
+    checks = []
+    for one in files:
+        checks.append(_structure_check(one))
+        if one.errors:
+            checks.append(_weights_check(one))
+    return [one for one in files if one.record.kind == "gguf"], checks
+
+
+def _open(one: Examined) -> None:
+    """The file is there, is the one that was written, and can be opened."""
+    if not one.path.is_file():
+        one.problems.append("the file is not there")
+        return
+    with one.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != one.record.sha256:
+        one.problems.append(f"sha256 is {digest[:12]}..., export.json says {one.record.sha256[:12]}...")
+    if one.record.kind in ("gguf", "lora"):
+        try:
+            one.gguf = GgufFile(one.path)
+        except ModelError as error:
+            one.problems.append(str(error))
+            return
+        if one.record.kind == "lora":
+            _finite(one, one.gguf)
+
+
+def _finite(one: Examined, file: GgufFile) -> None:
+    import numpy as np
+
+    for name in file.tensors:
+        one.types[file.kind(name)] += 1
+        if not all(np.isfinite(values).all() for _, _, values in file.parts(name)):
+            one.problems.append(f"{name} holds NaN or infinity")
+
+
+def _keys(one: Examined, architecture: Architecture) -> None:
+    """The keys that decide what llama.cpp computes, against the base's config.json."""
+    file = one.gguf
+    if file is None:
+        return
+    shape = architecture.shape
+    wanted: dict[str, Any] = {
+        "general.architecture": architecture.arch,
+        "{arch}.block_count": shape.num_hidden_layers,
+        "{arch}.embedding_length": shape.hidden_size,
+        "{arch}.feed_forward_length": shape.intermediate_size,
+        "{arch}.attention.head_count": shape.num_attention_heads,
+        "{arch}.attention.head_count_kv": shape.num_key_value_heads,
+        "{arch}.attention.key_length": shape.head_dim,
+        "{arch}.attention.value_length": shape.head_dim,
+        "{arch}.attention.layer_norm_rms_epsilon": architecture.rms_norm_eps,
+        "{arch}.rope.freq_base": architecture.rope_theta,
+        "{arch}.context_length": architecture.context_length,
+    }
+    for key, value in wanted.items():
+        found = file.value(key)
+        if isinstance(value, float):
+            same = isinstance(found, float | int) and math.isclose(found, value, rel_tol=1e-5)
+        else:
+            same = found == value
+        if not same:
+            shown = key.format(arch=architecture.arch)
+            one.problems.append(f"{shown} is {found!r}, the base's config.json says {value!r}")
+
+
+def _complete(one: Examined, architecture: Architecture) -> None:
+    """Every tensor is there with its shape and a type that belongs into such a file; no other one is."""
+    file = one.gguf
+    if file is None:
+        return
+    wanted = {gguf_name(name): shape for name, shape in architecture.tensors().items()}
+    missing = [name for name in wanted if name not in file.tensors]
+    extra = [name for name in file.tensors if name not in wanted and name not in _EXTRA]
+    if missing:
+        one.problems.append(f"{len(missing)} of {len(wanted)} tensors are missing, {missing[0]} the first")
+    if extra:
+        one.problems.append(f"{len(extra)} tensors are not of this model, {extra[0]} the first")
+    for name, shape in wanted.items():
+        if name in missing:
+            continue
+        kind = file.kind(name)
+        one.types[kind] += 1
+        if file.shape(name) != shape:
+            one.problems.append(f"{name} has shape {list(file.shape(name))}, wanted {list(shape)}")
+        allowed = thresholds.TENSOR_TYPES[one.record.type] if len(shape) > 1 else frozenset({"F32"})
+        if kind not in allowed:
+            one.problems.append(f"{name} is {kind}, wanted {' or '.join(sorted(allowed))}")
+
+
+def _compare(one: Examined, file: GgufFile, name: str, weight: Tensor) -> None:
+    """The tensor's relative RMS error: ||file - merged|| / ||merged||."""
+    import numpy as np
+
+    reference = weight.numpy()
+    wrong, whole = 0.0, 0.0
+    for start, stop, values in file.parts(name):
+        part = reference[start:stop] if reference.ndim > 1 else reference
+        if not np.isfinite(values).all():
+            one.problems.append(f"{name} holds {int((~np.isfinite(values)).sum()):,} values that are NaN or infinite")
+            return
+        wrong += float(np.square(values - part, dtype=np.float64).sum())
+        whole += float(np.square(part, dtype=np.float64).sum())
+    _note_error(one, name, wrong, whole, thresholds.RMSE[file.kind(name)])
+
+
+def _note_error(one: Examined, name: str, wrong: float, whole: float, limit: float) -> None:
+    error = math.sqrt(wrong / whole) if whole else math.sqrt(wrong)
+    one.errors[name] = error
+    if error > limit:
+        one.over.append(f"{name} {error:.2g} (at most {limit:.2g})")
+
+
+class _MergedFiles:
+    """merged/: its safetensors against the merged weights, rounded to their dtype."""
+
+    def __init__(self, files: Sequence[Examined], folder: ExportFolder, record: ExportRecord) -> None:
+        self.files = [one for one in files if one.record.kind == "merged" and one.path.is_file()]
+        self.dtype = str(record.merged["dtype"]) if record.merged else ""
+        self.limit = thresholds.RMSE["BF16" if self.dtype == "bfloat16" else "F16"]
+        self.places = {name: one for one in self.files for name in self._names(one)}
+        self.missing: list[str] = []
+
+    def _names(self, one: Examined) -> list[str]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(one.path, framework="pt") as file:
+                return list(file.keys())
+        except (SafetensorError, OSError) as error:
+            one.problems.append(f"not a readable safetensors file ({error})")
+            return []
+
+    def compare(self, name: str, weight: Tensor) -> None:
+        import torch
+        from safetensors import safe_open
+
+        if not self.files:
+            return
+        if name not in self.places:
+            self.files[0].problems.append(f"{name} is in no file of merged/")
+            return
+        one = self.places[name]
+        with safe_open(one.path, framework="pt") as file:
+            stored = file.get_tensor(name)
+        one.types[{"bfloat16": "BF16", "float16": "F16"}.get(self.dtype, str(stored.dtype))] += 1
+        if str(stored.dtype) != f"torch.{self.dtype}":
+            one.problems.append(f"{name} is {stored.dtype}, wanted {self.dtype}")
+        elif stored.shape != weight.shape:
+            one.problems.append(f"{name} has shape {list(stored.shape)}, wanted {list(weight.shape)}")
+        elif not bool(torch.isfinite(stored).all()):
+            one.problems.append(f"{name} holds NaN or infinity")
+        else:
+            wrong = float((stored.to(torch.float32) - weight).square().sum(dtype=torch.float64))
+            _note_error(one, name, wrong, float(weight.square().sum(dtype=torch.float64)), self.limit)
+
+
+def _structure_check(one: Examined) -> Check:
+    numbers = {"bytes": one.record.bytes, "sha256": one.record.sha256, "tensor_types": dict(one.types)}
+    if one.problems:
+        more = f", and {len(one.problems) - 1} more" if len(one.problems) > 1 else ""
+        return Check(
+            "structure", one.record.name, "fail", one.problems[0] + more, numbers, one.problems[:50], advice=_AGAIN
+        )
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(one.types.items(), key=lambda item: -item[1]))
+    tensors = sum(one.types.values())
+    return Check("structure", one.record.name, "pass", f"{tensors} tensors, all finite: {kinds}", numbers)
+
+
+def _weights_check(one: Examined) -> Check:
+    worst = sorted(one.errors.items(), key=lambda item: -item[1])[:WORST]
+    numbers = {
+        "worst": [{"tensor": name, "relative_rms_error": error} for name, error in worst],
+        "mean": sum(one.errors.values()) / len(one.errors),
+        "tensors": len(one.errors),
+    }
+    details = [f"{name}: relative RMS error {error:.2e}" for name, error in worst]
+    if one.over:
+        summary = f"{len(one.over)} of {len(one.errors)} tensors are too far from the merged weights: {one.over[0]}"
+        return Check("weights", one.record.name, "fail", summary, numbers, one.over[:50] + details, advice=_AGAIN)
+    summary = f"relative RMS error at most {worst[0][1]:.2g} ({worst[0][0]}), {numbers['mean']:.2g} on average"
+    return Check("weights", one.record.name, "pass", summary, numbers, details)
