@@ -45,9 +45,9 @@ def test_an_overflowing_gradient_is_normal_with_loss_scaling() -> None:
     Guard(Recipe()).on_log(SimpleNamespace(fp16=True), step(1), None, {"loss": 2.0, "grad_norm": float("inf")})
 
 
-def stopping(patience: int, folder: Path, threshold: float = 0.0) -> EarlyStopping:
-    settings = EvalSection(early_stopping_patience=patience, early_stopping_threshold=threshold)
-    callback = EarlyStopping(Recipe(eval=settings), folder)
+def stopping(patience: int, folder: Path, threshold: float = 0.0, **settings: Any) -> EarlyStopping:
+    section = EvalSection(early_stopping_patience=patience, early_stopping_threshold=threshold, **settings)
+    callback = EarlyStopping(Recipe(eval=section), folder)
     callback.trainer = SimpleNamespace(model=SimpleNamespace(named_parameters=list))
     return callback
 
@@ -71,7 +71,7 @@ def test_early_stopping(tmp_path: Path, losses: list[float], patience: int, stop
             stopped_after = i
     assert stopped_after == stops_after
     if patience:
-        assert callback.best == min(losses)
+        assert callback.best[0] == min(losses)
 
 
 def test_early_stopping_replays_its_judgements(tmp_path: Path) -> None:
@@ -80,18 +80,39 @@ def test_early_stopping_replays_its_judgements(tmp_path: Path) -> None:
     metrics.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"update": 3, "eval_lo')
     callback = stopping(3, tmp_path)
     callback.replay(metrics)
-    assert (callback.best, callback.best_update, callback.worse) == (2.0, 1, 1)
+    assert (callback.best[0], callback.best_update, callback.worse) == (2.0, 1, 1)
+
+
+def test_the_best_by_calls_has_the_most_right_answers_and_of_as_many_the_lower_loss(tmp_path: Path) -> None:
+    callback = stopping(3, tmp_path, best="calls")
+    kept = []
+    seen = [(0.1, 3.0), (0.5, 2.0), (0.4, 1.0), (None, 0.5), (0.5, 1.9), (0.5, 1.95), (0.3, 0.1), (0.5, 1.9)]
+    for update, (calls, loss) in enumerate(seen, 1):
+        metrics = {"eval_loss": loss} | ({} if calls is None else {"eval_calls": calls})
+        control = SimpleNamespace(should_training_stop=False)
+        callback.on_evaluate(None, step(update), control, metrics)
+        kept.append(callback.best_update)
+    assert kept == [1, 2, 2, 2, 5, 5, 5, 5]
+    assert control.should_training_stop and callback.what == "more right answers"
+    again = stopping(3, tmp_path, best="calls")
+    rows = [
+        {"update": update, "eval_loss": loss} | ({} if calls is None else {"eval_calls": calls})
+        for update, (calls, loss) in enumerate(seen, 1)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again.replay(tmp_path / "metrics.jsonl")
+    assert (again.best, again.best_update, again.worse) == (callback.best, 5, 3)
 
 
 def test_metrics_rows(tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path / "metrics.jsonl")
     writer.trainer = SimpleNamespace(real_tokens=0)
     writer.on_train_begin(None, step(0), None)
-    writer.on_log(None, step(0), None, {"eval_loss": 3.0})
+    writer.on_log(None, step(0), None, {"eval_loss": 3.0, "eval_calls": 0.25, "epoch": 0.0})
     writer.trainer.real_tokens = 500
     writer.on_log(None, step(1), None, {"loss": 2.5, "grad_norm": 1.0, "learning_rate": 1e-4})
     writer.on_log(None, step(1), None, {"train_runtime": 1.0, "train_loss": 2.5})
     first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
-    assert first == {"update": 0, "eval_loss": 3.0}
+    assert first == {"update": 0, "eval_loss": 3.0, "eval_calls": 0.25}
     assert (second["update"], second["loss"], second["real_tokens"]) == (1, 2.5, 500)
     assert second["tokens_per_second"] > 0 and second["memory"] > 0

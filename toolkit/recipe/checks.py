@@ -115,6 +115,15 @@ def _evaluation(recipe: Recipe) -> Iterator[Finding]:
             if value:
                 message = f"0 and no [[eval.sources]] leave no held-out chats, but eval.{key} = {value} needs some"
                 yield (holdout, sources, ("eval", key)), message
+    if settings.best == "calls":
+        best = ("eval", "best")
+        for key, found, why in (
+            ("generate", settings.generate, "measures no calls, wanted a number of held-out chats, as 64"),
+            ("generate_steps", settings.generate_steps, 'measures none between, wanted "eval"'),
+            ("early_stopping_patience", settings.early_stopping_patience, "keeps the last adapter, wanted 1 or more"),
+        ):
+            if not found:
+                yield (("eval", key), best), f'0 {why}: eval.best is "calls"'
     if settings.max_new_tokens >= recipe.train.max_length:
         message = (
             f"{settings.max_new_tokens} leaves no room for the prompt in train.max_length = {recipe.train.max_length}"

@@ -117,10 +117,22 @@ class EvalSection(Section):
     eval_steps: Positive | Literal["epoch"] = Field(100, description="updates between evaluations")
     per_device_eval_batch_size: Positive = 4
     early_stopping_patience: NotNegative = Field(
-        3, description="stop after this many evaluations in a row without a better loss; 0 never stops"
+        3,
+        description="stop after this many evaluations in a row without a better result (see best); 0 never stops and "
+        "keeps the last adapter",
     )
     early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
-    generate: NotNegative = Field(0, description="held-out chats to decode before and after training; 0: none")
+    generate: NotNegative = Field(
+        0, description="held-out chats to decode before and after training, and between; 0: none"
+    )
+    generate_steps: NotNegative | Literal["eval"] = Field(
+        "eval",
+        description="eval: decode them with every evaluation; a number: with those that come at least that many "
+        "updates after the last; 0: only before and after training",
+    )
+    best: Literal["loss", "calls"] = Field(
+        "loss", description="which adapter is kept: that of the lowest evaluation loss, or of the most right answers"
+    )
     max_new_tokens: Positive = 128
     generate_batch_size: Positive = 16
 

@@ -19,6 +19,7 @@ from toolkit.errors import TrainingError
 from toolkit.hardware import FreeCores
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import read_jsonl
+from toolkit.training.calls import LOGGED
 
 
 def memory_bytes() -> int:
@@ -66,6 +67,7 @@ class MetricsWriter(TrainerCallback):
             row = {"update": state.global_step, "eval_loss": logs["eval_loss"]}
             if groups := getattr(self.trainer, "eval_groups", ()):
                 row["eval_groups"] = [round(value, 5) for value in groups]
+            row |= {key: round(logs[key], 5) for key in LOGGED if key in logs}
             # time spent evaluating is not training time
             self.last = (now, self.trainer.real_tokens)
         else:
@@ -136,9 +138,11 @@ class Guard(TrainerCallback):
 
 
 class EarlyStopping(TrainerCallback):
-    """Keeps the best adapter by evaluation loss, and stops when it has not improved for a while.
+    """Keeps the best adapter by `eval.best`, and stops when it has not improved for a while.
 
-    `patience` counts evaluations; 0 never stops and keeps the last adapter. Replays metrics.jsonl on resume.
+    By "calls", more right answers are better, and of as many the lower loss; evaluations at which no calls were
+    measured are passed over. `patience` counts evaluations; 0 never stops and keeps the last adapter. Replays
+    metrics.jsonl on resume.
     """
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
@@ -146,7 +150,8 @@ class EarlyStopping(TrainerCallback):
         self.threshold = recipe.eval.early_stopping_threshold
         self.folder = folder
         self.trainer: Any = None
-        self.best = math.inf
+        self.by_calls = recipe.eval.best == "calls"
+        self.best = (math.inf, math.inf)  # what is least is best
         self.best_update = 0
         self.worse = 0
         self.stopped = False
@@ -154,11 +159,21 @@ class EarlyStopping(TrainerCallback):
     def replay(self, metrics: Path) -> None:
         for row in read_jsonl(metrics):
             if "eval_loss" in row:
-                self._judge(row["eval_loss"], row["update"])
+                self._judge(row, row["update"])
 
-    def _judge(self, loss: float, update: int) -> bool:
-        if loss < self.best - self.threshold:
-            self.best, self.best_update, self.worse = loss, update, 0
+    @property
+    def what(self) -> str:
+        return "more right answers" if self.by_calls else "a better loss"
+
+    def _judge(self, metrics: dict[str, float], update: int) -> bool | None:
+        """Whether an evaluation is the best so far; None where it doesn't tell."""
+        loss = metrics["eval_loss"]
+        if self.by_calls and "eval_calls" not in metrics:
+            return None
+        found = (-metrics["eval_calls"], loss) if self.by_calls else (loss, 0.0)
+        tied = self.by_calls and found[0] == self.best[0] and found[1] < self.best[1]
+        if found[0] < self.best[0] - self.threshold or tied:
+            self.best, self.best_update, self.worse = found, update, 0
             return True
         self.worse += 1
         return False
@@ -168,10 +183,11 @@ class EarlyStopping(TrainerCallback):
     ) -> None:
         if not self.patience or metrics is None:
             return
-        if self._judge(metrics["eval_loss"], state.global_step):
+        better = self._judge(metrics, state.global_step)
+        if better:
             if state.global_step:
                 self._keep()
-        elif self.worse >= self.patience:
+        elif better is False and self.worse >= self.patience:
             self.stopped = True
             control.should_training_stop = True
 

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 from toolkit.training.callbacks import MetricsWriter
+from toolkit.training.calls import described
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -56,7 +57,7 @@ class TrainingProgress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
         if "eval_loss" in logs:
-            self.evaluation = f"  eval loss {logs['eval_loss']:.3f}"
+            self.evaluation = f"  eval loss {logs['eval_loss']:.3f}{described(logs)}"
             if self.progress is None:
                 self.console.print(f"update {state.global_step}/{state.max_steps}:{self.evaluation}", highlight=False)
         elif "loss" in logs:

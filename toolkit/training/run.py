@@ -130,10 +130,12 @@ class _Session:
             StopOnSignal,
             ThreadKeeper,
         )
+        from toolkit.training.calls import CallMeter
         from toolkit.training.progress import TrainingProgress
         from toolkit.training.trainer import build_trainer
 
-        before = self._evaluate("before")
+        calls = CallMeter(self.recipe, self.loaded, self.folder, self.console)
+        before = calls.before()
         checkpoint = self.folder.last_checkpoint() if resuming else None
         writer = MetricsWriter(self.folder.metrics)
         reader = LiveReader(Facts.of(self.recipe, self.tables.train.n_chats), self.console)
@@ -152,6 +154,7 @@ class _Session:
             self.folder.checkpoints,
             self.updates,
             [writer, guard, stopping, progress, signals, *keepers],
+            measure=calls.during if self.recipe.eval.generate else None,
         )
         for callback in (writer, guard, stopping):
             callback.trainer = trainer
@@ -182,9 +185,9 @@ class _Session:
         save_adapter(trainer.model, self.folder, self.recipe, self.model_folder)
         if stopping.stopped:
             self.console.print(
-                f"stopped early at update {update}: {stopping.patience} evaluations without a better loss",
+                f"stopped early at update {update}: {stopping.patience} evaluations without {stopping.what}",
             )
-        after = self._evaluate("after")
+        after = calls.after(kept_update)
         self._summary(trainer, guard, stopping, kept_update, seconds, before, after)
         reader.finish()
         self._report()
@@ -200,35 +203,6 @@ class _Session:
             self.console.print(f"report     not written: {error}", markup=False)
         else:
             self.console.print(f"report     {self.folder.report}")
-
-    def _evaluate(self, when: str) -> Evaluation | None:
-        """Decode held-out chats; `before` runs with the adapter off."""
-        if not self.recipe.eval.generate:
-            return None
-        from toolkit.data.render import Renderer
-        from toolkit.data.table import eval_chats
-        from toolkit.evaluation.decode import TorchDecoder
-        from toolkit.evaluation.evaluate import Evaluation, base_columns, evaluate
-
-        path = self.folder.evaluation / f"{when}.jsonl"
-        if path.is_file():
-            return Evaluation.load(path)
-        data, settings = self.recipe.data, self.recipe.eval
-        renderer = Renderer(self.loaded.tokenizer, data.call_format, data.tool_prompt, data.thinking)
-        chats = eval_chats(self.recipe)[: settings.generate]
-        adapters_off = base_columns(self.loaded.model) if when == "before" else contextlib.nullcontext()
-        self.console.print(f"decoding   {len(chats)} held-out chats {when} training")
-        with adapters_off:
-            decoder = TorchDecoder(
-                self.loaded.model,
-                self.loaded.tokenizer,
-                renderer.end_token_ids,
-                settings.max_new_tokens,
-                settings.generate_batch_size,
-            )
-            result = evaluate(decoder, renderer, chats, call_format=data.call_format)
-        result.save(path)
-        return result
 
     def _summary(
         self,

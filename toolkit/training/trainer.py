@@ -81,11 +81,13 @@ def build_trainer(
     callbacks: Sequence[Any],
     loss: Callable[[Any, Any, Any], Any] | None = None,
     adapter_in_fp32: bool = True,
+    measure: Callable[[int], dict[str, float]] | None = None,
 ) -> Any:
     """The trainer, with the adapter in fp32 (TRL casts QLoRA's to bf16, which fp16 loss scaling can't take).
 
     `loss` takes the place of the head on trained tokens: (model, inputs, tokens trained in the update) -> loss.
-    `adapter_in_fp32` = False leaves what trains as it was loaded.
+    `adapter_in_fp32` = False leaves what trains as it was loaded. `measure` gives more metrics for each evaluation,
+    handed the number of updates made.
     """
     import torch
     import trl
@@ -132,6 +134,8 @@ def build_trainer(
             self.eval_groups = fold_groups(groups)
             model.train(was_training)
             metrics = {f"{metric_key_prefix}_loss": float(total / max(count, 1))}
+            if measure is not None:
+                metrics |= measure(self.state.global_step)
             for values in getattr(self, "_metrics", {}).values():
                 values.clear()
             self.log(dict(metrics))

@@ -1,0 +1,129 @@
+"""Tool calls measured in the course of a run: before it, with every evaluation, and after it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from rich.console import Console
+
+from toolkit.engines import Loaded
+from toolkit.evaluation.results import Evaluation
+from toolkit.recipe.schema import Recipe
+from toolkit.runs import RunFolder
+
+# what goes into metrics.jsonl beside eval_loss, where it applies
+LOGGED = {
+    "eval_calls": "correct",
+    "eval_exact": "exact",
+    "eval_abstained": "abstained",
+    "eval_clarified": "clarified",
+    "eval_refused": "refused",
+    "eval_over_refusal": "over_refusal",
+}
+
+
+class CallMeter:
+    """Decodes the same held-out chats each time; `eval.generate` says how many, 0 turns everything off.
+
+    Before training and after it the answers are kept as evaluation/before.jsonl and after.jsonl.
+    """
+
+    def __init__(self, recipe: Recipe, loaded: Loaded, folder: RunFolder, console: Console) -> None:
+        self.recipe = recipe
+        self.loaded = loaded
+        self.folder = folder
+        self.console = console
+        self._first: Evaluation | None = None
+        self._latest: tuple[int, Evaluation] | None = None
+
+    def before(self) -> Evaluation | None:
+        """The base model's, with the adapter proved to be off."""
+        from toolkit.evaluation.adapters import base_columns
+
+        if not self.recipe.eval.generate:
+            return None
+        path = self.folder.evaluation / "before.jsonl"
+        if path.is_file():
+            self._first = Evaluation.load(path)
+        else:
+            with base_columns(self.loaded.model):
+                self._first = self._decode("before training")
+            self._first.save(path)
+        return self._first
+
+    def during(self, update: int) -> dict[str, float]:
+        """Shares to be logged with the evaluation after `update` updates; empty where none is due.
+
+        At update 0 the adapter does nothing yet, so the base model's are taken.
+        """
+        if not self._due(update):
+            return {}
+        result = (
+            self._first
+            if update == 0 and self._first is not None
+            else self._decode(
+                f"after update {update}",
+                progress=False,  # training has a progress bar of its own
+            )
+        )
+        self._latest = update, result
+        rates = result.rates()
+        shares = {key: rates[name].share for key, name in LOGGED.items() if name in rates}
+        return {key: share for key, share in shares.items() if share is not None}
+
+    def after(self, update: int) -> Evaluation | None:
+        """Those of the adapter that is kept, which is of `update`."""
+        if not self.recipe.eval.generate:
+            return None
+        path = self.folder.evaluation / "after.jsonl"
+        if path.is_file():
+            return Evaluation.load(path)
+        known = self._latest is not None and self._latest[0] == update and update > 0
+        result = self._latest[1] if known and self._latest is not None else self._decode("after training")
+        result.save(path)
+        return result
+
+    def _due(self, update: int) -> bool:
+        settings = self.recipe.eval
+        if not settings.generate or not settings.generate_steps:
+            return False
+        if settings.generate_steps == "eval" or self._latest is None:
+            return True
+        return update - self._latest[0] >= settings.generate_steps
+
+    def _decode(self, when: str, progress: bool = True) -> Evaluation:
+        from toolkit.data.render import Renderer
+        from toolkit.data.table import eval_chats
+        from toolkit.evaluation.decode import TorchDecoder
+        from toolkit.evaluation.evaluate import evaluate
+        from toolkit.evaluation.questions import evenly
+
+        data, settings = self.recipe.data, self.recipe.eval
+        renderer = Renderer(self.loaded.tokenizer, data.call_format, data.tool_prompt, data.thinking)
+        chats = evenly(eval_chats(self.recipe), settings.generate)
+        self.console.print(f"decoding   {len(chats)} held-out chats {when}")
+        decoder = TorchDecoder(
+            self.loaded.model,
+            self.loaded.tokenizer,
+            renderer.end_token_ids,
+            settings.max_new_tokens,
+            settings.generate_batch_size,
+            progress=progress,
+        )
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._free)
+            return evaluate(decoder, renderer, chats, call_format=data.call_format)
+
+    def _free(self) -> None:
+        """Give back what decoding cached on the GPU: training goes on with batches of other sizes."""
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def described(metrics: dict[str, Any]) -> str:
+    """`  calls 83%` of logged metrics, or an empty string."""
+    share = metrics.get("eval_calls")
+    return "" if share is None else f"  calls {share:.0%}"
