@@ -79,6 +79,11 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def tick(value: float) -> str:
+    """`number`, shorter from ten thousand on: 60k."""
+    return f"{number(value / 1000)}k" if 1e4 <= abs(value) < 1e6 else number(value)
+
+
 def line_chart(chart: Chart) -> Markup:
     """The chart, its legend, its text alternative and its numbers. An empty string where no value is known."""
     drawn = [(series, known) for series in chart.series if (known := series.known())]
@@ -118,7 +123,7 @@ def bars(title: str, labels: Sequence[str], counts: Sequence[float], unit: str, 
         f'width="{width * 0.88:.1f}" height="{SIDE * scale.share(count):.1f}"/>'
         for i, count in enumerate(counts)
     ]
-    grid = "".join(_horizontal(1 - scale.share(tick)) for tick in scale.ticks())
+    grid = "".join(_horizontal(1 - scale.share(value)) for value in scale.ticks())
     most = max(range(len(counts)), key=lambda i: counts[i])
     told = f"{title}: most, {number(counts[most])} {unit}, at {labels[most]}; from {labels[0]} to {labels[-1]}."
     shown = [(i, label) for i, label in enumerate(labels) if i % max(1, math.ceil(len(labels) / 4)) == 0]
@@ -245,7 +250,7 @@ def _line(series: Series, points: list[tuple[float, float]], x: Scale, y: Scale)
 
 
 def _grid(x: Scale, y: Scale) -> str:
-    return "".join(_horizontal(1 - y.share(tick)) for tick in y.ticks())
+    return "".join(_horizontal(1 - y.share(value)) for value in y.ticks())
 
 
 def _horizontal(share: float) -> str:
@@ -288,12 +293,14 @@ def _words(chart: Chart, x: Scale) -> str:
 
 def _y_labels(scale: Scale) -> str:
     return "".join(
-        f'<span style="top:{100 * (1 - scale.share(tick)):.2f}%">{number(tick)}</span>' for tick in scale.ticks()
+        f'<span style="top:{100 * (1 - scale.share(value)):.2f}%">{tick(value)}</span>' for value in scale.ticks()
     )
 
 
 def _x_labels(scale: Scale) -> str:
-    return "".join(f'<span style="left:{100 * scale.share(tick):.2f}%">{number(tick)}</span>' for tick in scale.ticks())
+    return "".join(
+        f'<span style="left:{100 * scale.share(value):.2f}%">{tick(value)}</span>' for value in scale.ticks()
+    )
 
 
 def _key(style: int, points: bool, faint: bool = False) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from toolkit.errors import InputError, RunError
-from toolkit.reports.charts import number
 from toolkit.reports.log import Log
 from toolkit.reports.runview import facts_of, read_object, state_of
 from toolkit.reports.sections import size
@@ -22,11 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A run in a line. accuracy: (before, after) shares of right answers; size: bytes on disk; problem: why the run
-    can't be read, which leaves the rest empty."""
+    """A run in a line. recipe: the name of its file, or its model's where the run does not say; accuracy: (before,
+    after) shares of right answers; size: bytes on disk; problem: why the run can't be read, which leaves the rest empty.
+    """
 
     path: Path
-    model: str = ""
+    recipe: str = ""
     state: str = ""
     updates: int = 0
     planned: int = 0
@@ -68,7 +68,7 @@ def _listed(path: Path) -> Listed:
     losses = [loss for loss in log.losses if math.isfinite(loss)]
     return Listed(
         path=path,
-        model=recipe.model.name,
+        recipe=_recipe_name(environment) or recipe.model.name,
         state=state_of(folder),
         updates=log.last_update,
         planned=facts_of(recipe, environment, summary).total,
@@ -78,6 +78,12 @@ def _listed(path: Path) -> Listed:
         size=used,
         modified=modified,
     )
+
+
+def _recipe_name(environment: dict[str, Any]) -> str:
+    """Of the recipe file on the command line that made the run."""
+    words = str(environment.get("command") or "").split()
+    return next((Path(word).stem for word in words if word.endswith(".toml")), "")
 
 
 def _share(calls: Any) -> float | None:
@@ -96,12 +102,12 @@ def show_runs(folder: Path, console: Console) -> None:
     if not runs:
         console.print(f"no runs in {folder}; `toolkit run recipes/quickstart.toml` makes one", markup=False)
         return
-    table = Table()
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("run", overflow="fold")
-    table.add_column("model", overflow="fold")
-    table.add_column("state")
-    for name in ("updates", "loss", "eval loss", "right answers", "size"):
-        table.add_column(name, justify="right")
+    table.add_column("recipe", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for name in ("updates", "loss", "eval", "right", "size"):
+        table.add_column(name, justify="right", no_wrap=True)
     for run in runs:
         name = escape(str(run.path.relative_to(folder)) if run.path != folder else run.path.resolve().name)
         if run.problem:
@@ -110,12 +116,12 @@ def show_runs(folder: Path, console: Console) -> None:
         before, after = run.accuracy
         table.add_row(
             name,
-            escape(run.model),
+            escape(run.recipe),
             run.state,
             f"{run.updates:,}" + (f"/{run.planned:,}" if run.planned and run.planned != run.updates else ""),
-            "" if run.loss is None else number(run.loss),
-            "" if run.eval_loss is None else number(run.eval_loss),
-            "" if after is None else (f"{before:.0%} -> {after:.0%}" if before is not None else f"{after:.0%}"),
+            "" if run.loss is None else f"{run.loss:.3f}",
+            "" if run.eval_loss is None else f"{run.eval_loss:.3f}",
+            "" if after is None else (f"{before:.0%} to {after:.0%}" if before is not None else f"{after:.0%}"),
             size(run.size),
         )
     console.print(table)

@@ -123,17 +123,17 @@ def curves(view: RunView) -> list[Markup]:
     drawn = [
         Chart("Loss", loss, unit="nats a trained token", log=True, marks=marks, shaded=shaded, note=epochs, height=300),
         Chart("Learning rate", [Series("rate", log.updates, log.rates)], zero=True, shaded=shaded, height=130),
-        Chart("Gradient norm", [Series("gradient norm", log.updates, log.grad_norms, style=3)], log=True, height=160),
+        Chart("Gradient norm", [Series("gradient norm", log.updates, log.grad_norms)], log=True, height=160),
         Chart(
             "Speed",
-            [Series("real tokens/s", log.updates, log.speeds, style=2)],
+            [Series("real tokens/s", log.updates, log.speeds)],
             unit="real tokens/s",
             zero=True,
             height=160,
         ),
         Chart(
             "Memory",
-            [Series("memory", log.updates, [value / GIB for value in log.memory], style=0)],
+            [Series("memory", log.updates, [value / GIB for value in log.memory])],
             unit="GiB; the peak so far on a GPU, resident on a CPU",
             zero=True,
             height=160,
@@ -172,7 +172,7 @@ def data_facts(view: RunView) -> list[str]:
         found.append(
             f"{meta['chats']:,} chats {name}: {meta['tokens']:,} tokens, {meta['share_trained']:.1%} of them trained; "
             f"the longest row has {meta['longest_row']:,} tokens ({meta['longest_where']}). "
-            f"train.max_length = {meta['max_length']:,} cut {meta['truncated_rows']:,} rows, "
+            f"train.max_length = {meta['max_length']} cut {meta['truncated_rows']:,} rows, "
             f"{meta['cut_answers']:,} of them within an answer, and dropped {meta['dropped_rows']:,}."
         )
     return found

@@ -173,12 +173,8 @@ def _beside(log: Log) -> tuple[float, float, int] | None:
     """(median, noise, rows) of the training loss just before the last evaluation; None with too few rows."""
     if not log.evaluations or log.evaluations[-1].update == 0:
         return None
-    previous = log.evaluations[-2].update if len(log.evaluations) > 1 else 0
     update = log.evaluations[-1].update
-    pairs = [(u, loss) for u, loss in zip(*log.finite_losses(), strict=True) if u <= update]
-    since = [(u, loss) for u, loss in pairs if u > previous]
-    # the evaluation at the very end often follows another at once
-    near = since[-BESIDE:] if len(since) >= LEAST_BESIDE else pairs[-LEAST_BESIDE:]
+    near = [(u, loss) for u, loss in zip(*log.finite_losses(), strict=True) if u <= update][-BESIDE:]
     if len(near) < LEAST_BESIDE:
         return None
     updates, losses = np.array(near, dtype=float).T
