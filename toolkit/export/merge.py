@@ -32,10 +32,11 @@ class Merged:
     def read(self, name: str) -> Tensor:
         adapter = self.adapter
         if adapter is not None and name in adapter.replaced:
-            return adapter.tensor(adapter.replaced[name])
-        weight = self.base.read(name)
-        if self._held is not None and name in self._quantised:
-            weight = self._held(self.base.stored(name))
+            weight = adapter.tensor(adapter.replaced[name])
+        elif self._held is not None and name in self._quantised:
+            weight = self._held(self.base.read(name))
+        else:
+            weight = self.base.read(name)
         if adapter is not None and name in adapter.pairs:
             weight = _merge(weight, adapter, adapter.pairs[name])
             require_finite(weight, f"{adapter.folder}: {name}, merged,")
@@ -74,7 +75,7 @@ def open_merged(
     from toolkit.export.nf4 import round_trip
 
     dtype = getattr(torch, held_dtype)
-    return Merged(base, adapter, lambda stored: round_trip(stored.to(dtype)).to(torch.float32))
+    return Merged(base, adapter, lambda weight: round_trip(weight.to(dtype)).to(torch.float32))
 
 
 def open_weights(record: ExportRecord) -> Weights:
