@@ -194,8 +194,8 @@ def cost(evidence: Evidence) -> Finding:
         return Finding("holds if", found, "it takes 2 hours and an hour costs $0.60, a price that is not checked")
     real = dollars(updates_of(evidence.recipe, CHATS).total * known.seconds, CLAIMED_PRICE)
     if near(real, CLAIMED_COST, 0.25):
-        return Finding("holds", f"{found}; {known.how}: ${real:.2f}", "at that price, which is not checked")
-    return Finding("does not hold", f"{known.how}: ${real:.2f} at that price", f"the sum is right: {found}")
+        return Finding("holds", f"{found}; {known.how} ${real:.2f}", "at that price, which is not checked")
+    return Finding("does not hold", f"{known.how} ${real:.2f} at that price", f"the sum is right: {found}")
 
 
 def tenth(evidence: Evidence) -> Finding:

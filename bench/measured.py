@@ -29,15 +29,15 @@ def t4_update(evidence: Evidence, name: str = "unsloth") -> Known | None:
         if arm.status != "measured" or seconds is None:
             continue
         if results.run["card"] == "t4":
-            return Known(seconds.median, f"measured ({where(results)})", True)
+            return Known(seconds.median, f"measured ({where(results)}):", True)
         if arm.elsewhere:
             told = arm.elsewhere
-            how = f"predicted from {where(results)}, {told['least']:.1f} to {told['most']:.1f} s:"
+            how = f"predicted from {where(results)} (at least {told['least']:.1f}, at most {told['most']:.1f} s):"
             return Known(told["seconds"], how, False)
     for results, arm in evidence.arms(name, profile="this"):
         seconds = results.seconds(name)
         if results.run["card"] == "t4" and arm.status == "measured" and seconds is not None:
-            return Known(seconds.median, f"measured ({where(results)})", True)
+            return Known(seconds.median, f"measured ({where(results)}):", True)
     return None
 
 
