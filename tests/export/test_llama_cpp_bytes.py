@@ -31,11 +31,12 @@ pytestmark = pytest.mark.skipif(not (SOURCE and OTHER), reason="no llama.cpp bui
 
 # the converter knows tokenizers by a hash; a tiny one is none of them, and told to be GPT-2's
 CONVERT = """
-import runpy, sys, types
-# imported before it is known that there is no SentencePiece model here
-sys.modules["sentencepiece"] = types.SimpleNamespace(SentencePieceProcessor=None)
+import runpy, sys
 sys.path[:0] = [{source!r}, {source!r} + "/gguf-py"]
 import conversion.base as base
+def none(self, *rest):
+    raise FileNotFoundError("it would import sentencepiece before it looks whether there is such a model")
+base.TextModel._set_vocab_sentencepiece = base.TextModel._set_vocab_llama_hf = none
 if {tiny}:
     base.TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
 sys.argv = {words!r}
