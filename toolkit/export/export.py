@@ -70,11 +70,11 @@ def export(
     """
     console = console or Console(soft_wrap=True, highlight=False)
     source = find_source(str(what), base)
-    types = [] if adapter_only else list(dict.fromkeys(quant_type(name) for name in gguf))
     target = (out or _default_target(source)).expanduser()
     _require_free(target)
+    notes = preflight(source.base, [] if adapter_only else gguf)
+    types = [] if adapter_only else list(dict.fromkeys(quant_type(name) for name in gguf))
     architecture = read_architecture(source.base)
-    notes = preflight(source.base, [one.lower() for one in types])
     adapter = open_adapter(source.adapter, architecture) if source.adapter is not None else None
     if lora or adapter_only:
         if adapter is None:
