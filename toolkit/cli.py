@@ -205,6 +205,90 @@ def export_run(
     )
 
 
+@app.command("chat", short_help="Talk to a model and see its tool calls run.")
+def chat_with(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A run folder, an export folder, a GGUF file, a model folder, hub id or pypi: name."
+        ),
+    ],
+    tools: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|builtin:NAMES",
+            help="A JSON file of function schemas; builtin:home,music for built-in domains or single tools, which "
+            "really run; or none. Default: built-in tools of the recipe's domains.",
+        ),
+    ] = None,
+    once: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Ask this, print the answer and leave: for scripts.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --once: one JSON object with every step, call and result.")
+    ] = False,
+    execute: Annotated[bool, typer.Option("--execute/--no-execute", help="Run calls of built-in tools.")] = True,
+    system: Annotated[str, typer.Option(metavar="TEXT", help="The system turn.")] = "",
+    max_steps: Annotated[int, typer.Option(min=1, help="Most assistant turns to one question.")] = 8,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of one assistant turn.")] = 512,
+    temperature: Annotated[float, typer.Option(min=0, help="0 always takes the most probable token.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the built-in world, and of sampling.")] = 0,
+    context: Annotated[int, typer.Option(min=64, help="Tokens of a chat that a GGUF is given room for.")] = 4096,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the cores that are free.")] = None,
+) -> None:
+    """Talk to a model, prompted exactly as it was trained; its tool calls are read and, for built-in tools, run.
+
+    The answer goes to standard output, all else to standard error. A GGUF runs in llama.cpp (extra `serve`).
+
+    Examples:
+
+      toolkit chat runs/quickstart
+
+      toolkit chat runs/quickstart/export --tools builtin:home --once "Turn off the kitchen lamp."
+
+      toolkit chat model.gguf --tools tools.json --once "What is the weather in Oslo?" --json
+    """
+    from toolkit.inference.chat import Options, chat
+
+    chat(
+        Options(
+            model,
+            tools,
+            once,
+            as_json,
+            execute,
+            system,
+            max_steps,
+            max_new_tokens,
+            temperature,
+            seed,
+            context,
+            threads,
+        )
+    )
+
+
+@app.command("serve", short_help="Serve a GGUF to OpenAI clients on this machine.")
+def serve_gguf(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF file, an export folder or an exported run.")],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of 127.0.0.1; nothing outside can reach it.")] = 8080,
+    context: Annotated[int, typer.Option(min=64, help="Tokens of one chat, prompt and answers together.")] = 4096,
+    parallel: Annotated[int, typer.Option(min=1, help="Chats that are answered at the same time.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the cores that are free.")] = None,
+) -> None:
+    """Serve a GGUF with llama.cpp's OpenAI-compatible server, on this machine alone, until Ctrl-C.
+
+    Examples:
+
+      toolkit serve runs/quickstart
+
+      toolkit serve model.gguf --port 8081 --parallel 4
+    """
+    from toolkit.inference.serve import serve
+
+    serve(model, port=port, context=context, parallel=parallel, threads=threads)
+
+
 @data_app.command("check", short_help="Count, measure and check the chats.")
 def data_check(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Count, measure and check a recipe's chats; exit code 2 when rows are wrong.

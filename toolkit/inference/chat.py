@@ -1,0 +1,225 @@
+"""`toolkit chat`: talk to a model; what it calls runs in the built-in world and goes back to it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from toolkit.data.chats import ToolCall, Turn
+from toolkit.errors import DataError, InputError
+from toolkit.evaluation.parsing import Parsed, parse
+from toolkit.inference.speaker import Sampling, Speaker, open_speaker
+from toolkit.inference.tools import Toolbox, choose_tools
+
+HELP = "/tools shows the tools, /reset begins anew, /quit (or Ctrl-D) leaves; Ctrl-C stops an answer"
+
+
+@dataclass(slots=True)
+class Step:
+    """One assistant turn: its text as written, what was read in it, and the calls' results (None: not run)."""
+
+    text: str
+    parsed: Parsed
+    results: list[str | None] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        calls = [
+            {**asdict(call), "result": result} for call, result in zip(self.parsed.calls, self.results, strict=True)
+        ]
+        return {
+            "text": self.text,
+            "content": self.parsed.text,
+            "tool_calls": calls,
+            "problems": list(self.parsed.problems),
+        }
+
+
+@dataclass(slots=True)
+class Conversation:
+    """A chat as it unfolds. `max_steps`: most assistant turns to one question of the user."""
+
+    speaker: Speaker
+    toolbox: Toolbox
+    system: str = ""
+    max_steps: int = 8
+    sampling: Sampling = field(default_factory=Sampling)
+    turns: list[Turn] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all but the system turn."""
+        self.turns = [Turn("system", self.system)] if self.system else []
+
+    def ask(
+        self,
+        question: str,
+        *,
+        wrote: Callable[[str], None] = lambda piece: None,
+        ran: Callable[[ToolCall, str | None], None] = lambda call, result: None,
+    ) -> list[Step]:
+        """Put a question; the model answers, its calls run and their results go back, until it answers in words.
+
+        `wrote` is told each piece of text, `ran` each call and its result. Ends early where calls can't be run. What an
+        interrupted answer had begun is forgotten, and so is its question.
+        """
+        before = list(self.turns)
+        self.turns.append(Turn("user", question))
+        steps: list[Step] = []
+        try:
+            while len(steps) < self.max_steps:
+                step = self._step(wrote)
+                steps.append(step)
+                for call in step.parsed.calls:
+                    result = self.toolbox.run(call)
+                    step.results.append(result)
+                    ran(call, result)
+                    if result is not None:
+                        self.turns.append(Turn("tool", result, name=call.name))
+                if not step.parsed.calls or None in step.results:
+                    break
+        except BaseException:
+            self.turns = before
+            raise
+        return steps
+
+    def _step(self, wrote: Callable[[str], None]) -> Step:
+        prompt = self.speaker.prompt(self.turns, self.toolbox.schemas)
+        pieces = []
+        for piece in self.speaker.stream(prompt, self.sampling):
+            pieces.append(piece)
+            wrote(piece)
+        text = "".join(pieces)
+        parsed = parse(text, self.speaker.call_format)
+        # what is fed back is the turn as it was read, in the call format's own writing
+        self.turns.append(Turn("assistant", parsed.text, parsed.calls))
+        return Step(text, parsed)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
+
+    model: str
+    tools: str | None = None
+    once: str | None = None
+    as_json: bool = False
+    execute: bool = True
+    system: str = ""
+    max_steps: int = 8
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    seed: int = 0
+    context: int = 4096
+    threads: int | None = None
+
+
+def chat(options: Options) -> None:
+    """Run the command. Raises `InputError` for input that can't be used."""
+    if options.as_json and options.once is None:
+        raise InputError('--json goes with --once "text"')
+    if options.tools is not None:
+        choose_tools(options.tools)  # a typing error should not wait for the model
+    with open_speaker(options.model, context=options.context, threads=options.threads) as speaker:
+        toolbox = choose_tools(options.tools, speaker.recipe, seed=options.seed, execute=options.execute)
+        sampling = Sampling(options.max_new_tokens, options.temperature, options.seed)
+        conversation = Conversation(speaker, toolbox, options.system, options.max_steps, sampling)
+        if options.once is not None:
+            once(conversation, options.once, as_json=options.as_json)
+        else:
+            talk(conversation)
+
+
+def once(conversation: Conversation, question: str, *, as_json: bool) -> None:
+    """One question for scripts: the answer on standard output, as it is written or as one JSON object."""
+    if as_json:
+        steps = conversation.ask(question)
+        last = steps[-1].parsed
+        value = {"answer": last.text if not last.calls else None, "steps": [step.as_dict() for step in steps]}
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        _shown(conversation, question)
+
+
+def talk(conversation: Conversation) -> None:
+    """Questions from the terminal until Ctrl-D. Ctrl-C stops an answer, and at the prompt it leaves."""
+    _say(conversation.speaker.about)
+    toolbox = conversation.toolbox
+    _say(f"tools: {', '.join(toolbox.names)} ({toolbox.source})" if toolbox.names else "no tools; see --tools")
+    _say(HELP)
+    _line_editing()
+    while True:
+        try:
+            question = input("> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if not question:
+            continue
+        if question in ("/quit", "/exit"):
+            return
+        if question.startswith("/"):
+            _command(conversation, question)
+            continue
+        try:
+            _shown(conversation, question)
+        except KeyboardInterrupt:
+            _say("\nstopped; that question is forgotten")
+        except DataError as error:
+            _say(f"error: {error}")
+
+
+def _command(conversation: Conversation, word: str) -> None:
+    if word == "/reset":
+        conversation.reset()
+        _say("forgotten")
+    elif word == "/tools":
+        for schema in conversation.toolbox.schemas:
+            function = schema["function"]
+            _say(f"{function['name']}: {function.get('description', '')}")
+    else:
+        _say(HELP)
+
+
+def _shown(conversation: Conversation, question: str) -> None:
+    """Ask, and show the answer while it comes; calls and results on lines of their own."""
+    fresh = True
+
+    def wrote(piece: str) -> None:
+        nonlocal fresh
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+        fresh = piece.endswith("\n")
+
+    def ran(call: ToolCall, result: str | None) -> None:
+        nonlocal fresh
+        if not fresh:
+            print()
+            fresh = True
+        arguments = json.dumps(call.arguments, ensure_ascii=False)
+        print(f"  {call.name} {arguments} -> {result if result is not None else '(not run)'}", flush=True)
+
+    steps = conversation.ask(question, wrote=wrote, ran=ran)
+    if not fresh:
+        print()
+    for problem in steps[-1].parsed.problems:
+        _say(f"note: {problem}")
+    if steps[-1].parsed.calls and None not in steps[-1].results:
+        _say(f"stopped after {len(steps)} steps (--max-steps)")
+
+
+def _say(line: str) -> None:
+    """What is not the model's goes to standard error, so that a script reads only answers."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _line_editing() -> None:
+    """Arrow keys and history for `input`, where Python has them."""
+    import contextlib
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401
