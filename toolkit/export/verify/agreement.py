@@ -1,4 +1,4 @@
-"""Teacher-forced: the same held-out answers through the trained model, through each file's weights, and without adapter.
+"""Teacher-forced: the same held-out answers through the trained model, each file's weights, and without the adapter.
 
 The trained model is the base with PEFT's adapter beside it, unmerged, in float32: nothing of the export's own merge. A
 file's weights are dequantised into a transformers model whose config follows the file's keys, so that all positions and

@@ -27,7 +27,7 @@ HARD_STRINGS = (
     "don't can't won't it's I'll we've they'd o'clock DON'T",
     "na\u00efve caf\u00e9 \u00c5ngstr\u00f6m \u00fcber fa\u00e7ade",
     "\u65e5\u672c\u8a9e\u306e\u6587\u7ae0\u3002\u4e2d\u6587\u53e5\u5b50\uff0c\ud55c\uad6d\uc5b4 \ubb38\uc7a5",
-    "\u0420\u0443\u0441\u0441\u043a\u0438\u0439, \u0395\u03bb\u03bb\u03b7\u03bd\u03b9\u03ba\u03ac, \u0627\u0644\u0639\u0631\u0628\u064a\u0629, \u05e2\u05d1\u05e8\u05d9\u05ea, \u0939\u093f\u0928\u094d\u0926\u0940",
+    "Русский, Ελληνικά, العربية, עברית, हिन्दी",
     "\U0001f680 \U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f44d\U0001f3fd \u2764\ufe0f \U0001f1eb\U0001f1f7",
     "def f(x: int) -> str:\n    return f\"{x!r}\"  # \u2192 quoted\n\nif __name__ == '__main__':\n\tprint(f(3))\n",
     '{"tool": "get_weather", "arguments": {"city": "S\u00e3o Paulo", "days": [1, 2, 3], "note": "a\\"b\\\\c\\n"}}',
@@ -169,7 +169,7 @@ def _add(material: Material, chat: Chat, longest: int) -> None:
     try:
         rows = renderer.rows(chat)
         encoded = [renderer.encode(row) for row in rows]
-        turns = [turn for turn in prompted_turns(chat, "all")]
+        turns = prompted_turns(chat, "all")
         texts = [renderer.prompt(chat, turn) for turn in turns]
     except DataError as error:
         material.notes.append(f"left out: {str(error).splitlines()[0]}")

@@ -70,9 +70,9 @@ def examine(
         heads = heads_of(architecture, name)
         ordered = weight if heads is None else permute(weight, heads)
         for one in ggufs:
-            if one.gguf is not None and gguf_name(name) in one.gguf.tensors:
-                if one.gguf.shape(gguf_name(name)) == shape:
-                    _compare(one, one.gguf, gguf_name(name), ordered)
+            file, short = one.gguf, gguf_name(name)
+            if file is not None and short in file.tensors and file.shape(short) == shape:
+                _compare(one, file, short, ordered)
         advance(name)
     checks = []
     for one in files:

@@ -16,7 +16,7 @@ from toolkit.export.layout import ExportFolder, ExportRecord
 from toolkit.export.verify import gate
 from toolkit.export.verify.calls import compare_calls
 from toolkit.export.verify.material import Material, gather
-from toolkit.export.verify.report import Check, VerifyReport, show
+from toolkit.export.verify.report import Check, CheckName, VerifyReport, show
 from toolkit.export.verify.structure import Examined, examine
 from toolkit.hardware import free_cores
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from toolkit.inference.gguf import GgufModel
 
 DEFAULT_CHATS = 24
+_RUNNING: tuple[CheckName, ...] = ("tokenizer", "template", "agreement", "runtime", "calls")
 _BATCH = 8  # chats that the trained model decodes at a time
 
 
@@ -108,8 +109,7 @@ class _Work:
                     self._file(one, material, reference, written, problem)
                 else:
                     why = "not made, as the file's structure is wrong"
-                    names = ("tokenizer", "template", "agreement", "runtime", "calls")
-                    self._add(*(Check(name, one.record.name, "skip", why) for name in names))
+                    self._add(*(Check(name, one.record.name, "skip", why) for name in _RUNNING))
             agreed = [check for check in self.report.checks if check.name == "agreement" and check.outcome != "skip"]
             self._add(gate.control(control, {str(check.file): check.numbers for check in agreed}))
 
@@ -125,7 +125,8 @@ class _Work:
             del model
             agreement.release()
         if problem:
-            self._add(*(Check(check, name, "skip", problem) for check in ("tokenizer", "template", "runtime")))
+            missing: tuple[CheckName, ...] = ("tokenizer", "template", "runtime")
+            self._add(*(Check(check, name, "skip", problem) for check in missing))
         else:
             texts = self._in_llama_cpp(one, material, reference)
         if len(texts) == len(written):
