@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -13,9 +13,9 @@ from toolkit.reports import charts
 from toolkit.reports.charts import Chart, Interval, Series, number
 from toolkit.reports.plots import table
 from toolkit.reports.runview import RunView
-from toolkit.reports.sections import GIB, duration, interval_of, rate_text, size
+from toolkit.reports.sections import GIB, duration, grouped, interval_of, rate_text, size
 
-NOT_COMPARED = ("export",)
+NOT_COMPARED = "export."
 
 
 def named(views: Sequence[RunView]) -> list[str]:
@@ -46,15 +46,13 @@ def results(names: Sequence[str], views: Sequence[RunView]) -> Markup:
 
 def differences(names: Sequence[str], views: Sequence[RunView]) -> Markup:
     """Every recipe key whose value is not the same in all runs; an empty string where there is none."""
-    dumps = [view.recipe.model_dump(mode="json") for view in views]
+    flat = [dict(_flat(view.recipe.model_dump(mode="json"))) for view in views]
+    keys = list(dict.fromkeys(key for one in flat for key in one))
     body = []
-    for section, values in dumps[0].items():
-        if section in NOT_COMPARED:
-            continue
-        for key in values:
-            found = [dump[section][key] for dump in dumps]
-            if any(value != found[0] for value in found):
-                body.append([f"{section}.{key}", *map(_setting, found)])
+    for key in keys:
+        found = [one.get(key) for one in flat]
+        if not key.startswith(NOT_COMPARED) and any(value != found[0] for value in found):
+            body.append([key, *("not set" if value is None else value_text(value) for value in found)])
     return Markup(table(["key", *names], body)) if body else Markup("")
 
 
@@ -88,8 +86,8 @@ def accuracy(names: Sequence[str], views: Sequence[RunView]) -> Markup:
     for style, (name, view) in enumerate(zip(names, views, strict=True)):
         if view.after is None:
             continue
-        for kind, rows in [*view.after.by(lambda row: row.kind).items(), ("all", view.after.rows)]:
-            groups.setdefault(kind, []).append(interval_of(name, rows, style))
+        for group, rows in grouped(view.after).items():
+            groups.setdefault(group, []).append(interval_of(name, rows, style))
     return charts.intervals("Right answers after training", groups, "Lines are Wilson's 95% intervals.")
 
 
@@ -113,8 +111,14 @@ def _right(view: RunView, before: bool) -> str:
     return rate_text(found.rates()["correct"])
 
 
-def _setting(value: Any) -> str:
-    """A value as a recipe has it; what is not set inside tables is left out."""
-    if isinstance(value, list):
-        value = [{k: v for k, v in one.items() if v is not None} if isinstance(one, dict) else one for one in value]
-    return "not set" if value is None else value_text(value)
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(key, value) as `--set` names them: `train.learning_rate`, `data.sources.0.size`."""
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            for index, item in enumerate(value):
+                yield from _flat(item, f"{key}.{index}.")
+        elif isinstance(value, dict) and value:
+            yield from _flat(value, f"{key}.")
+        else:
+            yield key, value

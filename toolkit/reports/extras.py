@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
 from toolkit.errors import InputError
 from toolkit.reports.plots import table
+from toolkit.reports.runview import read_object
 from toolkit.reports.sections import size
 
 
@@ -40,8 +42,50 @@ def exports(run: Path) -> list[Extra]:
             *record.notes,
         ]
         drawn = [Markup(table(["file", "type", "size", "made by", "time"], body))] if body else []
+        drawn += _verified(folder.path, sentences)
         found.append(Extra(f"Export {record.name}", sentences, drawn))
     return found
+
+
+def _verified(folder: Path, sentences: list[str]) -> list[Markup]:
+    """The verification's checks as a table; its verdict is added to the sentences."""
+    from toolkit.export.verify.report import QUESTIONS, VerifyReport
+
+    if not (folder / "export_report.json").is_file():
+        return []
+    try:
+        report = VerifyReport.load(folder)
+    except InputError as error:
+        sentences.append(f"The verification can't be read: {error}")
+        return []
+    sentences.append(f"Checked against the model that was trained: {report.verdict}.")
+    body = [[check.outcome, check.file or "all", check.name, check.summary] for check in report.checks]
+    sentences += [f"{name}: {QUESTIONS[name]}" for name in dict.fromkeys(check.name for check in report.checks)]
+    return [Markup(table(["outcome", "file", "check", "what was found"], body))] if body else []
+
+
+def evaluations(run: Path) -> list[Extra]:
+    """Tables that `toolkit eval` saved in a run folder."""
+    found = []
+    for path in sorted(run.glob("*/table.json")):
+        saved = read_object(path)
+        try:
+            columns = saved["columns"]
+            kinds = list(dict.fromkeys(kind for column in columns for kind in column["by_kind"]))
+            body = [[kind, *(_share(column["by_kind"].get(kind)) for column in columns)] for kind in kinds]
+            body.append(["all", *(_share(column["overall"]) for column in columns)])
+            drawn = [Markup(table(["kind", *(str(column["name"]) for column in columns)], body))]
+            found.append(Extra(f"Evaluation {path.parent.name}", [str(saved["chats"])], drawn))
+        except (KeyError, TypeError, AttributeError) as error:
+            found.append(Extra(f"Evaluation {path.parent.name}", [f"Can't be read: {error!r}"], []))
+    return found
+
+
+def _share(rates: dict[str, Any] | None) -> str:
+    if not rates or "correct" not in rates:
+        return ""
+    rate = rates["correct"]
+    return f"{rate['hits']}/{rate['n']}  {rate['share']:.0%} ({100 * rate['low']:.0f}–{100 * rate['high']:.0f})"
 
 
 def _failed(path: Path) -> str:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Listed:
     """A run in a line. recipe: the name of its file, or its model's where the run does not say; accuracy: (before,
-    after) shares of right answers; size: bytes on disk; problem: why the run can't be read, which leaves the rest empty.
-    """
+    after) shares of right answers; size: bytes on disk; problem: why the run can't be read; the rest is empty then."""
 
     path: Path
     recipe: str = ""

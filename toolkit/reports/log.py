@@ -16,7 +16,17 @@ from toolkit.reports.statistics import mad_sigma, median
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
 
-NUMBERS = ("epoch", "loss", "grad_norm", "learning_rate", "tokens_per_second", "memory", "seconds", "eval_loss")
+NUMBERS = (
+    "epoch",
+    "loss",
+    "grad_norm",
+    "learning_rate",
+    "tokens_per_second",
+    "memory",
+    "seconds",
+    "eval_loss",
+    "eval_calls",
+)
 SPIKE_WINDOW = 50  # rows before a row that its gradient norm is compared with
 SPIKE_LEAST = 20
 SPIKE_SIGMA = 6.0  # of log norms around their median; one in 10^9 of normal noise

@@ -65,7 +65,11 @@ def run_page(view: RunView, bench: list[Path]) -> str:
         data_facts=sections.data_facts(view),
         data_charts=sections.data_charts(view),
         samples=sections.mask_samples(view),
-        extras=[*extras.exports(view.folder.path), *extras.benches(view.folder.path, bench)],
+        extras=[
+            *extras.evaluations(view.folder.path),
+            *extras.exports(view.folder.path),
+            *extras.benches(view.folder.path, bench),
+        ],
         environment=sections.environment_rows(view),
         commands=sections.again(view),
     )

@@ -18,7 +18,7 @@ from toolkit.reports.plots import table
 from toolkit.reports.runview import RunView
 
 if TYPE_CHECKING:
-    from toolkit.evaluation.results import Comparison, Row
+    from toolkit.evaluation.results import Comparison, Evaluation, Row
     from toolkit.evaluation.statistics import Rate
 
 GIB = 2**30
@@ -110,7 +110,7 @@ def curves(view: RunView) -> list[Markup]:
     shaded = (0.0, float(warmup), "warmup") if warmup else None
     best, kept = view.best_evaluation, view.summary.get("adapter_of_update")
     marks = [Mark(float(epoch * view.facts.per_epoch)) for epoch in _epochs(view)]
-    if best is not None and best[0] and len(log.evaluations) > 2:
+    if best is not None and 0 < best[0] < log.evaluations[-1].update:
         marks.append(Mark(best[0], "best held-out loss"))
     if kept is not None and kept != view.updates:
         marks.append(Mark(kept, "adapter kept"))
@@ -119,9 +119,19 @@ def curves(view: RunView) -> list[Markup]:
         Series("training loss", log.updates, log.losses),
         Series("held-out loss", [e.update for e in evaluated], [e.loss for e in evaluated], style=1, points=True),
     ]
+    calls = [(row["update"], row["eval_calls"]) for row in view.rows if row.get("eval_calls") is not None]
     epochs = "Thin vertical lines are the ends of epochs." if _epochs(view) else ""
     drawn = [
         Chart("Loss", loss, unit="nats a trained token", log=True, marks=marks, shaded=shaded, note=epochs, height=300),
+        Chart(
+            "Right answers during training",
+            [Series("right", [update for update, _ in calls], [100 * share for _, share in calls], points=True)],
+            unit="% of held-out chats",
+            zero=True,
+            marks=marks,
+            shaded=shaded,
+            height=180,
+        ),
         Chart("Learning rate", [Series("rate", log.updates, log.rates)], zero=True, shaded=shaded, height=130),
         Chart("Gradient norm", [Series("gradient norm", log.updates, log.grad_norms)], log=True, height=160),
         Chart(
@@ -205,14 +215,10 @@ def accuracy(view: RunView) -> dict[str, Any] | None:
 
     before = view.before
     groups: dict[str, list[Interval]] = {}
-    by_kind = view.after.by(lambda row: row.kind)
-    for kind, rows in [*by_kind.items(), ("all", view.after.rows)]:
-        found = []
-        if before is not None:
-            earlier = [row for row in before.rows if kind in ("all", row.kind)]
-            found.append(interval_of("before", earlier, 1))
-        found.append(interval_of("after", rows, 0))
-        groups[kind] = found
+    earlier = grouped(before) if before is not None else {}
+    for name, rows in grouped(view.after).items():
+        found = [interval_of("before", earlier.get(name, []), 1)] if before is not None else []
+        groups[name] = [*found, interval_of("after", rows, 0)]
     comparison = Comparison.of(before, view.after) if before is not None else None
     paired = comparison.paired() if comparison is not None else None
     unfinished = sum(not row.stopped for row in view.after.rows)
@@ -230,6 +236,18 @@ def accuracy(view: RunView) -> dict[str, Any] | None:
         "gained": _flips(comparison, gained=True),
         "lost": _flips(comparison, gained=False),
     }
+
+
+def grouped(evaluation: Evaluation) -> dict[str, list[Row]]:
+    """Rows by kind, by split and by source where there are several, and all."""
+    found = dict(evaluation.by(lambda row: row.kind))
+    for prefix, several in (
+        ("unseen ", evaluation.by(lambda row: row.split)),
+        ("", evaluation.by(lambda row: row.source)),
+    ):
+        if len(several) > 1:
+            found |= {f"{prefix}{name}": rows for name, rows in several.items() if name}
+    return {**found, "all": evaluation.rows}
 
 
 def interval_of(name: str, rows: Sequence[Row], style: int) -> Interval:
