@@ -67,7 +67,7 @@ class _Episode:
     def of(cls, chat: Chat) -> _Episode:
         users = [turn for turn in chat.turns if turn.role == "user"]
         system = [turn for turn in chat.turns[:1] if turn.role == "system"]
-        return cls(chat, World(chat.meta["world"]), users[1:], [*system, users[0]])
+        return cls(chat, World(chat.meta["world"], chat.meta.get("aliases")), users[1:], [*system, users[0]])
 
     def prompted(self) -> Chat:
         """The conversation so far, with room for the assistant's next turn as its last."""
@@ -137,7 +137,7 @@ def evaluate_executed(
 
 def replay(chat: Chat) -> tuple[list[Made], dict[str, Any]]:
     """The chat's own calls, run in a fresh world, and the state that they leave."""
-    world = World(chat.meta["world"])
+    world = World(chat.meta["world"], chat.meta.get("aliases"))
     made: list[Made] = []
     asked = -1
     for step, turn in enumerate(chat.turns):

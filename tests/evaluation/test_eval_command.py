@@ -1,0 +1,237 @@
+"""`toolkit eval` with tiny models, through the command line where it matters."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.tiny import make_model, write_chats
+from toolkit.data.chats import Chat
+from toolkit.errors import DataError, InputError, ModelError
+from toolkit.evaluation import columns as columns_module
+from toolkit.evaluation.columns import Models, columns_of, settle
+from toolkit.evaluation.command import Options, Table, evaluate_models
+from toolkit.evaluation.questions import evenly, held_out
+from toolkit.evaluation.results import Evaluation
+from toolkit.hardware import detect
+from toolkit.recipe import load
+
+RECIPE = """
+[model]
+name = "{model}"
+dtype = "float32"
+[lora]
+r = 4
+lora_dropout = 0.0
+[[data.sources]]
+source = "{chats}"
+[data]
+call_format = "{call_format}"
+[train]
+max_length = 512
+[eval]
+holdout = 6
+max_new_tokens = 8
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, chats, and two run folders of it: `run` with an adapter that changes every answer, and `silent` with
+    one that is all zero."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("eval")
+    make_model(folder / "model")
+    write_chats(folder / "chats.jsonl", 30)
+    for name, strength in (("run", 0.5), ("silent", 0.0)):
+        base = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+        model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for parameter, weight in model.named_parameters():
+                if "lora_B" in parameter:
+                    weight.normal_(std=strength) if strength else weight.zero_()
+        model.save_pretrained(folder / name / "adapter")
+        text = RECIPE.format(model=folder / "model", chats=folder / "chats.jsonl", call_format="json")
+        (folder / name / "recipe.toml").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def table_of(*words: Path | str, **options: Any) -> Table:
+    return evaluate_models([str(word) for word in words], Options(**{"chats": 4} | options), Console(quiet=True))
+
+
+def answers(evaluation: Evaluation) -> list[str]:
+    return [row.generated for row in evaluation.rows]
+
+
+def test_through_the_command_line(place: Path, own_cache: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "toolkit", "eval", str(place / "run"), "--chats", "4"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=True)
+    assert "4 of the 6 that the recipe holds out" in done.stdout and "call_format = json" in done.stdout
+    for words in ("base", "run", "difference", "exact calls", "McNemar", "from the cache"):
+        assert (words in done.stdout) is (words != "from the cache"), done.stdout
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"base.jsonl", "run.jsonl", "table.json"}
+    again = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    found = json.loads(again.stdout)
+    assert "4 answers from the cache" in again.stderr
+    assert [column["name"] for column in found["columns"]] == ["base", "run"]
+    assert found["differences"][0]["from"] == "base" and found["differences"][0]["correct"]["n"] == 4
+    saved = json.loads((tmp_path / "out" / "table.json").read_text())
+    for old, new in zip(saved["columns"], found["columns"], strict=True):
+        assert old["overall"] == new["overall"] and new["settings"]["decoded"] == 0
+
+
+def test_base_columns_are_the_base_model(place: Path, own_cache: Path) -> None:
+    plain = dict(table_of(place / "model", recipe=place / "run" / "recipe.toml", cache=False).columns)
+    both = dict(table_of(place / "run", cache=False).columns)
+    assert answers(both["base"]) == answers(plain["model"])
+    assert answers(both["run"]) != answers(both["base"])
+    silent = dict(table_of(place / "silent", cache=False).columns)
+    assert answers(silent["silent"]) == answers(silent["base"])
+
+
+def test_an_adapter_that_stays_on_is_noticed(place: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import contextlib
+
+    from peft import PeftModel
+
+    from toolkit.evaluation.adapters import AdapterError
+
+    monkeypatch.setattr(PeftModel, "disable_adapter", lambda self: contextlib.nullcontext())
+    with pytest.raises(AdapterError):
+        table_of(place / "run")
+
+
+def test_a_rerun_gives_the_same_rows_without_loading_the_model(
+    place: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = table_of(place / "run")
+    monkeypatch.setattr(Models, "_load", lambda self, column: pytest.fail("the model was loaded"))
+    second = table_of(place / "run")
+    assert [evaluation.rows for _, evaluation in second.columns] == [evaluation.rows for _, evaluation in first.columns]
+
+
+def test_changed_weights_are_decoded_anew(place: Path, own_cache: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "run", tmp_path / "run")
+    before = dict(table_of(tmp_path / "run").columns)
+    shutil.copytree(place / "silent" / "adapter", tmp_path / "run" / "adapter", dirs_exist_ok=True)
+    after = dict(table_of(tmp_path / "run").columns)
+    assert after["base"].settings["decoded"] == 0 and after["run"].settings["from_cache"] == 0
+    assert answers(after["run"]) == answers(before["base"])
+
+
+def test_one_base_column_for_runs_of_one_model(place: Path, own_cache: Path) -> None:
+    names = [column.name for column in columns_of([str(place / "run"), str(place / "silent")])]
+    assert names == ["base", "run", "silent"]
+    names = [column.name for column in columns_of([str(place / "model"), str(place / "run")])]
+    assert names == ["model", "run"]
+    assert [column.name for column in columns_of([str(place / "run")], base=False)] == ["run"]
+    assert columns_of([str(place / "run" / "adapter")])[1].adapter == (place / "run" / "adapter").resolve()
+
+
+def test_renderings_that_differ_are_an_error(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "run", tmp_path / "other")
+    text = RECIPE.format(model=place / "model", chats=place / "chats.jsonl", call_format="jsonrpc")
+    (tmp_path / "other" / "recipe.toml").write_text(text)
+    both = columns_of([str(place / "run"), str(tmp_path / "other")])
+    with pytest.raises(ModelError, match=r"call_format = json, .*\n.*call_format = jsonrpc"):
+        settle(both)
+    with pytest.raises(ModelError, match="different renderings"):
+        settle(both[:1], load(tmp_path / "other" / "recipe.toml").recipe, "x.toml")
+    settled = settle(columns_of([str(place / "model")]), load(tmp_path / "other" / "recipe.toml").recipe, "x.toml")
+    assert settled[0].rendering is not None and settled[0].rendering.call_format == "jsonrpc"
+
+
+def test_a_plain_model_is_asked_in_a_format_its_template_can(place: Path) -> None:
+    (column,) = settle(columns_of([str(place / "model")]))
+    assert column.rendering is not None and column.rendering.call_format == "json"
+
+
+def test_names_that_mean_nothing_are_said_all_at_once(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "half").mkdir()
+    shutil.copy(place / "run" / "recipe.toml", tmp_path / "half")
+    words = [place / "rum", tmp_path / "empty", tmp_path / "half", tmp_path / "x.gguf", place / "run"]
+    with pytest.raises(InputError) as caught:
+        columns_of([str(word) for word in words])
+    problems = [str(problem) for problem in caught.value.problems]
+    assert len(problems) == 4
+    for problem, said in zip(
+        problems, ("did you mean run", "neither a run folder", "no adapter", "no such"), strict=True
+    ):
+        assert said in problem
+    with pytest.raises(InputError, match="named twice"):
+        columns_of([str(place / "run"), str(place / "run")])
+
+
+def test_a_gguf_needs_to_know_its_tokenizer(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="--recipe"):
+        settle(columns_of([str(tmp_path / "x.gguf")]))
+    model, gguf = settle(columns_of([str(place / "model"), str(tmp_path / "x.gguf")]))
+    assert gguf.folder == model.folder
+
+
+def test_executed_through_the_real_path(place: Path, own_cache: Path) -> None:
+    table = table_of(place / "run", data="builtin:tools", executed=True, chats=2, max_steps=2)
+    for _, evaluation in table.columns:
+        assert evaluation.settings["executed"] is True and len(evaluation.rows) == 2
+        assert set(evaluation.rows[0].scores) == {"correct", "state", "calls", "in_time"}
+    with pytest.raises(DataError, match="no simulated world"):
+        table_of(place / "run", executed=True)
+
+
+def test_which_chats() -> None:
+    chats, line = held_out("builtin:tools", None, 5)
+    assert [chat.meta["split"] for chat in chats] == ["phrasing"] * 3 + ["tools"] * 2
+    assert line == "5 built-in chats, unseen phrasing and unseen tools"
+    only, _ = held_out(None, None, 3, "tools")
+    assert {chat.meta["split"] for chat in only} == {"tools"}
+    with pytest.raises(DataError, match="did you mean phrasing"):
+        held_out(None, None, 3, "phrasings")
+    with pytest.raises(DataError, match="only built-in chats have splits"):
+        held_out("bfcl:x", None, 3, "tools")
+
+
+def test_evenly_takes_from_everywhere() -> None:
+    chats = [Chat((), where=str(number)) for number in range(10)]
+    assert [chat.where for chat in evenly(chats, 3)] == ["0", "3", "6"]
+    assert evenly(chats, 10) == evenly(chats, 99) == chats
+
+
+def test_a_bfcl_folder_through_the_table(place: Path, own_cache: Path, tmp_path: Path) -> None:
+    from tests.evaluation.test_bfcl import ROWS, write_files
+
+    folder = write_files(tmp_path / "files")
+    table = table_of(place / "model", data=f"bfcl:{folder}", chats=99)
+    assert "not supported: multi_turn_base" in table.chats
+    assert set(table.as_dict()["columns"][0]["by_source"]) == {f"bfcl:{category}" for category in ROWS}
+
+
+def test_a_model_is_loaded_once_for_its_base_and_itself(
+    place: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    load_it = Models._load
+    monkeypatch.setattr(Models, "_load", lambda self, column: (loads.append(column.name), load_it(self, column))[1])
+    table_of(place / "run")
+    assert loads == ["base"]
+    assert columns_module.Models(detect()).precision(columns_of([str(place / "run")])[0]) == "fp32"
