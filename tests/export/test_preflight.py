@@ -1,0 +1,145 @@
+"""What `toolkit run` finds out about its [export] before it trains, and what it does after."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.export.shapes import base_model
+from tests.tiny import write_chats
+from toolkit.errors import InputError, ToolkitError
+from toolkit.export.architecture import read_architecture
+from toolkit.export.layout import ExportFolder
+from toolkit.export.preflight import check_run, preflight, space_needed
+from toolkit.recipe import load
+from toolkit.training.run import run
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return base_model(tmp_path_factory.mktemp("preflight") / "base", "llama")
+
+
+@pytest.fixture
+def recipe(base: Path, tmp_path: Path, cache: Path) -> Path:
+    write_chats(tmp_path / "chats.jsonl", 12)
+    path = tmp_path / "tiny.toml"
+    path.write_text(f"""
+[model]
+name = "{base}"
+[lora]
+r = 4
+lora_dropout = 0.0
+[[data.sources]]
+source = "{tmp_path / "chats.jsonl"}"
+[data]
+call_format = "json"
+[train]
+engine = "peft"
+max_steps = 1
+max_length = 512
+torch_threads = 1
+gradient_checkpointing = false
+[eval]
+holdout = 2
+[export]
+gguf = ["q8_0"]
+merge_base = "original"
+chats = 3
+""")
+    return path
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, passed: bool) -> list[tuple[Path, int]]:
+    told: list[tuple[Path, int]] = []
+
+    def verify(folder: Path, *, chats: int, console: Any) -> Any:
+        told.append((folder, chats))
+        return SimpleNamespace(passed=passed, lines=["Q8_0: too far away"])
+
+    fake = ModuleType("toolkit.export.verify")
+    fake.verify = verify  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "toolkit.export.verify", fake)
+    return told
+
+
+def test_a_run_exports_at_its_end(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = planted(monkeypatch, True)
+    folder = run(load(recipe), tmp_path / "run")
+    record = ExportFolder(folder.path / "export").record()
+    assert told == [(folder.path / "export", 3)]
+    assert [file.type for file in record.files] == ["BF16", "Q8_0"] and record.status == "passed"
+    assert record.merge_base.asked == "original" and record.recipe == str(folder.recipe)
+
+
+def test_a_failed_gate_fails_the_run_and_keeps_it(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(monkeypatch, False)
+    with pytest.raises(ToolkitError, match="the files are kept") as caught:
+        run(load(recipe), tmp_path / "run")
+    assert caught.value.exit_code == 1
+    assert (tmp_path / "run" / "summary.json").is_file() and (tmp_path / "run" / "export" / "FAILED.txt").is_file()
+
+
+def test_an_export_that_breaks_says_how_to_go_on(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*words: Any, **more: Any) -> None:
+        raise ToolkitError("no disk space")
+
+    monkeypatch.setattr("toolkit.export.export.quantize_gguf", broken)
+    with pytest.raises(ToolkitError, match=r"no disk space\n.*toolkit export .*/run --gguf q8_0"):
+        run(load(recipe), tmp_path / "run")
+    assert (tmp_path / "run" / "adapter").is_dir() and not (tmp_path / "run" / "export").exists()
+
+
+def test_what_cannot_be_exported_is_not_trained(recipe: Path, base: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    config = json.loads((other / "config.json").read_text())
+    rope = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 512}
+    (other / "config.json").write_text(json.dumps({**config, "rope_parameters": rope}))
+    with pytest.raises(InputError, match=r"\[export\]: .*rope type yarn"):
+        run(load(recipe, [f"model.name={other}"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_room_for_the_export(recipe: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.export.preflight.space_needed", lambda *words, **more: 2**62)
+    with pytest.raises(ToolkitError, match=r"^\[export\]: no disk space for the export"):
+        check_run(load(recipe).recipe, base, tmp_path)
+
+
+def test_space(base: Path) -> None:
+    architecture = read_architecture(base)
+    small = space_needed(architecture, ["q8_0"], merged=False)
+    assert small < space_needed(architecture, ["q8_0"], merged=True)
+    assert space_needed(architecture, ["f16", "q8_0"], merged=False) == small  # the 16-bit file is made in either case
+    assert small >= 3 * architecture.shape.parameters
+
+
+def test_no_template(base: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    (other / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match="no chat template"):
+        preflight(other, ["q8_0"])
+    assert preflight(base, ["q8_0"]) == []
+
+
+def test_tools_without_a_description(base: Path, tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "bare.jsonl"
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+    row = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "tools": [tool]}
+    path.write_text(json.dumps(row) + "\n")
+    file = tmp_path / "x.toml"
+    file.write_text(f'[model]\nname = "{base}"\n[[data.sources]]\nsource = "{path}"\n[eval]\nholdout = 0\n')
+    extra = ["eval.early_stopping_patience=0"]
+    (note,) = preflight(base, ["q8_0"], load(file, extra).recipe)
+    assert note == "1 tools have no description (add); they are trained and served with an empty one"
+    assert preflight(base, ["q8_0"], load(file, [*extra, "data.call_format=json"]).recipe) == []
