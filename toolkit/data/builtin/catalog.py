@@ -51,6 +51,11 @@ class Catalog:
         return "held" if self.split == "phrasing" else "say"
 
     @property
+    def varied(self) -> bool:
+        """Whether tools go under other names and invented ones join them: for training on all domains."""
+        return self.split == "train" and set(self.domains) == set(DOMAINS) and self.max_tools >= 4
+
+    @property
     def question_key(self) -> str:
         """The same for questions that have nothing to do with a tool: only training may use training's."""
         return "say" if self.split == "train" else "held"

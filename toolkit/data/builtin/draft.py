@@ -50,6 +50,7 @@ class Draft:
         self.dated = False
         self.satisfied = True  # whether the user would say "great" before the next request
         self.told = ""  # what the system turn says about the user
+        self.invented: dict[str, dict[str, Any]] = {}  # schemas of tools that only this chat has
 
     # the user
 
@@ -154,9 +155,21 @@ class Draft:
 
     # the assistant and the tools
 
+    def invent(self, name: str, schema: dict[str, Any], alias: dict[str, Any]) -> None:
+        """Let the world run a tool that only this chat has."""
+        self.invented[name] = schema
+        self.world.aliases[name] = alias
+
+    def peek(self, name: str, arguments: dict[str, Any]) -> Any:
+        """What an invented tool is going to return."""
+        return json.loads(self.world.call(name, arguments))
+
+    def schema(self, name: str) -> dict[str, Any]:
+        return self.invented.get(name) or TOOLS[name].schema
+
     def call(self, *calls: tuple[str, Mapping[str, Any]], may_fail: bool = False) -> list[Any]:
         """One assistant turn with these calls, and a tool turn for each with what the tool returned."""
-        made = tuple(ToolCall(name, _in_order(name, arguments)) for name, arguments in calls)
+        made = tuple(ToolCall(name, self._in_order(name, arguments)) for name, arguments in calls)
         self.turns.append(Turn("assistant", tool_calls=made))
         results: list[Any] = []
         for item in made:
@@ -168,6 +181,11 @@ class Draft:
             results.append(result)
             self.used.append(item.name)
         return results
+
+    def _in_order(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments in the schema's order."""
+        properties = self.schema(name)["function"]["parameters"]["properties"]
+        return {key: arguments[key] for key in properties if key in arguments}
 
     def say(self, text: str) -> None:
         self.turns.append(Turn("assistant", text))
@@ -247,11 +265,6 @@ def _after(before: Sequence[Piece], core: tuple[Piece, ...]) -> tuple[Piece, ...
     if first.text.startswith(("I ", "I'")):
         return core
     return (Piece(first.text[:1].lower() + first.text[1:]), *core[1:])
-
-
-def _in_order(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments in the schema's order."""
-    return {key: arguments[key] for key in TOOLS[name].parameters["properties"] if key in arguments}
 
 
 def _ended(pieces: Sequence[Piece]) -> tuple[Piece, ...]:

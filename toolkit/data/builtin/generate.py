@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 from toolkit.data.builtin.catalog import Catalog, choose
+from toolkit.data.builtin.disguise import disguise
 from toolkit.data.builtin.draft import Draft, context_slots
+from toolkit.data.builtin.inventing import INVENTED
 from toolkit.data.builtin.kinds import KINDS
 from toolkit.data.builtin.language import compose, wording
-from toolkit.data.builtin.spec import TOOLS, Unsuitable
+from toolkit.data.builtin.spec import Unsuitable
 from toolkit.data.builtin.world import World
 from toolkit.data.chats import Chat, Turn
 from toolkit.errors import DataError
 
 _BLOCK = 40
 _ATTEMPTS = 400
+
+# For training on all domains: the share of chats of each kind with invented tools, and that of the other chats whose
+# tools are under other names. A choice of domains keeps to their own tools as they are.
+_INVENTED = {"single": 0.4, "parallel": 0.4, "multi_step": 0.35, "clarify": 0.35, "irrelevance": 0.35}
+_DISGUISED = 0.6
 
 
 def chats(
@@ -89,24 +97,33 @@ def _order(seed: int, split: str, shares: Mapping[str, float]) -> Iterator[str]:
 def _make(r: Random, index: int, kind: str, catalog: Catalog) -> Chat:
     world_seed = r.getrandbits(32)
     draft = Draft(r, World(world_seed), catalog)
-    flags = KINDS[kind](draft)
+    varied = catalog.varied
+    invented = varied and r.random() < _INVENTED.get(kind, 0.0)
+    flags = (INVENTED if invented else KINDS)[kind](draft)
     offer = flags.pop("offer", None) or catalog.offer(r, draft.needed)
     system = _system(draft)
-    meta: dict[str, Any] = {
-        "world": world_seed,
-        "split": catalog.split,
-        "tools_used": list(dict.fromkeys(draft.used)),
-        "templates": draft.templates,
-        **flags,
-    }
-    return Chat(
+    chat = Chat(
         turns=(*system, *draft.turns),
-        tools=tuple(TOOLS[name].schema for name in offer),
+        tools=tuple(draft.schema(name) for name in offer),
         kind=kind,
         source="builtin:tools",
         where=f"builtin:tools#{index}",
-        meta=meta,
     )
+    aliases = {name: draft.world.aliases[name] for name in offer if name in draft.invented}
+    if varied and r.random() < _DISGUISED:
+        known = [name for name in offer if name not in draft.invented]
+        chat, more = disguise(r, chat, known, keep=aliases)
+        aliases |= more
+    meta: dict[str, Any] = {
+        "world": world_seed,
+        "split": catalog.split,
+        "tools_used": list(dict.fromkeys(call.name for turn in chat.turns for call in turn.tool_calls)),
+        "templates": draft.templates,
+        **flags,
+    }
+    if aliases:
+        meta["aliases"] = aliases
+    return replace(chat, meta=meta)
 
 
 def _system(draft: Draft) -> tuple[Turn, ...]:

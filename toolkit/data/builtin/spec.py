@@ -224,10 +224,15 @@ def _value_problem(name: str, schema: dict[str, Any], value: Any) -> str | None:
 
 def argument_problem(spec: Tool, arguments: Any) -> str | None:
     """What is wrong with a call's arguments by the tool's schema, or None."""
+    return schema_problem(spec.parameters, arguments)
+
+
+def schema_problem(parameters: Mapping[str, Any], arguments: Any) -> str | None:
+    """The same for the parameters of any schema."""
     if not isinstance(arguments, dict):
         return "arguments must be an object"
-    properties = spec.parameters["properties"]
-    for name in spec.required:
+    properties = parameters["properties"]
+    for name in parameters["required"]:
         if name not in arguments:
             return f"missing argument: {name}"
     for name, value in arguments.items():

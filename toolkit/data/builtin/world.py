@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from datetime import date, timedelta
 from random import Random
 from typing import Any
 
 from toolkit.data.builtin.lexicon import email_of, words
-from toolkit.data.builtin.spec import PARTS, TOOLS, ToolFailure, argument_problem
+from toolkit.data.builtin.spec import PARTS, TOOLS, ToolFailure, argument_problem, schema_problem
 
 
 class World:
-    """One small world. Two worlds of one seed answer the same calls, in the same order, with the same results."""
+    """One small world. Two worlds of one seed answer the same calls, in the same order, with the same results.
 
-    def __init__(self, seed: int) -> None:
+    `aliases` are the tools that a chat shows under names of its own, from `meta["aliases"]`: a built-in tool with its
+    parameters' names mapped, or an invented tool with its parameters and the kinds of what it returns.
+    """
+
+    def __init__(self, seed: int, aliases: Mapping[str, Any] | None = None) -> None:
         self.seed = seed
+        self.aliases: dict[str, Any] = dict(aliases or {})
         r = self.random("self")
         self.today: date = date(2025, 1, 6) + timedelta(days=r.randrange(1000))
         self.first_name: str = r.choice(words("first"))
@@ -40,6 +46,14 @@ class World:
 
     def call(self, name: str, arguments: dict[str, Any]) -> str:
         """Run one tool call; return its result as a JSON string, {"error": ...} where anything is wrong."""
+        alias = self.aliases.get(name)
+        if alias is not None and "result" in alias:
+            return self._invented(name, alias, arguments)
+        if alias is not None and isinstance(arguments, dict):
+            params = alias["params"]
+            if unknown := [key for key in arguments if key not in params]:
+                return _dump({"error": f"unknown argument: {unknown[0]}"})
+            return self.call(alias["tool"], {params[key]: item for key, item in arguments.items()})
         tool = TOOLS.get(name)
         if tool is None:
             return _dump({"error": f"unknown tool: {name}"})
@@ -51,6 +65,26 @@ class World:
             return _dump({"error": str(failure)})
         except (ArithmeticError, ValueError) as error:  # a model may write numbers and text that no tool can compute
             return _dump({"error": f"{name} can't work with these values: {error}"})
+
+    def _invented(self, name: str, alias: Mapping[str, Any], arguments: Any) -> str:
+        """What an invented tool returns: values of the right kinds that follow from the seed and the call."""
+        from toolkit.data.builtin.values import value
+
+        if problem := schema_problem(alias["parameters"], arguments):
+            return _dump({"error": problem})
+        r = self.random("invented", name, json.dumps(arguments, sort_keys=True))
+        found: dict[str, Any] = {}
+        for key, kind in alias["result"].items():
+            if kind.startswith("="):
+                found[key] = kind[1:]
+            elif key == "ids":
+                limits = [item for item in arguments.values() if isinstance(item, int)]
+                count = min(r.choice((1, 2, 2, 3)), *limits, 3)
+                found[key] = list(dict.fromkeys(value(kind, r, self) for _ in range(count)))
+            else:
+                item = value(kind, r, self)
+                found[key] = getattr(item, "value", item)
+        return _dump(found)
 
     def state(self) -> dict[str, Any]:
         """All that calls can change, as plain JSON values: equal states mean that the same was done."""
