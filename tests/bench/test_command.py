@@ -55,6 +55,21 @@ def test_quick_measures_judges_writes_and_keeps_its_predictions(measured: Path, 
     assert "exists already" in text
 
 
+@pytest.mark.model
+@pytest.mark.slow
+def test_quick_with_the_real_model_passes_its_gates(tmp_path: Path) -> None:
+    """What `make bench` does. No limit of time: under 3 minutes on two cores that nobody else uses."""
+    out = tmp_path / "out"
+    toolkit("bench", "--quick", "--out", str(out))
+    results = Results.load(out)
+    assert results.ok
+    assert set(results.arms) == {"full-fp32", "peft-logits", "peft", "peft-nockpt", "peft-nodrop", "peft-1x"}
+    assert all(arm.status == "measured" for arm in results.arms.values())
+    peaks = {name: results.peak(name) or 0 for name in results.arms}
+    assert peaks["full-fp32"] > 2 * peaks["peft"], "training every weight costs more than an adapter"
+    assert peaks["peft-nockpt"] > peaks["peft"]
+
+
 def test_list_and_mistakes() -> None:
     assert "unsloth-4bit-offload" in toolkit("bench", "--list")
     assert "did you mean peft-nockpt" in toolkit("bench", "--quick", "--variants", "peft-nocpt", code=2)
