@@ -44,7 +44,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     }
     (run / "environment.json").write_text(json.dumps(environment))
-    summary = {"updates": 3, "chats": 40, "seconds": 2.5, "first_eval_loss": 3.0, "last_eval_loss": 1.0}
+    summary: dict[str, Any] = {"updates": 3, "chats": 40, "seconds": 2.5, "first_eval_loss": 3.0, "last_eval_loss": 1.0}
+    rates = [{"overall": {"right_tool": {"hits": hits, "n": 9, "share": hits / 9}}} for hits in (2, 8)]
+    summary |= {"calls_before": rates[0], "calls_after": rates[1]}
     (run / "summary.json").write_text(json.dumps(summary))
     return root
 
@@ -80,6 +82,7 @@ def test_a_whole_export(run: Path) -> None:
     assert "FROM ./run-Q8_0.gguf" in folder.modelfile.read_text()
     card = folder.card.read_text()
     assert "run-Q8_0.gguf" in card and "3.000 before, 1.000 after" in card and "builtin:tools" in card
+    assert "right tool: 2 of 9 before, 8 of 9 after" in card
     assert sum(1 for _ in stream(open_weights(record))) == 20
     assert folder.ggufs() == [folder.path / "run-F16.gguf", folder.path / "run-Q8_0.gguf"]
     assert not [path for path in run.iterdir() if path.name.startswith(".")]

@@ -72,17 +72,15 @@ def _training(record: ExportRecord, recipe: Recipe, summary: dict[str, Any] | No
 
 
 def _calls(summary: dict[str, Any]) -> list[str]:
-    """Shares of held-out chats that were decoded, where the run decoded any."""
-    before, after = summary.get("calls_before"), summary.get("calls_after")
-    if not isinstance(after, dict):
-        return []
-    found = []
-    for key, value in after.items():
-        if isinstance(value, float) and 0 <= value <= 1:
-            earlier = before.get(key) if isinstance(before, dict) else None
-            was = f"{earlier:.1%} before, " if isinstance(earlier, float) else ""
-            found.append(f"- {key.replace('_', ' ')}: {was}{value:.1%} after (decoded, held-out chats)")
-    return found
+    """What became of held-out chats that the run decoded before and after, where it decoded any."""
+    before, after = summary.get("calls_before") or {}, summary.get("calls_after") or {}
+    lines = []
+    for name, rate in (after.get("overall") or {}).items():
+        if rate["n"]:
+            was = (before.get("overall") or {}).get(name)
+            earlier = f"{was['hits']} of {was['n']} before, " if was and was["n"] else ""
+            lines.append(f"- {name.replace('_', ' ')}: {earlier}{rate['hits']} of {rate['n']} after, on held-out chats")
+    return lines
 
 
 def _data(recipe: Recipe) -> str:
