@@ -99,7 +99,8 @@ def write_gguf(
 
 def require_f16(tensor: Any, name: str) -> None:
     """Raise `Float16OverflowError` when a float32 tensor holds values that float16 can't."""
-    largest = float(tensor.abs().max())
+    low, high = tensor.aminmax()
+    largest = max(float(high), -float(low))
     if largest > F16_MAX:
         raise Float16OverflowError(
             f"{name} reaches {largest:,.0f}, more than float16 can hold ({F16_MAX:,.0f}); write bf16 instead"
