@@ -18,7 +18,7 @@ from toolkit.reports.charts import Chart, Interval, Mark, Series
 from toolkit.reports.report import write_report
 
 EVIL = '</script></style></pre><img src=x onerror="alert(1)"><script>alert(2)</script>{{ 7 * 7 }}{% x %}&amp;\'"'
-VOID = {"meta", "path", "rect", "br", "img", "circle", "line", "link", "input"}
+VOID = {"meta", "br", "img", "link", "input"}
 
 
 class Tree(HTMLParser):
