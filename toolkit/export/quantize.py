@@ -10,11 +10,14 @@ and needs nothing, so that it comes first there.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from toolkit.errors import EngineError, ModelError, did_you_mean
 from toolkit.export.ggufraw import pad, read_bytes, read_raw, uint32_key, write_header
 from toolkit.export.quantizers import External, find_external, load_libgguf
 from toolkit.export.writer import FILE_TYPES, QUANTIZATION_VERSION, Advance
+from toolkit.hardware import usable_cores
 from toolkit.recipe.checks import GGUF_QUANTS
 
 RowQuantizer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.uint8]]
@@ -134,16 +138,23 @@ def _rewrite(
         "general.quantization_version": uint32_key("general.quantization_version", QUANTIZATION_VERSION),
     }
     infos = [(name, shape, int(ids[name]), math.prod(packed[name])) for name, shape in shapes.items()]
-    with source.open("rb") as reading, target.open("wb") as writing:
+    workers = usable_cores()  # they never wait for one another, so a busy core costs no more than its share
+    with source.open("rb") as reading, target.open("wb") as writing, ThreadPoolExecutor(workers) as pool:
         write_header(writing, keys, infos)
         for tensor in raw.tensors:
             rows, columns = math.prod(tensor.shape[:-1]), tensor.shape[-1]
             width = 4 if tensor.kind == gguf.GGMLQuantizationType.F32 else 2
-            for start, stop in chunks(rows, columns):
-                place = tensor.offset + start * columns * width
-                values = floats(read_bytes(reading, place, (stop - start) * columns * width), tensor.kind)
-                _convert(values.reshape(stop - start, columns), kinds[tensor.name], quantize).tofile(writing)
-                advance(4 * values.size)
+            parts = chunks(rows, columns)
+            # a few pieces at a time, so that no more than those are held
+            while batch := list(itertools.islice(parts, workers)):
+                read = [
+                    read_bytes(reading, tensor.offset + start * columns * width, (stop - start) * columns * width)
+                    for start, stop in batch
+                ]
+                convert = partial(_convert, source=tensor.kind, columns=columns, kind=kinds[tensor.name], by=quantize)
+                for packed_rows in pool.map(convert, read):
+                    packed_rows.tofile(writing)
+                advance(4 * columns * sum(stop - start for start, stop in batch))
             pad(writing)
     note = fallback_note(quant, shapes, layers, tied)
     return Quantized(backend, dict(Counter(kinds.values())), [note] if note else [])
@@ -162,10 +173,12 @@ def floats(raw: npt.NDArray[np.uint8], kind: int) -> npt.NDArray[np.float32]:
     raise ModelError(f"a tensor is {gguf.GGMLQuantizationType(kind).name}: quants are made from 16-bit files only")
 
 
-def _convert(rows: npt.NDArray[np.float32], kind: str, quantize: RowQuantizer) -> npt.NDArray[Any]:
+def _convert(raw: npt.NDArray[np.uint8], *, source: int, columns: int, kind: str, by: RowQuantizer) -> npt.NDArray[Any]:
+    """Rows of the 16-bit file in their new type."""
+    rows = floats(raw, source).reshape(-1, columns)
     if kind == "F32":
         return rows
-    return rows.astype(np.float16) if kind == "F16" else quantize(rows, kind)
+    return rows.astype(np.float16) if kind == "F16" else by(rows, kind)
 
 
 def chunks(rows: int, columns: int, limit: int = 2**21) -> Iterator[tuple[int, int]]:
