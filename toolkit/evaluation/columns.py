@@ -251,10 +251,10 @@ class Models:
         self._model: Any = None
 
     def precision(self, column: Column) -> str:
-        """bf16, fp16 or fp32: what this machine computes the column's model in."""
+        """bf16, fp16 or fp32: what this machine computes the column's model in; llama.cpp's own business for a GGUF."""
         from toolkit.engines.base import choose_precision
 
-        return "" if column.gguf else choose_precision(Recipe(model=column.model), self.hardware).value
+        return "llama.cpp" if column.gguf else choose_precision(Recipe(model=column.model), self.hardware).value
 
     @contextlib.contextmanager
     def opened(self, column: Column) -> Iterator[Any]:
