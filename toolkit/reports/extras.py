@@ -94,11 +94,14 @@ def _failed(path: Path) -> str:
 
 def benches(run: Path, named: list[Path]) -> list[Extra]:
     """Bench results in a run folder, and those named on the command line."""
+    paths = [*sorted(run.glob("**/results.jsonl")), *named]
+    if not paths:
+        return []
     from bench import page, report
-    from bench.results import FILE, Results
+    from bench.results import Results
 
     found = []
-    for path in [*sorted(run.glob(f"**/{FILE}")), *named]:
+    for path in paths:
         results = Results.load(path)
         found.append(
             Extra(

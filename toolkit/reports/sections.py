@@ -294,7 +294,8 @@ def _flips(comparison: Comparison | None, gained: bool) -> list[dict[str, str]]:
         return []
     return [
         {
-            "title": f"{after.kind}: {after.where}",
+            "kind": after.kind,
+            "where": after.where,
             "user": after.user,
             "expected": after.expected,
             "before": before.generated,

@@ -162,7 +162,9 @@ class _Session:
             update = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
             self.folder.cut_metrics(update)
             stopping.replay(self.folder.metrics)
-            reader.replay(read_jsonl(self.folder.metrics))
+            rows = list(read_jsonl(self.folder.metrics))
+            reader.replay(rows)
+            writer.skipped = max((row.get("skipped_updates", 0) for row in rows), default=0)
             trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
             self.console.print(f"resuming   from {checkpoint or 'the start: there is no checkpoint yet'}")
         # where TensorBoard and W&B put what they write
