@@ -7,12 +7,12 @@ from functools import cache
 from pathlib import Path
 
 from toolkit.data.builtin import tools as _tools  # noqa: F401  (fills the register)
-from toolkit.data.builtin.catalog import DOMAINS, MIX, SPLITS
+from toolkit.data.builtin.catalog import DOMAINS, MIX, SPLITS, TRAINING_MIX
 from toolkit.data.builtin.generate import chats
 from toolkit.data.builtin.spec import TOOLS, Tool
 from toolkit.data.builtin.world import World
 
-__all__ = ["DOMAINS", "MIX", "SPLITS", "TOOLS", "Tool", "World", "chats", "fingerprint"]
+__all__ = ["DOMAINS", "MIX", "SPLITS", "TOOLS", "TRAINING_MIX", "Tool", "World", "chats", "fingerprint"]
 
 
 @cache

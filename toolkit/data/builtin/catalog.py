@@ -23,6 +23,16 @@ MIX: Mapping[str, float] = {
     "irrelevance": 0.10,
 }
 
+# for training on all domains: more calls at once and in chains, which are learnt last, and fewer refusals
+TRAINING_MIX: Mapping[str, float] = {
+    "single": 0.30,
+    "parallel": 0.15,
+    "multi_step": 0.27,
+    "clarify": 0.10,
+    "refuse": 0.07,
+    "irrelevance": 0.11,
+}
+
 # domains whose tools could serve a request of another domain of the same set
 _KIN = (
     {"files", "shell", "git", "http"},
@@ -215,6 +225,8 @@ def choose(
     if problems:
         raise DataError(problems)
     catalog = Catalog(split, tuple(dict.fromkeys(domains)) or DOMAINS, max_tools)
+    if kinds is None and catalog.varied:
+        shares = dict(TRAINING_MIX)
     missing = [kind for kind, share in shares.items() if share and not catalog.possible(kind)]
     # asked for by name it is a mistake; from the usual mix it is left out
     if missing and (kinds is not None or len(missing) == len(shares)):

@@ -39,7 +39,9 @@ class Alias:
 @cache
 def _synonyms() -> dict[str, dict[str, tuple[str, ...]]]:
     text = files(__package__).joinpath("synonyms.toml").read_text(encoding="utf-8")
-    return {part: {key: tuple(value.split()) for key, value in table.items()} for part, table in loads(text).items()}
+    return {
+        part: {key: tuple(value.split()) for key, value in loads(text)[part].items()} for part in ("word", "parameter")
+    }
 
 
 @cache
@@ -117,7 +119,7 @@ def disguise(r: Random, chat: Chat, names: Iterable[str], keep: Iterable[str] = 
 
 
 def _name(r: Random, name: str, case: str) -> str:
-    """The same meaning in other words: `get_balance` becomes `balance_lookup`, `fetchBalance`, `finance_read_balance`."""
+    """The same meaning in other words: `get_balance` becomes `balance_get`, `fetchFunds` or `app_read_money`."""
     words = _synonyms()["word"]
     parts = [r.choice((part, *words.get(part, ()))) if r.random() < 0.85 else part for part in name.split("_")]
     style = r.random()
@@ -177,7 +179,7 @@ def _parameter(r: Random, key: str) -> str:
 
 
 def _renamed(turn: Turn, found: Mapping[str, tuple[str, Alias]]) -> Turn:
-    if turn.role == "tool" and turn.name in found:
+    if turn.role == "tool" and turn.name is not None and turn.name in found:
         return Turn("tool", turn.content, name=found[turn.name][0])
     if not any(call.name in found for call in turn.tool_calls):
         return turn

@@ -27,6 +27,7 @@ from toolkit.data.builtin.language import (
     wording,
 )
 from toolkit.data.builtin.lexicon import person, words
+from toolkit.data.builtin.paraphrase import paraphrase
 from toolkit.data.builtin.spec import TOOLS, Chain, Sampler, Unsuitable
 from toolkit.data.builtin.world import World
 from toolkit.data.chats import ToolCall, Turn
@@ -65,8 +66,11 @@ class Draft:
         self.templates.append(source)
         return source
 
-    def fill(self, source: str, slots: Mapping[str, Any]) -> Filled:
+    def fill(self, source: str, slots: Mapping[str, Any], *, vary: bool = True) -> Filled:
+        """The template with its slots filled; `vary` lets training say it in other words."""
         filled = fill(source, slots)
+        if vary and self.catalog.varied:
+            filled = paraphrase(self.r, filled)
         self.dated = self.dated or filled.dated
         return filled
 
@@ -100,7 +104,10 @@ class Draft:
         self.turns.append(Turn("user", plain(capital(pieces))))
 
     def _wording(self, name: str) -> str:
-        return self.r.choice(wording()[name][self.catalog.key])
+        options: list[str] = wording()[name][self.catalog.key]
+        if self.catalog.varied:
+            options = options + wording()[name].get("more", [])
+        return self.r.choice(options)
 
     def _around(self, name: str, neutral: bool) -> tuple[Piece, ...]:
         options: Sequence[str] = wording()[name][self.catalog.key]

@@ -38,7 +38,9 @@ def chats(
 ) -> Iterator[Chat]:
     """Chats in which a user asks, tools run and the assistant answers; no user turn comes twice.
 
-    The same arguments give the same chats in every process, and a smaller `size` gives the first of them.
+    The same arguments give the same chats in every process, and a smaller `size` gives the first of them. Training
+    chats on all domains also have tools under other names and invented ones (`meta["aliases"]` tells the world what
+    they are), and are asked for in more words.
 
     Args:
         size: how many chats.

@@ -1,8 +1,8 @@
 """Invented tools: put together from things, attributes and verbs, with names and schemas made for one chat.
 
-They exist so that a model can't learn tools by heart: their names, parameters and values have to be read. Their requests
-come from a small grammar (invented.toml), and calls to them run in the world: what they return follows from the world's
-seed and the call.
+They exist so that a model can't learn tools by heart: their names, parameters and values have to be read. Their
+requests come from a small grammar (invented.toml), and calls to them run in the world: what they return follows from
+the world's seed and the call.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def things() -> tuple[Thing, ...]:
     found = []
     for line in tables()["objects"].strip().splitlines():
         one, many, attributes, actions = line.split("|")
-        pairs = (action.split(":") for action in actions.split())
-        found.append(Thing(one, many, tuple(attributes.split()), {verb: done for verb, done in pairs}))
+        pairs = [(verb, done) for verb, _, done in (action.partition(":") for action in actions.split())]
+        found.append(Thing(one, many, tuple(attributes.split()), dict(pairs)))
     return tuple(found)
 
 
@@ -68,7 +68,8 @@ class Invented:
         return wording_of(self.thing, self.attribute, self.action)
 
     def does(self) -> str:
-        return tables()["does"][self.operation].format(**self.words())
+        text: str = tables()["does"][self.operation]
+        return text.format(**self.words())
 
     def meta(self) -> dict[str, Any]:
         return {"result": dict(self.result), "parameters": self.schema["function"]["parameters"]}

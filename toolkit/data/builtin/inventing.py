@@ -61,7 +61,7 @@ class Scene:
 
     def filled(self, source: str, slots: Mapping[str, Any]) -> Filled:
         self.d.templates.append(source)
-        return self.d.fill(source, slots)
+        return self.d.fill(source, slots, vary=False)
 
     def request(self, tool: Invented) -> Filled:
         """A request that the tool can serve, with everything it needs."""

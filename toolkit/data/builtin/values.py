@@ -16,9 +16,21 @@ from toolkit.data.builtin.world import World
 
 _CONSONANTS = "BCDFGHJKLMNPQRSTVWXZ"
 _ACCENTED = (
-    "Zoë Østergård, Łukasz Wójcik, Søren Bjørk, Renée Lévêque, Jürgen Groß, Íñigo Núñez, Chloë O'Hara, Séamus D'Arcy, "
-    "Jean-Luc van den Broek, Mary-Ann McAllister, ana lucía de la Cruz, J. R. Whitcombe, Dr. Okonkwo, Ngozi Eze-Bello"
-).split(", ")
+    "Zoë Østergård",
+    "Łukasz Wójcik",
+    "Søren Bjørk",
+    "Renée Lévêque",
+    "Jürgen Groß",
+    "Íñigo Núñez",
+    "Chloë O'Hara",
+    "Séamus D'Arcy",
+    "Jean-Luc van den Broek",
+    "Mary-Ann McAllister",
+    "ana lucía de la Cruz",
+    "J. R. Whitcombe",
+    "Dr. Okonkwo",
+    "Ngozi Eze-Bello",
+)
 
 
 @cache
