@@ -84,15 +84,18 @@ def export(
         raise RunError("nothing to export: name types with --gguf, or leave --no-merged out")
     whole = merged and not adapter_only
     require_export_space(target, architecture, [one.lower() for one in types], merged=whole)
-    choice = bases.choose(
-        merge_base,
-        load_in_4bit=source.load_in_4bit,
-        held_dtype=source.held_dtype,
-        base=source.base,
-        adapter=source.adapter if not adapter_only else None,
-        recipe=source.recipe,
-        say=console.print,
-    )
+    if adapter_only:
+        choice = MergeRecord(merge_base, "original", "the adapter alone: nothing was merged")
+    else:
+        choice = bases.choose(
+            merge_base,
+            load_in_4bit=source.load_in_4bit,
+            held_dtype=source.held_dtype,
+            base=source.base,
+            adapter=source.adapter,
+            recipe=source.recipe,
+            say=console.print,
+        )
     if source.note:
         notes.append(source.note)
     for note in notes:
@@ -314,8 +317,6 @@ def _default_target(source: Source) -> Path:
 def _require_free(target: Path) -> None:
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise RunError(f"{target}: exists already; name another folder with --out, or remove this one")
-    if target.is_dir():
-        target.rmdir()
 
 
 def _verify(folder: ExportFolder, chats: int, console: Console) -> None:
