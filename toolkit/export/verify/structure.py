@@ -31,7 +31,7 @@ Advance = Callable[[str], None]
 
 @dataclass(slots=True)
 class Examined:
-    """What was found about one file. `usable`: it can be run in the checks that follow."""
+    """What was found about one file. `broken`: so that it can't be run in the checks that follow."""
 
     record: FileRecord
     path: Path
@@ -40,10 +40,11 @@ class Examined:
     over: list[str] = field(default_factory=list)
     types: Counter[str] = field(default_factory=Counter)
     gguf: GgufFile | None = None
+    broken: bool = False
 
-    @property
-    def usable(self) -> bool:
-        return not self.problems
+    def breaks(self, problem: str) -> None:
+        self.problems.append(problem)
+        self.broken = True
 
 
 def examine(
@@ -85,7 +86,7 @@ def examine(
 def _open(one: Examined) -> None:
     """The file is there, is the one that was written, and can be opened."""
     if not one.path.is_file():
-        one.problems.append("the file is not there")
+        one.breaks("the file is not there")
         return
     with one.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -95,7 +96,7 @@ def _open(one: Examined) -> None:
         try:
             one.gguf = GgufFile(one.path)
         except ModelError as error:
-            one.problems.append(str(error))
+            one.breaks(str(error))
             return
         if one.record.kind == "lora":
             _finite(one, one.gguf)
@@ -137,7 +138,12 @@ def _keys(one: Examined, architecture: Architecture) -> None:
             same = found == value
         if not same:
             shown = key.format(arch=architecture.arch)
-            one.problems.append(f"{shown} is {found!r}, the base's config.json says {value!r}")
+            problem = f"{shown} is {found!r}, the base's config.json says {value!r}"
+            # another rope or norm can be run, and measured; other sizes can't
+            if isinstance(value, float) or key == "{arch}.context_length":
+                one.problems.append(problem)
+            else:
+                one.breaks(problem)
 
 
 def _complete(one: Examined, architecture: Architecture) -> None:
@@ -149,16 +155,16 @@ def _complete(one: Examined, architecture: Architecture) -> None:
     missing = [name for name in wanted if name not in file.tensors]
     extra = [name for name in file.tensors if name not in wanted and name not in _EXTRA]
     if missing:
-        one.problems.append(f"{len(missing)} of {len(wanted)} tensors are missing, {missing[0]} the first")
+        one.breaks(f"{len(missing)} of {len(wanted)} tensors are missing, {missing[0]} the first")
     if extra:
-        one.problems.append(f"{len(extra)} tensors are not of this model, {extra[0]} the first")
+        one.breaks(f"{len(extra)} tensors are not of this model, {extra[0]} the first")
     for name, shape in wanted.items():
         if name in missing:
             continue
         kind = file.kind(name)
         one.types[kind] += 1
         if file.shape(name) != shape:
-            one.problems.append(f"{name} has shape {list(file.shape(name))}, wanted {list(shape)}")
+            one.breaks(f"{name} has shape {list(file.shape(name))}, wanted {list(shape)}")
         allowed = thresholds.TENSOR_TYPES[one.record.type] if len(shape) > 1 else frozenset({"F32"})
         if kind not in allowed:
             one.problems.append(f"{name} is {kind}, wanted {' or '.join(sorted(allowed))}")
@@ -173,7 +179,7 @@ def _compare(one: Examined, file: GgufFile, name: str, weight: Tensor) -> None:
     for start, stop, values in file.parts(name):
         part = reference[start:stop] if reference.ndim > 1 else reference
         if not np.isfinite(values).all():
-            one.problems.append(f"{name} holds {int((~np.isfinite(values)).sum()):,} values that are NaN or infinite")
+            one.breaks(f"{name} holds {int((~np.isfinite(values)).sum()):,} values that are NaN or infinite")
             return
         wrong += float(np.square(values - part, dtype=np.float64).sum())
         whole += float(np.square(part, dtype=np.float64).sum())

@@ -105,10 +105,10 @@ class _Work:
             del model
             agreement.release()
             for one in files:
-                if one.usable:
+                if not one.broken:
                     self._file(one, material, reference, written, problem)
                 else:
-                    why = "not made, as the file's structure is wrong"
+                    why = "the file's structure is wrong"
                     self._add(*(Check(name, one.record.name, "skip", why) for name in _RUNNING))
             agreed = [check for check in self.report.checks if check.name == "agreement" and check.outcome != "skip"]
             self._add(gate.control(control, {str(check.file): check.numbers for check in agreed}))

@@ -1,0 +1,85 @@
+"""Tiny exports, and GGUF files with one fault planted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.export.shapes import adapter, base_model
+from toolkit.export.export import export
+from toolkit.export.layout import ExportFolder
+from toolkit.export.tokenizer import PRE_TOKENIZERS
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def make_export(root: Path, family: str, gguf: tuple[str, ...] = ("f16",)) -> Path:
+    """A finished run on a tiny model, exported and not verified."""
+    base = base_model(root / "base", family, hidden_size=64, intermediate_size=96)
+    if family == "qwen3":
+        as_qwen2(base)
+    run = root / "run"
+    run.mkdir()
+    (run / "recipe.toml").write_text(
+        f'[model]\nname = "{base}"\n[data]\ncall_format = "json"\n[train]\nmax_length = 2048\n'
+        '[[data.sources]]\nsource = "builtin:tools"\nsize = 40\nmax_tools = 2\n'
+        "[eval]\nholdout = 8\nmax_new_tokens = 12\n"
+    )
+    adapter(run / "adapter", base)
+    return export(run, gguf=gguf, verify=False).path
+
+
+def as_qwen2(base: Path) -> None:
+    """Give a tiny tokenizer Qwen's way of splitting text, and its NFC."""
+    pattern = next(splits[0][1] for splits, name in PRE_TOKENIZERS.items() if name == "qwen2")
+    path = base / "tokenizer.json"
+    spec = json.loads(path.read_text())
+    spec["normalizer"] = {"type": "NFC"}
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, level]}
+    path.write_text(json.dumps(spec))
+
+
+def plant(folder: Path, *, keys: dict[str, str | float] | None = None, tensors: Change | None = None) -> None:
+    """Write the folder's first GGUF anew with keys or 16-bit tensors changed, as a faulty writer would have done it."""
+    from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
+
+    path = ExportFolder(folder).ggufs()[0]
+    reader = GGUFReader(path)
+    changed = keys or {}
+    architecture = reader.fields["general.architecture"].contents()
+    writer = GGUFWriter(path.with_suffix(".new"), architecture)
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture" and key not in changed:
+            inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+            writer.add_key_value(key, field.contents(), field.types[0], sub_type=inner)
+    for key, value in changed.items():
+        if isinstance(value, str):
+            writer.add_string(key, value)
+        else:
+            writer.add_float32(key, value)
+    held = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
+    for name, data in (tensors(held) if tensors else held).items():
+        kind = GGMLQuantizationType.F16 if data.dtype == np.float16 else GGMLQuantizationType.F32
+        writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    path.with_suffix(".new").replace(path)
+    rehash(folder)
+
+
+def rehash(folder: Path) -> None:
+    """Make export.json say the hashes of the files that are there."""
+    place = ExportFolder(folder)
+    record = place.record()
+    for file in record.files:
+        file.sha256 = hashlib.sha256((folder / file.name).read_bytes()).hexdigest()
+    record.save(folder)

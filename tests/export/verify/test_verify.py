@@ -1,0 +1,221 @@
+"""Each fault that an export can have is planted, and the report has to fail at the check that is about it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.export.verify.planted import make_export, plant, rehash
+from toolkit.errors import EngineError, RunError
+from toolkit.export.export import export
+from toolkit.export.layout import ExportFolder
+from toolkit.export.verify import VerifyReport, verify
+from toolkit.inference import gguf as llama
+
+pytest.importorskip("xllamacpp")
+RUNNING = ("tokenizer", "template", "agreement", "runtime", "calls")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_export(tmp_path_factory.mktemp("made"), "llama")
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy of the export that a test may spoil; base and adapter are shared."""
+    return Path(shutil.copytree(made, tmp_path / "export"))
+
+
+def check(folder: Path, chats: int = 2) -> tuple[VerifyReport, set[str]]:
+    """The report, and the names of the checks that failed."""
+    report = verify(folder, chats=chats, threads=1)
+    return report, {one.name for one in report.failures}
+
+
+def test_a_clean_export_passes(folder: Path) -> None:
+    report, failed = check(folder, chats=3)
+    assert report.passed and not failed, report.lines
+    assert {one.name for one in report.checks} == {"structure", "weights", *RUNNING, "control"}
+    assert not report.skipped and not report.lines
+    agreement, control = report.of("agreement", "run-F16.gguf"), report.of("control")
+    assert agreement and control
+    assert agreement.numbers["all"]["kl_mean"] < 1e-4 < control.numbers["without_adapter"]["all"]["kl_mean"]
+    assert agreement.numbers["all"]["positions"] == report.how["positions"] > 20
+    saved = json.loads((folder / "export_report.json").read_text())
+    assert saved["passed"] is True and saved["verdict"] == report.verdict
+    assert VerifyReport.load(folder).checks == report.checks
+    html = (folder / "export_report.html").read_text()
+    assert "http" not in html and "<script" not in html and report.verdict in html
+    assert "| run-F16.gguf |" in (folder / "export_report.md").read_text()
+
+
+def test_another_template(folder: Path) -> None:
+    template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant]"
+    plant(folder, keys={"tokenizer.chat_template": template})
+    report, failed = check(folder)
+    assert failed == {"template"}
+    assert "[user]" in report.lines[0] or "[system]" in report.lines[0]
+
+
+def test_another_pre_tokenizer(folder: Path) -> None:
+    plant(folder, keys={"tokenizer.ggml.pre": "smollm"})  # takes digits one by one
+    report, failed = check(folder)
+    assert "tokenizer" in failed and not failed & {"structure", "weights", "agreement"}
+    assert "training cut" in report.lines[0]
+
+
+def test_a_dropped_adapter(folder: Path) -> None:
+    record = ExportFolder(folder).record()
+    base = export(record.base.folder, gguf=["f16"], out=folder.parent / "base", merged=False, verify=False)
+    shutil.copy(base.ggufs()[0], ExportFolder(folder).ggufs()[0])
+    rehash(folder)
+    report, failed = check(folder)
+    assert failed >= {"weights", "agreement", "runtime", "control"} and "structure" not in failed
+    one, control = report.of("agreement", "run-F16.gguf"), report.of("control")
+    assert one and control
+    base_kl = control.numbers["without_adapter"]["all"]["kl_mean"]
+    assert one.numbers["all"]["kl_mean"] == pytest.approx(base_kl, rel=0.01)
+
+
+def test_swapped_tensors(folder: Path) -> None:
+    def swap(held: dict[str, Any]) -> dict[str, Any]:
+        a, b = "blk.0.ffn_gate.weight", "blk.0.ffn_up.weight"
+        return held | {a: held[b], b: held[a]}
+
+    plant(folder, tensors=swap)
+    report, failed = check(folder)
+    assert failed >= {"weights", "agreement"} and not failed & {"structure", "tokenizer", "template"}
+    weights = report.of("weights", "run-F16.gguf")
+    assert weights and {one["tensor"] for one in weights.numbers["worst"][:2]} == {
+        "blk.0.ffn_gate.weight",
+        "blk.0.ffn_up.weight",
+    }
+
+
+def test_rows_in_the_wrong_order(folder: Path) -> None:
+    """What a writer does that forgets llama.cpp's order of Llama's query rows."""
+
+    def unordered(held: dict[str, Any]) -> dict[str, Any]:
+        name = "blk.1.attn_q.weight"
+        rows = held[name].reshape(4, 8, 2, -1).swapaxes(1, 2).reshape(held[name].shape)
+        return held | {name: np.ascontiguousarray(rows)}
+
+    plant(folder, tensors=unordered)
+    _, failed = check(folder)
+    assert failed >= {"weights", "agreement", "runtime"} and "structure" not in failed
+
+
+def test_another_rope(folder: Path) -> None:
+    plant(folder, keys={"llama.rope.freq_base": 500.0})
+    report, failed = check(folder)
+    assert failed >= {"structure", "agreement", "runtime"} and "weights" not in failed
+    assert "llama.rope.freq_base is 500.0" in report.lines[0]
+
+
+def test_a_nan(folder: Path) -> None:
+    def nan(held: dict[str, Any]) -> dict[str, Any]:
+        held["blk.1.ffn_down.weight"][3, 5] = np.nan
+        return held
+
+    plant(folder, tensors=nan)
+    report, failed = check(folder)
+    assert failed == {"structure"}
+    assert "blk.1.ffn_down.weight holds 1 values that are NaN or infinite" in report.lines[0]
+    assert {one.name for one in report.skipped} >= set(RUNNING)
+
+
+def test_a_missing_tensor(folder: Path) -> None:
+    plant(folder, tensors=lambda held: {name: data for name, data in held.items() if name != "blk.0.attn_v.weight"})
+    report, failed = check(folder)
+    assert failed == {"structure"} and "blk.0.attn_v.weight" in report.lines[0]
+
+
+def test_a_file_that_is_not_the_one_written(folder: Path) -> None:
+    path = ExportFolder(folder).ggufs()[0]
+    path.write_bytes(path.read_bytes() + b"\0")
+    report, failed = check(folder)
+    assert failed == {"structure"} and "sha256" in report.lines[0]
+
+
+def test_a_file_cut_short(folder: Path) -> None:
+    path = ExportFolder(folder).ggufs()[0]
+    path.write_bytes(path.read_bytes()[:5000])
+    report, failed = check(folder)
+    assert failed == {"structure"} and not report.passed
+
+
+def test_merged_safetensors_of_another_model(folder: Path) -> None:
+    base = Path(ExportFolder(folder).record().base.folder)
+    shutil.copy(base / "model.safetensors", folder / "merged" / "model.safetensors")
+    rehash(folder)
+    report, failed = check(folder)
+    assert failed == {"weights"} and "merged/model.safetensors" in report.lines[0]
+
+
+def test_a_run_that_changed_nothing_has_no_power(folder: Path, tmp_path: Path) -> None:
+    """An adapter of zeros: the file is right, but these checks could not have told it from the base."""
+    from safetensors.torch import load_file, save_file
+
+    record = ExportFolder(folder).record()
+    assert record.adapter
+    zero = Path(shutil.copytree(record.adapter, tmp_path / "zero"))
+    tensors = load_file(zero / "adapter_model.safetensors")
+    save_file({name: tensor * 1e-7 for name, tensor in tensors.items()}, zero / "adapter_model.safetensors")
+    out = export(zero, gguf=["f16"], base=record.base.folder, out=tmp_path / "out", verify=False, merged=False)
+    report, failed = check(out.path)
+    assert failed == {"control"} and "no power" in report.lines[0]
+
+
+def test_text_that_is_not_composed(tmp_path: Path) -> None:
+    """Qwen's tokenizer composes text (NFC), llama.cpp does not: told by name; what composing does not mend fails."""
+    folder = make_export(tmp_path, "qwen3")
+    report, failed = check(folder)
+    assert not failed, report.lines
+    tokenizer = report.of("tokenizer", "run-F16.gguf")
+    assert tokenizer and tokenizer.numbers["equal_after_nfc"] >= 4 and "NFC" in tokenizer.summary
+    spec_path = tmp_path / "base" / "tokenizer.json"
+    spec = json.loads(spec_path.read_text())
+    spec["normalizer"] = {"type": "NFKC"}
+    spec_path.write_text(json.dumps(spec))
+    _, failed = check(folder)
+    assert failed == {"tokenizer"}
+
+
+def test_a_plain_model_has_no_control(folder: Path, tmp_path: Path) -> None:
+    base = ExportFolder(folder).record().base.folder
+    out = export(base, gguf=["f16"], out=tmp_path / "out", verify=False, merged=False)
+    report, failed = check(out.path)
+    control = report.of("control")
+    assert not failed and control and control.outcome == "skip", report.lines
+    assert report.how["chats_from"] == "built-in held-out chats"
+
+
+def test_without_llama_cpp_the_rest_is_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Any:
+        raise EngineError("running a GGUF needs xllamacpp, which is not installed: pip install 'toolkit[serve]'")
+
+    monkeypatch.setattr(llama, "runtime", missing)
+    report, failed = check(folder)
+    assert not failed
+    assert {one.name for one in report.skipped} == {"tokenizer", "template", "runtime"}
+    calls = report.of("calls", "run-F16.gguf")
+    assert calls and calls.numbers["route"] == "transformers, dequantised"
+    assert "could not be made" in report.verdict
+
+
+def test_what_can_not_be_verified(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not an export folder"):
+        verify(tmp_path)
+    record = ExportFolder(folder).record()
+    record.adapter = str(tmp_path / "gone")
+    record.save(folder)
+    with pytest.raises(RunError, match="not there any more"):
+        verify(folder)
+    with pytest.raises(RunError, match="verify the export first"):
+        VerifyReport.load(tmp_path)
