@@ -14,6 +14,8 @@ from toolkit.evaluation.columns import columns_of, settle
 from toolkit.evaluation.command import Options, evaluate_models
 
 pytest.importorskip("xllamacpp")
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +25,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     place = tmp_path_factory.mktemp("gguf")
     folder = place / "run"
-    adapter(folder / "adapter", base_model(place / "model", "llama"))
+    base = base_model(place / "model", "llama")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    torch.manual_seed(1)
+    with torch.no_grad():  # so that answers differ from prompt to prompt
+        for name, weight in model.named_parameters():
+            if "norm" not in name:
+                weight.normal_(std=0.15)
+    model.save_pretrained(base)
+    adapter(folder / "adapter", base)
     chats = write_chats(place / "chats.jsonl", 30)
-    (folder / "recipe.toml").write_text(RECIPE.format(model=place / "model", chats=chats, call_format="json"))
+    (folder / "recipe.toml").write_text(
+        RECIPE.format(model=place / "model", chats=chats, call_format="json").replace("holdout = 6", "holdout = 12")
+    )
     export(folder, gguf=["f16"], verify=False, console=Console(quiet=True))
     return folder
 
@@ -33,13 +45,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_folder_merged_and_gguf_agree(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
     words = [str(run), str(run / "export")]
-    table = evaluate_models(words, Options(chats=6, max_new_tokens=12), Console(quiet=True))
+    table = evaluate_models(words, Options(chats=12, max_new_tokens=4), Console(quiet=True))
     said = {name: [row.generated for row in evaluation.rows] for name, evaluation in table.columns}
     assert list(said) == ["base", "run", "run-merged", "run-F16"]
-    assert said["run-F16"] == said["run"] == said["run-merged"]
-    assert said["base"] != said["run"]
-    assert "llama.cpp" in str(table.columns[3][1].settings) and len(set(said["run"])) > 1
-    again = evaluate_models(words, Options(chats=6, max_new_tokens=12), Console(quiet=True))
+    # 16-bit rounding flips ties of a random model now and then; another prompt would change nearly all
+    for name in ("run-merged", "run-F16"):
+        assert sum(map(str.__eq__, said[name], said["run"])) >= 9, (name, said)
+    assert sum(map(str.__eq__, said["base"], said["run"])) <= 3
+    assert len(set(said["run"])) > 3
+    assert table.columns[3][1].settings["precision"] == "llama.cpp"
+    again = evaluate_models(words, Options(chats=12, max_new_tokens=4), Console(quiet=True))
     assert again.columns[3][1].settings["decoded"] == 0
     assert again.columns[3][1].rows == table.columns[3][1].rows
 
