@@ -159,6 +159,18 @@ def test_a_saved_head_on_a_tied_model(bases: dict[str, Path], tmp_path: Path) ->
         open_merged(bases["tied"], folder)
 
 
+def test_an_adapter_of_a_resized_vocabulary(bases: dict[str, Path], tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = adapter(tmp_path / "adapter", bases["untied"])
+    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors["base_model.model.lm_head.weight"] = torch.zeros(512, 64)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"for a weight of \[512, 64\].*the vocabulary was resized"):
+        open_merged(bases["untied"], folder)
+
+
 def test_missing_and_misshapen_weights(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
