@@ -210,6 +210,9 @@ class Workshop:
         if operation in ("act", "batch") and r.random() < 0.5:
             kinds["reason"] = "text"
             may.append("reason")
+        if operation in ("act", "batch", "create") and r.random() < 0.3:
+            kinds["priority"] = "choice priority"
+            may.append("priority")
         if operation == "find" and r.random() < 0.5:
             kinds["limit"] = "count"
             may.append("limit")
@@ -239,6 +242,7 @@ class Workshop:
             "ids": f"Ids of the {words['objs']}.",
             "value": f"The {words['attr']}" + (" to look for." if tool.operation == "find" else " to set."),
             "reason": "Why it is done.",
+            "priority": "How urgent it is; normal if left out.",
             "limit": f"Most {words['objs']} to return.",
         }.get(role, f"Its {spoken(role)}.")
         if kind == "date":

@@ -77,10 +77,10 @@ class Scene:
             more["fields"], found = self.fields(tool)
             slots.update(found)
         source = self.line("say", tool.operation, tool, **more)
-        for role, key in (("reason", "reason"), ("limit", "limit")):
+        for role in ("priority", "reason", "limit") if tool.operation != "create" else ():
             if role in tool.params and self.r.random() < 0.45 and not source.endswith((".", "?")):
-                source += self.r.choice(tables()["say"][key]).format(**{role: self.slot(tool, role)})
-                slots[tool.slot(role)] = self.draw(tool, role) if role == "reason" else self.r.randint(2, 20)
+                source += self.r.choice(tables()["say"][role]).format(**{role: self.slot(tool, role)})
+                slots[tool.slot(role)] = self.r.randint(2, 20) if role == "limit" else self.draw(tool, role)
         return self.filled(source, slots)
 
     # calls
@@ -148,9 +148,12 @@ class Scene:
 
 
 def single(d: Draft) -> Flags:
+    """One request and its call; in some chats the system turn says what the user leaves out."""
     s = Scene(d)
     tool = s.make()
     s.ready(tool)
+    if tool.operation in ("get", "act", "set") and d.r.random() < 0.15:
+        return _told(s, tool)
     request = s.request(tool)
     d.user(request)
     s.serve(tool, request.arguments)
@@ -159,6 +162,18 @@ def single(d: Draft) -> Flags:
         d.user(again)
         s.serve(tool, again.arguments)
     return {"offer": s.offer(tool), "invented": True}
+
+
+def _told(s: Scene, tool: Invented) -> Flags:
+    """A request without the id, which the system turn gives."""
+    usual = s.draw(tool, "id")
+    s.d.told = s.line("say", "told", tool, id=str(usual))
+    slots = {tool.slot("value"): s.draw(tool, "value")} if "value" in tool.params else {}
+    more = {"value": s.slot(tool, "value")} if slots else {}
+    request = s.filled(s.line("say", f"no_id_{tool.operation}", tool, **more), slots)
+    s.d.user(request)
+    s.serve(tool, _ordered(tool, {**request.arguments, tool.slot("id"): usual}))
+    return {"offer": s.offer(tool), "invented": True, "told": tool.slot("id")}
 
 
 def parallel(d: Draft) -> Flags:
