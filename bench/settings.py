@@ -16,6 +16,7 @@ from toolkit.recipe.schema import Recipe
 
 BENCH_OVERRIDES = (
     'train.lr_scheduler_type="constant"',
+    'train.micro_batch="fixed"',
     "train.warmup_ratio=0.0",
     "train.logging_steps=1",
     "train.save_steps=1000000000",

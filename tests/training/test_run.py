@@ -109,6 +109,19 @@ def test_an_update_is_the_same_however_it_is_cut(recipe: Path, tmp_path: Path) -
         assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-4
 
 
+@pytest.mark.parametrize("micro_batch", ['"auto"', "150"])
+def test_packing_changes_nothing(recipe: Path, tmp_path: Path, micro_batch: str) -> None:
+    padded = train(recipe, tmp_path / "padded")
+    packed = train(recipe, tmp_path / "packed", f"train.micro_batch={micro_batch}", "lora.lora_dropout=0.0")
+    assert losses(padded) == pytest.approx(losses(packed), rel=1e-4)
+    (one, *_), (other, *_) = (
+        [row for row in read_jsonl(run.metrics) if "eval_loss" in row] for run in (padded, packed)
+    )
+    assert one["eval_loss"] == pytest.approx(other["eval_loss"], rel=1e-5)
+    counts = [[row["real_tokens"] for row in read_jsonl(run.metrics) if "loss" in row] for run in (padded, packed)]
+    assert counts[0] == counts[1] and sum(counts[0]) > 0
+
+
 def test_checkpointing_changes_nothing(recipe: Path, tmp_path: Path) -> None:
     plain = train(recipe, tmp_path / "off", "train.max_steps=3")
     recomputed = train(recipe, tmp_path / "on", "train.max_steps=3", "train.gradient_checkpointing=true")

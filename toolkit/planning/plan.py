@@ -98,7 +98,7 @@ def make_plan(
     check_hardware(recipe, hardware)
     engine = _engine(recipe, card, hardware, unsloth)
     precision = choose_precision(recipe, hardware)
-    setup = _setup(recipe, shape, trainable, engine.value, precision.value, card)
+    setup = setup_of(recipe, shape, engine.value, precision.value, cuda=card.name != "cpu")
     batch = recipe.train.per_device_train_batch_size
     memory = _memory(setup, lengths, batch)
     largest = _largest(setup, lengths, card)
@@ -188,7 +188,8 @@ def _fast_path(recipe: Recipe, shape: ModelShape, engine: str) -> Choice:
     return Choice("on", told + inside)
 
 
-def _setup(recipe: Recipe, shape: ModelShape, trainable: int, engine: str, precision: str, card: Card) -> Setup:
+def setup_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, *, cuda: bool) -> Setup:
+    """What decides the memory of a recipe on an engine in a precision."""
     checkpointing = recipe.train.gradient_checkpointing
     dropped = 0
     if recipe.lora.lora_dropout:
@@ -199,12 +200,12 @@ def _setup(recipe: Recipe, shape: ModelShape, trainable: int, engine: str, preci
         shape=shape,
         engine="unsloth" if engine == "unsloth" else "peft",
         held="nf4" if recipe.model.load_in_4bit else "fp32" if single else "16-bit",
-        trainable=trainable,
+        trainable=shape.trainable_parameters(recipe.lora),
         checkpointing="offloaded" if checkpointing == "unsloth" else "on" if checkpointing else "off",
         optim=recipe.train.optim,
         element=4 if precision == "fp32" else 2,
         dropped=dropped,
-        cuda=card.name != "cpu",
+        cuda=cuda,
     )
 
 

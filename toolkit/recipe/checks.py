@@ -54,6 +54,11 @@ def _engine(recipe: Recipe) -> Iterator[Finding]:
     if engine == "unsloth" and lora.use_dora:
         message = 'true turns off the fused path that engine = "unsloth" is for; wanted false, or engine = "peft"'
         yield (("lora", "use_dora"), key), message
+    if engine == "unsloth" and recipe.train.micro_batch != "fixed":
+        yield (
+            (("train", "micro_batch"), key),
+            'packs chats with engine = "peft" only; wanted "fixed", or engine = "peft"',
+        )
     if engine == "peft" and recipe.train.gradient_checkpointing == "unsloth":
         message = '"unsloth" is a way of the unsloth engine; wanted true or false with engine = "peft"'
         yield (("train", "gradient_checkpointing"), key), message

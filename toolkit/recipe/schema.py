@@ -83,6 +83,11 @@ class TrainSection(Section):
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     per_device_train_batch_size: Positive = Field(4, description="chats in a micro-batch")
     gradient_accumulation_steps: Positive = Field(4, description="micro-batches in an update")
+    micro_batch: Literal["fixed", "auto"] | Positive = Field(
+        "fixed",
+        description="fixed: per_device_train_batch_size chats, padded to the longest; auto: an update's chats packed "
+        "without padding into as few micro-batches as memory allows; a number: of at most so many tokens",
+    )
     num_train_epochs: Annotated[float, Field(gt=0)] = 3
     max_steps: Annotated[int, Field(ge=-1)] = Field(-1, description="updates; -1 means num_train_epochs decides")
     warmup_ratio: Fraction = 0.1

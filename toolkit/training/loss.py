@@ -11,7 +11,9 @@ import torch
 
 from toolkit.training.dataset import IGNORED
 
-CHUNK_LOGITS = 1 << 24  # float32 logits that exist at one time: 64 MiB
+# float32 logits that exist at one time: 64 MiB, on a GPU 1 GiB, so that its products stay large
+CHUNK_LOGITS = 1 << 24
+CHUNK_LOGITS_GPU = 1 << 28
 
 
 class HeadCrossEntropy(torch.autograd.Function):
@@ -27,7 +29,7 @@ class HeadCrossEntropy(torch.autograd.Function):
         needs_grad = hidden.requires_grad
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad = torch.empty_like(hidden) if needs_grad else None
-        chunk = max(1, CHUNK_LOGITS // weight.shape[0])
+        chunk = max(1, (CHUNK_LOGITS_GPU if hidden.is_cuda else CHUNK_LOGITS) // weight.shape[0])
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
             logits = (hidden[part].to(weight.dtype) @ weight.T).float()
@@ -47,16 +49,15 @@ class HeadCrossEntropy(torch.autograd.Function):
         return grad * outputs[0].to(grad.dtype), None, None
 
 
-def summed_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def summed_loss(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """(sum of -log p over trained tokens, their number) for a PEFT-wrapped causal model with a frozen head.
 
-    `batch` has input_ids, attention_mask and labels of shape [rows, width]; the label of token t is predicted from
-    the tokens before it.
+    `batch` has input_ids and labels of shape [rows, width] and what else the model takes: an attention_mask, or for
+    packed rows position_ids and their edges. The label of token t is predicted from the tokens before it.
     """
     base = model.get_base_model()
-    hidden = base.model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-    ).last_hidden_state[:, :-1]
+    given = {name: value for name, value in batch.items() if name != "labels"}
+    hidden = base.model(**given, use_cache=False).last_hidden_state[:, :-1]
     labels = batch["labels"][:, 1:]
     trained = labels != IGNORED
     head = base.get_output_embeddings()

@@ -19,6 +19,7 @@ from toolkit import engines, models
 from toolkit.cache import require_space
 from toolkit.errors import EngineError, InterruptedRun, Problem, RunError, ToolkitError, TrainingError
 from toolkit.hardware import Hardware, detect, free_cores
+from toolkit.planning.budget import Budget, budget_of, check_packing
 from toolkit.planning.steps import Updates, updates_of
 from toolkit.recipe import LoadedRecipe, dump, load
 from toolkit.recipe.schema import Recipe
@@ -63,6 +64,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     adapt = _set_threads(recipe, hardware)
     engine, precision = engines.choose(recipe, hardware)  # imports Unsloth first where it is the engine
     console.print(f"engine     {engine}\nprecision  {precision}")
+    check_packing(recipe, engine.value)
 
     from toolkit.data.tokenizers import load_tokenizer
 
@@ -78,12 +80,20 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         _check_data(folder, tables)
     updates = updates_of(recipe, tables.train.n_chats)
     describe_data(console, recipe, tables, updates.total)
+    budget = budget_of(recipe, engine.value, precision.value, hardware, tables.train)
+    if budget is not None:
+        console.print(f"packing    {budget.tokens:,} tokens a micro-batch: {budget.reason}")
     require_space(target, SPACE, "checkpoints and the adapter")
 
     started = time.perf_counter()
     with _out_of_memory(recipe):
         loaded_model = engines.load(recipe, model_folder, tokenizer, engine, precision, hardware)
     _align_special_tokens(loaded_model.model, tokenizer)
+    if budget is not None:
+        from toolkit.training.attention import can_pack
+
+        if (why := can_pack(loaded_model.model)) is not None:
+            raise EngineError(f'train.micro_batch: this model can\'t be packed: {why}; wanted "fixed"')
     report = loaded_model.report
     report.versions = versions()
     load_seconds = time.perf_counter() - started
@@ -95,7 +105,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
         write_samples(folder, tables.train, tokenizer)
         session = _Session(
-            recipe, folder, console, loaded_model, tables, updates, model_folder, adapt, hardware.gpu is None
+            recipe, folder, console, loaded_model, tables, updates, model_folder, adapt, hardware.gpu is None, budget
         )
         session.go(resuming=resume is not None, command=_again(loaded, folder))
     if recipe.export.gguf:
@@ -118,6 +128,7 @@ class _Session:
     model_folder: Path
     adapt_threads: bool
     on_cpu: bool
+    budget: Budget | None
 
     def go(self, *, resuming: bool, command: str) -> RunFolder:
         from toolkit.reports.live import LiveReader
@@ -155,6 +166,7 @@ class _Session:
             self.updates,
             [writer, guard, stopping, progress, signals, *keepers],
             measure=calls.during if self.recipe.eval.generate else None,
+            token_budget=self.budget.tokens if self.budget else None,
         )
         for callback in (writer, guard, stopping):
             callback.trainer = trainer

@@ -5,6 +5,8 @@ The class is made by a function because `trl.SFTTrainer` is another class once U
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +20,14 @@ if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
     from toolkit.engines import Loaded
 
+PACKED_MULTIPLE = 64  # tokens that a packed micro-batch is filled up to on a GPU
 
-def sft_config(recipe: Recipe, precision: str, has_gpu: bool, output: Path, updates: Updates) -> Any:
-    """TRL's SFTConfig with every value that matters set, because Unsloth changes TRL's defaults."""
+
+def sft_config(recipe: Recipe, precision: str, has_gpu: bool, output: Path, updates: Updates, packed: bool) -> Any:
+    """TRL's SFTConfig with every value that matters set, because Unsloth changes TRL's defaults.
+
+    `packed`: the loader gives all chats of an update at once, and the trainer cuts them itself.
+    """
     from trl import SFTConfig
 
     train = recipe.train
@@ -28,9 +35,9 @@ def sft_config(recipe: Recipe, precision: str, has_gpu: bool, output: Path, upda
     eval_by_epoch = recipe.eval.eval_steps == "epoch"
     return SFTConfig(
         output_dir=str(output),
-        per_device_train_batch_size=train.per_device_train_batch_size,
+        per_device_train_batch_size=recipe.chats_per_update if packed else train.per_device_train_batch_size,
         per_device_eval_batch_size=recipe.eval.per_device_eval_batch_size,
-        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        gradient_accumulation_steps=1 if packed else train.gradient_accumulation_steps,
         num_train_epochs=train.num_train_epochs,
         max_steps=train.max_steps,
         learning_rate=train.learning_rate,
@@ -82,18 +89,22 @@ def build_trainer(
     loss: Callable[[Any, Any, Any], Any] | None = None,
     adapter_in_fp32: bool = True,
     measure: Callable[[int], dict[str, float]] | None = None,
+    token_budget: int | None = None,
 ) -> Any:
     """The trainer, with the adapter in fp32 (TRL casts QLoRA's to bf16, which fp16 loss scaling can't take).
 
     `loss` takes the place of the head on trained tokens: (model, inputs, tokens trained in the update) -> loss.
     `adapter_in_fp32` = False leaves what trains as it was loaded. `measure` gives more metrics for each evaluation,
-    handed the number of updates made.
+    handed the number of updates made. `token_budget`: an update's chats are packed into micro-batches of at most so
+    many tokens; None pads `per_device_train_batch_size` chats at a time.
     """
     import torch
     import trl
     from transformers import PrinterCallback, ProgressCallback
 
+    from toolkit.training.attention import packed
     from toolkit.training.loss import summed_loss
+    from toolkit.training.packing import MICRO_BATCHES, PackingCollator
 
     class ChatTrainer(trl.SFTTrainer):
         """Counts real tokens, and weighs the evaluation loss by trained tokens."""
@@ -103,6 +114,10 @@ def build_trainer(
         eval_groups: Sequence[float] = ()
 
         def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+            if token_budget is not None:
+                whole = list(itertools.islice(epoch_iterator, num_batches))
+                self.real_tokens += sum(update.pop("real_tokens") for update in whole)
+                return whole, torch.tensor(sum(update.pop("trained") for update in whole), device=device)
             batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
             if batches and items is None:
                 raise TrainingError(
@@ -112,6 +127,19 @@ def build_trainer(
             for batch in batches:
                 self.real_tokens += batch.pop("real_tokens", 0)
             return batches, items
+
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            if MICRO_BATCHES not in inputs:
+                return super().training_step(model, inputs, num_items_in_batch)
+            with packed(self.accelerator.unwrap_model(model)):
+                losses = [
+                    super(ChatTrainer, self).training_step(model, one, num_items_in_batch)
+                    for one in inputs[MICRO_BATCHES]
+                ]
+            return torch.stack(losses).sum()
+
+        def floating_point_ops(self, inputs: Any) -> int:
+            return 0  # transformers' own count knows neither adapters nor packed rows; the planner has one
 
         def evaluate(
             self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -124,13 +152,10 @@ def build_trainer(
             groups: list[tuple[float, int]] = []
             for batch in self.get_eval_dataloader(eval_dataset):
                 batch.pop("real_tokens", None)
-                batch = self._prepare_inputs(batch)
-                trained = (batch["labels"][:, 1:] != IGNORED).sum()
-                with torch.no_grad(), self.compute_loss_context_manager():
-                    mean = self.compute_loss(model, batch, num_items_in_batch=trained)
-                total += mean.detach().double().cpu() * int(trained)
-                count += int(trained)
-                groups.append((float(mean), int(trained)))
+                summed, trained = self._held_out_loss(self._prepare_inputs(batch))
+                total += summed
+                count += trained
+                groups.append((summed / max(trained, 1), trained))
             self.eval_groups = fold_groups(groups)
             model.train(was_training)
             metrics = {f"{metric_key_prefix}_loss": float(total / max(count, 1))}
@@ -142,15 +167,29 @@ def build_trainer(
             self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
 
+        def _held_out_loss(self, batch: Any) -> tuple[float, int]:
+            """(summed loss, trained tokens) of a batch."""
+            loss, count = 0.0, 0
+            with torch.no_grad(), self.compute_loss_context_manager():
+                for one in batch.get(MICRO_BATCHES, [batch]):
+                    trained = (one["labels"][:, 1:] != IGNORED).sum()
+                    with packed(self.model) if MICRO_BATCHES in batch else contextlib.nullcontext():
+                        mean = self.compute_loss(self.model, one, num_items_in_batch=trained)
+                    loss += float(mean) * int(trained)
+                    count += int(trained)
+            return loss, count
+
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             if loss is not None:
                 return loss(model, inputs, num_items_in_batch)
-            if has_gpu:
+            if has_gpu and token_budget is None:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            # TRL's fused head is a Triton kernel, which a CPU can't run
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
+            # TRL's fused head is a Triton kernel, which a CPU can't run; packed rows bypass the model's own forward
+            half = torch.float16 if self.args.fp16 else torch.bfloat16
+            where = "cuda" if has_gpu else "cpu"
+            with torch.autocast(where, dtype=half, enabled=self.args.fp16 or self.args.bf16):
                 total, count = summed_loss(self.accelerator.unwrap_model(model), inputs)
             items = count if num_items_in_batch is None else num_items_in_batch
             return total / torch.as_tensor(items).clamp(min=1)
@@ -159,14 +198,19 @@ def build_trainer(
             """The run folder says what a card would say."""
 
     has_gpu = torch.cuda.is_available()
-    args = sft_config(recipe, loaded.report.precision.value, has_gpu, output, updates)
+    args = sft_config(recipe, loaded.report.precision.value, has_gpu, output, updates, token_budget is not None)
     if eval_table is None:
         args.eval_strategy, args.eval_on_start = "no", False
+    collator: Any = Collator(loaded.tokenizer.pad_token_id, multiple=8 if has_gpu else 1)
+    if token_budget is not None:
+        collator = PackingCollator(
+            loaded.tokenizer.pad_token_id, token_budget, multiple=PACKED_MULTIPLE if has_gpu else 1
+        )
     trainer = ChatTrainer(
         model=loaded.model,
         args=args,
         processing_class=loaded.tokenizer,
-        data_collator=Collator(loaded.tokenizer.pad_token_id, multiple=8 if has_gpu else 1),
+        data_collator=collator,
         train_dataset=chat_dataset(train_table),
         eval_dataset=None if eval_table is None else chat_dataset(eval_table),
         callbacks=list(callbacks),

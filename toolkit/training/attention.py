@@ -1,0 +1,86 @@
+"""Attention over packed rows: each token sees its own row's tokens before it and no other's.
+
+Registered with transformers under a name of its own, so that any model written for its attention interface can be
+packed; the model's usual attention stays in place for decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+PACKED = "toolkit_packed"
+FLASH = (8, 0)  # compute capability that PyTorch's variable-length attention needs
+
+
+def can_pack(model: Any) -> str | None:
+    """Why a model's rows can't be packed, in words; None when they can."""
+    base = model.get_base_model()
+    if not getattr(base, "_supports_attention_backend", False):
+        return f"{type(base).__name__} does not use transformers' attention interface"
+    config = base.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        return f"it has {', '.join(sorted(kinds - {'full_attention'}))} layers"
+    return None
+
+
+@contextmanager
+def packed(model: Any) -> Iterator[None]:
+    """Let a PEFT-wrapped model attend within rows of packed micro-batches, forward and backward (recomputation too)."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(PACKED, attend)
+    AttentionMaskInterface.register(PACKED, no_mask)
+    config = model.get_base_model().config
+    usual = config._attn_implementation
+    config._attn_implementation = PACKED
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
+
+
+def no_mask(*args: Any, **kwargs: Any) -> None:
+    """The rows' edges take the place of a mask."""
+
+
+def attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    *,
+    cu_seq_lens: torch.Tensor,
+    sizes: Sequence[int],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """query [1, heads, tokens, size of a head], key and value with as many heads or a divisor of them.
+
+    Returns [1, tokens, heads, size of a head] and, as transformers wants it, None for the probabilities.
+    """
+    if query.is_cuda and torch.cuda.get_device_capability(query.device) >= FLASH and query.dtype != torch.float32:
+        from torch.nn.attention.varlen import varlen_attn
+
+        longest = max(sizes)
+        q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+        out: Any = varlen_attn(
+            q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=True
+        )
+        return out[None], None
+    # without flash attention SDPA would hold all scores where keys serve several heads, so they are repeated
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    parts = [
+        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout)
+        for q, k, v in zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2), None
