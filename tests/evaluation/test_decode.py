@@ -225,3 +225,40 @@ def test_sampling_is_repeatable_and_leaves_the_random_numbers_alone(loaded: tupl
     assert first == decode(model, tokenizer, PROMPTS, **options(tokenizer, temperature=1.5, seed=1))
     assert first != decode(model, tokenizer, PROMPTS, **options(tokenizer, temperature=1.5, seed=2))
     assert first != greedy
+
+
+@pytest.mark.parametrize("shared", [1, 2, 4])
+def test_one_token_attends_as_torch_has_it(shared: int) -> None:
+    from types import SimpleNamespace
+
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    from toolkit.evaluation.attention import attend
+
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 4, 1, 8), torch.randn(3, shared, 11, 8), torch.randn(3, shared, 11, 8)
+    mask = torch.rand(3, 1, 1, 11) > 0.3
+    mask[..., -1] = True
+    module = SimpleNamespace(num_key_value_groups=4 // shared, is_causal=True, training=False)
+    for given in (None, mask):
+        ours, _ = attend(module, query, key, value, given, scaling=0.3)
+        theirs, _ = sdpa_attention_forward(module, query, key, value, given, scaling=0.3)
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_decoding_leaves_the_attention_as_it_was(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.evaluation import attention
+
+    model, tokenizer = loaded
+    lengths: list[int] = []
+    attend = attention.attend
+
+    def noted(module: Any, query: Any, *rest: Any, **kwargs: Any) -> Any:
+        lengths.append(query.shape[2])
+        return attend(module, query, *rest, **kwargs)
+
+    monkeypatch.setattr(attention, "attend", noted)
+    assert model.config._attn_implementation == "sdpa"
+    decode(model, tokenizer, PROMPTS, **options(tokenizer))
+    assert model.config._attn_implementation == "sdpa"
+    assert lengths.count(1) > len(lengths) // 2 and max(lengths) > 1

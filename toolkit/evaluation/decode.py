@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from toolkit.evaluation.attention import fast_decoding
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -239,7 +241,8 @@ def _ready(
             pad_token_id=tokenizer.pad_token_id,
             use_cache=True,
         )
-        yield base
+        with fast_decoding(base):
+            yield base
     finally:
         base.generation_config = generation_config
         base.config.use_cache = use_cache
