@@ -170,6 +170,9 @@ def export_run(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare the files with the trained model, and write a report.")
     ] = True,
+    verify_only: Annotated[
+        bool, typer.Option("--verify-only", help="RUN is an export folder: only compare its files again.")
+    ] = False,
     chats: Annotated[
         int | None, typer.Option(min=1, metavar="CHATS", help="Held-out chats to compare on; default: 24.")
     ] = None,
@@ -186,11 +189,16 @@ def export_run(
 
       toolkit export my-adapter --base Qwen/Qwen3-1.7B --gguf q4_k_m
 
+      toolkit export --verify-only runs/quickstart/export --chats 100
+
     Exit codes: 0 done, 1 the files are not the trained model (they are kept, and marked so) or the work failed, 2 the
     input is wrong.
     """
-    from toolkit.export.command import export_command
+    from toolkit.export.command import export_command, verify_command
 
+    if verify_only:
+        verify_command(run, chats=chats)
+        return
     export_command(
         run,
         gguf=gguf,

@@ -46,6 +46,20 @@ def export_command(
     check_gate(folder)
 
 
+def verify_command(folder: str, *, chats: int | None) -> None:
+    """Compare an export's files with the trained model again. Raises `ModelError` when the gate failed."""
+    from rich.console import Console
+
+    from toolkit.export.export import DEFAULT_CHATS, check_gate, verify_export
+    from toolkit.export.layout import ExportFolder
+
+    path = Path(folder).expanduser()
+    if not (path / "export.json").is_file() and (path / "export" / "export.json").is_file():
+        path = path / "export"
+    verify_export(ExportFolder(path), chats or DEFAULT_CHATS, Console(soft_wrap=True, highlight=False))
+    check_gate(ExportFolder(path))
+
+
 def _types(run: str, gguf: str | None) -> list[str]:
     """The types named, else those of the run's recipe, else q8_0, which is small and close to the 16-bit model."""
     if gguf is not None:

@@ -118,7 +118,7 @@ def export(
     console.print(f"export     {target}")
     result = ExportFolder(target)
     if verify and types:
-        _verify(result, chats, console)
+        verify_export(result, chats, console)
     return result
 
 
@@ -319,15 +319,17 @@ def _require_free(target: Path) -> None:
         raise RunError(f"{target}: exists already; name another folder with --out, or remove this one")
 
 
-def _verify(folder: ExportFolder, chats: int, console: Console) -> None:
+def verify_export(folder: ExportFolder, chats: int, console: Console) -> None:
+    """Compare the files with the trained model, and write down what came of it: the report, the status, FAILED.txt."""
     from toolkit.export.verify import verify
 
     report = verify(folder.path, chats=chats, console=console)
     record = folder.record()
     record.status = "passed" if report.passed else "failed"
     record.save(folder.path)
+    folder.failed.unlink(missing_ok=True)
     if not report.passed:
-        folder.failed.write_text("\n".join(map(str, report.lines)) + "\n", encoding="utf-8")
+        folder.failed.write_text("\n".join(report.lines) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.export.verify.planted import make_export, plant, rehash
+from tests.test_cli import toolkit
 from toolkit.errors import EngineError, RunError
 from toolkit.export.export import export
 from toolkit.export.layout import ExportFolder
@@ -219,3 +220,21 @@ def test_what_can_not_be_verified(folder: Path, tmp_path: Path) -> None:
         verify(folder)
     with pytest.raises(RunError, match="verify the export first"):
         VerifyReport.load(tmp_path)
+
+
+def test_the_command_says_again_what_is_wrong(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["export", "--verify-only", str(folder), "--chats", "1"]
+    good = ExportFolder(folder).ggufs()[0].read_bytes()
+    plant(folder, keys={"tokenizer.chat_template": "{{ messages[0]['content'] }}"})
+    code, out, err = toolkit(capsys, monkeypatch, *words)
+    assert code != 0 and "FAILED     template: run-F16.gguf" in out and "FAILED.txt" in err
+    assert ExportFolder(folder).record().status == "failed" and "template" in (folder / "FAILED.txt").read_text()
+    ExportFolder(folder).ggufs()[0].write_bytes(good)
+    rehash(folder)
+    code, out, err = toolkit(capsys, monkeypatch, *words)
+    assert code == 0 and "verified   passed" in out, err
+    assert ExportFolder(folder).record().status == "passed" and not (folder / "FAILED.txt").exists()
+    code, _, err = toolkit(capsys, monkeypatch, "export", "--verify-only", str(folder / "merged"))
+    assert code == 2 and "not an export folder" in err

