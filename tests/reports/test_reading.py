@@ -74,6 +74,26 @@ def test_noise_is_never_called_a_trend(noise: float, groups: int) -> None:
     assert blamed <= 2
 
 
+def test_noise_that_lingers_raises_few_alarms() -> None:
+    """Neighbouring rows correlated by 0.3, three times what the recorded runs show."""
+    blamed = 0
+    for seed in range(SEEDS):
+        random = np.random.default_rng(seed)
+        noise = [random.normal()]
+        for step in random.normal(size=N - 1):
+            noise.append(0.3 * noise[-1] + math.sqrt(1 - 0.09) * step)
+        blamed += bool(every(rows(3 + 0.3 * np.array(noise), 0.0, seed)) - FACTS_NOT_ALARMS - {"stuck"})
+    assert blamed <= 3
+
+
+def test_a_noisy_evaluation_without_groups_is_not_memorising() -> None:
+    blamed = sum(
+        bool({"memorised", "harder"} & every(rows([3.0] * N, 0.05, seed, spaced([3.0] * 9, N), 0.3)))
+        for seed in range(SEEDS)
+    )
+    assert blamed <= 1
+
+
 def test_stated_false_alarms_are_never_exceeded() -> None:
     for n in (10, 1000, 1_000_000):
         looks, spent = Looks(), LAST_LOOK

@@ -126,7 +126,9 @@ def gap(log: Log, facts: Facts, look: Look) -> Verdict | None:
     if offset > 0:
         evidence += f", {offset:.3f} of it from the start"
     held = bool(look.held & {"memorised", "harder"})
-    if over - (0.0 if held else z * error) > HEALTHY:
+    # without groups, how far an evaluation is off by chance is not known: then two in a row must say so
+    least = over if last.groups else over - max(0.0, last.loss - _before_last(log))
+    if (over if held else least - z * error) > HEALTHY:
         if math.isfinite(last.epoch) and last.epoch <= 1:
             return Verdict(
                 topic="generalisation",
@@ -167,6 +169,12 @@ def gap(log: Log, facts: Facts, look: Look) -> Verdict | None:
         evidence=evidence,
         update=last.update,
     )
+
+
+def _before_last(log: Log) -> float:
+    """The held-out loss one evaluation earlier; minus infinity where that was before training, or there is none."""
+    before = log.evaluations[-2] if len(log.evaluations) > 1 else None
+    return before.loss if before is not None and before.update else -math.inf
 
 
 def _beside(log: Log) -> tuple[float, float, int] | None:

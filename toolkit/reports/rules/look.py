@@ -25,7 +25,8 @@ class Looks:
 
     Looks come when the log has grown by a quarter. The k-th may spend half of `FALSE_ALARM` / (k (k + 1)), and the
     last one, after training, the other half; all of them together then spend no more than `FALSE_ALARM`, whatever the
-    run's length (the union bound).
+    run's length (the union bound). That holds for noise that is independent from row to row, as it is of chats in
+    random order; the recorded runs' rows are correlated by about 0.1, and at 0.3 false alarms are 2%.
     """
 
     taken: int = 0
