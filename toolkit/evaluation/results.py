@@ -157,11 +157,11 @@ class Comparison:
         return cls(pairs)
 
     def of_kind(self, kind: str) -> Comparison:
-        return self.where(lambda row: row.kind, kind)
+        return self.where(lambda row: row.kind == kind)
 
-    def where(self, key: Callable[[Row], str], value: str) -> Comparison:
-        """The pairs whose row has `value` as its kind, split or source."""
-        return Comparison([pair for pair in self.pairs if key(pair[1]) == value])
+    def where(self, wanted: Callable[[Row], bool]) -> Comparison:
+        """The pairs whose second row is one that is wanted."""
+        return Comparison([pair for pair in self.pairs if wanted(pair[1])])
 
     def paired(self, measure: str = "correct") -> Paired:
         """Flips of a yes/no measure, over the turns where it applies on both sides."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _SHOWN = 160  # characters of a text in a sample
 _RIGHT: dict[str, Any] = {"justify": "right", "no_wrap": True}
 Columns = Sequence[tuple[str, Evaluation]]
+Comparisons = Sequence[tuple[str, Comparison]]
 
 
 def render(after: Evaluation, console: Console, before: Evaluation | None, samples: int) -> None:
@@ -29,7 +31,9 @@ def render_columns(columns: Columns, console: Console, samples: int) -> None:
     """Print evaluations of the same chats side by side, the differences of the others from the first, and for each of
     those up to `samples` chats that became right and a few that became wrong."""
     comparisons = [(name, Comparison.of(columns[0][1], evaluation)) for name, evaluation in columns[1:]]
-    console.print(_shares(columns, comparisons))
+    console.print(_shares(columns, comparisons if len(comparisons) == 1 else []))
+    if len(comparisons) > 1:
+        console.print(_differences(columns[0][0], columns[-1][1], comparisons))
     console.print(_measures(columns))
     for name, comparison in comparisons:
         paired = comparison.paired()
@@ -48,32 +52,57 @@ def render_columns(columns: Columns, console: Console, samples: int) -> None:
         _samples(console, comparison, samples, (columns[0][0], name))
 
 
-def _shares(columns: Columns, comparisons: list[tuple[str, Comparison]]) -> Table:
-    """Right answers by kind, by split and by source where there are several, and overall."""
+def _shares(columns: Columns, comparisons: Comparisons) -> Table:
+    """Right answers by kind, by split and by source where there are several, and overall; with two columns their
+    difference as well."""
     table = Table(title="Held-out chats: right answers, with 95% intervals", title_justify="left")
     table.add_column("kind")
     for name, _ in columns:
         table.add_column(escape(name), **_RIGHT)
+    for _ in comparisons:
+        table.add_column("difference", **_RIGHT)
+    for label, group in _groups(columns[-1][1]):
+        if group is None:
+            table.add_section()
+            continue
+        cells = [_cell(_rate_of([row for row in evaluation.rows if group(row)])) for _, evaluation in columns]
+        table.add_row(escape(label), *cells, *(_difference(one.where(group).paired()) for _, one in comparisons))
+    return table
+
+
+def _differences(first: str, last: Evaluation, comparisons: Comparisons) -> Table:
+    """Differences of several columns from the first, in percentage points."""
+    table = Table(title=f"Differences from {escape(first)}, in points", title_justify="left")
+    table.add_column("kind")
     for name, _ in comparisons:
-        table.add_column("difference" if len(columns) == 2 else f"{escape(name)} - {escape(columns[0][0])}", **_RIGHT)
-    last = columns[-1][1]
-    groups: list[tuple[str, Callable[[Row], str]]] = [
+        table.add_column(escape(name), **_RIGHT)
+    for label, group in _groups(last):
+        if group is None:
+            table.add_section()
+            continue
+        table.add_row(escape(label), *(_difference(one.where(group).paired()) for _, one in comparisons))
+    return table
+
+
+def _groups(evaluation: Evaluation) -> Iterator[tuple[str, Callable[[Row], bool] | None]]:
+    """What rows are counted under, in the order of a table; None where a section ends."""
+    keys: list[tuple[str, Callable[[Row], str]]] = [
         ("", lambda row: row.kind),
         ("unseen ", lambda row: row.split),
         ("", lambda row: row.source),
     ]
-    for position, (prefix, key) in enumerate(groups):
-        labels = [label for label in last.by(key) if label]
-        if position and len(labels) < 2:
+    for position, (prefix, key) in enumerate(keys):
+        values = [value for value in evaluation.by(key) if value]
+        if position and len(values) < 2:
             continue
-        for label in labels:
-            cells = [_cell(_rate_of(evaluation.by(key).get(label, []))) for _, evaluation in columns]
-            cells += [_difference(comparison.where(key, label).paired()) for _, comparison in comparisons]
-            table.add_row(escape(f"{prefix}{label}"), *cells)
-        table.add_section()
-    cells = [_cell(_rate_of(evaluation.rows)) for _, evaluation in columns]
-    table.add_row("all", *cells, *(_difference(comparison.paired()) for _, comparison in comparisons))
-    return table
+        for value in values:
+            yield f"{prefix}{value}", functools.partial(_is, key, value)
+        yield "", None
+    yield "all", lambda row: True
+
+
+def _is(key: Callable[[Row], str], value: str, row: Row) -> bool:
+    return key(row) == value
 
 
 def _measures(columns: Columns) -> Table:
