@@ -61,7 +61,7 @@ def _verified(folder: Path, sentences: list[str]) -> list[Markup]:
     sentences.append(f"Checked against the model that was trained: {report.verdict}.")
     body = [[check.outcome, check.file or "all", check.name, check.summary] for check in report.checks]
     sentences += [f"{name}: {QUESTIONS[name]}" for name in dict.fromkeys(check.name for check in report.checks)]
-    return [Markup(table(["outcome", "file", "check", "what was found"], body))] if body else []
+    return [Markup(table(["outcome", "file", "check", "what was found"], body, words=True))] if body else []
 
 
 def evaluations(run: Path) -> list[Extra]:

@@ -61,15 +61,16 @@ class Scale:
         return self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """An HTML table that scrolls sideways where it does not fit. Cells are text."""
+def table(head: Sequence[str], body: Sequence[Sequence[str]], words: bool = False) -> str:
+    """An HTML table that scrolls sideways where it does not fit. Cells are text; `words` has the class of that name."""
 
     def row(cells: Sequence[str], tag: str, scope: str = "") -> str:
         return "<tr>" + "".join(f"<{tag}{scope}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
+    named = ' class="words"' if words else ""
     head_row = row(head, "th", ' scope="col"')
     return (
-        f'<div class="scroll" tabindex="0"><table><thead>{head_row}</thead><tbody>'
+        f'<div class="scroll" tabindex="0"><table{named}><thead>{head_row}</thead><tbody>'
         + "".join(row(cells, "td") for cells in body)
         + "</tbody></table></div>"
     )
