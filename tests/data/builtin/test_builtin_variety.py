@@ -12,7 +12,7 @@ import pytest
 from toolkit.data.builtin import TOOLS, World, chats
 from toolkit.data.builtin.disguise import bare, held_names
 from toolkit.data.builtin.invented import OPERATIONS, Workshop, things
-from toolkit.data.builtin.language import fill, phrases, plain
+from toolkit.data.builtin.language import fill, phrases, plain, wording
 from toolkit.data.builtin.paraphrase import _table, _words, held_skeletons, held_words, paraphrase, skeleton
 from toolkit.data.builtin.spec import Unsuitable
 from toolkit.data.builtin.values import choices, kind_of, schema, tables, value
@@ -124,6 +124,7 @@ def test_paraphrases_say_nothing_that_only_held_out_phrasings_say() -> None:
         for items in _table(part)[1].values():
             assert not {word for item in items for word in _words(item)} & held_words()
     lines = [line for part in tables()["say"].values() for line in part]
+    lines += [frame for entry in wording().values() for frame in entry.get("more", ())]
     assert not {word for line in lines for word in _words(re.sub(r"\{\w+\}", "", line))} & held_words()
 
 
