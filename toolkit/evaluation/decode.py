@@ -166,17 +166,15 @@ def _decode_batch(base: Any, ids: list[list[int]], stop_ids: Sequence[int], mete
             enough = len(finished) > _WORTH_COMPACTING and 2 * int(finished.sum()) >= len(finished)
             return torch.full_like(finished, enough)
 
+        going_on: dict[str, Any] = {"return_dict_in_generate": True} if compacting else {}
+        if cache is not None:
+            going_on |= {"past_key_values": cache, "max_new_tokens": longest + most - tokens.shape[1]}
         # no_grad, not inference_mode: what a model caches meanwhile (rotary tables) must serve training afterwards.
         with torch.no_grad():
             out = base.generate(
-                input_ids=tokens,
-                attention_mask=mask,
-                past_key_values=cache,
-                max_new_tokens=longest + most - tokens.shape[1],
-                stopping_criteria=StoppingCriteriaList([step]),
-                return_dict_in_generate=True,
+                input_ids=tokens, attention_mask=mask, stopping_criteria=StoppingCriteriaList([step]), **going_on
             )
-        tokens, cache = out.sequences, out.past_key_values
+        tokens, cache = (out.sequences, out.past_key_values) if compacting else (out, None)
         for row, new in zip(alive, tokens[:, longest:].tolist(), strict=True):
             made[row] = new
         going = (~finished).nonzero()[:, 0]
