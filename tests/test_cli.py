@@ -52,7 +52,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> None:
     monkeypatch.setitem(sys.modules, name, module)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["-h"], ["run", "--help"], ["plan", "-h"], ["data", "check", "-h"]])
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["run", "--help"], ["plan", "-h"], ["data", "check", "-h"], ["eval", "-h"]])
 def test_help(call: Any, words: list[str]) -> None:
     code, out, _ = call(*words)
     assert code == 0
@@ -61,7 +61,7 @@ def test_help(call: Any, words: list[str]) -> None:
 
 def test_help_names_the_verbs(call: Any) -> None:
     _, out, _ = call("--help")
-    for verb in ("run", "plan", "data", "doctor"):
+    for verb in ("run", "plan", "data", "eval", "doctor"):
         assert re.search(rf"^  {verb} ", out, re.MULTILINE)
 
 
