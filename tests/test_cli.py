@@ -52,7 +52,9 @@ def fake(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> None:
     monkeypatch.setitem(sys.modules, name, module)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["-h"], ["run", "--help"], ["plan", "-h"], ["data", "check", "-h"], ["eval", "-h"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["-h"], ["run", "--help"], ["plan", "-h"], ["data", "check", "-h"], ["eval", "-h"]]
+)
 def test_help(call: Any, words: list[str]) -> None:
     code, out, _ = call(*words)
     assert code == 0
