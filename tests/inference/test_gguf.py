@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.export.shapes import peft_logits
+from tests.export.verify.planted import plant
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import EngineError, ModelError
 from toolkit.evaluation.decode import decode
@@ -76,6 +78,22 @@ def test_greedy_text_agrees_with_transformers(model: GgufModel, exported: Path) 
     pieces = "".join(stream(torch_model, tokenizer, PROMPT, stop_ids=stop, max_new_tokens=12))
     # half a character at the end is not shown
     assert expected[0].text.startswith(pieces) and len(expected[0].text) - len(pieces) <= 3
+
+
+def test_an_end_token_is_kept_among_the_ids_and_not_shown(model: GgufModel, exported: Path, tmp_path: Path) -> None:
+    """The same file, where a token that it writes later than others is the one that ends a turn."""
+    prompts = [PROMPT.replace("3", str(number)) for number in range(40)]
+    answers = model.complete(prompts, max_new_tokens=8)
+    places = [next((i for i in range(1, len(ids)) if ids[i] not in ids[:i]), 0) for ids in answers]
+    prompt, written, place = next(found for found in zip(prompts, answers, places, strict=True) if found[2])
+    folder = Path(shutil.copytree(exported, tmp_path / "ending"))
+    plant(folder, keys={"tokenizer.ggml.eos_token_id": written[place], "tokenizer.ggml.eot_token_id": written[place]})
+    with GgufModel(ExportFolder(folder).ggufs()[0], n_ctx=256, threads=1) as ending:
+        ids = ending.complete([prompt], max_new_tokens=8)[0]
+        assert ids == written[: place + 1]
+        assert "".join(ending.stream(prompt, max_new_tokens=8)) == ending.detokenize(ids[:-1])
+        (made,) = GgufDecoder(ending, [written[place]], 8, progress=False)([prompt])
+        assert made.stopped and made.new_tokens == place + 1 and made.text == ending.detokenize(ids[:-1])
 
 
 def test_a_chat_that_does_not_fit(model: GgufModel) -> None:

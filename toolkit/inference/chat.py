@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from toolkit.data.chats import ToolCall, Turn
-from toolkit.errors import DataError, InputError
+from toolkit.errors import InputError
 from toolkit.evaluation.parsing import Parsed, parse
 from toolkit.inference.speaker import Sampling, Speaker, open_speaker
 from toolkit.inference.tools import Toolbox, choose_tools
@@ -169,7 +169,7 @@ def talk(conversation: Conversation) -> None:
             _shown(conversation, question)
         except KeyboardInterrupt:
             _say("\nstopped; that question is forgotten")
-        except DataError as error:
+        except InputError as error:  # as a chat that has grown too long
             _say(f"error: {error}")
 
 

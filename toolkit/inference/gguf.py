@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import tempfile
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -187,24 +188,35 @@ class GgufModel:
         prompt: Sequence[int] | str,
         *,
         max_new_tokens: int,
-        stop: Sequence[str] = (),
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Iterator[str]:
-        """What the model writes after one prompt, piece by piece, without the end token; ends at any text of `stop`."""
-        body = self._body(prompt, max_new_tokens, temperature, seed) | {"stream": True, "stop": list(stop)}
+        """What the model writes after one prompt, piece by piece, without the token that ends it."""
+        body = self._body(prompt, max_new_tokens, temperature, seed)
+        body |= {"stream": True, "return_tokens": True}
+        last, token = "", -1
+        for event in self._events("/completion", body):
+            if event.get("stop"):
+                # the token that ended the text has been told as any other
+                end = self.detokenize([token]) if event.get("stop_type") == "eos" and token >= 0 else ""
+                if rest := last.removesuffix(end):
+                    yield rest
+                return
+            if event.get("content"):
+                if last:
+                    yield last
+                last, token = event["content"], (event.get("tokens") or [-1])[-1]
+
+    def _events(self, path: str, body: Any) -> Iterator[dict[str, Any]]:
+        """The server's events, one by one. Leaving early makes the server stop."""
         with contextlib.closing(self._connect()) as connection:
-            response = self._send(connection, "/completion", body)
-            for line in response:
+            for line in self._send(connection, path, body):
                 if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
                     continue
                 event = json.loads(line[len(b"data: ") :])
                 if "error" in event:
                     raise self._failed(event["error"])
-                if event.get("content"):
-                    yield event["content"]
-                if event.get("stop"):
-                    return
+                yield event
 
     def logprobs(self, ids: Sequence[int], positions: Sequence[int], *, top: int = 100) -> list[TopTokens]:
         """The `top` most probable tokens at each of `positions`: those that follow ids[:position].
@@ -345,7 +357,11 @@ def _reason(module: Any, params: Any) -> str:
             module.Server(params)
             return "it failed once, and loaded the second time; try again"
         except RuntimeError:
-            pass
+            for _ in range(20):  # its log is written by a thread of its own
+                if os.fstat(file.fileno()).st_size:
+                    break
+                time.sleep(0.05)
+            time.sleep(0.05)
         finally:
             os.dup2(kept, 2)
             os.close(kept)

@@ -56,7 +56,6 @@ class GgufSpeaker:
     about: str
     recipe: Recipe | None
     prompter: Prompter
-    stop: tuple[str, ...]
 
     def prompt(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> str:
         return self.prompter(turns, tools)
@@ -65,7 +64,6 @@ class GgufSpeaker:
         yield from self.model.stream(
             prompt,
             max_new_tokens=sampling.max_new_tokens,
-            stop=self.stop,
             temperature=sampling.temperature,
             seed=sampling.seed,
         )
@@ -143,13 +141,12 @@ def _gguf_speaker(column: Column, model: GgufModel) -> GgufSpeaker:
     if column.folder is not None:
         settled = settle([column])[0]
         renderer = renderer_of(settled)
-        stop = tuple(renderer.tokenizer.convert_ids_to_tokens(renderer.end_token_ids))
         prompter: Prompter = lambda turns, tools: _as_trained(renderer, turns, tools)  # noqa: E731
-        return GgufSpeaker(model, renderer.call_format, about, _recipe_of(model.path), prompter, stop)
+        return GgufSpeaker(model, renderer.call_format, about, _recipe_of(model.path), prompter)
     rendering = _own_rendering(model)
     about += f"; prompts by the file's own template, calls as {rendering.call_format}"
     prompter = lambda turns, tools: _by_own_template(model, rendering, turns, tools)  # noqa: E731
-    return GgufSpeaker(model, rendering.call_format, about, None, prompter, ("<|im_end|>",))
+    return GgufSpeaker(model, rendering.call_format, about, None, prompter)
 
 
 def _as_trained(renderer: Renderer, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> str:

@@ -46,7 +46,7 @@ def as_qwen2(base: Path) -> None:
     path.write_text(json.dumps(spec))
 
 
-def plant(folder: Path, *, keys: dict[str, str | float] | None = None, tensors: Change | None = None) -> None:
+def plant(folder: Path, *, keys: dict[str, str | int | float] | None = None, tensors: Change | None = None) -> None:
     """Write the folder's first GGUF anew with keys or 16-bit tensors changed, as a faulty writer would have done it."""
     from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 
@@ -62,6 +62,8 @@ def plant(folder: Path, *, keys: dict[str, str | float] | None = None, tensors: 
     for key, value in changed.items():
         if isinstance(value, str):
             writer.add_string(key, value)
+        elif isinstance(value, int):
+            writer.add_uint32(key, value)
         else:
             writer.add_float32(key, value)
     held = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
