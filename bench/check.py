@@ -17,6 +17,7 @@ from toolkit.planning.architecture import load_shape
 from toolkit.planning.cards import seen_gpus
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
+from toolkit.runs import command_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,4 +109,4 @@ def page(findings: Sequence[tuple[Claim, Finding]]) -> str:
     head = ["claim", "verdict", "found", "conditions"]
     lines = markdown_table(head, body)
     lines[1] = "|---|---|---|---|"
-    return "\n".join(["# What the chapter says, checked", "", *lines, ""])
+    return "\n".join(["# What the chapter says, checked", "", f"`{command_line()}`", "", *lines, ""])
