@@ -135,8 +135,7 @@ def compare(model: Any, reference: Reference) -> Divergence:
     """How `model` differs from the trained one, at every position."""
     found = Divergence()
     for index, row in enumerate(reference.rows):
-        if row.positions:
-            add(found, reference.of(index), logprobs(model, row), row)
+        add(found, reference.of(index), logprobs(model, row), row)
     return found
 
 
@@ -158,8 +157,9 @@ def logprobs(model: Any, row: ScoredRow) -> npt.NDArray[np.float32]:
 
     device = next(model.parameters()).device
     keep = torch.tensor([position - 1 for position in row.positions], device=device)
+    ids = torch.tensor([row.ids[: row.positions[-1]]], device=device)  # what comes after is not asked about
     with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([row.ids], device=device), use_cache=False, logits_to_keep=keep).logits[0]
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits[0]
         result: npt.NDArray[np.float32] = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
     return result
 

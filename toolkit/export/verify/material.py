@@ -174,7 +174,11 @@ def _add(material: Material, chat: Chat, longest: int) -> None:
     except DataError as error:
         material.notes.append(f"left out: {str(error).splitlines()[0]}")
         return
-    if not turns or max(len(one.input_ids) for one in encoded) > longest:
+    if (
+        not turns
+        or max(len(one.input_ids) for one in encoded) > longest
+        or not all(o.trained[1:].any() for o in encoded)
+    ):
         return
     material.chats.append(chat)
     first_row = len(material.rows)
