@@ -17,6 +17,7 @@ from toolkit.errors import EngineError, ModelError
 from toolkit.evaluation.decode import decode
 from toolkit.export.layout import ExportFolder
 from toolkit.export.verify.agreement import load_file
+from toolkit.export.verify.files import GgufFile
 from toolkit.inference import gguf as module
 from toolkit.inference.folder import stream
 from toolkit.inference.gguf import GgufDecoder, GgufModel, cut_at_stop
@@ -63,7 +64,7 @@ def test_probabilities_where_the_end_token_is_the_most_probable(model: GgufModel
 
 def test_greedy_text_agrees_with_transformers(model: GgufModel, exported: Path) -> None:
     record = ExportFolder(exported).record()
-    torch_model = load_file(model.path, record, "float32", "cpu")
+    torch_model = load_file(GgufFile(model.path), record, "float32", "cpu")
     tokenizer = load_tokenizer(Path(record.tokenizer["folder"]))
     stop = [tokenizer.eos_token_id]
     prompts = [PROMPT, PROMPT.replace("4", "7")]

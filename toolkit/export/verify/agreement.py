@@ -102,11 +102,10 @@ def load_base(folder: Path, dtype: str, config: Any = None) -> Any:
     return loaded.eval()
 
 
-def load_file(path: Path, record: ExportRecord, dtype: str, device: str) -> Any:
+def load_file(file: GgufFile, record: ExportRecord, dtype: str, device: str) -> Any:
     """A GGUF as a transformers model: its tensors dequantised, rope and norm as its own keys say."""
     from transformers import AutoConfig
 
-    file = GgufFile(path)
     folder = Path(record.base.folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     config.rms_norm_eps = float(file.value("{arch}.attention.layer_norm_rms_epsilon"))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from toolkit.export.verify.agreement import Reference
+    from toolkit.export.verify.files import GgufFile
     from toolkit.inference.gguf import GgufModel
 
 DEFAULT_CHATS = 24
@@ -105,20 +106,28 @@ class _Work:
             del model
             agreement.release()
             for one in files:
-                if not one.broken:
-                    self._file(one, material, reference, written, problem)
+                if one.gguf is not None and not one.broken:
+                    self._file(one, one.gguf, material, reference, written, problem)
                 else:
                     why = "the file's structure is wrong"
                     self._add(*(Check(name, one.record.name, "skip", why) for name in _RUNNING))
             agreed = [check for check in self.report.checks if check.name == "agreement" and check.outcome != "skip"]
             self._add(gate.control(control, {str(check.file): check.numbers for check in agreed}))
 
-    def _file(self, one: Examined, material: Material, reference: Reference, written: list[str], problem: str) -> None:
+    def _file(
+        self,
+        one: Examined,
+        file: GgufFile,
+        material: Material,
+        reference: Reference,
+        written: list[str],
+        problem: str,
+    ) -> None:
         from toolkit.export.verify import agreement
 
         name, kind = one.record.name, one.record.type
         with self._busy(f"{name}, dequantised"):
-            model = agreement.load_file(one.path, self.record, self.dtype, self.device)
+            model = agreement.load_file(file, self.record, self.dtype, self.device)
             found = agreement.compare(model, reference).numbers()
             self._add(gate.agreement(name, kind, found))
             texts = self._decode(model, material) if problem else []
