@@ -60,13 +60,13 @@ def preview(loaded: LoadedRecipe, n: int, html: Path | None, console: Console) -
         except OSError as error:
             raise InputError(f"--html {html}: can't be written: {error.strerror}") from error
     for row in rows:
-        console.print(f"\n{row.title}", style="bold", markup=False, highlight=False)
+        console.print(f"\n{row.title}", style="bold", markup=False, highlight=False, soft_wrap=True)
         console.print(terminal_text(row, marks=_marks(console)), soft_wrap=True)
     opening, closing = _marks(console)
     legend = f"\ntrained: {opening}bold, underlined and green{closing}; cut off by max_length: struck out"
     console.print(legend, markup=False, highlight=False)
     if html is not None:
-        console.print(f"written to {html}", markup=False, highlight=False)
+        console.print(f"written to {html}", markup=False, highlight=False, soft_wrap=True)
 
 
 def chosen(chats: Iterable[Chat], n: int) -> list[Chat]:
