@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: run test lint types pytest bench clean help
 
 help:
-	@echo "make run    create the environment, fine-tune SmolLM2-135M to call tools on the CPU, show calls before and after"
+	@echo "make run    create the environment, fine-tune SmolLM2-135M to call tools on the CPU, show calls before and after, export it"
 	@echo "make test   lint, type check, all tests that need no GPU"
 	@echo "make bench  measure a few ways to train on the CPU, and check what they did, in under 3 minutes"
 	@echo "make clean  remove the environment (runs and caches stay)"
