@@ -252,7 +252,7 @@ def chat_with(
 
       toolkit chat runs/quickstart
 
-      toolkit chat runs/quickstart/export --tools builtin:home --once "Turn off the kitchen lamp."
+      toolkit chat runs/quickstart/export --tools builtin:home --once "Turn off the light in the study."
 
       toolkit chat model.gguf --tools tools.json --once "What is the weather in Oslo?" --json
     """
