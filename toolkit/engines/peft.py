@@ -81,6 +81,11 @@ def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardwar
         raise ModelError(f"model.name: {folder} does not load: {str(error).splitlines()[0]}") from None
     finally:
         logging.set_verbosity(level)
+    for module in model.modules():
+        # bitsandbytes would repack weights for the CPU at the first forward in evaluation mode, and the product over
+        # that layout has no backward: what trains afterwards gets wrong gradients, with a warning only
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     # transformers fills them with random numbers
     wrong = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if wrong:
