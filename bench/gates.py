@@ -73,6 +73,12 @@ def _layers(arm: Arm) -> tuple[str, bool, str]:
 
 
 def _checkpointing(arm: Arm) -> tuple[str, bool, str]:
+    if arm.checkpointed_wanted is not None:
+        return (
+            "checkpointing as asked",
+            arm.checkpointed == arm.checkpointed_wanted,
+            f"auto: on in {arm.checkpointed} layers, wanted {arm.checkpointed_wanted} of {arm.expected_layers}",
+        )
     on = arm.checkpointing != "off"
     return (
         "checkpointing as asked",

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bench.shapes import IGNORED
@@ -121,10 +122,11 @@ def _quantisation(state: Any) -> list[Any]:
     return own + _quantisation(getattr(state, "state2", None))
 
 
-def probe(trainer: Any, collate: Any, table: Any) -> list[float]:
+def probe(trainer: Any, collate: Any, table: Any, *, packed: bool) -> list[float]:
     """Loss of single trained tokens of the first rows, through the trainer's own loss in evaluation mode.
 
-    A mean over many tokens hides a layer left out or a mask ignored; single tokens do not.
+    A mean over many tokens hides a layer left out or a mask ignored; single tokens do not. `packed`: the collator packs
+    rows, and each row stands behind another, which it must not see.
     """
     model = trainer.model
     model.eval()
@@ -137,9 +139,17 @@ def probe(trainer: Any, collate: Any, table: Any) -> list[float]:
         single = labels.copy()
         single[:] = IGNORED
         single[spot] = ids[spot]
-        batch = collate([{"rows": [(ids[start : spot + 1], single[start : spot + 1])]}])
+        rows = [(ids[start : spot + 1], single[start : spot + 1])]
+        if packed:
+            other, silent = table.row((index + 1) % table.n_rows)
+            rows.insert(0, (other[:PROBE_TOKENS], np.full_like(silent[:PROBE_TOKENS], IGNORED)))
+        batch = collate([{"rows": rows}])
         batch.pop("real_tokens")
         batch = trainer._prepare_inputs(batch)
+        if packed:
+            summed, count = trainer._held_out_loss(batch)
+            found.append(round(summed / count, 5))
+            continue
         with torch.no_grad(), trainer.compute_loss_context_manager():
             found.append(round(float(trainer.compute_loss(model, batch)), 5))
     model.train()

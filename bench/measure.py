@@ -21,7 +21,7 @@ from toolkit.planning.cards import Card
 
 FACTS = (
     *("load_seconds", "warmup_seconds", "trainable", "total", "patched", "expected_layers", "precision", "attention"),
-    *("held", "checkpointed", "parts", "widest", "probe", "chats", "versions"),
+    *("held", "checkpointed", "checkpointed_wanted", "token_budget", "parts", "widest", "probe", "chats", "versions"),
 )
 ROOM = 0.94  # of the card, for what the planner does not see
 NO_ROOM = 3 * 2**30  # free bytes below which it may have been the neighbours' fault
@@ -71,9 +71,9 @@ def new_arm(bench: Bench, name: str, job: Any) -> Arm:
         four_bit=variant.four_bit,
         full_logits=variant.full_logits,
         dropout=recipe.lora.lora_dropout if variant.trained == "adapter" else 0.0,
-        checkpointing={True: "on", False: "off"}.get(checkpointing, "offloaded"),
-        batch=recipe.train.per_device_train_batch_size,
-        accumulation=recipe.train.gradient_accumulation_steps,
+        checkpointing={True: "on", False: "off", "auto": "auto"}.get(checkpointing, "offloaded"),
+        batch=recipe.chats_per_update if variant.packed else recipe.train.per_device_train_batch_size,
+        accumulation=1 if variant.packed else recipe.train.gradient_accumulation_steps,
         expected_trainable=work.expected_trainable(bench.shape, variant, recipe),
     )
 
@@ -107,7 +107,7 @@ def _sizes(bench: Bench, job: Any) -> tuple[float, float]:
     from toolkit.planning.memory import CUDA_CONTEXT
 
     recipe = job.settings
-    rows = recipe.train.per_device_train_batch_size
+    rows = recipe.chats_per_update if job.way.packed else recipe.train.per_device_train_batch_size
     width = recipe.train.max_length
     found = work.memory(
         bench.shape,
@@ -277,6 +277,7 @@ def _complete(bench: Bench, results: Results, card: Card) -> None:
             width=padded / rows,
             trained=real * bench.share,
             trainable=arm.trainable,
+            recomputed=recomputed(arm, bench.shape.num_hidden_layers),
         )
         arm.predicted_memory, arm.predicted_seconds = work.planned(
             bench.shape,
@@ -286,6 +287,7 @@ def _complete(bench: Bench, results: Results, card: Card) -> None:
             card,
             arm.precision,
             arm.widest,
+            checkpointed=arm.checkpointed_wanted,
             flash=job.flash,
             padded=job.rows is None,
         )
@@ -293,6 +295,13 @@ def _complete(bench: Bench, results: Results, card: Card) -> None:
         if target is not None and bench.settings.gpu:
             prediction = elsewhere(bench.shape, job.way, recipe, results, name, padded, card, target)
             arm.elsewhere = asdict(prediction) if prediction is not None else {}
+
+
+def recomputed(arm: Arm, layers: int) -> float:
+    """Share of the layers that run forward once more in backward."""
+    if arm.checkpointed_wanted is not None:
+        return arm.checkpointed_wanted / layers
+    return 0.0 if arm.checkpointing == "off" else 1.0
 
 
 def stamp() -> str:

@@ -69,7 +69,9 @@ class Arm:
 
     `stage` and `message` say where and how it ended when `status` is not "measured". `probe` holds the loss of single
     trained tokens before training, `chats` the hashes of the first chats in the order they were trained on.
-    `widest` is the (rows, tokens) of the largest micro-batch; `flops` are an update's.
+    `checkpointed` modules have checkpointing on, and `checkpointed_wanted` is how many layers the planner wanted it in,
+    where it was asked; `token_budget` is that of packed micro-batches. `widest` is the (rows, tokens) of the largest
+    micro-batch; `flops` are an update's.
     """
 
     variant: str
@@ -87,6 +89,8 @@ class Arm:
     dropout: float = 0.0
     checkpointing: str = ""
     checkpointed: int = 0
+    checkpointed_wanted: int | None = None
+    token_budget: int | None = None
     batch: int = 0
     accumulation: int = 0
     load_seconds: float = 0.0

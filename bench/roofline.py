@@ -71,7 +71,8 @@ def moved_bytes(shape: ModelShape, variant: Variant, recipe: Recipe, padded: flo
     dropped = sum(fan_in for _, fan_in, _ in targets) // shape.num_hidden_layers if lora.lora_dropout else 0
     setup = Setup(shape, variant.engine, held, 0, "off", dropped=dropped)  # type: ignore[arg-type]
     again = 1 if recipe.train.gradient_checkpointing else 0
-    weights = weight_bytes(shape, held) * (2 + again) * recipe.train.gradient_accumulation_steps  # type: ignore[arg-type]
+    pieces = 1 if variant.packed else recipe.train.gradient_accumulation_steps
+    weights = weight_bytes(shape, held) * (2 + again) * pieces  # type: ignore[arg-type]
     activations = padded * shape.num_hidden_layers * layer_activations(setup) * (TOUCHES + again)
     return weights + activations
 

@@ -2,7 +2,9 @@
 
 A variant is a recipe with some values put over it, so that it goes through the product's own token table and trainer.
 Names: ENGINE-WEIGHTS, then what differs from the recipe: `nockpt` without gradient checkpointing, `offload` with
-Unsloth's offloaded one, `nodrop` without LoRA dropout, `1x` an update's chats as one micro-batch.
+Unsloth's offloaded one, `nodrop` without LoRA dropout, `1x` an update's chats as one micro-batch, `packed` its chats
+packed without padding into micro-batches as the planner cuts them, `autockpt` with checkpointing in as few layers as
+memory demands.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from toolkit.errors import InputError, did_you_mean
 Trained = Literal["adapter", "all 16-bit", "all fp32"]
 
 
+PACKED = 'train.micro_batch="auto"'
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One way to train.
@@ -28,7 +33,7 @@ class Variant:
     """
 
     name: str
-    engine: Literal["peft", "unsloth"]
+    engine: Literal["peft", "unsloth", "compiled"]
     stands_for: str
     overrides: tuple[str, ...] = ()
     trained: Trained = "adapter"
@@ -36,6 +41,10 @@ class Variant:
     full_logits: bool = False
     one_batch: bool = False
     core: bool = False
+
+    @property
+    def packed(self) -> bool:
+        return PACKED in self.overrides
 
     @property
     def four_bit(self) -> bool:
@@ -120,7 +129,30 @@ def _whole_updates() -> Iterator[Variant]:
         )
 
 
-VARIANTS: tuple[Variant, ...] = (*_full(), *_adapters(), *_whole_updates())
+def _packed() -> Iterator[Variant]:
+    """Every engine over packed micro-batches; compiled layers want nothing else."""
+    notes = {"": "checkpointing", "-nockpt": "no checkpointing", "-autockpt": "checkpointing by memory"}
+    asked = {"": "true", "-nockpt": "false", "-autockpt": '"auto"'}
+    for engine in ("peft", "unsloth", "compiled"):
+        for bits in ("", "-4bit"):
+            for checkpointing, value in asked.items():
+                for dropout, share in DROPOUT.items():
+                    weights = "NF4 base" if bits else "16-bit base"
+                    told = [f"{engine}, {weights}, packed micro-batches", notes[checkpointing]]
+                    yield Variant(
+                        name=f"{engine}{bits}{'' if engine == 'compiled' else '-packed'}{checkpointing}{dropout}",
+                        engine=engine,  # type: ignore[arg-type]
+                        stands_for=", ".join([*told, *(["no dropout"] if dropout else [])]),
+                        overrides=(
+                            PACKED,
+                            f"train.gradient_checkpointing={value}",
+                            f"lora.lora_dropout={share}",
+                            *(["model.load_in_4bit=true"] if bits else []),
+                        ),
+                    )
+
+
+VARIANTS: tuple[Variant, ...] = (*_full(), *_adapters(), *_whole_updates(), *_packed())
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 QUICK = ("full-fp32", "peft-logits", "peft", "peft-nockpt", "peft-nodrop", "peft-1x")
 """What `toolkit bench --quick` measures on a CPU."""

@@ -13,17 +13,30 @@ if TYPE_CHECKING:
 
 
 def update_flops(
-    shape: ModelShape, variant: Variant, recipe: Recipe, *, padded: float, width: float, trained: float, trainable: int
+    shape: ModelShape,
+    variant: Variant,
+    recipe: Recipe,
+    *,
+    padded: float,
+    width: float,
+    trained: float,
+    trainable: int,
+    recomputed: float | None = None,
 ) -> float:
     """FLOPs of an update of `padded` tokens, padding included, in rows of about `width`, of which `trained` train.
 
     Unsloth 2026.10.7 and a loss over all logits run the head on every token. Where all weights train, each product has
-    a third one for its weight's gradient.
+    a third one for its weight's gradient. `recomputed`: share of the layers that run forward again, where it is not
+    all or none as the recipe says.
     """
-    head = padded if variant.engine == "unsloth" or variant.full_logits else trained
+    head = padded if (variant.engine == "unsloth" and not variant.packed) or variant.full_logits else trained
     checkpointing = bool(recipe.train.gradient_checkpointing)
     if variant.trained == "adapter":
-        return training_flops(shape, padded, round(width), head, trainable, checkpointing=checkpointing)
+        without, with_it = (
+            training_flops(shape, padded, round(width), head, trainable, checkpointing=on) for on in (False, True)
+        )
+        share = float(checkpointing) if recomputed is None else recomputed
+        return without + share * (with_it - without)
     frozen = training_flops(shape, padded, round(width), head, 0, checkpointing=checkpointing)
     return frozen + padded * 2 * shape.linear_parameters + head * 2 * shape.head_parameters
 
@@ -43,6 +56,7 @@ def planned(
     *,
     flash: bool,
     padded: bool,
+    checkpointed: int | None = None,
 ) -> tuple[float, float | None]:
     """(peak bytes, seconds an update) as `toolkit plan` would say; seconds are None where the card's rates are unknown.
 
@@ -54,7 +68,19 @@ def planned(
     rows, width = widest
     trained = round(rows * width * lengths.trained)
     cuda = card.name != "cpu"
-    found = memory(shape, variant, recipe, precision, rows, width, trained, cuda=cuda, flash=flash, padded=padded)
+    found = memory(
+        shape,
+        variant,
+        recipe,
+        precision,
+        rows,
+        width,
+        trained,
+        cuda=cuda,
+        flash=flash,
+        padded=padded,
+        checkpointed=checkpointed,
+    )
     # on a CPU the process is measured as a whole, libraries included
     peak = found.peak if cuda else found.total
     return peak, seconds(shape, variant, recipe, lengths, card, precision)
@@ -72,10 +98,12 @@ def memory(
     cuda: bool,
     flash: bool = True,
     padded: bool = True,
+    checkpointed: int | None = None,
 ) -> Any:
     """The planner's `Memory` for a micro-batch of `rows` x `width` tokens, `trained` of them with a label.
 
-    `flash`: flash attention may be used. `padded`: rows differ in length, so that attention is given a mask.
+    `checkpointed`: how many layers recompute, where the recipe leaves it to the planner. `flash`: flash attention may
+    be used. `padded`: rows differ in length, so that attention is given a mask.
     """
     from toolkit.planning.memory import Setup, full_memory, training_memory
 
@@ -87,12 +115,14 @@ def memory(
         engine=variant.engine,
         held="nf4" if variant.four_bit else "fp32" if fp32 else "16-bit",
         trainable=shape.trainable_parameters(lora),
-        checkpointing={True: "on", False: "off", "unsloth": "offloaded"}[train.gradient_checkpointing],  # type: ignore[arg-type]
+        checkpointing=_checkpointing(train.gradient_checkpointing, checkpointed),
+        checkpointed=checkpointed,
+        packed=variant.packed,
         optim=train.optim,
         element=4 if fp32 else 2,
         dropped=dropped if lora.lora_dropout else 0,
         cuda=cuda,
-        math_attention=variant.engine == "peft" and not flash and not padded,
+        math_attention=variant.engine == "peft" and not flash and not padded and not variant.packed,
     )
     if variant.trained == "adapter":
         return training_memory(setup, rows, width, trained, logits=variant.full_logits)
@@ -105,6 +135,12 @@ def memory(
         logits=not cuda,
         adam8=variant.adam8,
     )
+
+
+def _checkpointing(asked: bool | str, checkpointed: int | None) -> Any:
+    if asked == "auto":
+        return "on" if checkpointed else "off"
+    return {True: "on", False: "off", "unsloth": "offloaded"}[asked]
 
 
 def seconds(
@@ -122,6 +158,8 @@ def seconds(
         if card.name == "cpu"
         else GPU_SPEED[variant.engine]
     )
+    if variant.packed:
+        return None  # the planner's times are of padded micro-batches
     train = recipe.train
     work = Work(
         shape=shape,

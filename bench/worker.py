@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import traceback
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ class Worker:
         self.stage = "start"
         self.trainer: Any = None
         self.report: Any = None
+        self.budget: Any = None
         self.device = "cpu"
 
     def run(self) -> None:
@@ -151,6 +153,8 @@ class Worker:
         import torch
 
         from bench.full import all_logits_loss, fp32_state_adamw
+        from toolkit.hardware import detect
+        from toolkit.planning.budget import budget_of
         from toolkit.planning.steps import updates_of
         from toolkit.training.trainer import build_trainer
 
@@ -158,6 +162,13 @@ class Worker:
         full = self.variant.trained != "adapter"
         # the product's head for the CPU takes it for granted that the head is frozen
         logits = self.variant.full_logits or (full and self.device == "cpu")
+        hardware = detect()
+        if self.job.cap is not None and hardware.gpu is not None:
+            gpu = replace(hardware.gpu, memory=min(hardware.gpu.memory, self.job.cap))
+            hardware = replace(hardware, gpu=gpu)
+        report = loaded.report
+        budget = budget_of(self.recipe, report.engine.value, report.precision.value, hardware, table)
+        self.budget = budget
         trainer = build_trainer(
             self.recipe,
             loaded,
@@ -168,6 +179,8 @@ class Worker:
             [watch.callback()],
             loss=all_logits_loss if logits else None,
             adapter_in_fp32=not full,
+            token_budget=budget.tokens if budget else None,
+            checkpointed=budget.checkpointed if budget else None,
         )
         if self.variant.trained == "all 16-bit" and not self.variant.adam8:
             trainer.optimizer = fp32_state_adamw(trainer)
@@ -225,11 +238,13 @@ class Watch:
 
     def count(self, trainer: Any) -> None:
         """Count padding as well: the product counts real tokens only."""
+        from toolkit.training.packing import MICRO_BATCHES
+
         original = trainer.get_batch_samples
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             batches, items = original(*args, **kwargs)
-            for batch in batches:
+            for batch in (one for update in batches for one in update.get(MICRO_BATCHES, [update])):
                 rows, width = batch["input_ids"].shape
                 self.padded += rows * width
                 self.widest = max(self.widest, (rows, width), key=lambda size: size[0] * size[1])
@@ -257,7 +272,9 @@ class Watch:
 
         trainer = self.worker.trainer
         self.worker.stage = "probe"
-        self.probe = gauges.probe(trainer, trainer.data_collator.collate, self.worker.job.table())
+        self.probe = gauges.probe(
+            trainer, trainer.data_collator.collate, self.worker.job.table(), packed=self.worker.variant.packed
+        )
         self.first = gauges.sample(trainer.model)
         self.worker.stage = "warm-up"
         gauges.reset_peak(self.worker.device)
@@ -311,7 +328,7 @@ class Watch:
         from bench import gauges
         from toolkit.runs import versions
 
-        trainer, report = self.worker.trainer, self.worker.report
+        trainer, report, budget = self.worker.trainer, self.worker.report, self.worker.budget
 
         return {
             "load_seconds": self.load_seconds,
@@ -324,6 +341,8 @@ class Watch:
             "attention": report.attention,
             "held": report.weights,
             "checkpointed": gauges.checkpointed(trainer.model),
+            "checkpointed_wanted": budget.checkpointed if budget else None,
+            "token_budget": budget.tokens if budget else None,
             "parts": gauges.static_parts(trainer.model, trainer.optimizer),
             "widest": list(self.widest),
             "probe": self.probe,

@@ -86,6 +86,36 @@ def test_fixed_shapes_have_no_padding_and_repeat(measured: Callable[..., Results
     assert [u.loss for u in results.updates] == [u.loss for u in measured("2x64", names=("peft",)).updates]
 
 
+def test_packed_variants_agree_with_padded_ones(measured: Callable[..., Results]) -> None:
+    names = ("peft", "peft-packed", "peft-packed-nockpt", "peft-packed-autockpt")
+    results = measured(names=names)
+    assert results.failed_gates() == []
+    first = {name: results.early(name)[0].loss for name in names}
+    assert first == pytest.approx(dict.fromkeys(names, first["peft"]), rel=1e-4)
+    for name in names[1:]:
+        arm = results.arms[name]
+        assert [u.padded_tokens for u in results.timed(name)] == [u.real_tokens for u in results.timed(name)]
+        assert arm.token_budget is not None and arm.widest[0] == 1 and arm.widest[1] <= arm.token_budget
+        assert (arm.batch, arm.accumulation) == (4, 1)
+    assert [results.arms[name].checkpointed > 0 for name in names] == [True, True, False, False]
+    assert results.arms["peft-packed-autockpt"].checkpointed_wanted == 0
+
+
+def test_packed_rows_that_see_each_other_are_caught(measured: Callable[..., Results]) -> None:
+    from toolkit.training import attention
+
+    attend = attention.attend
+
+    def open_edges(patch: pytest.MonkeyPatch) -> None:
+        def one_row(*args: Any, sizes: Any = None, **kwargs: Any) -> Any:
+            return attend(*args, sizes=[sum(sizes)], **kwargs)
+
+        patch.setattr(attention, "attend", one_row)
+
+    results = measured(names=("peft", "peft-packed"), faults={"peft-packed": open_edges})
+    assert failed(results, "peft-packed") == {"single tokens' losses"}
+
+
 def frozen(patch: pytest.MonkeyPatch) -> None:
     _after_loading(patch, lambda model: [p.requires_grad_(False) for n, p in model.named_parameters() if "lora_A" in n])
 

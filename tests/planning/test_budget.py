@@ -8,7 +8,15 @@ import pytest
 
 from toolkit.errors import EngineError
 from toolkit.planning.architecture import KNOWN
-from toolkit.planning.budget import STEP, USABLE, check_packing, token_budget
+from toolkit.planning.budget import (
+    LAUNCH_TOKENS,
+    STEP,
+    USABLE,
+    Budget,
+    check_packing,
+    least_recomputed,
+    token_budget,
+)
 from toolkit.planning.memory import training_memory
 from toolkit.planning.plan import setup_of
 from toolkit.recipe.schema import Recipe, TrainSection
@@ -43,9 +51,60 @@ def test_the_longest_row_is_never_cut() -> None:
     assert "may not fit" in budget.reason
 
 
-def test_only_the_plain_engine_packs() -> None:
-    packing = Recipe(train=TrainSection(micro_batch="auto"))
-    check_packing(packing, "peft")
+def test_compiled_layers_want_packed_chats() -> None:
+    check_packing(Recipe(train=TrainSection(micro_batch="auto")), "compiled")
     check_packing(RECIPE, "unsloth")
     with pytest.raises(EngineError, match="micro_batch"):
-        check_packing(packing, "unsloth")
+        check_packing(RECIPE, "compiled")
+
+
+EXPECTED = 16 * 940.0
+
+
+def test_a_large_card_recomputes_nothing() -> None:
+    found = least_recomputed(SETUP, 140 * GIB, expected=EXPECTED, **UPDATE)
+    assert found.checkpointed == 0 and found.tokens >= EXPECTED
+    assert found.checkpointing.startswith("off")
+
+
+def test_the_smallest_card_recomputes_nearly_everywhere() -> None:
+    """All but the last layer, whose activations are needed again at once."""
+    found = least_recomputed(SETUP, 6 * GIB, expected=EXPECTED, **UPDATE)
+    assert found.checkpointed == 27
+    found = least_recomputed(SETUP, 2 * GIB, expected=EXPECTED, **UPDATE)
+    assert found.checkpointed == 28 and found.checkpointing.startswith("on: ")
+
+
+@pytest.mark.parametrize("engine", ["peft", "compiled", "unsloth"])
+def test_more_memory_never_costs_more(engine: str) -> None:
+    """By the formula that chooses: launches and recomputation both fall, or one is traded for the other."""
+    setup = replace(SETUP, engine=engine, packed=True)
+    costs = []
+    for gib in (8, 12, 16, 24, 32, 48, 80, 140):
+        memory = gib * GIB
+        found = least_recomputed(setup, memory, expected=EXPECTED, **UPDATE)
+        count = found.checkpointed or 0
+        costs.append((2 + count / 28) * (EXPECTED + -(-EXPECTED // found.tokens) * LAUNCH_TOKENS[engine]))
+        some = replace(setup, checkpointing="on" if count else "off", checkpointed=count)
+        peak = training_memory(some, 1, found.tokens, round(0.114 * found.tokens)).total
+        assert peak <= USABLE * memory or found.tokens == UPDATE["longest"]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] > costs[-1]
+
+
+def test_tokens_asked_for_are_kept_and_only_layers_chosen() -> None:
+    asked = Budget(12_000, "train.micro_batch")
+    found = least_recomputed(SETUP, 32 * GIB, expected=EXPECTED, asked=asked, **UPDATE)
+    assert found.tokens == 12_000 and 0 < (found.checkpointed or 0) < 28
+    assert "of 28 layers" in found.checkpointing
+
+
+def test_memory_of_some_layers_lies_between_none_and_all() -> None:
+    none = training_memory(replace(SETUP, checkpointing="off"), 1, 8192, 900).peak
+    peaks = [
+        training_memory(replace(SETUP, checkpointing="on", checkpointed=count), 1, 8192, 900).peak
+        for count in range(1, 29)
+    ]
+    assert none > peaks[0]
+    assert peaks[:-1] == sorted(peaks[:-1], reverse=True)
+    assert peaks[-1] == training_memory(replace(SETUP, checkpointing="on"), 1, 8192, 900).peak

@@ -17,6 +17,7 @@ from toolkit.training.attention import can_pack, packed
 from toolkit.training.dataset import IGNORED, Collator, Row
 from toolkit.training.loss import summed_loss
 from toolkit.training.packing import PackingCollator, cut, pack
+from toolkit.training.trainer import checkpoint_first
 
 
 @given(st.lists(st.integers(1, 3000), max_size=40), st.integers(1, 20_000))
@@ -58,6 +59,10 @@ def test_pack_starts_every_row_anew() -> None:
     assert one["cu_seq_lens"].tolist() == [0, 3, 8] and one["sizes"] == [3, 5]
     one = pack(rows_of([3, 4], 50), pad_token_id=0, multiple=4)
     assert one["sizes"] == [3, 4, 1] and one["labels"][0, -1] == IGNORED and one["input_ids"][0, -1] == 0
+    one = pack(rows_of([3, 4], 50), pad_token_id=0, multiple=16, edges_multiple=4)
+    assert one["sizes"] == [3, 4, 4, 4, 1]  # filling is cut into rows no longer than the longest
+    assert one["cu_seq_lens"].tolist() == [0, 3, 7, 11, 15, 16, 16, 16]
+    assert one["position_ids"].shape == (1, 16)
     trained_from_the_start = np.array([7, 8]), np.array([7, 8])
     assert pack([trained_from_the_start] * 2, 0)["labels"].tolist() == [[IGNORED, 8, IGNORED, 8]]
 
@@ -78,14 +83,18 @@ def gradients(model: Any, batches: list[dict[str, Any]], *, packs: bool) -> tupl
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [0, 1, 2])
 @pytest.mark.parametrize("budget", [64, 150, 4096])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_packed_equals_padded(tmp_path: Path, family: str, budget: int, checkpointing: bool) -> None:
+def test_packed_equals_padded(tmp_path: Path, family: str, budget: int, checkpointing: int) -> None:
     model = adapted(make_model(tmp_path / family, family=family))
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
+        on_train_begin = checkpoint_first(checkpointing).on_train_begin
+        on_train_begin(None, None, None, model=model)
+        layers = model.get_base_model().model.layers
+        assert [layer.gradient_checkpointing for layer in layers] == [True, checkpointing == 2]
     rows = rows_of([40, 9, 57, 23, 31], model.config.vocab_size)
     collated = PackingCollator(0, budget, multiple=8)([{"rows": rows}])
     micro = collated["micro_batches"]

@@ -40,6 +40,10 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
         from toolkit.engines import unsloth
 
         return unsloth.load(recipe, folder, tokenizer, engine, precision, hardware)
+    if engine.value == "compiled":
+        from toolkit.engines import compiled
+
+        return compiled.load(recipe, folder, tokenizer, engine, precision, hardware)
     from toolkit.engines import peft
 
     return peft.load(recipe, folder, tokenizer, engine, precision, hardware)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,7 @@ from toolkit.recipe.schema import Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-EngineName = Literal["peft", "unsloth"]
+EngineName = Literal["peft", "unsloth", "compiled"]
 Precision = Literal["bf16", "fp16", "fp32"]
 
 
@@ -47,13 +48,31 @@ class EngineReport:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How an engine takes packed micro-batches, where it is not as transformers' attention interface does.
+
+    `packed_inputs` turns a micro-batch of `toolkit.training.packing.pack` into what the base model's decoder takes,
+    labels among it. `training` holds while a micro-batch goes forward and backward, `evaluating` while one only goes
+    forward; both are handed the PEFT-wrapped model. `multiple`: tokens that micro-batches are filled up to. `edges`:
+    numbers of row edges are rounded up to a multiple of it.
+    """
+
+    packed_inputs: Callable[[dict[str, Any]], dict[str, Any]]
+    training: Callable[[Any], AbstractContextManager[None]]
+    evaluating: Callable[[Any], AbstractContextManager[None]]
+    multiple: int = 64
+    edges: int = 1
+
+
 @dataclass(slots=True)
 class Loaded:
-    """A model with its adapter, ready for the trainer."""
+    """A model with its adapter, ready for the trainer. `packing`: None for transformers' own attention interface."""
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
     report: EngineReport
+    packing: Packing | None = None
 
 
 def choose_engine(recipe: Recipe, hardware: Hardware, unsloth_installed: bool) -> Choice:
@@ -62,8 +81,8 @@ def choose_engine(recipe: Recipe, hardware: Hardware, unsloth_installed: bool) -
     Raises `EngineError` when the engine asked for can't run here.
     """
     wanted = recipe.train.engine
-    if wanted == "peft":
-        return Choice("peft", "the recipe asks for it")
+    if wanted in ("peft", "compiled"):
+        return Choice(wanted, "the recipe asks for it")
     if wanted == "unsloth":
         if hardware.gpu is None:
             raise EngineError(

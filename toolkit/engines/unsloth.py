@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from toolkit.engines.base import (
     Choice,
     EngineReport,
     Loaded,
+    Packing,
     check_modules,
     lora_settings,
     report_on,
@@ -69,16 +72,35 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
         device_map={"": 0},
     )
     check_modules(recipe, (name for name, _ in model.named_modules()))
+    checkpointing = recipe.train.gradient_checkpointing
     model = FastLanguageModel.get_peft_model(
         model,
         random_state=recipe.train.seed,
-        use_gradient_checkpointing=recipe.train.gradient_checkpointing,
+        # "auto" turns it off again in some layers when training begins
+        use_gradient_checkpointing=True if checkpointing == "auto" else checkpointing,
         max_seq_length=recipe.train.max_length,
         **lora_settings(recipe),
     )
     report = report_on(recipe, model, engine, precision, "unsloth's dispatcher", patched_layers(model))
     check_patched(report, recipe)
-    return Loaded(model, tokenizer, report)
+    return Loaded(model, tokenizer, report, Packing(packed_inputs, as_it_is, as_it_is))
+
+
+def packed_inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    """A packed micro-batch as Unsloth's decoder takes it: rows' lengths in the order they stand in, int32 [rows].
+
+    With `packed_seq_lengths` its attention is closed at the rows' edges and rows may together be longer than
+    max_seq_length; positions restart where `position_ids` do. Filling is a row like others.
+    """
+    lengths = batch["cu_seq_lens"].diff()
+    given = {name: batch[name] for name in ("input_ids", "labels", "position_ids")}
+    return {**given, "packed_seq_lengths": lengths}
+
+
+@contextmanager
+def as_it_is(model: Any) -> Iterator[None]:
+    """Unsloth's dispatcher chooses the attention itself."""
+    yield
 
 
 def patched_layers(model: Any) -> dict[str, int]:

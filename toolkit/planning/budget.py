@@ -1,8 +1,18 @@
-"""How many tokens a packed micro-batch may have: as many as fit the device, by the memory formulas."""
+"""How an update is cut into packed micro-batches and how many layers recompute: whatever is fastest within memory.
+
+Seconds of an update are taken to be in proportion to
+
+    (2 + c / L) x (tokens of an update + micro-batches x LAUNCH_TOKENS)
+
+A frozen weight takes part in one product forward and one backward (2), and c of L layers, checkpointed, run forward
+once more. A micro-batch costs as much as LAUNCH_TOKENS tokens before it has any: the host launches as many kernels for
+few tokens as for many. For each c the micro-batch is as large as fits, so one update in one piece without
+recomputation wins wherever it fits; where it does not, the formula weighs more pieces against more recomputation.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from toolkit.errors import EngineError
@@ -18,23 +28,29 @@ if TYPE_CHECKING:
 STEP = 256  # tokens; budgets are multiples of it
 USABLE = 0.90  # of the device, for what the formulas do not see: they are within 10% of what was measured
 MOST_ON_CPU = 2048  # tokens: a core's products are no faster beyond, and its caches hold less
+# from updates of one and of four micro-batches on an H200, where launching holds eager layers up; a CPU hardly waits
+LAUNCH_TOKENS = {"peft": 4096, "unsloth": 4096, "compiled": 512}
+LAUNCH_TOKENS_CPU = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Tokens of a micro-batch, and why so many."""
+    """Tokens of a micro-batch, and why so many.
+
+    `checkpointed`: how many layers recompute, the first ones, and `checkpointing` why; None where the recipe says
+    whether all do.
+    """
 
     tokens: int
     reason: str
+    checkpointed: int | None = None
+    checkpointing: str = ""
 
 
 def check_packing(recipe: Recipe, engine: str) -> None:
-    """Raise `EngineError` where chats shall be packed and the engine that was chosen can't."""
-    if engine != "peft" and recipe.train.micro_batch != "fixed":
-        raise EngineError(
-            f"train.micro_batch: {recipe.train.micro_batch!r} packs chats with the peft engine only, and the engine is "
-            f"{engine}; --set train.engine=peft, or --set train.micro_batch=fixed"
-        )
+    """Raise `EngineError` where the engine that was chosen needs packed chats and the recipe pads them."""
+    if engine == "compiled" and recipe.train.micro_batch == "fixed":
+        raise EngineError("train.engine: compiled packs chats; --set train.micro_batch=auto")
 
 
 def budget_of(recipe: Recipe, engine: str, precision: str, hardware: Hardware, table: TokenTable) -> Budget | None:
@@ -43,16 +59,67 @@ def budget_of(recipe: Recipe, engine: str, precision: str, hardware: Hardware, t
     if wanted == "fixed":
         return None
     longest = int(table.lengths.max())
-    if isinstance(wanted, int):
-        return Budget(max(wanted, longest), "train.micro_batch" if wanted >= longest else "the longest row")
     rows = table.n_rows / max(1, table.n_chats)
-    return token_budget(
-        setup_of(recipe, load_shape(recipe.model), engine, precision, cuda=hardware.gpu is not None),
-        hardware.gpu.memory if hardware.gpu is not None else hardware.memory,
+    setup = setup_of(recipe, load_shape(recipe.model), engine, precision, cuda=hardware.gpu is not None)
+    memory = hardware.gpu.memory if hardware.gpu is not None else hardware.memory
+    trained = float(table.trained.sum() / table.lengths.sum())
+    asked = None
+    if isinstance(wanted, int):
+        asked = Budget(max(wanted, longest), "train.micro_batch" if wanted >= longest else "the longest row")
+    if recipe.train.gradient_checkpointing != "auto":
+        update = round(longest * recipe.chats_per_update * max(1.0, rows))
+        return asked or token_budget(setup, memory, longest=longest, update=update, trained=trained)
+    return least_recomputed(
+        setup,
+        memory,
         longest=longest,
         update=round(longest * recipe.chats_per_update * max(1.0, rows)),
-        trained=float(table.trained.sum() / table.lengths.sum()),
+        expected=float(table.lengths.mean()) * recipe.chats_per_update * max(1.0, rows),
+        trained=trained,
+        asked=asked,
     )
+
+
+def _fits(setup: Setup, memory: int, tokens: int, trained: float) -> bool:
+    return training_memory(setup, 1, tokens, round(tokens * trained)).total <= USABLE * memory
+
+
+def least_recomputed(
+    setup: Setup,
+    memory: int,
+    *,
+    longest: int,
+    update: int,
+    expected: float,
+    trained: float,
+    asked: Budget | None = None,
+) -> Budget:
+    """The budget and the number of checkpointed layers that the module's formula says are fastest within `memory`.
+
+    Arguments as `token_budget`'s; `expected` tokens has an update on average, and `asked` is a budget that is not to
+    be chosen.
+    """
+    layers = setup.shape.num_hidden_layers
+    launch = LAUNCH_TOKENS[setup.engine] if setup.cuda else LAUNCH_TOKENS_CPU
+    best: tuple[float, int, Budget] | None = None
+    for count in range(layers + 1):
+        tried = replace(setup, checkpointing="on" if count else "off", checkpointed=count)
+        budget = asked or token_budget(tried, memory, longest=longest, update=update, trained=trained)
+        if count < layers and not _fits(tried, memory, budget.tokens, trained):
+            continue
+        pieces = -(-expected // budget.tokens)
+        cost = (2 + count / layers) * (expected + pieces * launch)
+        if best is None or cost < best[0]:
+            best = (cost, count, budget)
+    assert best is not None  # all layers are always tried
+    _, count, budget = best
+    gib = f"{memory / 2**30:.1f} GiB"
+    told = {
+        0: f"off: all activations of {budget.tokens:,} tokens fit {gib}",
+        layers: f"on: activations of {budget.tokens:,} tokens do not fit {gib}, or cost more launches than recomputing",
+    }
+    some = f"on for {count} of {layers} layers: what the others keep for {budget.tokens:,} tokens fits {gib}"
+    return replace(budget, checkpointed=count, checkpointing=told.get(count, some))
 
 
 def token_budget(setup: Setup, memory: int, *, longest: int, update: int, trained: float) -> Budget:
@@ -64,10 +131,9 @@ def token_budget(setup: Setup, memory: int, *, longest: int, update: int, traine
     most = -(-update // STEP) * STEP
     if not setup.cuda:
         most = min(most, MOST_ON_CPU)
-    room = USABLE * memory
 
     def fits(tokens: int) -> bool:
-        return training_memory(setup, 1, tokens, round(tokens * trained)).total <= room
+        return _fits(setup, memory, tokens, trained)
 
     tokens = most
     while tokens > STEP and not fits(tokens):

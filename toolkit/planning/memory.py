@@ -14,7 +14,7 @@ from typing import Literal
 
 from toolkit.planning.architecture import ModelShape
 
-Engine = Literal["peft", "unsloth"]
+Engine = Literal["peft", "unsloth", "compiled"]
 Held = Literal["nf4", "16-bit", "fp32"]
 Checkpointing = Literal["off", "on", "offloaded"]
 
@@ -26,6 +26,9 @@ PROCESS = int(0.45 * 2**30)  # Python with torch, transformers, PEFT and TRL loa
 CPU_WASTE = 1.5  # resident bytes for each byte of activations: the C allocator keeps holes; measured
 OFFLOAD_BUFFERS = 6  # layer inputs in flight to and from host memory; fitted
 PEFT_DROPOUT = 2.35  # bytes that plain PEFT on CUDA keeps for each dropped feature; fitted
+# of plain PEFT's activations without dropout, and bytes for each dropped feature, once layers are compiled; measured
+COMPILED, COMPILED_DROPOUT = 0.77, 1.65
+PACKED_LOGITS = 1 << 26  # logits that the loss over packed rows holds at one time on a GPU
 # bytes for each weight of the output head while its gradient is summed over chunks: a sum in fp32 and what it becomes
 HEAD_GRADIENT = {"mixed": 6, "fp32": 10}
 MIXED_STEP = 12  # bytes for each weight of the largest tensor while Adam with fp32 states steps over 16-bit weights
@@ -38,6 +41,8 @@ class Setup:
     `element`: bytes of an activation, 2 under bf16 or fp16 and 4 under fp32. `dropped`: input features of a layer's
     modules that have LoRA dropout, summed. `math_attention`: attention's scores are held whole in fp32, as SDPA does
     without flash attention where keys serve several query heads and no mask is given (rows of one length).
+    `checkpointed`: how many layers, the first ones, recompute where checkpointing is on; None for all. `packed`: rows
+    are packed, and the loss is the toolkit's own.
     """
 
     shape: ModelShape
@@ -50,6 +55,8 @@ class Setup:
     dropped: int = 0
     cuda: bool = True
     math_attention: bool = False
+    checkpointed: int | None = None
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,9 @@ def layer_activations(setup: Setup) -> float:
         return 2 * elements + 4 * setup.dropped
     # each norm keeps its input in fp32 and the normed copy; attention its inputs and output; SwiGLU three factors
     normed = 2 * hidden + (attention + shape.key_value_size if shape.qk_norm else 0)
+    if setup.engine == "compiled":
+        kept = 2 * (3 * normed + qkv + attention + 4 * ffn + 2 * hidden + repeated)
+        return COMPILED * kept + COMPILED_DROPOUT * setup.dropped
     inputs = 0 if setup.dropped else ffn + 2 * hidden
     return 2 * (3 * normed + qkv + attention + 3 * ffn + inputs + repeated) + PEFT_DROPOUT * setup.dropped
 
@@ -120,9 +130,11 @@ def loss_transient(setup: Setup, tokens: int, trained: int) -> float:
 
     Unsloth 2026.10.7 cuts all tokens into chunks, so many that 16 bytes a logit stay near 4 GiB / 4; plain PEFT runs
     TRL's head over the trained tokens, 4,096 by 32,768 at a time, and keeps a gradient of the hidden states in fp32.
-    Without CUDA the head runs in chunks of 64 MiB of fp32 logits.
+    Without CUDA the head runs in chunks of 64 MiB of fp32 logits, and over packed rows on a GPU in chunks of 256 MiB.
     """
     vocab = setup.shape.vocab_size
+    if setup.packed and setup.cuda:  # logits and what they become in 16 bits, in fp32 and in 16 bits again
+        return 8 * min(trained * vocab, PACKED_LOGITS) + 2 * setup.element * tokens * setup.shape.hidden_size
     if setup.engine == "unsloth":
         chunks = 4 * max(1, math.ceil(tokens * vocab * 16 / 2**30 / 4 / 4))
         return tokens / chunks * vocab * 6
@@ -153,7 +165,12 @@ def training_memory(setup: Setup, rows: int, width: int, trained: int, *, logits
         "gradients (fp32)": 4.0 * setup.trainable,
         "optimizer states": ADAM_BYTES[setup.optim] * setup.trainable,
     }
+    few = layers if setup.checkpointed is None else setup.checkpointed
     match setup.checkpointing:
+        case "on" if few < layers:
+            # backward reaches the first layers last, when what the others kept is gone
+            parts["activations"] = (layers - few) * layer * (1 if setup.cuda else CPU_WASTE)
+            parts["layer inputs kept"] = few * layer_input
         case "off":
             parts["activations"] = layers * layer * (1 if setup.cuda else CPU_WASTE)
         case "on":

@@ -198,7 +198,7 @@ def setup_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, *, 
     single = weight_dtype(recipe, precision) == "float32"
     return Setup(
         shape=shape,
-        engine="unsloth" if engine == "unsloth" else "peft",
+        engine=engine,  # type: ignore[arg-type]
         held="nf4" if recipe.model.load_in_4bit else "fp32" if single else "16-bit",
         trainable=shape.trainable_parameters(recipe.lora),
         checkpointing="offloaded" if checkpointing == "unsloth" else "on" if checkpointing else "off",
@@ -206,6 +206,7 @@ def setup_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, *, 
         element=4 if precision == "fp32" else 2,
         dropped=dropped,
         cuda=cuda,
+        packed=recipe.train.micro_batch != "fixed",
     )
 
 

@@ -54,14 +54,17 @@ def _engine(recipe: Recipe) -> Iterator[Finding]:
     if engine == "unsloth" and lora.use_dora:
         message = 'true turns off the fused path that engine = "unsloth" is for; wanted false, or engine = "peft"'
         yield (("lora", "use_dora"), key), message
-    if engine == "unsloth" and recipe.train.micro_batch != "fixed":
-        yield (
-            (("train", "micro_batch"), key),
-            'packs chats with engine = "peft" only; wanted "fixed", or engine = "peft"',
-        )
-    if engine == "peft" and recipe.train.gradient_checkpointing == "unsloth":
-        message = '"unsloth" is a way of the unsloth engine; wanted true or false with engine = "peft"'
-        yield (("train", "gradient_checkpointing"), key), message
+    packs = recipe.train.micro_batch != "fixed"
+    if engine == "compiled" and not packs:
+        message = '"fixed", but engine = "compiled" needs packed chats; wanted "auto" or a number of tokens'
+        yield (("train", "micro_batch"), key), message
+    checkpointing = ("train", "gradient_checkpointing")
+    if engine in ("peft", "compiled") and recipe.train.gradient_checkpointing == "unsloth":
+        message = f'"unsloth" is a way of the unsloth engine; wanted true or false with engine = "{engine}"'
+        yield (checkpointing, key), message
+    if recipe.train.gradient_checkpointing == "auto" and not packs:
+        message = '"auto" goes with packed micro-batches; wanted true or false, or micro_batch = "auto"'
+        yield (checkpointing, ("train", "micro_batch")), message
 
 
 def _modules(recipe: Recipe) -> Iterator[Finding]:

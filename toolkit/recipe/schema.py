@@ -79,7 +79,7 @@ class DataSection(Section):
 class TrainSection(Section):
     """TRL's SFTConfig, and the engine."""
 
-    engine: Literal["auto", "unsloth", "peft"] = "auto"
+    engine: Literal["auto", "unsloth", "peft", "compiled"] = "auto"
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     per_device_train_batch_size: Positive = Field(4, description="chats in a micro-batch")
     gradient_accumulation_steps: Positive = Field(4, description="micro-batches in an update")
@@ -87,6 +87,9 @@ class TrainSection(Section):
         "fixed",
         description="fixed: per_device_train_batch_size chats, padded to the longest; auto: an update's chats packed "
         "without padding into as few micro-batches as memory allows; a number: of at most so many tokens",
+    )
+    pad_to_multiple_of: Positive | None = Field(
+        None, description="tokens that a packed micro-batch is filled up to; default: what the engine wants"
     )
     num_train_epochs: Annotated[float, Field(gt=0)] = 3
     max_steps: Annotated[int, Field(ge=-1)] = Field(-1, description="updates; -1 means num_train_epochs decides")
@@ -102,7 +105,11 @@ class TrainSection(Section):
     )
     bf16: bool | Literal["auto"] = Field("auto", description="autocast to bfloat16")
     fp16: bool = Field(False, description="autocast to float16 with loss scaling (T4 and older)")
-    gradient_checkpointing: bool | Literal["unsloth"] = Field(True, description="unsloth: offloaded to host memory")
+    gradient_checkpointing: bool | Literal["auto", "unsloth"] = Field(
+        True,
+        description="auto: for as few layers as memory demands, with packed micro-batches; unsloth: offloaded to host "
+        "memory",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     logging_steps: Positive = 1
     save_steps: Positive | Literal["epoch"] = Field(200, description="updates between checkpoints")

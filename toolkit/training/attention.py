@@ -57,24 +57,62 @@ def attend(
     attention_mask: None,
     *,
     cu_seq_lens: torch.Tensor,
-    sizes: Sequence[int],
+    sizes: Sequence[int] | None = None,
+    longest: int | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """query [1, heads, tokens, size of a head], key and value with as many heads or a divisor of them.
 
+    `sizes` of the rows are read from their edges where they are not given, as in a compiled layer, which would be
+    compiled again for every new list of numbers. `longest`, a bound of them that stays the same, asks for PyTorch's
+    variable-length attention without looking at the device.
+
     Returns [1, tokens, heads, size of a head] and, as transformers wants it, None for the probabilities.
     """
-    if query.is_cuda and torch.cuda.get_device_capability(query.device) >= FLASH and query.dtype != torch.float32:
+    if longest is None and sizes is not None and has_flash(query.device, query.dtype):
+        longest = max(sizes)
+    if longest is not None:
         from torch.nn.attention.varlen import varlen_attn
 
-        longest = max(sizes)
         q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
         out: Any = varlen_attn(
             q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=True
         )
         return out[None], None
+    if sizes is None:
+        return row_by_row(query, key, value, cu_seq_lens, scaling, dropout), None
+    return _rows(query, key, value, sizes, scaling, dropout), None
+
+
+def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether PyTorch's variable-length attention runs on this device in this dtype."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FLASH and dtype != torch.float32
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def row_by_row(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_lens: torch.Tensor,
+    scaling: float | None,
+    dropout: float,
+) -> torch.Tensor:
+    """Attention whose rows are read from their edges, outside of what is compiled."""
+    sizes = [size for size in cu_seq_lens.diff().tolist() if size]
+    return _rows(query, key, value, sizes, scaling, dropout)
+
+
+def _rows(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    sizes: Sequence[int],
+    scaling: float | None,
+    dropout: float,
+) -> torch.Tensor:
     # without flash attention SDPA would hold all scores where keys serve several heads, so they are repeated
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
@@ -83,4 +121,4 @@ def attend(
         scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout)
         for q, k, v in zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
     ]
-    return torch.cat(parts, dim=2).transpose(1, 2), None
+    return torch.cat(parts, dim=2).transpose(1, 2)

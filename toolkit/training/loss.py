@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from toolkit.planning.memory import PACKED_LOGITS
 from toolkit.training.dataset import IGNORED
 
-# float32 logits that exist at one time: 64 MiB, on a GPU 1 GiB, so that its products stay large
+# float32 logits that exist at one time: 64 MiB, on a GPU 256 MiB (442 tokens of Qwen3's vocabulary)
 CHUNK_LOGITS = 1 << 24
-CHUNK_LOGITS_GPU = 1 << 28
+CHUNK_LOGITS_GPU = PACKED_LOGITS
 
 
 class HeadCrossEntropy(torch.autograd.Function):

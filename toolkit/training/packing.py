@@ -39,16 +39,20 @@ def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return [[i] for i in range(len(lengths))]
 
 
-def pack(rows: Sequence[Row], pad_token_id: int, multiple: int = 1) -> dict[str, Any]:
-    """Rows one after the other, filled up to a `multiple` of tokens by a last row that trains nothing.
+def pack(rows: Sequence[Row], pad_token_id: int, multiple: int = 1, edges_multiple: int = 1) -> dict[str, Any]:
+    """Rows one after the other, filled up to a `multiple` of tokens by rows that train nothing.
+
+    Filling is cut into rows no longer than the longest of `rows`. The last edge is repeated until there are a multiple
+    of `edges_multiple` edges, so that few shapes occur.
 
     Returns input_ids, labels and position_ids of shape [1, tokens], int64; `sizes`, the rows' lengths, filling
-    included; and `cu_seq_lens`, where rows start and the last one ends, int32 of shape [rows + 1].
+    included; and `cu_seq_lens`, where rows start and the last one ends, int32 of shape [rows + 1] or, rounded up, more.
     """
     sizes = [len(ids) for ids, _ in rows]
     tokens = -(-sum(sizes) // multiple) * multiple
     filling = tokens - sum(sizes)
-    sizes += [filling] if filling else []
+    longest = max(sizes)
+    sizes += [min(longest, filling - start) for start in range(0, filling, longest)]
     input_ids = np.full(tokens, pad_token_id, dtype=np.int64)
     labels = np.full(tokens, IGNORED, dtype=np.int64)
     edges = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
@@ -56,12 +60,13 @@ def pack(rows: Sequence[Row], pad_token_id: int, multiple: int = 1) -> dict[str,
         input_ids[start : start + len(ids)] = ids
         labels[start : start + len(ids)] = targets
         labels[start] = IGNORED  # nothing comes before a row's first token
+    repeated = -len(edges) % edges_multiple
     positions = np.concatenate([np.arange(size, dtype=np.int64) for size in sizes])
     return {
         "input_ids": torch.from_numpy(input_ids)[None],
         "labels": torch.from_numpy(labels)[None],
         "position_ids": torch.from_numpy(positions)[None],
-        "cu_seq_lens": torch.from_numpy(edges),
+        "cu_seq_lens": torch.from_numpy(np.pad(edges, (0, repeated), mode="edge")),
         "sizes": sizes,
     }
 
@@ -72,15 +77,18 @@ class PackingCollator:
     Returns {"micro_batches": [as `pack` gives them, ...], "trained": tokens with a label, "real_tokens": tokens}.
     """
 
-    def __init__(self, pad_token_id: int, budget: int, multiple: int = 1) -> None:
+    def __init__(self, pad_token_id: int, budget: int, multiple: int = 1, edges_multiple: int = 1) -> None:
         self.pad_token_id = pad_token_id
         self.budget = budget
         self.multiple = multiple
+        self.edges_multiple = edges_multiple
 
     def __call__(self, chats: Sequence[dict[str, Any]]) -> dict[str, Any]:
         rows: list[Row] = [row for chat in chats for row in chat["rows"]]
         groups = cut([len(ids) for ids, _ in rows], self.budget)
-        packed = [pack([rows[i] for i in group], self.pad_token_id, self.multiple) for group in groups]
+        packed = [
+            pack([rows[i] for i in group], self.pad_token_id, self.multiple, self.edges_multiple) for group in groups
+        ]
         return {
             MICRO_BATCHES: packed,
             "trained": sum(int((one["labels"] != IGNORED).sum()) for one in packed),

@@ -83,6 +83,8 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     budget = budget_of(recipe, engine.value, precision.value, hardware, tables.train)
     if budget is not None:
         console.print(f"packing    {budget.tokens:,} tokens a micro-batch: {budget.reason}")
+        if budget.checkpointing:
+            console.print(f"recompute  {budget.checkpointing}")
     require_space(target, SPACE, "checkpoints and the adapter")
 
     started = time.perf_counter()
@@ -167,6 +169,7 @@ class _Session:
             [writer, guard, stopping, progress, signals, *keepers],
             measure=calls.during if self.recipe.eval.generate else None,
             token_budget=self.budget.tokens if self.budget else None,
+            checkpointed=self.budget.checkpointed if self.budget else None,
         )
         for callback in (writer, guard, stopping):
             callback.trainer = trainer

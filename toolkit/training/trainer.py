@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
     from toolkit.engines import Loaded
 
-PACKED_MULTIPLE = 64  # tokens that a packed micro-batch is filled up to on a GPU
-
 
 def sft_config(recipe: Recipe, precision: str, has_gpu: bool, output: Path, updates: Updates, packed: bool) -> Any:
     """TRL's SFTConfig with every value that matters set, because Unsloth changes TRL's defaults.
@@ -90,18 +88,21 @@ def build_trainer(
     adapter_in_fp32: bool = True,
     measure: Callable[[int], dict[str, float]] | None = None,
     token_budget: int | None = None,
+    checkpointed: int | None = None,
 ) -> Any:
     """The trainer, with the adapter in fp32 (TRL casts QLoRA's to bf16, which fp16 loss scaling can't take).
 
     `loss` takes the place of the head on trained tokens: (model, inputs, tokens trained in the update) -> loss.
     `adapter_in_fp32` = False leaves what trains as it was loaded. `measure` gives more metrics for each evaluation,
     handed the number of updates made. `token_budget`: an update's chats are packed into micro-batches of at most so
-    many tokens; None pads `per_device_train_batch_size` chats at a time.
+    many tokens; None pads `per_device_train_batch_size` chats at a time. `checkpointed`: how many layers, the first
+    ones, recompute; None leaves it to `train.gradient_checkpointing`.
     """
     import torch
     import trl
     from transformers import PrinterCallback, ProgressCallback
 
+    from toolkit.engines.base import Packing
     from toolkit.training.attention import packed
     from toolkit.training.loss import summed_loss
     from toolkit.training.packing import MICRO_BATCHES, PackingCollator
@@ -131,7 +132,7 @@ def build_trainer(
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             if MICRO_BATCHES not in inputs:
                 return super().training_step(model, inputs, num_items_in_batch)
-            with packed(self.accelerator.unwrap_model(model)):
+            with packing.training(self.accelerator.unwrap_model(model)):
                 losses = [
                     super(ChatTrainer, self).training_step(model, one, num_items_in_batch)
                     for one in inputs[MICRO_BATCHES]
@@ -173,7 +174,7 @@ def build_trainer(
             with torch.no_grad(), self.compute_loss_context_manager():
                 for one in batch.get(MICRO_BATCHES, [batch]):
                     trained = (one["labels"][:, 1:] != IGNORED).sum()
-                    with packed(self.model) if MICRO_BATCHES in batch else contextlib.nullcontext():
+                    with packing.evaluating(self.model) if MICRO_BATCHES in batch else contextlib.nullcontext():
                         mean = self.compute_loss(self.model, one, num_items_in_batch=trained)
                     loss += float(mean) * int(trained)
                     count += int(trained)
@@ -190,7 +191,8 @@ def build_trainer(
             half = torch.float16 if self.args.fp16 else torch.bfloat16
             where = "cuda" if has_gpu else "cpu"
             with torch.autocast(where, dtype=half, enabled=self.args.fp16 or self.args.bf16):
-                total, count = summed_loss(self.accelerator.unwrap_model(model), inputs)
+                given = packing.packed_inputs(inputs) if "cu_seq_lens" in inputs else inputs
+                total, count = summed_loss(self.accelerator.unwrap_model(model), given)
             items = count if num_items_in_batch is None else num_items_in_batch
             return total / torch.as_tensor(items).clamp(min=1)
 
@@ -198,14 +200,16 @@ def build_trainer(
             """The run folder says what a card would say."""
 
     has_gpu = torch.cuda.is_available()
+    packing = loaded.packing or Packing(dict, packed, packed)
     args = sft_config(recipe, loaded.report.precision.value, has_gpu, output, updates, token_budget is not None)
+    if checkpointed is not None:
+        args.gradient_checkpointing = checkpointed > 0
     if eval_table is None:
         args.eval_strategy, args.eval_on_start = "no", False
     collator: Any = Collator(loaded.tokenizer.pad_token_id, multiple=8 if has_gpu else 1)
     if token_budget is not None:
-        collator = PackingCollator(
-            loaded.tokenizer.pad_token_id, token_budget, multiple=PACKED_MULTIPLE if has_gpu else 1
-        )
+        multiple = recipe.train.pad_to_multiple_of or (packing.multiple if has_gpu else 1)
+        collator = PackingCollator(loaded.tokenizer.pad_token_id, token_budget, multiple, packing.edges)
     trainer = ChatTrainer(
         model=loaded.model,
         args=args,
@@ -217,10 +221,29 @@ def build_trainer(
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
+    if checkpointed is not None:
+        trainer.add_callback(checkpoint_first(checkpointed))
     for parameter in trainer.model.parameters():
         if adapter_in_fp32 and parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.to(torch.float32)
     return trainer
+
+
+def checkpoint_first(count: int) -> Any:
+    """A callback that leaves gradient checkpointing on in the first `count` decoder layers when training begins.
+
+    The first: backward reaches them last, when what the other layers kept is gone already.
+    """
+    from transformers import TrainerCallback
+
+    class CheckpointFirst(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            decoder = model.get_base_model().model
+            decoder.gradient_checkpointing = False  # its layers decide, each for itself
+            for number, layer in enumerate(decoder.layers):
+                layer.gradient_checkpointing = number < count
+
+    return CheckpointFirst()
 
 
 MOST_GROUPS = 48

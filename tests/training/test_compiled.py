@@ -1,0 +1,104 @@
+"""Compiled layers train as the model does without, and few shapes are compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from tests.tiny import make_model
+from tests.training.test_loss import adapted
+from tests.training.test_packing import rows_of
+from toolkit.engines.compiled import EDGES, CompiledLayers
+from toolkit.training.attention import packed
+from toolkit.training.loss import summed_loss
+from toolkit.training.packing import PackingCollator
+
+Gradients = dict[str, torch.Tensor]
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def micro_batches(lengths: list[int], budget: int = 4096, multiple: int = 64) -> list[dict[str, Any]]:
+    rows = rows_of(lengths, 60)
+    found: list[dict[str, Any]] = PackingCollator(0, budget, multiple, EDGES)([{"rows": rows}])["micro_batches"]
+    return found
+
+
+def step(model: Any, batches: list[dict[str, Any]], layers: CompiledLayers | None) -> tuple[float, Gradients]:
+    """(summed loss, gradients of the adapter) of micro-batches, compiled or not."""
+    model.zero_grad()
+    total = 0.0
+    for batch in batches:
+        with layers.training(model) if layers else packed(model):
+            loss, _ = summed_loss(model, layers.packed_inputs(batch) if layers else batch)
+            loss.backward()
+        total += loss.item()
+    return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("checkpointed", [0, 1, 2])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_compiled_equals_eager(tmp_path: Path, family: str, checkpointed: int) -> None:
+    model = adapted(make_model(tmp_path / family, family=family))
+    checkpoint_some(model, checkpointed)
+    layers = CompiledLayers(model, longest=None, backend="aot_eager")
+    batches = micro_batches([40, 9, 57, 23, 31], budget=100)
+    assert len(batches) == 2
+    expected_loss, expected = step(model, batches, None)
+    loss, found = step(model, batches, layers)
+    assert counters["stats"]["unique_graphs"] > 0
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert found.keys() == expected.keys() and expected
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def checkpoint_some(model: Any, count: int) -> None:
+    if not count:
+        return
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.enable_input_require_grads()
+    for number, layer in enumerate(model.get_base_model().model.layers):
+        layer.gradient_checkpointing = number < count
+
+
+def test_other_chats_of_the_same_bucket_compile_nothing(tiny_model: Path) -> None:
+    """Nor does the second layer, nor evaluation in between."""
+    model = adapted(tiny_model)
+    layers = CompiledLayers(model, longest=None, backend="aot_eager")
+    step(model, micro_batches([40, 9, 57]), layers)
+    compiled = counters["stats"]["unique_graphs"]
+    assert compiled > 0
+    for lengths in ([21, 80], [5] * 20, [100, 3, 2, 1]):
+        (batch,) = micro_batches(lengths)
+        assert batch["input_ids"].shape == (1, 128) and len(batch["cu_seq_lens"]) == EDGES
+        step(model, [batch], layers)
+    model.eval()
+    with torch.no_grad(), packed(model):
+        (odd,) = micro_batches([33], multiple=1)
+        summed_loss(model, layers.packed_inputs(odd))
+    model.train()
+    assert counters["stats"]["unique_graphs"] == compiled
+    step(model, micro_batches([200]), layers)
+    assert counters["stats"]["unique_graphs"] == 2 * compiled  # another bucket does
+
+
+def test_layers_are_as_they_were_outside_of_training(tiny_model: Path) -> None:
+    model = adapted(tiny_model)
+    layers = CompiledLayers(model, longest=None, backend="aot_eager")
+    with pytest.raises(RuntimeError, match="planted"), layers.training(model):
+        raise RuntimeError("planted")
+    assert all(layer._compiled_call_impl is None for layer in layers.layers)
+    batch = {"sizes": [3]}
+    assert layers.packed_inputs(batch) is batch

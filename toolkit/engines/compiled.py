@@ -1,0 +1,94 @@
+"""The compiled engine: transformers + PEFT with each decoder layer compiled by torch.compile, for packed micro-batches.
+
+Layers of a model are alike, so one is compiled and all run it. Shapes are static, because dynamic ones make slower
+code and compile again anyway: micro-batches are filled up to a multiple of `MULTIPLE` tokens and their edges to one of
+`EDGES`, and nothing that is a Python number and changes between micro-batches reaches a layer. Layers run compiled
+while they train only: evaluation and decoding, whose shapes differ, run as they would without.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from toolkit.cache import cache_root
+from toolkit.engines.base import Choice, Loaded, Packing
+from toolkit.hardware import Hardware
+from toolkit.recipe.schema import Recipe
+
+MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
+EDGES = 32
+MOST_SHAPES = 64  # that a layer may be compiled for before torch gives up and runs it as it is
+
+
+def prepare() -> None:
+    """Keep what is compiled between runs, under the toolkit's cache unless the environment says where."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "inductor"))
+
+
+def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware) -> Loaded:
+    """Load the base model of `folder`, put a fresh adapter on it and have its layers compiled when training begins.
+
+    Raises what `toolkit.engines.peft.load` raises.
+    """
+    prepare()
+    import torch
+
+    from toolkit.engines import peft
+    from toolkit.training.attention import has_flash
+
+    loaded = peft.load(recipe, folder, tokenizer, engine, precision, hardware)
+    device = next(loaded.model.parameters()).device
+    products = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision.value]
+    longest = recipe.train.max_length if has_flash(device, products) else None
+    loaded.packing = CompiledLayers(loaded.model, longest).packing(cuda=hardware.gpu is not None)
+    return loaded
+
+
+class CompiledLayers:
+    """The decoder layers of a PEFT-wrapped model, compiled while `training` holds and as they were outside of it.
+
+    `longest`: tokens that no row has more of, where variable-length attention can run; None reads rows from their
+    edges outside of what is compiled. `backend` is torch.compile's.
+    """
+
+    def __init__(self, model: Any, longest: int | None, backend: str = "inductor") -> None:
+        import torch._dynamo
+
+        torch._dynamo.config.recompile_limit = max(MOST_SHAPES, torch._dynamo.config.recompile_limit)
+        self.longest = longest
+        self.layers = list(model.get_base_model().model.layers)
+        # as torch.nn.Module.compile makes it, which would leave it in place for evaluation too
+        self.calls = [torch.compile(layer._call_impl, dynamic=False, backend=backend) for layer in self.layers]
+        self.active = False
+
+    def packing(self, *, cuda: bool) -> Packing:
+        from toolkit.training.attention import packed
+
+        return Packing(self.packed_inputs, self.training, packed, MULTIPLE if cuda else 64, EDGES)
+
+    @contextmanager
+    def training(self, model: Any) -> Iterator[None]:
+        """Layers run compiled, forward, backward and when they recompute."""
+        from toolkit.training.attention import packed
+
+        for layer, call in zip(self.layers, self.calls, strict=True):
+            layer._compiled_call_impl = call
+        self.active = True
+        try:
+            with packed(model):
+                yield
+        finally:
+            self.active = False
+            for layer in self.layers:
+                layer._compiled_call_impl = None
+
+    def packed_inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A packed micro-batch without the numbers that would make torch compile again."""
+        if not self.active:
+            return batch
+        given = {name: value for name, value in batch.items() if name != "sizes"}
+        return given if self.longest is None else {**given, "longest": self.longest}
