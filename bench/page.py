@@ -140,13 +140,17 @@ def _line(arm: Arm, row: int, shapes: str, figure: str, end: float) -> str:
     )
 
 
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:g}"
+
+
 def _svg(arms: Sequence[Arm], bars: Sequence[str], scale: Scale, label: str, legend: str = "") -> str:
     top = 44 if legend else 6
     height = len(arms) * ROW
     ticks = [(t, f"{LABEL + PLOT * scale.share(t):.1f}") for t in scale.ticks()]
     grid = "".join(
         f'<line class="grid" x1="{x}" x2="{x}" y1="0" y2="{height}"/>'
-        f'<text class="soft" x="{x}" y="{height + 16}" text-anchor="middle">{t:,.4g}</text>'
+        f'<text class="soft" x="{x}" y="{height + 16}" text-anchor="middle">{_tick(t)}</text>'
         for t, x in ticks
     )
     return (
