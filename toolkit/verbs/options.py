@@ -1,0 +1,35 @@
+"""What several verbs share: arguments, options, consoles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, as recipes/tools.toml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Put a value over the recipe's, as --set train.learning_rate=1e-4. May be given many times.",
+    ),
+]
+
+
+def new_console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def wide_console() -> Console:
+    """For tables that may be wider than 80 columns, which rich takes a file or pipe to be."""
+    made = new_console()
+    if not made.is_terminal:
+        made.width = 200
+    return made
