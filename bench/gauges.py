@@ -158,6 +158,36 @@ def probe(trainer: Any, collate: Any, table: Any, *, packed: bool) -> list[float
     return found
 
 
+def packed_sizes(lengths: Any, chats: int, budget: int, multiple: int) -> list[int]:
+    """Token counts, filling included, that micro-batches of `chats` rows drawn from `lengths` nearly always have."""
+    from toolkit.training.packing import cut
+
+    draw = np.random.default_rng(0)
+    found: dict[int, int] = {}
+    for _ in range(500):
+        drawn = [int(length) for length in draw.choice(lengths, chats)]
+        for group in cut(drawn, budget):
+            size = -(-sum(drawn[i] for i in group) // multiple) * multiple
+            found[size] = found.get(size, 0) + 1
+    return sorted(found)
+
+
+def warm_shapes(trainer: Any, sizes: list[int], longest: int) -> None:
+    """Run a micro-batch of each size forward and backward, so that no update that is timed waits for a compiler."""
+    from toolkit.training.packing import MICRO_BATCHES, pack
+
+    collate = trainer.data_collator.collate
+    with torch.random.fork_rng():
+        for size in sizes:
+            ids = np.full(size, collate.pad_token_id, dtype=np.int64)
+            labels = np.where(np.arange(size) % 8 == 0, ids, IGNORED)
+            rows = [(ids[i : i + longest], labels[i : i + longest]) for i in range(0, size, longest)]
+            packed = pack(rows, collate.pad_token_id, collate.multiple, collate.edges_multiple)
+            items = torch.tensor(int((labels != IGNORED).sum()), device=trainer.args.device)
+            trainer.training_step(trainer.model, {MICRO_BATCHES: [packed]}, items)
+            trainer.model.zero_grad()
+
+
 def sample(model: Any) -> list[Any]:
     """A few trained matrices as they are now, to see later whether training moved them.
 

@@ -21,7 +21,19 @@ from toolkit.planning.cards import Card
 
 FACTS = (
     *("load_seconds", "warmup_seconds", "trainable", "total", "patched", "expected_layers", "precision", "attention"),
-    *("held", "checkpointed", "checkpointed_wanted", "token_budget", "parts", "widest", "probe", "chats", "versions"),
+    *(
+        "held",
+        "checkpointed",
+        "checkpointed_wanted",
+        "token_budget",
+        "compile_seconds",
+        "shapes",
+        "parts",
+        "widest",
+        "probe",
+        "chats",
+        "versions",
+    ),
 )
 ROOM = 0.94  # of the card, for what the planner does not see
 NO_ROOM = 3 * 2**30  # free bytes below which it may have been the neighbours' fault

@@ -70,8 +70,9 @@ class Arm:
     `stage` and `message` say where and how it ended when `status` is not "measured". `probe` holds the loss of single
     trained tokens before training, `chats` the hashes of the first chats in the order they were trained on.
     `checkpointed` modules have checkpointing on, and `checkpointed_wanted` is how many layers the planner wanted it in,
-    where it was asked; `token_budget` is that of packed micro-batches. `widest` is the (rows, tokens) of the largest
-    micro-batch; `flops` are an update's.
+    where it was asked; `token_budget` is that of packed micro-batches; compiling `shapes` lengths took
+    `compile_seconds` before the first update. `widest` is the (rows, tokens) of the largest micro-batch; `flops` are
+    an update's.
     """
 
     variant: str
@@ -91,6 +92,8 @@ class Arm:
     checkpointed: int = 0
     checkpointed_wanted: int | None = None
     token_budget: int | None = None
+    compile_seconds: float = 0.0
+    shapes: int = 0
     batch: int = 0
     accumulation: int = 0
     load_seconds: float = 0.0

@@ -235,6 +235,7 @@ class Watch:
         self.probe: list[float] = []
         self.first: list[Any] = []
         self.number = 0
+        self.compile_seconds, self.shapes = 0.0, 0
 
     def count(self, trainer: Any) -> None:
         """Count padding as well: the product counts real tokens only."""
@@ -275,10 +276,25 @@ class Watch:
         self.probe = gauges.probe(
             trainer, trainer.data_collator.collate, self.worker.job.table(), packed=self.worker.variant.packed
         )
+        if self.worker.variant.engine == "compiled":
+            self._compile()
         self.first = gauges.sample(trainer.model)
         self.worker.stage = "warm-up"
         gauges.reset_peak(self.worker.device)
         self.started = self.before = time.perf_counter()
+
+    def _compile(self) -> None:
+        from bench import gauges
+
+        self.worker.stage = "compiling"
+        trainer, recipe = self.worker.trainer, self.worker.recipe
+        collate, lengths = trainer.data_collator.collate, self.worker.job.table().lengths
+        sizes = gauges.packed_sizes(lengths, recipe.chats_per_update, collate.budget, collate.multiple)
+        if recipe.train.compile == "dynamic":
+            sizes = [sizes[0], sizes[-1]]
+        started = time.perf_counter()
+        gauges.warm_shapes(trainer, sizes, int(lengths.max()))
+        self.compile_seconds, self.shapes = time.perf_counter() - started, len(sizes)
 
     def updated(self, logs: dict[str, Any]) -> None:
         from bench import gauges
@@ -342,6 +358,8 @@ class Watch:
             "held": report.weights,
             "checkpointed": gauges.checkpointed(trainer.model),
             "checkpointed_wanted": budget.checkpointed if budget else None,
+            "compile_seconds": self.compile_seconds,
+            "shapes": self.shapes,
             "token_budget": budget.tokens if budget else None,
             "parts": gauges.static_parts(trainer.model, trainer.optimizer),
             "widest": list(self.widest),

@@ -101,6 +101,22 @@ def test_packed_variants_agree_with_padded_ones(measured: Callable[..., Results]
     assert results.arms["peft-packed-autockpt"].checkpointed_wanted == 0
 
 
+def test_compiled_layers_agree_with_plain_ones(
+    measured: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lengths that occur are compiled before the first update. Without Inductor, which takes a minute on a CPU."""
+    from toolkit.engines import compiled as engine
+
+    monkeypatch.setattr(engine, "BACKEND", "aot_eager")
+    results = measured(names=("peft", "compiled-nockpt"))
+    assert results.failed_gates() == []
+    plain, compiled = (results.early(name)[0].loss for name in ("peft", "compiled-nockpt"))
+    assert compiled == pytest.approx(plain, rel=1e-4)
+    arm = results.arms["compiled-nockpt"]
+    assert arm.shapes > 0 and arm.compile_seconds > max(u.seconds for u in results.early("compiled-nockpt"))
+    assert all(u.padded_tokens % 64 == 0 for u in results.timed("compiled-nockpt"))
+
+
 def test_packed_rows_that_see_each_other_are_caught(measured: Callable[..., Results]) -> None:
     from toolkit.training import attention
 

@@ -1,9 +1,10 @@
 """The compiled engine: transformers + PEFT with each decoder layer compiled by torch.compile, for packed micro-batches.
 
-Layers of a model are alike, so one is compiled and all run it. Shapes are static, because dynamic ones make slower
-code and compile again anyway: micro-batches are filled up to a multiple of `MULTIPLE` tokens and their edges to one of
-`EDGES`, and nothing that is a Python number and changes between micro-batches reaches a layer. Layers run compiled
-while they train only: evaluation and decoding, whose shapes differ, run as they would without.
+Layers of a model are alike, so one is compiled and all run it. `train.compile = "static"` makes code for each length:
+micro-batches are filled up to a multiple of `MULTIPLE` tokens and their edges to one of `EDGES`, so that there are few,
+and nothing that is a Python number and changes between micro-batches reaches a layer. "dynamic" makes one code for all
+lengths. Layers run compiled while they train only: evaluation and decoding, whose shapes differ, run as they would
+without.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from toolkit.engines.base import Choice, Loaded, Packing
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
 
+BACKEND = "inductor"
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
 EDGES = 32
 MOST_SHAPES = 64  # that a layer may be compiled for before torch gives up and runs it as it is
@@ -44,7 +46,8 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     device = next(loaded.model.parameters()).device
     products = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision.value]
     longest = recipe.train.max_length if has_flash(device, products) else None
-    loaded.packing = CompiledLayers(loaded.model, longest).packing(cuda=hardware.gpu is not None)
+    layers = CompiledLayers(loaded.model, longest, dynamic=recipe.train.compile == "dynamic")
+    loaded.packing = layers.packing(cuda=hardware.gpu is not None)
     return loaded
 
 
@@ -52,23 +55,26 @@ class CompiledLayers:
     """The decoder layers of a PEFT-wrapped model, compiled while `training` holds and as they were outside of it.
 
     `longest`: tokens that no row has more of, where variable-length attention can run; None reads rows from their
-    edges outside of what is compiled. `backend` is torch.compile's.
+    edges outside of what is compiled. `dynamic` and `backend` are torch.compile's; None is Inductor.
     """
 
-    def __init__(self, model: Any, longest: int | None, backend: str = "inductor") -> None:
+    def __init__(self, model: Any, longest: int | None, *, dynamic: bool = False, backend: str | None = None) -> None:
         import torch._dynamo
 
         torch._dynamo.config.recompile_limit = max(MOST_SHAPES, torch._dynamo.config.recompile_limit)
-        self.longest = longest
+        self.longest, self.dynamic = longest, dynamic
         self.layers = list(model.get_base_model().model.layers)
         # as torch.nn.Module.compile makes it, which would leave it in place for evaluation too
-        self.calls = [torch.compile(layer._call_impl, dynamic=False, backend=backend) for layer in self.layers]
+        self.calls = [
+            torch.compile(layer._call_impl, dynamic=dynamic, backend=backend or BACKEND) for layer in self.layers
+        ]
         self.active = False
 
     def packing(self, *, cuda: bool) -> Packing:
         from toolkit.training.attention import packed
 
-        return Packing(self.packed_inputs, self.training, packed, MULTIPLE if cuda else 64, EDGES)
+        multiple = MULTIPLE if cuda and not self.dynamic else 64
+        return Packing(self.packed_inputs, self.training, packed, multiple, EDGES)
 
     @contextmanager
     def training(self, model: Any) -> Iterator[None]:

@@ -31,7 +31,7 @@ class Speed:
 
 
 # (efficiency, host seconds a layer and micro-batch)
-GPU_SPEED = {"unsloth": (0.40, 0.0125), "peft": (0.30, 0.018)}
+GPU_SPEED = {"unsloth": (0.40, 0.0125), "peft": (0.30, 0.018), "compiled": (0.40, 0.003)}
 CPU_EFFICIENCY = {"fp32": 0.63, "bf16": 0.47}  # measured with SmolLM2-135M on two cores
 
 

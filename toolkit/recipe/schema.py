@@ -91,6 +91,9 @@ class TrainSection(Section):
     pad_to_multiple_of: Positive | None = Field(
         None, description="tokens that a packed micro-batch is filled up to; default: what the engine wants"
     )
+    compile: Literal["static", "dynamic"] = Field(
+        "static", description="engine compiled: code for each of a few lengths, or one code for all lengths"
+    )
     num_train_epochs: Annotated[float, Field(gt=0)] = 3
     max_steps: Annotated[int, Field(ge=-1)] = Field(-1, description="updates; -1 means num_train_epochs decides")
     warmup_ratio: Fraction = 0.1

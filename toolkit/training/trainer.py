@@ -200,7 +200,7 @@ def build_trainer(
             """The run folder says what a card would say."""
 
     has_gpu = torch.cuda.is_available()
-    packing = loaded.packing or Packing(dict, packed, packed)
+    packing = loaded.packing or Packing(dict, packed, packed, 64 if has_gpu else 1)
     args = sft_config(recipe, loaded.report.precision.value, has_gpu, output, updates, token_budget is not None)
     if checkpointed is not None:
         args.gradient_checkpointing = checkpointed > 0
@@ -208,7 +208,7 @@ def build_trainer(
         args.eval_strategy, args.eval_on_start = "no", False
     collator: Any = Collator(loaded.tokenizer.pad_token_id, multiple=8 if has_gpu else 1)
     if token_budget is not None:
-        multiple = recipe.train.pad_to_multiple_of or (packing.multiple if has_gpu else 1)
+        multiple = recipe.train.pad_to_multiple_of or packing.multiple
         collator = PackingCollator(loaded.tokenizer.pad_token_id, token_budget, multiple, packing.edges)
     trainer = ChatTrainer(
         model=loaded.model,

@@ -1,0 +1,170 @@
+"""The fast path on a CUDA GPU: packed rows, compiled layers and Unsloth's own way to take packed rows.
+
+Each arm is a process of its own, because Unsloth patches the whole process: python -m pytest tests/gpu/test_fast_path.py
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import make_model, write_chats
+from toolkit.runs import read_jsonl
+
+torch = pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+# 16-bit products in another order: measured differences of a first loss near 6 are below 0.01
+FIRST, NORM, LATER = 0.03, 0.05, 0.03
+UPDATES = 50
+PACKED = "train.micro_batch=auto"
+ARMS = {
+    "packed": ("train.engine=peft", PACKED),
+    "packed in pieces": ("train.engine=peft", "train.micro_batch=600"),
+    "some layers": ("train.engine=peft", PACKED, "train.gradient_checkpointing=auto"),
+    "compiled": ("train.engine=compiled", PACKED, "train.gradient_checkpointing=false"),
+    "compiled, recomputed": ("train.engine=compiled", PACKED, "train.gradient_checkpointing=true"),
+    "compiled, dynamic": ("train.engine=compiled", PACKED, "train.compile=dynamic"),
+    "unsloth": ("train.engine=unsloth", PACKED),
+    "unsloth, some layers": ("train.engine=unsloth", PACKED, "train.gradient_checkpointing=auto"),
+}
+STEPS = """
+import sys
+import torch
+import toolkit.engines.unsloth
+if sys.argv[2] == "unsloth":
+    toolkit.engines.unsloth.prepare()
+from toolkit.training import trainer
+from toolkit.cli import app
+kept = {}
+real = trainer.build_trainer
+def build(*args, **kwargs):
+    made = real(*args, **kwargs)
+    step = made.training_step
+    def first(*given, **named):
+        loss = step(*given, **named)
+        if not kept:
+            for name, parameter in made.model.named_parameters():
+                if parameter.grad is not None:
+                    kept[name] = parameter.grad.detach().float().cpu().clone()
+            torch.save(kept, path)
+        return loss
+    made.training_step = first
+    return made
+trainer.build_trainer = build
+path = sys.argv[1]
+sys.argv = ["toolkit", *sys.argv[3:]]
+app()
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fast")
+    model = make_model(folder / "tiny-qwen3", family="qwen3", hidden_size=256, head_dim=64)
+    write_chats(folder / "chats.jsonl", 240)
+    path = folder / "fast.toml"
+    path.write_text(f"""
+[model]
+name = "{model}"
+
+[lora]
+lora_dropout = 0.0
+
+[[data.sources]]
+source = "{folder / "chats.jsonl"}"
+
+[data]
+call_format = "json"
+
+[train]
+learning_rate = 1e-3
+max_steps = {UPDATES}
+max_length = 512
+
+[eval]
+holdout = 8
+eval_steps = {UPDATES}
+""")
+    return path
+
+
+def train(recipe: Path, out: Path, *overrides: str) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """(updates, environment, gradients of the first micro-batch's step) of a run in a process of its own."""
+    settings = [part for override in overrides for part in ("--set", override)]
+    engine = next(part.partition("=")[2] for part in overrides if part.startswith("train.engine="))
+    kept = out.with_suffix(".gradients")
+    words = [sys.executable, "-c", STEPS, str(kept), engine, "run", str(recipe), "--out", str(out), *settings]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    updates = [row for row in read_jsonl(out / "metrics.jsonl") if "loss" in row]
+    return updates, json.loads((out / "environment.json").read_text()), torch.load(kept)
+
+
+Run = tuple[list[dict[str, Any]], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def padded(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+    """Updates and gradients of an engine with one padded micro-batch an update, whose gradient is the update's.
+
+    Unsloth draws other first values of the adapter than PEFT, so it is compared with itself.
+    """
+
+    @functools.cache
+    def run(engine: str) -> Run:
+        one = ("train.per_device_train_batch_size=16", "train.gradient_accumulation_steps=1")
+        updates, _, gradients = train(recipe, tmp_path_factory.mktemp(engine) / "run", f"train.engine={engine}", *one)
+        return updates, gradients
+
+    return run
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_it_is_the_same_training(recipe: Path, tmp_path: Path, padded: Callable[[str], Run], arm: str) -> None:
+    updates, environment, gradients = train(recipe, tmp_path / "run", *ARMS[arm])
+    plain, expected = padded("unsloth" if arm.startswith("unsloth") else "peft")
+    assert len(updates) == len(plain) == UPDATES
+    assert [row["real_tokens"] for row in updates] == [row["real_tokens"] for row in plain]
+    assert updates[0]["loss"] == pytest.approx(plain[0]["loss"], abs=FIRST)
+    assert updates[0]["grad_norm"] == pytest.approx(plain[0]["grad_norm"], rel=NORM)
+    for mine, theirs in zip(updates, plain, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=LATER)
+    assert updates[-1]["loss"] < updates[0]["loss"] - 0.5
+    assert gradients.keys() == expected.keys()
+    for name, gradient in expected.items():
+        mine = gradients[name]
+        if gradient.abs().max() == 0:  # A's, while B is zero
+            assert mine.abs().max() == 0
+            continue
+        assert torch.nn.functional.cosine_similarity(mine.flatten(), gradient.flatten(), dim=0) > 0.99
+        assert mine.norm() == pytest.approx(float(gradient.norm()), rel=NORM)
+    if arm.startswith("unsloth"):
+        assert environment["engine"]["patched"] == {"qkv": 2, "o": 2, "mlp": 2}
+
+
+@pytest.mark.parametrize("engine", ["peft", "compiled", "unsloth"])
+def test_four_bit_weights_train_packed(recipe: Path, tmp_path: Path, engine: str) -> None:
+    overrides = (f"train.engine={engine}", PACKED, "model.load_in_4bit=true", "train.max_steps=4", "eval.eval_steps=4")
+    updates, environment, _ = train(recipe, tmp_path / "run", *overrides)
+    assert environment["engine"]["weights"].startswith("nf4")
+    assert all(row["grad_norm"] > 0 for row in updates)
+    assert updates[-1]["loss"] < updates[0]["loss"]
+
+
+def test_float16_without_flash_attention(recipe: Path, tmp_path: Path) -> None:
+    """As on a T4, but for the kernels that SDPA chooses: rows are read from their edges outside of what is compiled."""
+    fp16 = ("train.fp16=true", "train.bf16=false", "train.max_steps=8", "eval.eval_steps=8", PACKED)
+    packed, _, _ = train(recipe, tmp_path / "peft", "train.engine=peft", *fp16)
+    compiled, _, _ = train(recipe, tmp_path / "compiled", "train.engine=compiled", *fp16)
+    for mine, theirs in zip(compiled, packed, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=LATER)
