@@ -46,6 +46,26 @@ def write_chats(path: Path, count: int, seed: int = 0) -> Path:
     return path
 
 
+def write_recipe(folder: Path, model: Path, chats: int, **sections: dict[str, Any]) -> Path:
+    """tiny.toml in `folder`: the plain engine in float32 over `chats` short chats; `sections` put values over these."""
+    source = write_chats(folder / "chats.jsonl", chats)
+    recipe: dict[str, dict[str, Any]] = {
+        "model": {"name": str(model), "dtype": "float32"},
+        "lora": {"r": 4},
+        "data": {"call_format": "json"},
+        "train": {"engine": "peft", "bf16": False, "learning_rate": 5e-3, "max_length": 512, "torch_threads": 1},
+        "eval": {"holdout": 4},
+    }
+    for section, values in sections.items():
+        recipe[section] = recipe.get(section, {}) | values
+    lines = [f"[[data.sources]]\nsource = {json.dumps(str(source))}"]
+    for section, values in recipe.items():
+        lines.append(f"[{section}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items()))
+    path = folder / "tiny.toml"
+    path.write_text("\n\n".join(sorted(lines)) + "\n")
+    return path
+
+
 def make_tokenizer(texts: list[str], template: str = CHATML, vocab_size: int = 400) -> Any:
     """A byte-level BPE tokenizer trained on `texts`, with ChatML's special tokens and pad != eos."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

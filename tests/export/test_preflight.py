@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.export.shapes import base_model
-from tests.tiny import write_chats
+from tests.tiny import write_recipe
 from toolkit.errors import InputError, ToolkitError
 from toolkit.export.architecture import read_architecture
 from toolkit.export.layout import ExportFolder
@@ -28,32 +28,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe(base: Path, tmp_path: Path, cache: Path) -> Path:
-    write_chats(tmp_path / "chats.jsonl", 12)
-    path = tmp_path / "tiny.toml"
-    path.write_text(f"""
-[model]
-name = "{base}"
-[lora]
-r = 4
-lora_dropout = 0.0
-[[data.sources]]
-source = "{tmp_path / "chats.jsonl"}"
-[data]
-call_format = "json"
-[train]
-engine = "peft"
-max_steps = 1
-max_length = 512
-torch_threads = 1
-gradient_checkpointing = false
-[eval]
-holdout = 2
-[export]
-gguf = ["q8_0"]
-merge_base = "original"
-chats = 3
-""")
-    return path
+    return write_recipe(
+        tmp_path,
+        base,
+        12,
+        lora={"lora_dropout": 0.0},
+        train={"max_steps": 1, "gradient_checkpointing": False},
+        eval={"holdout": 2},
+        export={"gguf": ["q8_0"], "merge_base": "original", "chats": 3},
+    )
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, passed: bool) -> list[tuple[Path, int]]:

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tests.reports.planted import falling, rows
-from tests.tiny import make_tokenizer, write_chats
+from tests.tiny import make_tokenizer, write_recipe
 from toolkit.recipe import load
 from toolkit.reports.live import LiveReader
 from toolkit.reports.log import Facts, read_metrics
@@ -78,41 +78,25 @@ def test_skipped_updates_stand_in_the_rows(tmp_path: Path) -> None:
 def test_a_run_records_what_its_report_shows(
     tmp_path: Path, tiny_model: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_chats(tmp_path / "chats.jsonl", 60)
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text(f"""
-[model]
-name = "{tiny_model}"
-dtype = "float32"
-
-[lora]
-r = 4
-
-[[data.sources]]
-source = "{tmp_path / "chats.jsonl"}"
-
-[data]
-call_format = "json"
-
-[train]
-engine = "peft"
-bf16 = false
-learning_rate = 5e-3
-per_device_train_batch_size = 4
-gradient_accumulation_steps = 1
-max_steps = 24
-max_length = 512
-gradient_checkpointing = false
-torch_threads = 1
-
-[eval]
-holdout = 8
-eval_steps = 12
-per_device_eval_batch_size = 2
-early_stopping_patience = 0
-generate = 2
-max_new_tokens = 4
-""")
+    recipe = write_recipe(
+        tmp_path,
+        tiny_model,
+        60,
+        train={
+            "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 1,
+            "max_steps": 24,
+            "gradient_checkpointing": False,
+        },
+        eval={
+            "holdout": 8,
+            "eval_steps": 12,
+            "per_device_eval_batch_size": 2,
+            "early_stopping_patience": 0,
+            "generate": 2,
+            "max_new_tokens": 4,
+        },
+    )
     folder = run(load(recipe), tmp_path / "run")
     found = read_metrics(folder.metrics)
     evaluated = [row for row in found if "eval_loss" in row]

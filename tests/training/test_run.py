@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import write_chats
+from tests.tiny import write_chats, write_recipe
 from toolkit.errors import EngineError, ModelError, RunError, TrainingError
 from toolkit.recipe import load
 from toolkit.runs import RunFolder, read_jsonl
@@ -27,40 +27,19 @@ GOLDEN = Path(__file__).parent / "golden-tiny-llama.json"
 @pytest.fixture
 def recipe(tmp_path: Path, tiny_model: Path, cache: Path) -> Path:
     """A recipe over 40 short chats: 8 chats an update, 4 + 1 updates an epoch."""
-    write_chats(tmp_path / "chats.jsonl", 40)
-    path = tmp_path / "tiny.toml"
-    path.write_text(f"""
-[model]
-name = "{tiny_model}"
-dtype = "float32"
-
-[lora]
-r = 4
-lora_dropout = 0.0
-
-[[data.sources]]
-source = "{tmp_path / "chats.jsonl"}"
-
-[data]
-call_format = "json"
-
-[train]
-engine = "peft"
-bf16 = false
-learning_rate = 5e-3
-per_device_train_batch_size = 4
-gradient_accumulation_steps = 2
-num_train_epochs = 2
-max_length = 512
-gradient_checkpointing = false
-torch_threads = 1
-
-[eval]
-holdout = 4
-eval_steps = 4
-early_stopping_patience = 0
-""")
-    return path
+    return write_recipe(
+        tmp_path,
+        tiny_model,
+        40,
+        lora={"lora_dropout": 0.0},
+        train={
+            "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 2,
+            "num_train_epochs": 2,
+            "gradient_checkpointing": False,
+        },
+        eval={"eval_steps": 4, "early_stopping_patience": 0},
+    )
 
 
 def losses(folder: RunFolder) -> list[float]:
