@@ -187,6 +187,8 @@ def _engines(facts: Facts, *, works: bool) -> tuple[list[Line], list[tuple[str, 
     usable = bool(facts.torch and facts.torch.gpus)
     where = "on the GPU" if usable else "on the CPU"
     lines = [Line("peft", f"can run {where}" if works else "can't run: packages are missing", works)]
+    if works and usable:
+        lines.append(Line("compiled", 'can run on the GPU; packed chats only: train.micro_batch = "auto"', True))
     hints: list[tuple[str, str]] = []
     extra = [Requirement(text) for text in facts.extra]
     lacking = [

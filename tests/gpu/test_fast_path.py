@@ -1,6 +1,8 @@
 """The fast path on a CUDA GPU: packed rows, compiled layers and Unsloth's own way to take packed rows.
 
-Each arm is a process of its own, because Unsloth patches the whole process: python -m pytest tests/gpu/test_fast_path.py
+Each arm is a process of its own, because Unsloth patches the whole process.
+
+python -m pytest tests/gpu/test_fast_path.py
 """
 
 from __future__ import annotations

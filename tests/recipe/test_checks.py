@@ -30,6 +30,15 @@ def load_text(tmp_path: Path, text: str) -> list[str]:
         ("[lora]\nbias='all'\n[train]\nengine='unsloth'", ["x.toml:2: lora.bias: ", "fused", "train.engine: x.toml:4"]),
         ("[lora]\nuse_dora=true\n[train]\nengine='unsloth'", ["x.toml:2: lora.use_dora: ", "fused"]),
         ("[train]\nengine='peft'\ngradient_checkpointing='unsloth'", ["x.toml:3: train.gradient_checkpointing: "]),
+        ("[train]\nengine='compiled'", ["x.toml:2: train.engine: ", "packed", "train.micro_batch: default"]),
+        (
+            "[train]\ngradient_checkpointing='auto'",
+            ["x.toml:2: train.gradient_checkpointing: ", "packed", "train.micro_batch: default"],
+        ),
+        (
+            "[train]\nengine='compiled'\nmicro_batch='auto'\ngradient_checkpointing='unsloth'",
+            ["x.toml:4: train.gradient_checkpointing: ", "train.engine: x.toml:2"],
+        ),
         ("[lora]\nmodules_to_save=['lm_head']", ["x.toml:2: lora.modules_to_save: ", "tied", "model.name: default"]),
         ("[lora]\ntarget_modules=['q_proj', 'embed_tokens']", ["x.toml:2: lora.target_modules: ", "tied"]),
         ("[lora]\ntarget_modules='all_linear'", ["did you mean all-linear?"]),

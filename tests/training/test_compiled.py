@@ -94,6 +94,21 @@ def test_other_chats_of_the_same_bucket_compile_nothing(tiny_model: Path) -> Non
     assert counters["stats"]["unique_graphs"] == 2 * compiled  # another bucket does
 
 
+def test_one_code_for_all_lengths(tiny_model: Path) -> None:
+    model = adapted(tiny_model)
+    layers = CompiledLayers(model, longest=None, dynamic=True, backend="aot_eager")
+    step(model, micro_batches([40, 9, 57]), layers)
+    compiled = counters["stats"]["unique_graphs"]
+    for lengths in ([200], [300, 20]):
+        batches = micro_batches(lengths)
+        loss, found = step(model, batches, layers)
+        expected_loss, expected = step(model, batches, None)
+        assert loss == pytest.approx(expected_loss, rel=1e-5)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == compiled
+
+
 def test_layers_are_as_they_were_outside_of_training(tiny_model: Path) -> None:
     model = adapted(tiny_model)
     layers = CompiledLayers(model, longest=None, backend="aot_eager")

@@ -56,8 +56,8 @@ def _engine(recipe: Recipe) -> Iterator[Finding]:
         yield (("lora", "use_dora"), key), message
     packs = recipe.train.micro_batch != "fixed"
     if engine == "compiled" and not packs:
-        message = '"fixed", but engine = "compiled" needs packed chats; wanted "auto" or a number of tokens'
-        yield (("train", "micro_batch"), key), message
+        message = '"compiled" needs packed chats; wanted micro_batch = "auto" or a number of tokens'
+        yield (key, ("train", "micro_batch")), message
     checkpointing = ("train", "gradient_checkpointing")
     if engine in ("peft", "compiled") and recipe.train.gradient_checkpointing == "unsloth":
         message = f'"unsloth" is a way of the unsloth engine; wanted true or false with engine = "{engine}"'
