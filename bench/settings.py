@@ -131,6 +131,7 @@ def _overrides(settings: Settings, recipe: Recipe, variant: Variant) -> list[str
         f'train.engine="{variant.engine}"',
         *settings.shape.overrides(recipe, one_batch=variant.one_batch),
         *variant.overrides,
+        *(given for given in settings.overrides if variant.packed and given.startswith("train.micro_batch=")),
         *mixed,
         *settings.profile.overrides,
         f"eval.max_new_tokens={min(recipe.eval.max_new_tokens, 8)}",

@@ -52,6 +52,16 @@ def test_what_variants_set() -> None:
     assert tried("unsloth", "8x512").train.gradient_accumulation_steps == 2
 
 
+def test_tokens_of_packed_micro_batches_can_be_set_and_padded_variants_stay_padded() -> None:
+    given = ("train.micro_batch=4096",)
+    wanted = {"peft-packed": 4096, "compiled-nockpt": 4096, "peft": "fixed", "unsloth-1x": "fixed"}
+    for name, expected in wanted.items():
+        settings = Settings(TOOLS, (BY_NAME[name],), parse_shape("real"), overrides=given)
+        assert trial(settings, load(TOOLS), BY_NAME[name]).train.micro_batch == expected
+    assert tried("peft-packed").train.micro_batch == "auto"
+    assert tried("peft").train.micro_batch == "fixed"
+
+
 def test_select() -> None:
     assert {v.name for v in select(None, gpu=True)} == CORE
     assert {v.name for v in select(None, gpu=False)} == set(QUICK)

@@ -87,8 +87,10 @@ def attend(
 
 
 def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether PyTorch's variable-length attention runs on this device in this dtype."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FLASH and dtype != torch.float32
+    """Whether PyTorch's variable-length attention runs on this device in this dtype, and flash attention is not off."""
+    if device.type != "cuda" or dtype == torch.float32 or not torch.backends.cuda.flash_sdp_enabled():
+        return False
+    return torch.cuda.get_device_capability(device) >= FLASH
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
