@@ -64,6 +64,27 @@ def test_compiled_equals_eager(tmp_path: Path, family: str, checkpointed: int) -
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
 
 
+def test_four_bit_weights_compile_too(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    folder = make_model(tmp_path / "model", family="qwen3")
+    base = AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=config, dtype=torch.float32, device_map={"": "cpu"}
+    )
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    model = get_peft_model(base, lora)
+    layers = CompiledLayers(model, longest=None, backend="aot_eager")
+    expected_loss, expected = step(model, micro_batches([40, 9, 57]), None)
+    loss, found = step(model, micro_batches([40, 9, 57]), layers)
+    assert loss == pytest.approx(expected_loss, rel=1e-4)
+    assert found.keys() == expected.keys() and expected
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4)
+
+
 def checkpoint_some(model: Any, count: int) -> None:
     if not count:
         return
