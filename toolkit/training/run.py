@@ -249,7 +249,7 @@ class _Session:
             "last_eval_loss": evals[-1][1] if evals else None,
             "skipped_updates": guard.skipped,
             "seconds": round(seconds, 2),
-            "peak_memory": memory_bytes(),
+            "peak_memory": max([memory_bytes(), *(row.get("memory", 0) for row in rows)]),
             "calls_before": before.summary() if before else None,
             "calls_after": after.summary() if after else None,
         }
