@@ -46,24 +46,46 @@ def write_chats(path: Path, count: int, seed: int = 0) -> Path:
     return path
 
 
-def write_recipe(folder: Path, model: Path, chats: int, **sections: dict[str, Any]) -> Path:
-    """tiny.toml in `folder`: the plain engine in float32 over `chats` short chats; `sections` put values over these."""
+Sections = dict[str, dict[str, Any]]
+
+
+def _over(recipe: Sections, sections: Sections) -> Sections:
+    """`recipe` with the values of `sections` in place of its own."""
+    return {name: recipe.get(name, {}) | sections.get(name, {}) for name in {**recipe, **sections}}
+
+
+def write_recipe(folder: Path, base: Path, chats: int, /, **sections: dict[str, Any]) -> Path:
+    """tiny.toml in `folder`: the plain engine in float32 over `chats` short chats.
+
+    `sections` put values over these; None leaves a key to its default.
+    """
     source = write_chats(folder / "chats.jsonl", chats)
-    recipe: dict[str, dict[str, Any]] = {
-        "model": {"name": str(model), "dtype": "float32"},
+    recipe: Sections = {
+        "model": {"name": str(base), "dtype": "float32"},
         "lora": {"r": 4},
         "data": {"call_format": "json"},
         "train": {"engine": "peft", "bf16": False, "learning_rate": 5e-3, "max_length": 512, "torch_threads": 1},
         "eval": {"holdout": 4},
     }
-    for section, values in sections.items():
-        recipe[section] = recipe.get(section, {}) | values
+    recipe = _over(recipe, sections)
     lines = [f"[[data.sources]]\nsource = {json.dumps(str(source))}"]
     for section, values in recipe.items():
-        lines.append(f"[{section}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items()))
+        said = (f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None)
+        lines.append(f"[{section}]\n" + "\n".join(said))
     path = folder / "tiny.toml"
     path.write_text("\n\n".join(sorted(lines)) + "\n")
     return path
+
+
+def write_gpu_recipe(folder: Path, chats: int, /, **sections: dict[str, Any]) -> Path:
+    """tiny.toml in `folder` for a GPU: a tiny Qwen3 that Unsloth takes, engine and precision left to the machine."""
+    model = make_model(folder / "tiny-qwen3", family="qwen3", hidden_size=256, head_dim=64)
+    recipe: Sections = {
+        "model": {"dtype": None},
+        "lora": {"r": None},
+        "train": {"engine": None, "bf16": None, "learning_rate": None, "torch_threads": None},
+    }
+    return write_recipe(folder, model, chats, **_over(recipe, sections))
 
 
 def make_tokenizer(texts: list[str], template: str = CHATML, vocab_size: int = 400) -> Any:

@@ -8,6 +8,14 @@ from typing import Any
 
 from tests.tiny import make_model
 
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -70,7 +78,3 @@ def peft_logits(base: Path, adapter_folder: Path | None, ids: list[int], held: A
     model.eval()
     with torch.inference_mode():
         return model(input_ids=torch.tensor([ids])).logits[0]
-
-
-def folder_logits(folder: Path, ids: list[int]) -> Any:
-    return peft_logits(folder, None, ids)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.export.shapes import LINEARS, adapter, base_model, peft_logits
+from tests.export.shapes import LINEARS, LLAMA3_ROPE, adapter, base_model, peft_logits
 from toolkit.errors import ModelError
 from toolkit.export.lora import check_lora, write_lora
 from toolkit.export.merge import Merged, open_merged
@@ -24,14 +24,7 @@ CASES = {
     "llama untied with biases": {"family": "llama", "tied": False, "attention_bias": True, "mlp_bias": True},
     "llama3 rope": {
         "family": "llama",
-        "rope_parameters": {
-            "rope_type": "llama3",
-            "rope_theta": 10_000.0,
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64,
-        },
+        "rope_parameters": LLAMA3_ROPE,
     },
 }
 

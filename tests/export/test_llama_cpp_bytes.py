@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.export.shapes import adapter, base_model
+from tests.export.shapes import LLAMA3_ROPE, adapter, base_model
 from tests.export.test_gguf import write
 from toolkit.export import quantizers
 from toolkit.export.ggufraw import read_bytes, read_raw
@@ -105,14 +105,7 @@ BASES: dict[str, dict[str, Any]] = {
     "llama3 rope": {
         "family": "llama",
         "tied": False,
-        "rope_parameters": {
-            "rope_type": "llama3",
-            "rope_theta": 10_000.0,
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64,
-        },
+        "rope_parameters": LLAMA3_ROPE,
     },
     "smollm2": {},
     "qwen3 tokenizer": {},

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.results import Results
-from tests.tiny import make_model, write_chats
+from tests.tiny import write_gpu_recipe
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -28,25 +28,7 @@ VARIANTS = (
 
 @pytest.mark.parametrize(("profile", "shape"), [("this", "4x256"), ("t4", "real")])
 def test_all_engines_agree_and_are_measured(tmp_path: Path, profile: str, shape: str) -> None:
-    model = make_model(tmp_path / "tiny-qwen3", family="qwen3", hidden_size=256, head_dim=64)
-    write_chats(tmp_path / "chats.jsonl", 60)
-    recipe = tmp_path / "gpu.toml"
-    recipe.write_text(f"""
-[model]
-name = "{model}"
-
-[[data.sources]]
-source = "{tmp_path / "chats.jsonl"}"
-
-[data]
-call_format = "json"
-
-[train]
-max_length = 512
-
-[eval]
-holdout = 4
-""")
+    recipe = write_gpu_recipe(tmp_path, 60)
     out = tmp_path / "out"
     command = ["bench", "--recipe", str(recipe), "--profile", profile, "--shape", shape, "--variants", VARIANTS]
     done = subprocess.run(

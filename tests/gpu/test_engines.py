@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import make_model, write_chats
+from tests.tiny import write_gpu_recipe
 from toolkit.runs import read_jsonl
 
 torch = pytest.importorskip("torch")
@@ -28,29 +28,7 @@ TOLERANCE = 0.03
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gpu")
-    model = make_model(folder / "tiny-qwen3", family="qwen3", hidden_size=256, head_dim=64)
-    write_chats(folder / "chats.jsonl", 60)
-    path = folder / "gpu.toml"
-    path.write_text(f"""
-[model]
-name = "{model}"
-
-[[data.sources]]
-source = "{folder / "chats.jsonl"}"
-
-[data]
-call_format = "json"
-
-[train]
-learning_rate = 1e-3
-num_train_epochs = 1
-max_length = 512
-
-[eval]
-holdout = 4
-eval_steps = 3
-""")
-    return path
+    return write_gpu_recipe(folder, 60, train={"learning_rate": 1e-3, "num_train_epochs": 1}, eval={"eval_steps": 3})
 
 
 def train(recipe: Path, out: Path, *overrides: str) -> tuple[list[float], dict[str, Any]]:

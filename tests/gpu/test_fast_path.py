@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import make_model, write_chats
+from tests.tiny import write_gpu_recipe
 from toolkit.runs import read_jsonl
 
 torch = pytest.importorskip("torch")
@@ -72,32 +72,13 @@ app()
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fast")
-    model = make_model(folder / "tiny-qwen3", family="qwen3", hidden_size=256, head_dim=64)
-    write_chats(folder / "chats.jsonl", 240)
-    path = folder / "fast.toml"
-    path.write_text(f"""
-[model]
-name = "{model}"
-
-[lora]
-lora_dropout = 0.0
-
-[[data.sources]]
-source = "{folder / "chats.jsonl"}"
-
-[data]
-call_format = "json"
-
-[train]
-learning_rate = 1e-3
-max_steps = {UPDATES}
-max_length = 512
-
-[eval]
-holdout = 8
-eval_steps = {UPDATES}
-""")
-    return path
+    return write_gpu_recipe(
+        folder,
+        240,
+        lora={"lora_dropout": 0.0},
+        train={"learning_rate": 1e-3, "max_steps": UPDATES},
+        eval={"holdout": 8, "eval_steps": UPDATES},
+    )
 
 
 def train(recipe: Path, out: Path, *overrides: str) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:

@@ -59,7 +59,8 @@ def budget_of(recipe: Recipe, engine: str, precision: str, hardware: Hardware, t
     if wanted == "fixed":
         return None
     longest = int(table.lengths.max())
-    rows = table.n_rows / max(1, table.n_chats)
+    rows = recipe.chats_per_update * max(1.0, table.n_rows / max(1, table.n_chats))  # of an update
+    update = round(longest * rows)
     setup = setup_of(recipe, load_shape(recipe.model), engine, precision, cuda=hardware.gpu is not None)
     memory = hardware.gpu.memory if hardware.gpu is not None else hardware.memory
     trained = float(table.trained.sum() / table.lengths.sum())
@@ -67,14 +68,13 @@ def budget_of(recipe: Recipe, engine: str, precision: str, hardware: Hardware, t
     if isinstance(wanted, int):
         asked = Budget(max(wanted, longest), "train.micro_batch" if wanted >= longest else "the longest row")
     if recipe.train.gradient_checkpointing != "auto":
-        update = round(longest * recipe.chats_per_update * max(1.0, rows))
         return asked or token_budget(setup, memory, longest=longest, update=update, trained=trained)
     return least_recomputed(
         setup,
         memory,
         longest=longest,
-        update=round(longest * recipe.chats_per_update * max(1.0, rows)),
-        expected=float(table.lengths.mean()) * recipe.chats_per_update * max(1.0, rows),
+        update=update,
+        expected=float(table.lengths.mean()) * rows,
         trained=trained,
         asked=asked,
     )

@@ -148,8 +148,7 @@ def build_trainer(
             model = self.model
             was_training = model.training
             model.eval()
-            total = torch.zeros((), dtype=torch.float64)
-            count = 0
+            total, count = 0.0, 0
             groups: list[tuple[float, int]] = []
             for batch in self.get_eval_dataloader(eval_dataset):
                 batch.pop("real_tokens", None)
@@ -159,7 +158,7 @@ def build_trainer(
                 groups.append((summed / max(trained, 1), trained))
             self.eval_groups = fold_groups(groups)
             model.train(was_training)
-            metrics = {f"{metric_key_prefix}_loss": float(total / max(count, 1))}
+            metrics = {f"{metric_key_prefix}_loss": total / max(count, 1)}
             if measure is not None:
                 metrics |= measure(self.state.global_step)
             for values in getattr(self, "_metrics", {}).values():
@@ -170,15 +169,15 @@ def build_trainer(
 
         def _held_out_loss(self, batch: Any) -> tuple[float, int]:
             """(summed loss, trained tokens) of a batch."""
-            loss, count = 0.0, 0
+            summed, count = 0.0, 0
             with torch.no_grad(), self.compute_loss_context_manager():
                 for one in batch.get(MICRO_BATCHES, [batch]):
                     trained = (one["labels"][:, 1:] != IGNORED).sum()
                     with packing.evaluating(self.model) if MICRO_BATCHES in batch else contextlib.nullcontext():
                         mean = self.compute_loss(self.model, one, num_items_in_batch=trained)
-                    loss += float(mean) * int(trained)
+                    summed += float(mean) * int(trained)
                     count += int(trained)
-            return loss, count
+            return summed, count
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
