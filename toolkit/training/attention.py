@@ -6,15 +6,19 @@ packed; the model's usual attention stays in place for decoding.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 
 PACKED = "toolkit_packed"
 FLASH = (8, 0)  # compute capability that PyTorch's variable-length attention needs
+# newer torch wants to be told that keys serve several heads; before, it just did so
+GQA: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters else {}
 
 
 def can_pack(model: Any) -> str | None:
@@ -74,11 +78,9 @@ def attend(
     if longest is None and sizes is not None and has_flash(query.device, query.dtype):
         longest = max(sizes)
     if longest is not None:
-        from torch.nn.attention.varlen import varlen_attn
-
         q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-        out: Any = varlen_attn(
-            q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=True
+        out: Any = varlen.varlen_attn(
+            q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scaling, window_size=(-1, 0), **GQA
         )
         return out[None], None
     if sizes is None:
