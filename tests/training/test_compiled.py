@@ -47,15 +47,17 @@ def step(model: Any, batches: list[dict[str, Any]], layers: CompiledLayers | Non
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("fuse", [None, torch.float32], ids=["as PEFT", "fused"])
 @pytest.mark.parametrize("checkpointed", [0, 1, 2])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_compiled_equals_eager(tmp_path: Path, family: str, checkpointed: int) -> None:
+def test_compiled_equals_eager(tmp_path: Path, family: str, checkpointed: int, fuse: torch.dtype | None) -> None:
     model = adapted(make_model(tmp_path / family, family=family))
     checkpoint_some(model, checkpointed)
-    layers = CompiledLayers(model, longest=None, backend="aot_eager")
     batches = micro_batches([40, 9, 57, 23, 31], budget=100)
     assert len(batches) == 2
     expected_loss, expected = step(model, batches, None)
+    layers = CompiledLayers(model, longest=None, backend="aot_eager", fuse=fuse)
+    assert [len(group.members) for group in layers.groups] == ([3, 1, 2, 1] * 2 if fuse else [])
     loss, found = step(model, batches, layers)
     assert counters["stats"]["unique_graphs"] > 0
     assert loss == pytest.approx(expected_loss, rel=1e-5)
@@ -94,10 +96,11 @@ def checkpoint_some(model: Any, count: int) -> None:
         layer.gradient_checkpointing = number < count
 
 
-def test_other_chats_of_the_same_bucket_compile_nothing(tiny_model: Path) -> None:
+@pytest.mark.parametrize("fuse", [None, torch.float32], ids=["as PEFT", "fused"])
+def test_other_chats_of_the_same_bucket_compile_nothing(tiny_model: Path, fuse: torch.dtype | None) -> None:
     """Nor does the second layer, nor evaluation in between."""
     model = adapted(tiny_model)
-    layers = CompiledLayers(model, longest=None, backend="aot_eager")
+    layers = CompiledLayers(model, longest=None, backend="aot_eager", fuse=fuse)
     step(model, micro_batches([40, 9, 57]), layers)
     compiled = counters["stats"]["unique_graphs"]
     assert compiled > 0

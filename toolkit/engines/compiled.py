@@ -13,12 +13,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import cache_root
 from toolkit.engines.base import Choice, Loaded, Packing
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    import torch
 
 BACKEND = "inductor"
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
@@ -46,7 +49,8 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     device = next(loaded.model.parameters()).device
     products = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision.value]
     longest = recipe.train.max_length if has_flash(device, products) else None
-    layers = CompiledLayers(loaded.model, longest, dynamic=recipe.train.compile == "dynamic")
+    fuse = products if recipe.train.fuse_lora and recipe.lora.bias == "none" else None
+    layers = CompiledLayers(loaded.model, longest, dynamic=recipe.train.compile == "dynamic", fuse=fuse)
     loaded.packing = layers.packing(cuda=hardware.gpu is not None)
     return loaded
 
@@ -55,11 +59,22 @@ class CompiledLayers:
     """The decoder layers of a PEFT-wrapped model, compiled while `training` holds and as they were outside of it.
 
     `longest`: tokens that no row has more of, where variable-length attention can run; None reads rows from their
-    edges outside of what is compiled. `dynamic` and `backend` are torch.compile's; None is Inductor.
+    edges outside of what is compiled. `dynamic` and `backend` are torch.compile's; None is Inductor. `fuse`: the dtype
+    of the products, where adapters are to run within them (`toolkit.engines.products`).
     """
 
-    def __init__(self, model: Any, longest: int | None, *, dynamic: bool = False, backend: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        longest: int | None,
+        *,
+        dynamic: bool = False,
+        backend: str | None = None,
+        fuse: torch.dtype | None = None,
+    ) -> None:
         import torch._dynamo
+
+        from toolkit.engines import products
 
         torch._dynamo.config.recompile_limit = max(MOST_SHAPES, torch._dynamo.config.recompile_limit)
         self.longest, self.dynamic = longest, dynamic
@@ -68,6 +83,7 @@ class CompiledLayers:
         self.calls = [
             torch.compile(layer._call_impl, dynamic=dynamic, backend=backend or BACKEND) for layer in self.layers
         ]
+        self.groups = [] if fuse is None else products.fuse(self.layers, fuse)
         self.active = False
 
     def packing(self, *, cuda: bool) -> Packing:
@@ -79,13 +95,14 @@ class CompiledLayers:
     @contextmanager
     def training(self, model: Any) -> Iterator[None]:
         """Layers run compiled, forward, backward and when they recompute."""
+        from toolkit.engines.products import fused
         from toolkit.training.attention import packed
 
         for layer, call in zip(self.layers, self.calls, strict=True):
             layer._compiled_call_impl = call
         self.active = True
         try:
-            with packed(model):
+            with packed(model), fused(self.groups):
                 yield
         finally:
             self.active = False

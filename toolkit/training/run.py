@@ -313,6 +313,11 @@ def _out_of_memory(recipe: Recipe) -> Iterator[None]:
             if half < train.per_device_train_batch_size
             else "--set train.gradient_checkpointing=true, --set model.load_in_4bit=true or a smaller train.max_length"
         )
+        if train.micro_batch != "fixed":  # the budget decides the size of a packed micro-batch, not the batch settings
+            advice = (
+                "a smaller train.micro_batch (a number of tokens), --set train.gradient_checkpointing=auto "
+                "or a smaller train.max_length"
+            )
         raise TrainingError(f"out of GPU memory: {str(error).splitlines()[0]}. Try {advice}") from None
 
 

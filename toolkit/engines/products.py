@@ -1,0 +1,173 @@
+"""LoRA within the frozen product: one matrix product for all modules that read the same input, their adapters in it.
+
+For modules of one input x, weights W stacked by rows and adapters (A, B, s),
+
+    [x, A x] @ [W, s B]^T = x W^T + s (A x) B^T
+
+so the adapter costs a few more columns of a product that runs anyway, instead of products of its own over all
+activations and a sum; backward the same product gives the gradients of x and of A x at once. The weights move into
+one block with columns for s B, and each module keeps a view of its rows, so whatever else reads them (decoding, saving,
+merging) finds them where they were.
+
+LoRA's dropout is drawn once for the modules of one input, not once for each; otherwise this is what PEFT computes, with
+B's product summed before it is rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear
+from torch import nn
+
+ALIGN = 64  # columns that a block is filled up to a multiple of: whole tiles of a product
+ADAPTER = "default"
+# modules that a decoder layer calls one after the other with one input, by the part that holds them
+SHARED = {"self_attn": (("q_proj", "k_proj", "v_proj"), ("o_proj",)), "mlp": (("gate_proj", "up_proj"), ("down_proj",))}
+
+
+class Group:
+    """Modules of one input, in the order in which the model calls them. `active`: whether they run as one."""
+
+    def __init__(self, members: Sequence[Linear]) -> None:
+        self.members = tuple(members)
+        self.active = False
+        self.made: tuple[torch.Tensor, ...] = ()
+        self.seen: tuple[int, ...] = ()
+        self.ranks = tuple(member.r[ADAPTER] for member in members)
+        self.scales = tuple(float(member.scaling[ADAPTER]) for member in members)
+        self.outs = tuple(member.base_layer.out_features for member in members)
+        self.inputs = members[0].base_layer.in_features
+        self.filled = -(self.inputs + sum(self.ranks)) % ALIGN
+        weight = members[0].base_layer.weight
+        columns = self.inputs + sum(self.ranks) + self.filled
+        self.block = torch.zeros(sum(self.outs), columns, dtype=weight.dtype, device=weight.device)
+        self.places = []  # of each member's s B
+        row, column = 0, self.inputs
+        for member, rank, out in zip(members, self.ranks, self.outs, strict=True):
+            mine = self.block[row : row + out]
+            mine[:, : self.inputs] = member.base_layer.weight.detach()
+            member.base_layer.weight.data = mine[:, : self.inputs]
+            self.places.append(mine[:, column : column + rank])
+            row, column = row + out, column + rank
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Put s B where the block wants it, if an optimizer's step has changed it."""
+        weights = [member.lora_B[ADAPTER].weight for member in self.members]
+        seen = tuple(weight._version for weight in weights)
+        if seen != self.seen:
+            for place, weight, scale in zip(self.places, weights, self.scales, strict=True):
+                place.copy_(weight * scale)
+            self.seen = seen
+
+    def __call__(self, place: int, x: torch.Tensor) -> torch.Tensor:
+        """What member `place` gives for x [..., in]. The first computes for all, and the others take what it left."""
+        if place == 0:
+            self.made = self.products(x)
+        mine = self.made[place]
+        if place == len(self.members) - 1:
+            self.made = ()
+        return mine
+
+    def products(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The members' outputs, each [..., out]."""
+        x = x.to(self.block.dtype)
+        down = torch.cat([member.lora_A[ADAPTER].weight for member in self.members]).to(x.dtype)
+        low = self.members[0].lora_dropout[ADAPTER](x) @ down.T
+        parts = [x, low, x.new_zeros(*x.shape[:-1], self.filled)] if self.filled else [x, low]
+        ups = [member.lora_B[ADAPTER].weight for member in self.members]
+        out = Product.apply(torch.cat(parts, dim=-1), self.block, self.inputs, self.scales, *ups)  # type: ignore[no-untyped-call]
+        return tuple(out.split(self.outs, dim=-1))
+
+
+class Product(torch.autograd.Function):
+    """[x, A x] @ [W, s B]^T, with gradients of [x, A x] and of each B, and none of W."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        extended: torch.Tensor,
+        block: torch.Tensor,
+        inputs: int,
+        scales: tuple[float, ...],
+        *ups: torch.Tensor,
+    ) -> torch.Tensor:
+        """extended [..., inputs + ranks + filling], block [outs, the same], ups [out, rank] each; gives [..., outs]."""
+        ctx.save_for_backward(extended, block)
+        ctx.inputs, ctx.scales = inputs, scales
+        ctx.shapes = tuple(tuple(up.shape) for up in ups)
+        ctx.dtype = ups[0].dtype
+        return extended @ block.T
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        extended, block = ctx.saved_tensors
+        (gradient,) = gradients
+        low, flat = extended.flatten(0, -2), gradient.flatten(0, -2)
+        row, column, ups = 0, ctx.inputs, []
+        for (out, rank), scale in zip(ctx.shapes, ctx.scales, strict=True):
+            up = flat[:, row : row + out].T @ low[:, column : column + rank]
+            ups.append((up * scale).to(ctx.dtype))
+            row, column = row + out, column + rank
+        return gradient @ block, None, None, None, *ups
+
+
+class Fused(Linear):  # type: ignore[misc]
+    """A PEFT layer that runs within its group while the group is active, and as PEFT's otherwise."""
+
+    group: Group
+    place: int
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if not self.group.active:
+            return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
+        return self.group(self.place, x)
+
+
+def fuse(layers: Sequence[nn.Module], dtype: torch.dtype) -> list[Group]:
+    """Groups of those modules of decoder `layers` that can run as one; `dtype` is that of the products.
+
+    Left alone are weights of another dtype or in 4 bits, DoRA, biases, and modules without an adapter.
+    """
+    groups = []
+    for layer in layers:
+        for part, shared in SHARED.items():
+            for names in shared:
+                found = [getattr(getattr(layer, part, None), name, None) for name in names]
+                members = [one for one in found if type(one) is Linear and _plain(one, dtype)]
+                if members:
+                    groups.append(Group(members))
+    for group in groups:
+        for place, member in enumerate(group.members):
+            member.__class__ = Fused
+            member.group, member.place = group, place
+    return groups
+
+
+def _plain(module: Linear, dtype: torch.dtype) -> bool:
+    base = module.base_layer
+    return (
+        type(base) is nn.Linear
+        and base.bias is None
+        and base.weight.dtype == dtype
+        and list(module.lora_A) == [ADAPTER]
+        and not module.lora_variant
+        and not module.lora_bias.get(ADAPTER, False)
+    )
+
+
+@contextmanager
+def fused(groups: Sequence[Group]) -> Iterator[None]:
+    """Run the groups as one product each; only with all of a decoder layer's modules called in their order."""
+    for group in groups:
+        group.refresh()
+        group.active = True
+    try:
+        yield
+    finally:
+        for group in groups:
+            group.active, group.made = False, ()
