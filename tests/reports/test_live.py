@@ -109,4 +109,4 @@ def test_a_run_records_what_its_report_shows(
     printed = capsys.readouterr().out
     assert "The model is learning" in printed and f"report     {folder.report}" in printed
     page = folder.report.read_text()
-    assert "The model is learning" in page and 'class="t on"' in page and "Right answers during training" in page
+    assert "The model is learning" in page and 'class="t on"' in page and "Tool calls during training" in page

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from tests.reports.folders import broken_metrics, make_run
+from tests.reports.folders import broken_metrics, make_run, measured_calls
 from toolkit.cli import app
 from toolkit.errors import RunError
+from toolkit.evaluation.results import Evaluation
 from toolkit.export.layout import BaseRecord, ExportRecord, FileRecord, MergeRecord
 from toolkit.reports import charts
 from toolkit.reports.charts import Chart, Interval, Mark, Series
+from toolkit.reports.compare import FLIPS_LISTED
 from toolkit.reports.report import write_report
 
 EVIL = '</script></style></pre><img src=x onerror="alert(1)"><script>alert(2)</script>{{ 7 * 7 }}{% x %}&amp;\'"'
@@ -62,7 +65,7 @@ def test_the_page_says_what_was_done_and_what_came_of_it(page: str) -> None:
         "15,694 chats of builtin:tools",
         "overfitting, stop early",
         "the chats were memorised",
-        "best 0.3479 at update 184",
+        "lowest 0.3479 at update 184",
         "adapter kept",
         "Wilson's 95% intervals",
         "Became right",
@@ -134,6 +137,70 @@ def test_several_runs_are_compared(tmp_path: Path) -> None:
         "Training loss",
         "Held-out loss",
     ]
+
+
+def labels(page: str) -> dict[str, str]:
+    """The words of every chart of a page, by its title."""
+    found = [str(a["aria-label"]) for _, a in Tree(page).tags if a.get("role") == "img"]
+    return {label.split(".")[0]: label for label in found}
+
+
+def test_what_is_marked_is_what_the_run_chose_by(tmp_path: Path) -> None:
+    shares = {0: 0.1, 184: 0.5, 460: 0.625, 738: 0.6}
+    pages = {}
+    for best in ("loss", "calls"):
+        folder = make_run(tmp_path / best, best=best)
+        measured_calls(folder, shares)
+        pages[best] = write_report([folder.path]).path.read_text()
+    # the lowest loss is at 184, the most right answers at 460
+    assert "Marked at update 184: best held-out loss." in labels(pages["loss"])["Loss"]
+    assert "Marked at update 460: most right answers." in labels(pages["calls"])["Loss"]
+    assert "best held-out loss" not in Tree(pages["calls"]).text
+    compared = Tree(write_report([tmp_path / "loss", tmp_path / "calls"]).path.read_text()).text
+    assert "62% at update 460" in compared and "of update 184" in compared
+
+
+def test_calls_are_drawn_over_the_updates_of_the_loss(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    assert "Tool calls during training" not in write_report([folder.path]).path.read_text()
+    measured_calls(folder, {0: 0.1, 460: 0.625})
+    page = write_report([folder.path]).path.read_text()
+    told = labels(page)["Tool calls during training"]
+    # the adapter that was kept, of update 184, was measured after training
+    right = sum(row.correct for row in Evaluation.load(folder.evaluation / "after.jsonl").rows) / 90
+    assert (
+        f"right answers: from 10 at update 0 to 62.5 at update 460; least 10 at 0, most {100 * right:.4g} at 184"
+        in told
+    )
+    assert "exact calls: from 5 at update 0" in told and "asks for what is missing" not in told
+    drawn = [json.loads(str(a["data-chart"])) for _, a in Tree(page).tags if a.get("data-chart")]
+    assert len(drawn) >= 5 and {tuple(chart["ends"]) for chart in drawn} == {(0.0, 738.0)}
+
+
+def test_chats_that_flipped_between_runs_are_listed(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "first", share=0.5), make_run(tmp_path / "second", share=0.95)
+    before, after = (Evaluation.load(one.evaluation / "after.jsonl") for one in (first, second))
+    flips = [b.where for b, a in zip(before.rows, after.rows, strict=True) if a.correct and not b.correct]
+    assert len(flips) > FLIPS_LISTED
+    page = Tree(write_report([first.path, second.path]).path.read_text())
+    assert not page.wrong
+    assert "Chats that flipped from first to second" in page.text
+    assert f"{len(flips)} of 90 became right, 0 became wrong" in page.text and "Became wrong" not in page.text
+    assert sum(f"where{where}\n" in page.text for where in flips) == FLIPS_LISTED
+    assert f"and {len(flips) - FLIPS_LISTED} more" in page.text
+    back = Tree(write_report([second.path, first.path]).path.read_text())
+    assert f"0 of 90 became right, {len(flips)} became wrong" in back.text and "Became right" not in back.text
+
+
+def test_only_chats_with_the_same_question_and_answer_are_compared(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "first", share=0.1), make_run(tmp_path / "second", share=0.9)
+    other = make_run(tmp_path / "other", text="Other words.")
+    assert "Chats that flipped" not in write_report([first.path, other.path]).path.read_text()
+    path = second.evaluation / "after.jsonl"
+    evaluation = Evaluation.load(path)
+    relabelled = [replace(row, expected_calls=[{"name": "lock", "arguments": {}}]) for row in evaluation.rows[:30]]
+    Evaluation([*relabelled, *evaluation.rows[30:]]).save(path)
+    assert " of 60 became right" in write_report([first.path, second.path]).path.read_text()
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_early_stopping(tmp_path: Path, losses: list[float], patience: int, stop
             stopped_after = i
     assert stopped_after == stops_after
     if patience:
-        assert callback.best[0] == min(losses)
+        assert callback.best.value == min(losses)
 
 
 def test_early_stopping_replays_its_judgements(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_early_stopping_replays_its_judgements(tmp_path: Path) -> None:
     metrics.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"update": 3, "eval_lo')
     callback = stopping(3, tmp_path)
     callback.replay(metrics)
-    assert (callback.best[0], callback.best_update, callback.worse) == (2.0, 1, 1)
+    assert (callback.best.value, callback.best.update, callback.best.worse) == (2.0, 1, 1)
 
 
 def test_the_best_by_calls_has_the_most_right_answers_and_of_as_many_the_lower_loss(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_the_best_by_calls_has_the_most_right_answers_and_of_as_many_the_lower_l
         metrics = {"eval_loss": loss} | ({} if calls is None else {"eval_calls": calls})
         control = SimpleNamespace(should_training_stop=False)
         callback.on_evaluate(None, step(update), control, metrics)
-        kept.append(callback.best_update)
+        kept.append(callback.best.update)
     assert kept == [1, 2, 2, 2, 5, 5, 5, 5]
     assert control.should_training_stop and callback.what == "more right answers"
     again = stopping(3, tmp_path, best="calls")
@@ -101,7 +101,7 @@ def test_the_best_by_calls_has_the_most_right_answers_and_of_as_many_the_lower_l
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     again.replay(tmp_path / "metrics.jsonl")
-    assert (again.best, again.best_update, again.worse) == (callback.best, 5, 3)
+    assert again.best == callback.best and (again.best.update, again.best.worse) == (5, 3)
 
 
 def test_metrics_rows(tmp_path: Path) -> None:

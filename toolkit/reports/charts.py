@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 
 from markupsafe import Markup
@@ -50,7 +50,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A line chart. `shaded` is a stretch of x, with its name; `level` a horizontal line, with its name."""
+    """A line chart. `shaded` is a stretch of x, with its name; `until` is on the axis of x though no value is there."""
 
     title: str
     series: Sequence[Series]
@@ -62,7 +62,7 @@ class Chart:
     shaded: tuple[float, float, str] | None = None
     note: str = ""
     height: int = 240
-    summary: str = field(default="")
+    until: float = 0.0
 
 
 def number(value: float) -> str:
@@ -91,21 +91,22 @@ def line_chart(chart: Chart) -> Markup:
         return Markup("")
     xs = [x for _, known in drawn for x, _ in known]
     ys = [y for _, known in drawn for _, y in known]
-    x_scale = Scale(min(0.0, *xs) if len(xs) > 1 else min(0.0, xs[0]), max(xs), count=6)
+    x_scale = Scale(min(0.0, *xs), max(chart.until, *xs), count=6)
     log = chart.log and min(ys) > 0 and max(ys) / min(ys) >= LOG_FROM
     y_scale = _y_scale(ys, log, chart.zero)
     shapes = [_grid(x_scale, y_scale), _shade(chart, x_scale), _marks(chart, x_scale)]
     shapes += [_line(series, _thinned(known), x_scale, y_scale) for series, known in drawn]
-    told = _told(chart, drawn, log)
+    told = _told(chart, drawn)
+    aside = ", ".join(part for part in (chart.unit, "logarithmic axis" if log else "") if part)
+    rising = y_scale.share(drawn[0][1][0][1]) < 0.5
     return Markup(
         f'<figure class="chart"><figcaption><h3>{escape(chart.title)}'
-        f"{f' <small>{escape(chart.unit)}</small>' if chart.unit else ''}"
-        f"{' <small>logarithmic axis</small>' if log else ''}</h3>{_legend(chart, drawn)}</figcaption>"
+        f"{f' <small>{escape(aside)}</small>' if aside else ''}</h3>{_legend(chart, drawn)}</figcaption>"
         f'<div class="frame" style="--h:{chart.height}px">'
         f'<div class="ys" aria-hidden="true">{_y_labels(y_scale)}</div>'
-        f'<div class="plot" data-chart="{escape(_data(drawn, chart.x_label))}">'
+        f'<div class="plot" data-chart="{escape(_data(drawn, chart.x_label, x_scale))}">'
         f'<svg viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(f"{chart.title}. {told}")}">{"".join(shapes)}</svg>{_words(chart, x_scale)}</div>'
+        f'aria-label="{escape(f"{chart.title}. {told}")}">{"".join(shapes)}</svg>{_words(chart, x_scale, rising)}</div>'
         f'<div class="xs" aria-hidden="true">{_x_labels(x_scale)}</div></div>'
         f'<p class="axis" aria-hidden="true">{escape(chart.x_label)}</p>'
         f"{f'<p class=note>{escape(chart.note)}</p>' if chart.note else ''}{_numbers(chart, drawn)}</figure>"
@@ -272,10 +273,12 @@ def _marks(chart: Chart, x: Scale) -> str:
     )
 
 
-def _words(chart: Chart, x: Scale) -> str:
-    """The marks' words above the plot; each on the side of its line that has room."""
+def _words(chart: Chart, x: Scale, rising: bool) -> str:
+    """The marks' words above the plot; each on the side of its line that has room. What is shaded is named where a
+    line that starts low, `rising`, or high leaves room."""
     found = []
-    for row, mark in enumerate(mark for mark in chart.marks if mark.text and 0 <= x.share(mark.x) <= 1):
+    said = [mark for mark in chart.marks if mark.text and 0 <= x.share(mark.x) <= 1]
+    for row, mark in enumerate(said):
         share = x.share(mark.x)
         side = "left" if share <= 0.5 else "right"
         place = share if share <= 0.5 else 1 - share
@@ -286,7 +289,9 @@ def _words(chart: Chart, x: Scale) -> str:
     if chart.shaded is not None and 0 <= x.share(chart.shaded[0]) < 1:
         place = 100 * max(0.0, x.share(chart.shaded[0]))
         found.append(
-            f'<span class="word low" aria-hidden="true" style="left:{place:.2f}%">{escape(chart.shaded[2])}</span>'
+            f'<span class="word{"" if rising else " low"}" aria-hidden="true" '
+            f'style="left:{place:.2f}%{f";top:{1.2 * len(said):.1f}em" if rising else ""}">'
+            f"{escape(chart.shaded[2])}</span>"
         )
     return "".join(found)
 
@@ -318,9 +323,9 @@ def _legend(chart: Chart, drawn: Sequence[tuple[Series, list[tuple[float, float]
     return f'<ul class="legend">{items}</ul>'
 
 
-def _told(chart: Chart, drawn: Sequence[tuple[Series, list[tuple[float, float]]]], log: bool) -> str:
+def _told(chart: Chart, drawn: Sequence[tuple[Series, list[tuple[float, float]]]]) -> str:
     """The chart in words."""
-    parts = [chart.summary] if chart.summary else []
+    parts = []
     for series, known in drawn:
         low = min(known, key=lambda point: point[1])
         high = max(known, key=lambda point: point[1])
@@ -351,11 +356,11 @@ def _details(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return f"<details><summary>Numbers</summary>{table(head, body)}</details>"
 
 
-def _data(drawn: Sequence[tuple[Series, list[tuple[float, float]]]], x_label: str) -> str:
-    """For the pointer's reading: thinned values by series."""
+def _data(drawn: Sequence[tuple[Series, list[tuple[float, float]]]], x_label: str, x: Scale) -> str:
+    """For the pointer's reading: the ends of the axis of x and thinned values by series."""
     values = [
         {"n": series.name, "p": [[float(f"{a:.6g}"), float(f"{b:.4g}")] for a, b in _thinned(known)]}
         for series, known in drawn
         if not series.faint
     ]
-    return json.dumps({"x": x_label, "s": values})
+    return json.dumps({"x": x_label, "ends": [x.low, x.high], "s": values})

@@ -11,11 +11,13 @@ from markupsafe import Markup
 from toolkit.recipe.dump import value_text
 from toolkit.reports import charts
 from toolkit.reports.charts import Chart, Interval, Series, number
+from toolkit.reports.flips import Flipped, flipped
 from toolkit.reports.plots import table
 from toolkit.reports.runview import RunView
 from toolkit.reports.sections import GIB, duration, grouped, interval_of, rate_text, size
 
 NOT_COMPARED = "export."
+FLIPS_LISTED = 30  # each way
 
 
 def named(views: Sequence[RunView]) -> list[str]:
@@ -32,7 +34,9 @@ def results(names: Sequence[str], views: Sequence[RunView]) -> Markup:
         ("state", [view.state for view in views]),
         ("updates", [f"{view.updates:,}" for view in views]),
         ("last training loss", [_number(view.last_loss) for view in views]),
-        ("best held-out loss", [_best(view) for view in views]),
+        ("lowest held-out loss", [_lowest(view) for view in views]),
+        ("most right in training", [_most(view) for view in views]),
+        ("adapter kept", [_kept(view) for view in views]),
         ("last held-out loss", [_last(view) for view in views]),
         ("right answers before", [_right(view, before=True) for view in views]),
         ("right answers after", [_right(view, before=False) for view in views]),
@@ -91,9 +95,31 @@ def accuracy(names: Sequence[str], views: Sequence[RunView]) -> Markup:
     return charts.intervals("Right answers after training", groups, "Lines are Wilson's 95% intervals.")
 
 
-def _best(view: RunView) -> str:
-    best = view.best_evaluation
-    return f"{number(best[1])} at update {best[0]:,}" if best is not None else ""
+def flips(names: Sequence[str], views: Sequence[RunView]) -> list[tuple[str, str, Flipped]]:
+    """(first run, other run, chats that flipped) for every other run that evaluated the same chats as the first."""
+    first = views[0].after
+    found = []
+    for name, view in zip(names[1:], views[1:], strict=True):
+        if first is None or view.after is None:
+            continue
+        if (flip := flipped(first, view.after, (names[0], name), FLIPS_LISTED)) is not None:
+            found.append((names[0], name, flip))
+    return found
+
+
+def _lowest(view: RunView) -> str:
+    lowest = view.lowest_loss
+    return f"{number(lowest[1])} at update {lowest[0]:,}" if lowest is not None else ""
+
+
+def _most(view: RunView) -> str:
+    best = view.best
+    return f"{best.value:.0%} at update {best.update:,}" if best is not None and best.by_calls else ""
+
+
+def _kept(view: RunView) -> str:
+    update = view.summary.get("adapter_of_update")
+    return f"of update {update:,}" if update is not None else ""
 
 
 def _last(view: RunView) -> str:

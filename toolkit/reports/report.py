@@ -87,6 +87,7 @@ def compare_page(views: Sequence[RunView]) -> str:
         differences=compare.differences(named, views),
         curves=compare.curves(named, views),
         accuracy=compare.accuracy(named, views),
+        flipped=compare.flips(named, views),
     )
 
 

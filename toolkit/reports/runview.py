@@ -19,6 +19,7 @@ from toolkit.runs import RunFolder
 if TYPE_CHECKING:
     from toolkit.evaluation.results import Evaluation
     from toolkit.recipe.schema import Recipe
+    from toolkit.training.best import Best
 
 State = Literal["finished", "training now", "stopped"]
 
@@ -84,10 +85,22 @@ class RunView:
         return next((loss for loss in reversed(self.log.losses) if math.isfinite(loss)), None)
 
     @property
-    def best_evaluation(self) -> tuple[int, float] | None:
+    def lowest_loss(self) -> tuple[int, float] | None:
         """(update, loss) of the least held-out loss."""
         best = min(self.log.evaluations, key=lambda e: e.loss, default=None)
         return (best.update, best.loss) if best is not None else None
+
+    @property
+    def best(self) -> Best | None:
+        """The best evaluation by the run's own rule, `eval.best`; None before there is one."""
+        from toolkit.training.best import Best
+
+        settings = self.recipe.eval
+        best = Best(settings.best == "calls", settings.early_stopping_threshold)
+        for row in self.rows:
+            if row.get("eval_loss") is not None:
+                best.judge(row, row["update"])
+        return best if best.found else None
 
     @property
     def tokens_per_second(self) -> float | None:

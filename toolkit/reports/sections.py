@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +15,23 @@ from markupsafe import Markup
 
 from toolkit.reports import charts
 from toolkit.reports.charts import Chart, Interval, Mark, Series, number
+from toolkit.reports.flips import flipped
 from toolkit.reports.plots import table
 from toolkit.reports.runview import RunView
 
 if TYPE_CHECKING:
-    from toolkit.evaluation.results import Comparison, Evaluation, Row
+    from toolkit.evaluation.results import Evaluation, Row
     from toolkit.evaluation.statistics import Rate
 
 GIB = 2**30
 FLIPS_SHOWN = 6
+# lines of the chart of calls, by their names in metrics.jsonl
+CALLS = {
+    "eval_calls": "right answers",
+    "eval_exact": "exact calls",
+    "eval_abstained": "no call where none fits",
+    "eval_clarified": "asks for what is missing",
+}
 _KEYS = re.compile(r"`([^`]+)`|\b((?:model|lora|data|train|eval|export)\.[a-z_]+(?: = [\w.+-]*\w)?)")
 
 
@@ -66,7 +75,7 @@ def sentence(view: RunView) -> str:
         f"{recipe.model.name}, {weights}, with LoRA of rank {recipe.lora.r}",
         f"on {chats:,} chats of {sources}" if chats else f"on {sources}",
         f"in updates of {recipe.chats_per_update} chats",
-        f"by {engine}" + (f" on {view.device}" if view.device else ""),
+        f"with the {engine} engine" + (f" on {view.device}" if view.device else ""),
     ]
     return " ".join(parts) + "."
 
@@ -85,9 +94,9 @@ def tiles(view: RunView) -> list[tuple[str, str, str]]:
     )
     if (loss := view.last_loss) is not None:
         found.append(("training loss", number(loss), f"{number(view.log.losses[0])} at first"))
-    if (best := view.best_evaluation) is not None:
+    if (lowest := view.lowest_loss) is not None:
         last = view.log.evaluations[-1]
-        found.append(("held-out loss", number(last.loss), f"best {number(best[1])} at update {best[0]:,}"))
+        found.append(("held-out loss", number(last.loss), f"lowest {number(lowest[1])} at update {lowest[0]:,}"))
     if view.after is not None:
         share = view.after.rates()["correct"]
         was = view.before.rates()["correct"].share if view.before is not None else None
@@ -108,10 +117,10 @@ def curves(view: RunView) -> list[Markup]:
     log = view.log
     warmup = view.facts.warmup
     shaded = (0.0, float(warmup), "warmup") if warmup else None
-    best, kept = view.best_evaluation, view.summary.get("adapter_of_update")
+    best, kept = view.best, view.summary.get("adapter_of_update")
     marks = [Mark(float(epoch * view.facts.per_epoch)) for epoch in _epochs(view)]
-    if best is not None and 0 < best[0] < log.evaluations[-1].update:
-        marks.append(Mark(best[0], "best held-out loss"))
+    if best is not None and 0 < best.update < log.evaluations[-1].update:
+        marks.append(Mark(best.update, "most right answers" if best.by_calls else "best held-out loss"))
     if kept is not None and kept != view.updates:
         marks.append(Mark(kept, "adapter kept"))
     evaluated = log.evaluations
@@ -119,18 +128,17 @@ def curves(view: RunView) -> list[Markup]:
         Series("training loss", log.updates, log.losses),
         Series("held-out loss", [e.update for e in evaluated], [e.loss for e in evaluated], style=1, points=True),
     ]
-    calls = [(row["update"], row["eval_calls"]) for row in view.rows if row.get("eval_calls") is not None]
     epochs = "Thin vertical lines are the ends of epochs." if _epochs(view) else ""
     drawn = [
         Chart("Loss", loss, unit="nats a trained token", log=True, marks=marks, shaded=shaded, note=epochs, height=300),
         Chart(
-            "Right answers during training",
-            [Series("right", [update for update, _ in calls], [100 * share for _, share in calls], points=True)],
-            unit="% of held-out chats",
+            "Tool calls during training",
+            _calls(view),
+            unit="% of the held-out chats where it applies",
             zero=True,
             marks=marks,
             shaded=shaded,
-            height=180,
+            height=200,
         ),
         Chart("Learning rate", [Series("rate", log.updates, log.rates)], zero=True, shaded=shaded, height=130),
         Chart("Gradient norm", [Series("gradient norm", log.updates, log.grad_norms)], log=True, height=160),
@@ -149,7 +157,28 @@ def curves(view: RunView) -> list[Markup]:
             height=160,
         ),
     ]
-    return [markup for chart in drawn if (markup := charts.line_chart(chart))]
+    # one axis of updates for all, wherever their values end
+    return [markup for chart in drawn if (markup := charts.line_chart(replace(chart, until=view.updates)))]
+
+
+def _calls(view: RunView) -> list[Series]:
+    """What was measured of calls beside the loss, in percent, and after training of the adapter that was kept."""
+    from toolkit.training.calls import LOGGED
+
+    kept = view.summary.get("adapter_of_update")
+    after = view.after.rates() if view.after is not None and kept else {}
+    found: list[Series] = []
+    for key, name in CALLS.items():
+        shares = {row["update"]: row[key] for row in view.rows if row.get(key) is not None}
+        if not shares:
+            continue
+        rate = after.get(LOGGED[key])
+        if rate is not None and rate.share is not None:
+            shares.setdefault(kept, rate.share)
+        points = sorted(shares.items())
+        xs, ys = [update for update, _ in points], [100 * share for _, share in points]
+        found.append(Series(name, xs, ys, style=len(found), points=True))
+    return found
 
 
 def _epochs(view: RunView) -> range:
@@ -211,30 +240,21 @@ def accuracy(view: RunView) -> dict[str, Any] | None:
     """Right answers by kind before and after, other measures, and flips. None without an evaluation."""
     if view.after is None:
         return None
-    from toolkit.evaluation.results import Comparison
-
     before = view.before
     groups: dict[str, list[Interval]] = {}
     earlier = grouped(before) if before is not None else {}
     for name, rows in grouped(view.after).items():
         found = [interval_of("before", earlier.get(name, []), 1)] if before is not None else []
         groups[name] = [*found, interval_of("after", rows, 0)]
-    comparison = Comparison.of(before, view.after) if before is not None else None
-    paired = comparison.paired() if comparison is not None else None
     unfinished = sum(not row.stopped for row in view.after.rows)
     return {
         "chart": charts.intervals("Right answers by kind", groups, "Lines are Wilson's 95% intervals."),
-        "flipped": f"{paired.gained} of {paired.n} became right, {paired.lost} became wrong (exact McNemar test: "
-        f"p = {paired.p_value:.2g})."
-        if paired is not None
-        else "",
+        "flipped": flipped(before, view.after, ("before", "after"), FLIPS_SHOWN) if before is not None else None,
         "unfinished": f"{unfinished} of {len(view.after.rows)} answers were cut at eval.max_new_tokens = "
         f"{view.after.settings.get('max_new_tokens')}."
         if unfinished
         else "",
         "measures": _measures(view),
-        "gained": _flips(comparison, gained=True),
-        "lost": _flips(comparison, gained=False),
     }
 
 
@@ -287,22 +307,6 @@ def _measures(view: RunView) -> Markup:
         body.append([*cells, cell(name, after.get(name))])
     head = ["measure", "before", "after"] if view.before is not None else ["measure", "share"]
     return Markup(table(head, body))
-
-
-def _flips(comparison: Comparison | None, gained: bool) -> list[dict[str, str]]:
-    if comparison is None:
-        return []
-    return [
-        {
-            "kind": after.kind,
-            "where": after.where,
-            "user": after.user,
-            "expected": after.expected,
-            "before": before.generated,
-            "after": after.generated,
-        }
-        for before, after in comparison.flips(gained)[:FLIPS_SHOWN]
-    ]
 
 
 def again(view: RunView) -> list[tuple[str, str]]:

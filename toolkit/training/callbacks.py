@@ -19,6 +19,7 @@ from toolkit.errors import TrainingError
 from toolkit.hardware import FreeCores
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import read_jsonl
+from toolkit.training.best import Best
 from toolkit.training.calls import LOGGED
 
 
@@ -138,56 +139,37 @@ class Guard(TrainerCallback):
 
 
 class EarlyStopping(TrainerCallback):
-    """Keeps the best adapter by `eval.best`, and stops when it has not improved for a while.
+    """Keeps the best adapter by `eval.best` (see `Best`), and stops when it has not improved for a while.
 
-    By "calls", more right answers are better, and of as many the lower loss; evaluations at which no calls were
-    measured are passed over. `patience` counts evaluations; 0 never stops and keeps the last adapter. Replays
-    metrics.jsonl on resume.
+    `patience` counts evaluations; 0 never stops and keeps the last adapter. Replays metrics.jsonl on resume.
     """
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.patience = recipe.eval.early_stopping_patience
-        self.threshold = recipe.eval.early_stopping_threshold
         self.folder = folder
         self.trainer: Any = None
-        self.by_calls = recipe.eval.best == "calls"
-        self.best = (math.inf, math.inf)  # what is least is best
-        self.best_update = 0
-        self.worse = 0
+        self.best = Best(recipe.eval.best == "calls", recipe.eval.early_stopping_threshold)
         self.stopped = False
 
     def replay(self, metrics: Path) -> None:
         for row in read_jsonl(metrics):
             if "eval_loss" in row:
-                self._judge(row, row["update"])
+                self.best.judge(row, row["update"])
 
     @property
     def what(self) -> str:
-        return "more right answers" if self.by_calls else "a better loss"
-
-    def _judge(self, metrics: dict[str, float], update: int) -> bool | None:
-        """Whether an evaluation is the best so far; None where it doesn't tell."""
-        loss = metrics["eval_loss"]
-        if self.by_calls and "eval_calls" not in metrics:
-            return None
-        found = (-metrics["eval_calls"], loss) if self.by_calls else (loss, 0.0)
-        tied = self.by_calls and found[0] == self.best[0] and found[1] < self.best[1]
-        if found[0] < self.best[0] - self.threshold or tied:
-            self.best, self.best_update, self.worse = found, update, 0
-            return True
-        self.worse += 1
-        return False
+        return "more right answers" if self.best.by_calls else "a better loss"
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
         if not self.patience or metrics is None:
             return
-        better = self._judge(metrics, state.global_step)
+        better = self.best.judge(metrics, state.global_step)
         if better:
             if state.global_step:
                 self._keep()
-        elif better is False and self.worse >= self.patience:
+        elif better is False and self.best.worse >= self.patience:
             self.stopped = True
             control.should_training_stop = True
 
@@ -201,13 +183,13 @@ class EarlyStopping(TrainerCallback):
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         work = self.folder / "best.safetensors.part"
-        save_file(tensors, work, metadata={"update": str(self.best_update)})
+        save_file(tensors, work, metadata={"update": str(self.best.update)})
         work.replace(self.folder / "best.safetensors")
 
     def restore_best(self, last_update: int) -> int:
         """Put the best adapter back into the model; returns the update it is from."""
         kept = self.folder / "best.safetensors"
-        if not self.patience or not self.best_update or self.best_update == last_update or not kept.is_file():
+        if not self.patience or not self.best.update or self.best.update == last_update or not kept.is_file():
             return last_update
         import torch
         from safetensors.torch import load_file
@@ -217,7 +199,7 @@ class EarlyStopping(TrainerCallback):
             for name, value in self.trainer.model.named_parameters():
                 if value.requires_grad:
                     value.copy_(tensors[name].to(value.device))
-        return self.best_update
+        return self.best.update
 
 
 class ThreadKeeper(TrainerCallback):

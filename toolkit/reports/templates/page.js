@@ -2,8 +2,7 @@
 // A reading of every line under the pointer; the numbers are in the tables below the charts too.
 for (const plot of document.querySelectorAll(".plot[data-chart]")) {
   const chart = JSON.parse(plot.dataset.chart);
-  const xs = chart.s.flatMap((series) => series.p.map((point) => point[0]));
-  const low = Math.min(0, ...xs), high = Math.max(...xs);
+  const [low, high] = chart.ends;
   const cursor = document.createElement("div"), tip = document.createElement("div");
   cursor.className = "cursor";
   tip.className = "tip";

@@ -1,0 +1,77 @@
+"""Chats that one evaluation has right and another wrong, for a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toolkit.evaluation.results import Comparison, Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A chat that flipped: what it is counted under, what the user said, and (name, text) of all that is shown."""
+
+    kind: str
+    user: str
+    texts: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Flipped:
+    """Chats that flipped from one evaluation to another one. sentence: how many did, and how likely that is by
+    chance; more_gained, more_lost: how many are not listed."""
+
+    sentence: str
+    gained: list[Flip]
+    lost: list[Flip]
+    more_gained: int = 0
+    more_lost: int = 0
+
+
+def flipped(first: Evaluation, second: Evaluation, names: tuple[str, str], most: int) -> Flipped | None:
+    """The chats that both evaluations asked for the same answer and that only one has right, at most `most` each way.
+
+    `names` are the two evaluations'. None where they have no such chat in common.
+    """
+    from toolkit.evaluation.results import Comparison
+
+    known = {row.key for row in first.rows}
+    if not any(row.key in known for row in second.rows):
+        return None
+    same = [
+        (before, after)
+        for before, after in Comparison.of(first, second).pairs
+        if (before.kind, before.expected_calls) == (after.kind, after.expected_calls)
+    ]
+    if not same:
+        return None
+    comparison = Comparison(same)
+    paired = comparison.paired()
+    gained, lost = (_listed(comparison, names, way) for way in (True, False))
+    return Flipped(
+        f"{paired.gained} of {paired.n} became right, {paired.lost} became wrong (exact McNemar test: "
+        f"p = {paired.p_value:.2g}).",
+        gained[:most],
+        lost[:most],
+        max(0, len(gained) - most),
+        max(0, len(lost) - most),
+    )
+
+
+def _listed(comparison: Comparison, names: tuple[str, str], gained: bool) -> list[Flip]:
+    return [
+        Flip(
+            after.kind,
+            after.user,
+            [
+                ("where", after.where),
+                ("user", after.user),
+                ("expected", after.expected),
+                (names[0], before.generated),
+                (names[1], after.generated),
+            ],
+        )
+        for before, after in comparison.flips(gained)
+    ]

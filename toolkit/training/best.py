@@ -1,0 +1,45 @@
+"""Which evaluation of a run is the best one: the rule that training keeps an adapter by, and that reports show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Best:
+    """The best evaluation so far by `eval.best`, told one evaluation after the other.
+
+    By "calls", more right answers are better, and of as many the lower loss; evaluations at which no calls were
+    measured are passed over. update: that of the best one; worse: evaluations since.
+    """
+
+    by_calls: bool
+    threshold: float = 0.0
+    update: int = 0
+    worse: int = 0
+    _least: tuple[float, float] = (math.inf, math.inf)  # what is least is best
+
+    @property
+    def found(self) -> bool:
+        return self._least[0] < math.inf
+
+    @property
+    def value(self) -> float:
+        """The best evaluation's loss, or its share of right answers."""
+        return -self._least[0] if self.by_calls else self._least[0]
+
+    def judge(self, metrics: Mapping[str, Any], update: int) -> bool | None:
+        """Whether an evaluation is the best so far; None where it doesn't tell."""
+        loss = metrics["eval_loss"]
+        if self.by_calls and metrics.get("eval_calls") is None:
+            return None
+        found = (-metrics["eval_calls"], loss) if self.by_calls else (loss, 0.0)
+        tied = self.by_calls and found[0] == self._least[0] and found[1] < self._least[1]
+        if found[0] < self._least[0] - self.threshold or tied:
+            self._least, self.update, self.worse = found, update, 0
+            return True
+        self.worse += 1
+        return False
