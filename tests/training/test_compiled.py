@@ -56,7 +56,7 @@ def test_compiled_equals_eager(tmp_path: Path, family: str, checkpointed: int, f
     batches = micro_batches([40, 9, 57, 23, 31], budget=100)
     assert len(batches) == 2
     expected_loss, expected = step(model, batches, None)
-    layers = CompiledLayers(model, longest=None, backend="aot_eager", fuse=fuse)
+    layers = CompiledLayers(model, longest=512, backend="aot_eager", fuse=fuse)
     assert [len(group.members) for group in layers.groups] == ([3, 1, 2, 1] * 2 if fuse else [])
     loss, found = step(model, batches, layers)
     assert counters["stats"]["unique_graphs"] > 0
@@ -78,7 +78,7 @@ def test_four_bit_weights_compile_too(tmp_path: Path) -> None:
     )
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
     model = get_peft_model(base, lora)
-    layers = CompiledLayers(model, longest=None, backend="aot_eager")
+    layers = CompiledLayers(model, longest=512, backend="aot_eager")
     expected_loss, expected = step(model, micro_batches([40, 9, 57]), None)
     loss, found = step(model, micro_batches([40, 9, 57]), layers)
     assert loss == pytest.approx(expected_loss, rel=1e-4)
@@ -100,7 +100,7 @@ def checkpoint_some(model: Any, count: int) -> None:
 def test_other_chats_of_the_same_bucket_compile_nothing(tiny_model: Path, fuse: torch.dtype | None) -> None:
     """Nor does the second layer, nor evaluation in between."""
     model = adapted(tiny_model)
-    layers = CompiledLayers(model, longest=None, backend="aot_eager", fuse=fuse)
+    layers = CompiledLayers(model, longest=512, backend="aot_eager", fuse=fuse)
     step(model, micro_batches([40, 9, 57]), layers)
     compiled = counters["stats"]["unique_graphs"]
     assert compiled > 0
@@ -120,7 +120,7 @@ def test_other_chats_of_the_same_bucket_compile_nothing(tiny_model: Path, fuse: 
 
 def test_one_code_for_all_lengths(tiny_model: Path) -> None:
     model = adapted(tiny_model)
-    layers = CompiledLayers(model, longest=None, dynamic=True, backend="aot_eager")
+    layers = CompiledLayers(model, longest=512, dynamic=True, backend="aot_eager")
     step(model, micro_batches([40, 9, 57]), layers)
     compiled = counters["stats"]["unique_graphs"]
     for lengths in ([200], [300, 20]):
@@ -135,7 +135,7 @@ def test_one_code_for_all_lengths(tiny_model: Path) -> None:
 
 def test_layers_are_as_they_were_outside_of_training(tiny_model: Path) -> None:
     model = adapted(tiny_model)
-    layers = CompiledLayers(model, longest=None, backend="aot_eager")
+    layers = CompiledLayers(model, longest=512, backend="aot_eager")
     with pytest.raises(RuntimeError, match="planted"), layers.training(model):
         raise RuntimeError("planted")
     assert all(layer._compiled_call_impl is None for layer in layers.layers)

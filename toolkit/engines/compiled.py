@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 BACKEND = "inductor"
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
 EDGES = 32
+# What forward keeps for backward: products and attention, and whatever can be made from these by reading them once is
+# made again (torch would keep norms, products of gate and up, and casts that a kernel needs as they are).
+KEEP_LITTLE = {
+    "ban_recompute_used_far_apart": False,
+    "ban_recompute_long_fusible_chains": False,
+    "ban_recompute_materialized_backward": False,
+    "ban_recompute_reductions": False,
+}
 MOST_SHAPES = 64  # that a layer may be compiled for before torch gives up and runs it as it is
 
 
@@ -48,9 +56,14 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     loaded = peft.load(recipe, folder, tokenizer, engine, precision, hardware)
     device = next(loaded.model.parameters()).device
     products = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision.value]
-    longest = recipe.train.max_length if has_flash(device, products) else None
     fuse = products if recipe.train.fuse_lora and recipe.lora.bias == "none" else None
-    layers = CompiledLayers(loaded.model, longest, dynamic=recipe.train.compile == "dynamic", fuse=fuse)
+    layers = CompiledLayers(
+        loaded.model,
+        recipe.train.max_length,
+        flash=has_flash(device, products),
+        dynamic=recipe.train.compile == "dynamic",
+        fuse=fuse,
+    )
     loaded.packing = layers.packing(cuda=hardware.gpu is not None)
     return loaded
 
@@ -58,27 +71,29 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
 class CompiledLayers:
     """The decoder layers of a PEFT-wrapped model, compiled while `training` holds and as they were outside of it.
 
-    `longest`: tokens that no row has more of, where variable-length attention can run; None reads rows from their
-    edges outside of what is compiled. `dynamic` and `backend` are torch.compile's; None is Inductor. `fuse`: the dtype
-    of the products, where adapters are to run within them (`toolkit.engines.products`).
+    `longest`: tokens that no row has more of. `flash`: attention is PyTorch's variable-length one, which not all
+    devices have. `dynamic` and `backend` are torch.compile's; None is Inductor. `fuse`: the dtype of the products,
+    where adapters are to run within them (`toolkit.engines.products`).
     """
 
     def __init__(
         self,
         model: Any,
-        longest: int | None,
+        longest: int,
         *,
+        flash: bool = False,
         dynamic: bool = False,
         backend: str | None = None,
         fuse: torch.dtype | None = None,
     ) -> None:
         import torch._dynamo
 
-        from toolkit.engines import products
+        from toolkit.engines import dropout, products
 
         torch._dynamo.config.recompile_limit = max(MOST_SHAPES, torch._dynamo.config.recompile_limit)
-        self.longest, self.dynamic = longest, dynamic
+        self.attention, self.dynamic = {"longest": longest, "flash": flash}, dynamic
         self.layers = list(model.get_base_model().model.layers)
+        dropout.hash_dropout(self.layers)
         # as torch.nn.Module.compile makes it, which would leave it in place for evaluation too
         self.calls = [
             torch.compile(layer._call_impl, dynamic=dynamic, backend=backend or BACKEND) for layer in self.layers
@@ -95,6 +110,8 @@ class CompiledLayers:
     @contextmanager
     def training(self, model: Any) -> Iterator[None]:
         """Layers run compiled, forward, backward and when they recompute."""
+        import torch._functorch.config as functorch
+
         from toolkit.engines.products import fused
         from toolkit.training.attention import packed
 
@@ -102,7 +119,7 @@ class CompiledLayers:
             layer._compiled_call_impl = call
         self.active = True
         try:
-            with packed(model), fused(self.groups):
+            with packed(model), fused(self.groups), functorch.patch(KEEP_LITTLE):
                 yield
         finally:
             self.active = False
@@ -113,5 +130,4 @@ class CompiledLayers:
         """A packed micro-batch without the numbers that would make torch compile again."""
         if not self.active:
             return batch
-        given = {name: value for name, value in batch.items() if name != "sizes"}
-        return given if self.longest is None else {**given, "longest": self.longest}
+        return {name: value for name, value in batch.items() if name != "sizes"} | self.attention

@@ -30,10 +30,13 @@ SHARED = {"self_attn": (("q_proj", "k_proj", "v_proj"), ("o_proj",)), "mlp": (("
 
 
 class Group:
-    """Modules of one input, in the order in which the model calls them. `active`: whether they run as one."""
+    """Modules of one input, in the order in which the model calls them. `active`: whether they run as one.
 
-    def __init__(self, members: Sequence[Linear]) -> None:
-        self.members = tuple(members)
+    `apart`: only the last one's output is kept for backward, so that it needs storage of its own to let the others go.
+    """
+
+    def __init__(self, members: Sequence[Linear], *, apart: bool = False) -> None:
+        self.members, self.apart = tuple(members), apart
         self.active = False
         self.made: tuple[torch.Tensor, ...] = ()
         self.seen: tuple[int, ...] = ()
@@ -41,9 +44,8 @@ class Group:
         self.scales = tuple(float(member.scaling[ADAPTER]) for member in members)
         self.outs = tuple(member.base_layer.out_features for member in members)
         self.inputs = members[0].base_layer.in_features
-        self.filled = -(self.inputs + sum(self.ranks)) % ALIGN
         weight = members[0].base_layer.weight
-        columns = self.inputs + sum(self.ranks) + self.filled
+        columns = -(-(self.inputs + sum(self.ranks)) // ALIGN) * ALIGN
         self.block = torch.zeros(sum(self.outs), columns, dtype=weight.dtype, device=weight.device)
         self.places = []  # of each member's s B
         row, column = 0, self.inputs
@@ -78,42 +80,46 @@ class Group:
         x = x.to(self.block.dtype)
         down = torch.cat([member.lora_A[ADAPTER].weight for member in self.members]).to(x.dtype)
         low = self.members[0].lora_dropout[ADAPTER](x) @ down.T
-        parts = [x, low, x.new_zeros(*x.shape[:-1], self.filled)] if self.filled else [x, low]
         ups = [member.lora_B[ADAPTER].weight for member in self.members]
-        out = Product.apply(torch.cat(parts, dim=-1), self.block, self.inputs, self.scales, *ups)  # type: ignore[no-untyped-call]
-        return tuple(out.split(self.outs, dim=-1))
+        out = Product.apply(x, low, self.block, self.scales, *ups)  # type: ignore[no-untyped-call]
+        *others, last = out.split(self.outs, dim=-1)
+        return *others, last.clone() if self.apart else last
 
 
 class Product(torch.autograd.Function):
-    """[x, A x] @ [W, s B]^T, with gradients of [x, A x] and of each B, and none of W."""
+    """[x, A x] @ [W, s B]^T, with gradients of x, of A x and of each B, and none of W."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        extended: torch.Tensor,
+        x: torch.Tensor,
+        low: torch.Tensor,
         block: torch.Tensor,
-        inputs: int,
         scales: tuple[float, ...],
         *ups: torch.Tensor,
     ) -> torch.Tensor:
-        """extended [..., inputs + ranks + filling], block [outs, the same], ups [out, rank] each; gives [..., outs]."""
-        ctx.save_for_backward(extended, block)
-        ctx.inputs, ctx.scales = inputs, scales
+        """x [..., in], low [..., ranks], block [outs, in + ranks + filling], ups [out, rank]; gives [..., outs]."""
+        ctx.save_for_backward(low, block)  # all that x gave to the gradients of B is in low
+        ctx.inputs, ctx.scales, ctx.dtype = x.shape[-1], scales, ups[0].dtype
         ctx.shapes = tuple(tuple(up.shape) for up in ups)
-        ctx.dtype = ups[0].dtype
-        return extended @ block.T
+        filled = block.shape[1] - x.shape[-1] - low.shape[-1]
+        parts = [x, low, x.new_zeros(*x.shape[:-1], filled)] if filled else [x, low]
+        return torch.cat(parts, dim=-1) @ block.T
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        extended, block = ctx.saved_tensors
+        low, block = ctx.saved_tensors
         (gradient,) = gradients
-        low, flat = extended.flatten(0, -2), gradient.flatten(0, -2)
-        row, column, ups = 0, ctx.inputs, []
+        flat_low, flat = low.flatten(0, -2), gradient.flatten(0, -2)
+        row, column, ups = 0, 0, []
         for (out, rank), scale in zip(ctx.shapes, ctx.scales, strict=True):
-            up = flat[:, row : row + out].T @ low[:, column : column + rank]
+            up = flat[:, row : row + out].T @ flat_low[:, column : column + rank]
             ups.append((up * scale).to(ctx.dtype))
             row, column = row + out, column + rank
-        return gradient @ block, None, None, None, *ups
+        both = gradient @ block
+        split = [ctx.inputs, column, block.shape[1] - ctx.inputs - column]
+        to_x, to_low, _ = both.split(split, dim=-1)
+        return to_x, to_low, None, None, *ups
 
 
 class Fused(Linear):  # type: ignore[misc]
@@ -139,8 +145,9 @@ def fuse(layers: Sequence[nn.Module], dtype: torch.dtype) -> list[Group]:
             for names in shared:
                 found = [getattr(getattr(layer, part, None), name, None) for name in names]
                 members = [one for one in found if type(one) is Linear and _plain(one, dtype)]
-                if members:
-                    groups.append(Group(members))
+                if members:  # backward wants values; queries and keys as they were before rotation for a norm's sake
+                    apart = names[-1] == "v_proj" and not hasattr(getattr(layer, part), "q_norm")
+                    groups.append(Group(members, apart=apart))
     for group in groups:
         for place, member in enumerate(group.members):
             member.__class__ = Fused

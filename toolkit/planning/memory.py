@@ -26,8 +26,6 @@ PROCESS = int(0.45 * 2**30)  # Python with torch, transformers, PEFT and TRL loa
 CPU_WASTE = 1.5  # resident bytes for each byte of activations: the C allocator keeps holes; measured
 OFFLOAD_BUFFERS = 6  # layer inputs in flight to and from host memory; fitted
 PEFT_DROPOUT = 2.35  # bytes that plain PEFT on CUDA keeps for each dropped feature; fitted
-# of plain PEFT's activations without dropout, and bytes for each dropped feature, once layers are compiled; measured
-COMPILED, COMPILED_DROPOUT = 0.77, 1.65
 PACKED_LOGITS = 1 << 26  # logits that the loss over packed rows holds at one time on a GPU
 # bytes for each weight of the output head while its gradient is summed over chunks: a sum in fp32 and what it becomes
 HEAD_GRADIENT = {"mixed": 6, "fp32": 10}
@@ -88,7 +86,8 @@ def layer_activations(setup: Setup) -> float:
     Unsloth's fused functions keep inputs and gate and up; plain PEFT also keeps norms in fp32, the product of gate and
     up, and keys and values repeated for their query heads, as padding's mask demands. Under fp32 no casts are kept; on
     a CPU more are. Dropout adds masks of one byte an input feature, and for plain PEFT the dropped copies that stand
-    for the inputs.
+    for the inputs. Compiled layers keep what products and attention give and make the rest of it again
+    (`toolkit.engines.compiled.KEEP_LITTLE`), dropout's masks too: counted on a CPU by tests/training/test_kept.py.
     """
     shape = setup.shape
     hidden, ffn = shape.hidden_size, shape.intermediate_size
@@ -97,6 +96,10 @@ def layer_activations(setup: Setup) -> float:
         elements = 2 * ffn + 2 * qkv + attention + 3.5 * hidden
         return setup.element * elements + setup.dropped
     repeated = 2 * (attention - shape.key_value_size)
+    if setup.engine == "compiled" and setup.element == 2:
+        turned = attention + shape.key_value_size  # queries and keys after rotation, and before where that has a norm
+        elements = 2 * hidden + (2 if shape.qk_norm else 1) * turned + shape.key_value_size + attention + 2 * ffn
+        return 2 * elements
     if setup.element == 4:
         elements = 4 * ffn + (2.5 if shape.qk_norm else 2) * qkv + 3.4 * hidden + repeated
         return 4 * elements + 5.8 * setup.dropped
@@ -105,9 +108,6 @@ def layer_activations(setup: Setup) -> float:
         return 2 * elements + 4 * setup.dropped
     # each norm keeps its input in fp32 and the normed copy; attention its inputs and output; SwiGLU three factors
     normed = 2 * hidden + (attention + shape.key_value_size if shape.qk_norm else 0)
-    if setup.engine == "compiled":
-        kept = 2 * (3 * normed + qkv + attention + 4 * ffn + 2 * hidden + repeated)
-        return COMPILED * kept + COMPILED_DROPOUT * setup.dropped
     inputs = 0 if setup.dropped else ffn + 2 * hidden
     return 2 * (3 * normed + qkv + attention + 3 * ffn + inputs + repeated) + PEFT_DROPOUT * setup.dropped
 

@@ -15,6 +15,8 @@ import torch
 from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 
+from toolkit.training.rows import attend_rows, kernel_agrees
+
 PACKED = "toolkit_packed"
 FLASH = (8, 0)  # compute capability that PyTorch's variable-length attention needs
 # newer torch wants to be told that keys serve several heads; before, it just did so
@@ -63,29 +65,32 @@ def attend(
     cu_seq_lens: torch.Tensor,
     sizes: Sequence[int] | None = None,
     longest: int | None = None,
+    flash: bool = False,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """query [1, heads, tokens, size of a head], key and value with as many heads or a divisor of them.
 
-    `sizes` of the rows are read from their edges where they are not given, as in a compiled layer, which would be
-    compiled again for every new list of numbers. `longest`, a bound of them that stays the same, asks for PyTorch's
-    variable-length attention without looking at the device.
+    A compiled layer is not given the rows' `sizes`, for which it would be compiled again with every new list of
+    numbers, but `longest`, a bound of them that stays the same, and whether to use `flash` attention.
 
     Returns [1, tokens, heads, size of a head] and, as transformers wants it, None for the probabilities.
     """
-    if longest is None and sizes is not None and has_flash(query.device, query.dtype):
+    if longest is None:
+        assert sizes is not None
+        flash = has_flash(query.device, query.dtype)
+        if not flash and not kernel_agrees(query.device, query.dtype, query.shape[-1]):
+            return _rows(query, key, value, sizes, scaling, dropout), None
         longest = max(sizes)
-    if longest is not None:
-        q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    if flash:
         out: Any = varlen.varlen_attn(
             q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scaling, window_size=(-1, 0), **GQA
         )
-        return out[None], None
-    if sizes is None:
-        return row_by_row(query, key, value, cu_seq_lens, scaling, dropout), None
-    return _rows(query, key, value, sizes, scaling, dropout), None
+    else:
+        out, _ = attend_rows(q, k, v, cu_seq_lens, longest, scaling or query.shape[-1] ** -0.5)
+    return out[None], None
 
 
 def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
@@ -93,20 +98,6 @@ def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type != "cuda" or dtype == torch.float32 or not torch.backends.cuda.flash_sdp_enabled():
         return False
     return torch.cuda.get_device_capability(device) >= FLASH
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def row_by_row(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cu_seq_lens: torch.Tensor,
-    scaling: float | None,
-    dropout: float,
-) -> torch.Tensor:
-    """Attention whose rows are read from their edges, outside of what is compiled."""
-    sizes = [size for size in cu_seq_lens.diff().tolist() if size]
-    return _rows(query, key, value, sizes, scaling, dropout)
 
 
 def _rows(

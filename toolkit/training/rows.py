@@ -1,0 +1,193 @@
+"""Attention over packed rows without flash attention, as one operator that torch.compile leaves whole.
+
+PyTorch's variable-length attention wants newer cards. Its memory-efficient kernels run on older ones too (a T4), take
+rows by their edges in one launch and need no copies of keys kept for backward, but cannot be compiled as they are in
+torch 2.13 (the shape function of their backward lacks an argument), so they are called from an operator of our own.
+They are used on a card after they have agreed there with PyTorch's usual attention, row by row, which also serves CPUs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+CAUSAL = 1  # the kernels' number for a mask that starts at each row's first token
+AGREE = 0.02  # of the largest value: 16-bit products in another order
+ATEN = torch.ops.aten
+
+
+@torch.library.custom_op("toolkit::attend_rows", mutates_args=())
+def attend_rows(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Causal attention within rows of q [tokens, heads, size], k and v [tokens, heads or a divisor of them, size].
+
+    `edges` int32 [rows + 1], from 0 to tokens, may repeat; no row has more than `longest` tokens. Returns what q has
+    the shape of, and logarithms for backward.
+    """
+    if kernel_agrees(q.device, q.dtype, q.shape[-1]):
+        return _efficient(q, k, v, edges, longest, scale)
+    return _usual(q, k, v, edges, scale), q.new_zeros(_logs(q, edges, longest), dtype=torch.float32)
+
+
+@torch.library.custom_op("toolkit::attend_rows_backward", mutates_args=())
+def attend_rows_backward(
+    gradient: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    logs: torch.Tensor,
+    edges: torch.Tensor,
+    longest: int,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of q, k and v, given that of what `attend_rows` gave."""
+    if kernel_agrees(q.device, q.dtype, q.shape[-1]):
+        return _efficient_backward(gradient, q, k, v, out, logs, edges, longest, scale)
+    return _usual_backward(gradient, q, k, v, edges, scale)
+
+
+@attend_rows.register_fake
+def _(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return q.new_empty(q.shape), q.new_empty(_logs(q, edges, longest), dtype=torch.float32)
+
+
+@attend_rows_backward.register_fake
+def _(
+    gradient: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _logs(q: torch.Tensor, edges: torch.Tensor, longest: int) -> tuple[int, ...]:
+    """The shape of what the kernels keep for backward; without them nothing is kept."""
+    return (edges.shape[0] - 1, q.shape[1], -(-longest // 32) * 32) if q.is_cuda else (0,)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    q, k, v, edges, ctx.longest, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output, edges)
+
+
+def _backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    *kept, edges = ctx.saved_tensors
+    return (*attend_rows_backward(gradient, *kept, edges, ctx.longest, ctx.scale), None, None, None)
+
+
+attend_rows.register_autograd(_backward, setup_context=_keep)
+
+
+def _wide(part: torch.Tensor, heads: int) -> torch.Tensor:
+    """[tokens, fewer heads, size] with each head as often as query heads look at it."""
+    return part.repeat_interleave(heads // part.shape[1], dim=1)
+
+
+def _split(edges: torch.Tensor, *parts: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The rows of parts [tokens, heads, size], each as [heads, tokens of the row, size]."""
+    sizes = [size for size in edges.diff().tolist() if size]
+    return zip(*(part.transpose(0, 1).split(sizes, 1) for part in parts), strict=True)
+
+
+def _usual(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, scale: float) -> torch.Tensor:
+    rows = _split(edges, q, _wide(k, q.shape[1]), _wide(v, q.shape[1]))
+    parts = [scaled_dot_product_attention(a, b, c, is_causal=True, scale=scale) for a, b, c in rows]
+    return torch.cat(parts, dim=1).transpose(0, 1).contiguous()
+
+
+def _usual_backward(
+    gradient: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Written out, because an operator's body has no autograd; one row's probabilities at a time, in fp32."""
+    found: tuple[list[torch.Tensor], ...] = ([], [], [])
+    for row in _split(edges, gradient, q, _wide(k, q.shape[1]), _wide(v, q.shape[1])):
+        to_out, mine_q, mine_k, mine_v = (part.float() for part in row)
+        hidden = torch.ones(mine_q.shape[1], mine_q.shape[1], dtype=torch.bool, device=q.device).triu(1)
+        scores = (mine_q @ mine_k.transpose(1, 2) * scale).masked_fill(hidden, -torch.inf)
+        seen = scores.softmax(-1)
+        to_seen = to_out @ mine_v.transpose(1, 2)
+        to_scores = seen * (to_seen - (to_seen * seen).sum(-1, keepdim=True)) * scale
+        made = (to_scores @ mine_k, to_scores.transpose(1, 2) @ mine_q, seen.transpose(1, 2) @ to_out)
+        for list_, part in zip(found, made, strict=True):
+            list_.append(part)
+    to_q, to_k, to_v = (torch.cat(parts, dim=1).transpose(0, 1).to(q.dtype) for parts in found)
+    return to_q.contiguous(), _narrow(to_k, k), _narrow(to_v, v)
+
+
+def _narrow(wide: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """Gradients of what `_wide` made of `part`, as gradients of `part`."""
+    tokens, heads, size = part.shape
+    return wide.reshape(tokens, heads, -1, size).sum(2)
+
+
+def _efficient(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    wide = [part[None].contiguous() for part in (q, _wide(k, q.shape[1]), _wide(v, q.shape[1]))]
+    out, logs, *_ = ATEN._efficient_attention_forward(
+        *wide, None, edges, edges, longest, longest, 0.0, CAUSAL, True, scale=scale
+    )
+    return out[0], logs
+
+
+def _efficient_backward(
+    gradient: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    logs: torch.Tensor,
+    edges: torch.Tensor,
+    longest: int,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    heads = q.shape[1]
+    wide = [part[None].contiguous() for part in (gradient, q, _wide(k, heads), _wide(v, heads))]
+    unused = torch.zeros((), dtype=torch.int64, device=q.device)  # the state of a dropout that there is not
+    to_q, to_k, to_v, _ = ATEN._efficient_attention_backward(
+        *wide,
+        None,
+        out[None].contiguous(),
+        edges,
+        edges,
+        longest,
+        longest,
+        logs,
+        0.0,
+        unused,
+        unused,
+        CAUSAL,
+        False,
+        scale=scale,
+    )
+    return to_q[0].contiguous(), _narrow(to_k[0], k), _narrow(to_v[0], v)
+
+
+@functools.cache
+def kernel_agrees(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+    """Whether the memory-efficient kernels are there and give what PyTorch's usual attention gives, on this device."""
+    if device.type != "cuda" or not torch.backends.cuda.mem_efficient_sdp_enabled():
+        return False
+    with torch.no_grad(), torch.autocast("cuda", enabled=False):
+        random = torch.Generator(device).manual_seed(0)
+        q, k, v, gradient = (
+            torch.randn(49, heads, size, device=device, generator=random).to(dtype) for heads in (4, 2, 2, 4)
+        )
+        edges = torch.tensor([0, 40, 41, 49, 49, 49], dtype=torch.int32, device=device)
+        scale = size**-0.5
+        expected = (_usual(q, k, v, edges, scale), *_usual_backward(gradient, q, k, v, edges, scale))
+        try:
+            out, logs = _efficient(q, k, v, edges, 40, scale)
+            found = (out, *_efficient_backward(gradient, q, k, v, out, logs, edges, 40, scale))
+        except (RuntimeError, TypeError, ValueError):  # not built for this card, or called otherwise by this torch
+            return False
+    return all(
+        bool((mine.float() - theirs.float()).abs().max() <= AGREE * theirs.float().abs().max())
+        for mine, theirs in zip(found, expected, strict=True)
+    )
