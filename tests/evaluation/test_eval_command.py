@@ -218,7 +218,7 @@ def test_evenly_takes_from_everywhere() -> None:
 
 
 def test_a_bfcl_folder_through_the_table(place: Path, own_cache: Path, tmp_path: Path) -> None:
-    from tests.evaluation.test_bfcl import ROWS, write_files
+    from tests.evaluation.bfcl_files import ROWS, write_files
 
     folder = write_files(tmp_path / "files")
     table = table_of(place / "model", data=f"bfcl:{folder}", chats=99)

