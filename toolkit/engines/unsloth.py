@@ -6,9 +6,10 @@ process that has loaded this engine is Unsloth's for good.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     )
     report = report_on(recipe, model, engine, precision, "unsloth's dispatcher", patched_layers(model))
     check_patched(report, recipe)
-    return Loaded(model, tokenizer, report, Packing(packed_inputs, as_it_is, as_it_is))
+    return Loaded(model, tokenizer, report, Packing(packed_inputs, closed_rows, closed_rows))
 
 
 def packed_inputs(batch: dict[str, Any]) -> dict[str, Any]:
@@ -98,9 +99,36 @@ def packed_inputs(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def as_it_is(model: Any) -> Iterator[None]:
-    """Unsloth's dispatcher chooses the attention itself."""
-    yield
+def closed_rows(model: Any) -> Iterator[None]:
+    """Packed rows attend in one launch also where Unsloth's dispatcher would run PyTorch's attention row by row.
+
+    It does so with torch before 2.12 where neither FlashAttention's wheel nor xformers' loads: as many launches a layer
+    as there are chats.
+    """
+    places: list[tuple[Any, Any]] = [
+        (module, vars(module)["run_attention"])
+        for name, module in list(sys.modules.items())
+        if name.startswith("unsloth.models.") and "run_attention" in vars(module)
+    ]
+    for module, own in places:
+        module.run_attention = functools.partial(attention_of_rows, own)
+    try:
+        yield
+    finally:
+        for module, own in places:
+            module.run_attention = own
+
+
+# named as Unsloth's dispatcher is called
+def attention_of_rows(own: Callable[..., Any], config: Any, context: Any, Q: Any, K: Any, V: Any) -> Any:
+    """Q [1, heads, tokens, size] and K, V to [1, tokens, heads, size]; `own` is Unsloth's way, for other cases."""
+    from toolkit.training.attention import attend, has_flash
+
+    usual = context.attention_mask is None and context.sliding_window is None and context.is_causal
+    if context.seq_info is None or config.backend != "sdpa" or not usual or context.prefix_seg_info is not None:
+        return own(config=config, context=context, Q=Q, K=K, V=V)
+    _, edges, longest = context.seq_info
+    return attend(None, Q, K, V, None, cu_seq_lens=edges, longest=longest, flash=has_flash(Q.device, Q.dtype))[0]
 
 
 def patched_layers(model: Any) -> dict[str, int]:
