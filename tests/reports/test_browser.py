@@ -28,10 +28,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     one = make_run(folder / "one")
     two = make_run(folder / "two", text=LONG, learning_rate=1e-4, log="quickstart-short-cpu")
+    three = make_run(folder / "three", share=0.4)  # the chats of the first one, so that some flipped
     return {
         "one": write_report([one.path]).path,
         "long words": write_report([two.path]).path,
-        "compared": write_report([one.path, two.path]).path,
+        "compared": write_report([one.path, two.path, three.path]).path,
     }
 
 
