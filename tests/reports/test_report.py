@@ -238,13 +238,24 @@ def test_exports_and_saved_evaluations_are_shown(tmp_path: Path) -> None:
     (run.path / "export").mkdir()
     export_of(run.path).save(run.path / "export")
     column = {"hits": 9, "n": 10, "share": 0.9, "low": 0.6, "high": 0.98}
-    saved = {"chats": "10 chats", "columns": [{"name": "base", "by_kind": {"single": {"correct": column}},
-             "overall": {"correct": column}}]}  # fmt: skip
+    overall = {"correct": column, "state": column, "argument_recall": {**column, "hits": 7.5, "share": 0.75}}
+    paired = {"gained": 4, "lost": 1, "n": 10, "p_value": 0.375}
+    saved = {
+        "chats": "10 chats",
+        "columns": [{"name": "base", "by_kind": {"single": {"correct": column}}, "overall": overall}],
+        "differences": [{"name": "r", "from": "base", "correct": paired}],
+    }
     (run.path / "eval").mkdir()
     (run.path / "eval" / "table.json").write_text(json.dumps(saved))
     tree = Tree(write_report([run.path]).path.read_text())
     assert not tree.wrong
     assert "run-Q8_0.gguf" in tree.text and "180 tensors <b>" in tree.text and "9/10  90% (60–98)" in tree.text
+    assert "r against base: 4 of 10 became right, 1 became wrong" in tree.text
+    assert (
+        "75% over 10" in tree.text
+        and "final state as expected" in tree.text
+        and "exact calls" not in tree.text.split("Evaluation eval")[-1]
+    )
 
 
 def test_bench_results_are_shown(tmp_path: Path) -> None:

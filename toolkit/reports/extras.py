@@ -65,7 +65,9 @@ def _verified(folder: Path, sentences: list[str]) -> list[Markup]:
 
 
 def evaluations(run: Path) -> list[Extra]:
-    """Tables that `toolkit eval` saved in a run folder."""
+    """Tables that `toolkit eval` saved in a run folder: right answers by kind, other measures, and how many flipped."""
+    from toolkit.evaluation.results import LABELS, LOWER_IS_BETTER
+
     found = []
     for path in sorted(run.glob("*/table.json")):
         saved = read_object(path)
@@ -74,18 +76,41 @@ def evaluations(run: Path) -> list[Extra]:
             kinds = list(dict.fromkeys(kind for column in columns for kind in column["by_kind"]))
             body = [[kind, *(_share(column["by_kind"].get(kind)) for column in columns)] for kind in kinds]
             body.append(["all", *(_share(column["overall"]) for column in columns)])
-            drawn = [Markup(table(["kind", *(str(column["name"]) for column in columns)], body))]
-            found.append(Extra(f"Evaluation {path.parent.name}", [str(saved["chats"])], drawn))
+            names = [str(column["name"]) for column in columns]
+            drawn = [Markup(table(["kind", *names], body))]
+            measures = [
+                [
+                    LABELS[name] + (" (less is better)" if name in LOWER_IS_BETTER else ""),
+                    *(_share(column["overall"], name) for column in columns),
+                ]
+                for name in LABELS
+                if any(name in column["overall"] for column in columns)
+            ]
+            drawn += [Markup(table(["measure", *names], measures))] if measures else []
+            sentences = [str(saved["chats"]), *(_flipped(one) for one in saved.get("differences", ()))]
+            found.append(Extra(f"Evaluation {path.parent.name}", sentences, drawn))
         except (KeyError, TypeError, AttributeError) as error:
             found.append(Extra(f"Evaluation {path.parent.name}", [f"Can't be read: {error!r}"], []))
     return found
 
 
-def _share(rates: dict[str, Any] | None) -> str:
-    if not rates or "correct" not in rates:
+def _share(rates: dict[str, Any] | None, measure: str = "correct") -> str:
+    if not rates or measure not in rates:
         return ""
-    rate = rates["correct"]
-    return f"{rate['hits']}/{rate['n']}  {rate['share']:.0%} ({100 * rate['low']:.0f}–{100 * rate['high']:.0f})"
+    from toolkit.evaluation.results import FRACTIONS
+
+    rate = rates[measure]
+    if measure in FRACTIONS:
+        return f"{rate['share']:.0%} over {rate['n']}"
+    return f"{rate['hits']:.0f}/{rate['n']}  {rate['share']:.0%} ({100 * rate['low']:.0f}–{100 * rate['high']:.0f})"
+
+
+def _flipped(difference: dict[str, Any]) -> str:
+    paired = difference["correct"]
+    return (
+        f"{difference['name']} against {difference['from']}: {paired['gained']} of {paired['n']} became right, "
+        f"{paired['lost']} became wrong (exact McNemar test: p = {paired['p_value']:.2g})."
+    )
 
 
 def _failed(path: Path) -> str:
