@@ -4,12 +4,13 @@ A variant is a recipe with some values put over it, so that it goes through the 
 Names: ENGINE-WEIGHTS, then what differs from the recipe: `nockpt` without gradient checkpointing, `offload` with
 Unsloth's offloaded one, `nodrop` without LoRA dropout, `1x` an update's chats as one micro-batch, `packed` its chats
 packed without padding into micro-batches as the planner cuts them, `autockpt` with checkpointing in as few layers as
-memory demands.
+memory demands. `compiled-fused` has each adapter within the frozen product, `compiled-float8` that product in 8 bits.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,8 @@ Trained = Literal["adapter", "all 16-bit", "all fp32"]
 
 
 PACKED = 'train.micro_batch="auto"'
+FOUR_BIT = "model.load_in_4bit=true"
+FLOAT8 = 'train.products="float8"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,11 @@ class Variant:
 
     @property
     def four_bit(self) -> bool:
-        return "model.load_in_4bit=true" in self.overrides
+        return FOUR_BIT in self.overrides
 
     @property
     def needs_gpu(self) -> bool:
-        return self.engine == "unsloth" or self.four_bit or self.adam8
+        return self.engine == "unsloth" or self.four_bit or self.adam8 or FLOAT8 in self.overrides
 
 
 CHECKPOINTING = {"": "true", "-nockpt": "false", "-offload": '"unsloth"'}
@@ -106,7 +109,7 @@ def _adapters() -> Iterator[Variant]:
                 continue
             for dropout, share in DROPOUT.items():
                 name = way + checkpointing + dropout
-                four = ("model.load_in_4bit=true",) if way.endswith("4bit") else ()
+                four = (FOUR_BIT,) if way.endswith("4bit") else ()
                 yield Variant(
                     name=name,
                     engine="unsloth" if unsloth else "peft",
@@ -133,23 +136,31 @@ def _packed() -> Iterator[Variant]:
     """Every engine over packed micro-batches; compiled layers want nothing else."""
     notes = {"": "checkpointing", "-nockpt": "no checkpointing", "-autockpt": "checkpointing by memory"}
     asked = {"": "true", "-nockpt": "false", "-autockpt": '"auto"'}
-    for engine in ("peft", "unsloth", "compiled"):
-        for bits in ("", "-4bit"):
-            for checkpointing, value in asked.items():
-                for dropout, share in DROPOUT.items():
-                    weights = "NF4 base" if bits else "16-bit base"
-                    told = [f"{engine}, {weights}, packed micro-batches", notes[checkpointing]]
-                    yield Variant(
-                        name=f"{engine}{bits}{'' if engine == 'compiled' else '-packed'}{checkpointing}{dropout}",
-                        engine=engine,  # type: ignore[arg-type]
-                        stands_for=", ".join([*told, *(["no dropout"] if dropout else [])]),
-                        overrides=(
-                            PACKED,
-                            f"train.gradient_checkpointing={value}",
-                            f"lora.lora_dropout={share}",
-                            *(["model.load_in_4bit=true"] if bits else []),
-                        ),
-                    )
+    ways: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {  # name to engine and overrides
+        "16-bit base": {
+            "peft-packed": ("peft", ()),
+            "unsloth-packed": ("unsloth", ()),
+            "compiled": ("compiled", ()),
+            "compiled-fused": ("compiled", ('train.products="fused"',)),
+            "compiled-float8": ("compiled", (FLOAT8,)),
+        },
+        "NF4 base": {
+            "peft-4bit-packed": ("peft", (FOUR_BIT,)),
+            "unsloth-4bit-packed": ("unsloth", (FOUR_BIT,)),
+            "compiled-4bit": ("compiled", (FOUR_BIT,)),
+        },
+    }
+    each = ((weights, name, *way) for weights, named in ways.items() for name, way in named.items())
+    for (weights, name, engine, own), (checkpointing, value), (dropout, share) in itertools.product(
+        each, asked.items(), DROPOUT.items()
+    ):
+        told = [f"{name}, {weights}, packed micro-batches", notes[checkpointing]]
+        yield Variant(
+            name=name + checkpointing + dropout,
+            engine=engine,  # type: ignore[arg-type]
+            stands_for=", ".join([*told, *(["no dropout"] if dropout else [])]),
+            overrides=(PACKED, f"train.gradient_checkpointing={value}", f"lora.lora_dropout={share}", *own),
+        )
 
 
 VARIANTS: tuple[Variant, ...] = (*_full(), *_adapters(), *_whole_updates(), *_packed())

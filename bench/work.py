@@ -118,6 +118,7 @@ def memory(
         checkpointing=_checkpointing(train.gradient_checkpointing, checkpointed),
         checkpointed=checkpointed,
         packed=variant.packed,
+        float8=train.products == "float8",
         optim=train.optim,
         element=4 if fp32 else 2,
         dropped=dropped if lora.lora_dropout else 0,

@@ -39,6 +39,15 @@ def load_text(tmp_path: Path, text: str) -> list[str]:
             "[train]\nengine='compiled'\nmicro_batch='auto'\ngradient_checkpointing='unsloth'",
             ["x.toml:4: train.gradient_checkpointing: ", "train.engine: x.toml:2"],
         ),
+        ("[train]\nproducts='fused'", ["x.toml:2: train.products: ", "train.engine: default", '"compiled"']),
+        (
+            "[model]\nload_in_4bit=true\n[train]\nengine='compiled'\nmicro_batch='auto'\nproducts='float8'",
+            ["x.toml:6: train.products: ", "model.load_in_4bit: x.toml:2"],
+        ),
+        (
+            "[lora]\nbias='all'\n[train]\nengine='compiled'\nmicro_batch='auto'\nproducts='fused'",
+            ["x.toml:6: train.products: ", "lora.bias: x.toml:2"],
+        ),
         ("[lora]\nmodules_to_save=['lm_head']", ["x.toml:2: lora.modules_to_save: ", "tied", "model.name: default"]),
         ("[lora]\ntarget_modules=['q_proj', 'embed_tokens']", ["x.toml:2: lora.target_modules: ", "tied"]),
         ("[lora]\ntarget_modules='all_linear'", ["did you mean all-linear?"]),

@@ -66,6 +66,25 @@ def test_compiled_equals_eager(tmp_path: Path, family: str, checkpointed: int, f
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
 
 
+def test_float8_products_are_near(tmp_path: Path) -> None:
+    """Rounding to three bits of a fraction: directions of gradients stay, and what does not train stays as it is."""
+    model = adapted(make_model(tmp_path / "model", family="qwen3"))
+    batches = micro_batches([40, 9, 57])
+    weights = {name: p.detach().clone() for name, p in model.named_parameters() if "base_layer" in name}
+    expected_loss, expected = step(model, batches, None)
+    layers = CompiledLayers(model, longest=512, backend="aot_eager", fuse=torch.float32, float8=True)
+    assert [len(group.members) for group in layers.groups] == [3, 1, 2, 1] * 2
+    loss, found = step(model, batches, layers)
+    assert loss != expected_loss
+    assert loss == pytest.approx(expected_loss, rel=0.01)
+    assert found.keys() == expected.keys() and expected
+    for name, gradient in expected.items():
+        assert torch.nn.functional.cosine_similarity(found[name].flatten(), gradient.flatten(), dim=0) > 0.99, name
+    for name, parameter in model.named_parameters():
+        if name in weights:
+            assert torch.equal(parameter, weights[name])
+
+
 def test_four_bit_weights_compile_too(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     from peft import LoraConfig, get_peft_model
@@ -96,11 +115,12 @@ def checkpoint_some(model: Any, count: int) -> None:
         layer.gradient_checkpointing = number < count
 
 
-@pytest.mark.parametrize("fuse", [None, torch.float32], ids=["as PEFT", "fused"])
-def test_other_chats_of_the_same_bucket_compile_nothing(tiny_model: Path, fuse: torch.dtype | None) -> None:
+@pytest.mark.parametrize("products", ["separate", "fused", "float8"])
+def test_other_chats_of_the_same_bucket_compile_nothing(tiny_model: Path, products: str) -> None:
     """Nor does the second layer, nor evaluation in between."""
     model = adapted(tiny_model)
-    layers = CompiledLayers(model, longest=512, backend="aot_eager", fuse=fuse)
+    fuse = None if products == "separate" else torch.float32
+    layers = CompiledLayers(model, longest=512, backend="aot_eager", fuse=fuse, float8=products == "float8")
     step(model, micro_batches([40, 9, 57]), layers)
     compiled = counters["stats"]["unique_graphs"]
     assert compiled > 0

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import cache_root
 from toolkit.engines.base import Choice, Loaded, Packing
+from toolkit.errors import EngineError
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
 
@@ -56,16 +57,33 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     loaded = peft.load(recipe, folder, tokenizer, engine, precision, hardware)
     device = next(loaded.model.parameters()).device
     products = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision.value]
-    fuse = products if recipe.train.fuse_lora and recipe.lora.bias == "none" else None
+    asked = recipe.train.products
+    if asked == "float8":
+        check_float8(hardware)
+    fuse = products if asked != "separate" else None
     layers = CompiledLayers(
         loaded.model,
         recipe.train.max_length,
         flash=has_flash(device, products),
         dynamic=recipe.train.compile == "dynamic",
         fuse=fuse,
+        float8=asked == "float8",
     )
     loaded.packing = layers.packing(cuda=hardware.gpu is not None)
     return loaded
+
+
+def check_float8(hardware: Hardware) -> None:
+    """Raise `EngineError` where `train.products = "float8"` can't be had."""
+    from toolkit.engines.float8 import CAPABILITY
+
+    gpu = hardware.gpu
+    if gpu is None or gpu.capability < CAPABILITY:
+        here = "there is no GPU" if gpu is None else f"{gpu.name} has {gpu.capability[0]}.{gpu.capability[1]}"
+        raise EngineError(
+            f"train.products: float8 needs compute capability {CAPABILITY[0]}.{CAPABILITY[1]} or newer, and {here}; "
+            '--set train.products="fused" goes without'
+        )
 
 
 class CompiledLayers:
@@ -73,7 +91,7 @@ class CompiledLayers:
 
     `longest`: tokens that no row has more of. `flash`: attention is PyTorch's variable-length one, which not all
     devices have. `dynamic` and `backend` are torch.compile's; None is Inductor. `fuse`: the dtype of the products,
-    where adapters are to run within them (`toolkit.engines.products`).
+    where adapters are to run within them (`toolkit.engines.products`), frozen weights in `float8` or as they are.
     """
 
     def __init__(
@@ -85,6 +103,7 @@ class CompiledLayers:
         dynamic: bool = False,
         backend: str | None = None,
         fuse: torch.dtype | None = None,
+        float8: bool = False,
     ) -> None:
         import torch._dynamo
 
@@ -98,7 +117,7 @@ class CompiledLayers:
         self.calls = [
             torch.compile(layer._call_impl, dynamic=dynamic, backend=backend or BACKEND) for layer in self.layers
         ]
-        self.groups = [] if fuse is None else products.fuse(self.layers, fuse)
+        self.groups = [] if fuse is None else products.fuse(self.layers, fuse, float8=float8)
         self.active = False
 
     def packing(self, *, cuda: bool) -> Packing:

@@ -9,6 +9,8 @@ activations and a sum; backward the same product gives the gradients of x and of
 one block with columns for s B, and each module keeps a view of its rows, so whatever else reads them (decoding, saving,
 merging) finds them where they were.
 
+With `float8` the frozen weights' products are in 8 bits (`toolkit.engines.float8`) and the block holds s B alone.
+
 LoRA's dropout is drawn once for the modules of one input, not once for each; otherwise this is what PEFT computes, with
 B's product summed before it is rounded.
 """
@@ -23,6 +25,8 @@ import torch
 from peft.tuners.lora import Linear
 from torch import nn
 
+from toolkit.engines.float8 import ALIGNED, Float8Product, Frozen, up_gradients
+
 ALIGN = 64  # columns that a block is filled up to a multiple of: whole tiles of a product
 ADAPTER = "default"
 # modules that a decoder layer calls one after the other with one input, by the part that holds them
@@ -33,9 +37,10 @@ class Group:
     """Modules of one input, in the order in which the model calls them. `active`: whether they run as one.
 
     `apart`: only the last one's output is kept for backward, so that it needs storage of its own to let the others go.
+    `float8`: products of the frozen weights in 8 bits.
     """
 
-    def __init__(self, members: Sequence[Linear], *, apart: bool = False) -> None:
+    def __init__(self, members: Sequence[Linear], *, apart: bool = False, float8: bool = False) -> None:
         self.members, self.apart = tuple(members), apart
         self.active = False
         self.made: tuple[torch.Tensor, ...] = ()
@@ -43,16 +48,18 @@ class Group:
         self.ranks = tuple(member.r[ADAPTER] for member in members)
         self.scales = tuple(float(member.scaling[ADAPTER]) for member in members)
         self.outs = tuple(member.base_layer.out_features for member in members)
-        self.inputs = members[0].base_layer.in_features
-        weight = members[0].base_layer.weight
-        columns = -(-(self.inputs + sum(self.ranks)) // ALIGN) * ALIGN
-        self.block = torch.zeros(sum(self.outs), columns, dtype=weight.dtype, device=weight.device)
+        weights = [member.base_layer.weight.detach() for member in members]
+        self.frozen = Frozen(torch.cat(weights)) if float8 else None
+        inputs = 0 if float8 else members[0].base_layer.in_features
+        columns = -(-(inputs + sum(self.ranks)) // ALIGN) * ALIGN
+        self.block = torch.zeros(sum(self.outs), columns, dtype=weights[0].dtype, device=weights[0].device)
         self.places = []  # of each member's s B
-        row, column = 0, self.inputs
-        for member, rank, out in zip(members, self.ranks, self.outs, strict=True):
+        row, column = 0, inputs
+        for member, weight, rank, out in zip(members, weights, self.ranks, self.outs, strict=True):
             mine = self.block[row : row + out]
-            mine[:, : self.inputs] = member.base_layer.weight.detach()
-            member.base_layer.weight.data = mine[:, : self.inputs]
+            if not float8:
+                mine[:, :inputs] = weight
+                member.base_layer.weight.data = mine[:, :inputs]
             self.places.append(mine[:, column : column + rank])
             row, column = row + out, column + rank
 
@@ -81,7 +88,11 @@ class Group:
         down = torch.cat([member.lora_A[ADAPTER].weight for member in self.members]).to(x.dtype)
         low = self.members[0].lora_dropout[ADAPTER](x) @ down.T
         ups = [member.lora_B[ADAPTER].weight for member in self.members]
-        out = Product.apply(x, low, self.block, self.scales, *ups)  # type: ignore[no-untyped-call]
+        out: torch.Tensor
+        if self.frozen is None:
+            out = Product.apply(x, low, self.block, self.scales, *ups)  # type: ignore[no-untyped-call]
+        else:
+            out = Float8Product.apply(x, low, self.block, *self.frozen.tensors, self.scales, *ups)  # type: ignore[no-untyped-call]
         *others, last = out.split(self.outs, dim=-1)
         return *others, last.clone() if self.apart else last
 
@@ -110,15 +121,10 @@ class Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         low, block = ctx.saved_tensors
         (gradient,) = gradients
-        flat_low, flat = low.flatten(0, -2), gradient.flatten(0, -2)
-        row, column, ups = 0, 0, []
-        for (out, rank), scale in zip(ctx.shapes, ctx.scales, strict=True):
-            up = flat[:, row : row + out].T @ flat_low[:, column : column + rank]
-            ups.append((up * scale).to(ctx.dtype))
-            row, column = row + out, column + rank
+        ups = up_gradients(gradient.flatten(0, -2), low.flatten(0, -2), ctx.shapes, ctx.scales, ctx.dtype)
         both = gradient @ block
-        split = [ctx.inputs, column, block.shape[1] - ctx.inputs - column]
-        to_x, to_low, _ = both.split(split, dim=-1)
+        ranks = low.shape[-1]
+        to_x, to_low, _ = both.split([ctx.inputs, ranks, block.shape[1] - ctx.inputs - ranks], dim=-1)
         return to_x, to_low, None, None, *ups
 
 
@@ -134,20 +140,21 @@ class Fused(Linear):  # type: ignore[misc]
         return self.group(self.place, x)
 
 
-def fuse(layers: Sequence[nn.Module], dtype: torch.dtype) -> list[Group]:
+def fuse(layers: Sequence[nn.Module], dtype: torch.dtype, *, float8: bool = False) -> list[Group]:
     """Groups of those modules of decoder `layers` that can run as one; `dtype` is that of the products.
 
-    Left alone are weights of another dtype or in 4 bits, DoRA, biases, and modules without an adapter.
+    Left alone are weights of another dtype or in 4 bits, DoRA, biases, modules without an adapter, and under `float8`
+    those whose sizes its products do not take.
     """
     groups = []
     for layer in layers:
         for part, shared in SHARED.items():
             for names in shared:
                 found = [getattr(getattr(layer, part, None), name, None) for name in names]
-                members = [one for one in found if type(one) is Linear and _plain(one, dtype)]
+                members = [one for one in found if type(one) is Linear and _plain(one, dtype, float8)]
                 if members:  # backward wants values; queries and keys as they were before rotation for a norm's sake
                     apart = names[-1] == "v_proj" and not hasattr(getattr(layer, part), "q_norm")
-                    groups.append(Group(members, apart=apart))
+                    groups.append(Group(members, apart=apart, float8=float8))
     for group in groups:
         for place, member in enumerate(group.members):
             member.__class__ = Fused
@@ -155,12 +162,13 @@ def fuse(layers: Sequence[nn.Module], dtype: torch.dtype) -> list[Group]:
     return groups
 
 
-def _plain(module: Linear, dtype: torch.dtype) -> bool:
+def _plain(module: Linear, dtype: torch.dtype, float8: bool) -> bool:
     base = module.base_layer
     return (
         type(base) is nn.Linear
         and base.bias is None
         and base.weight.dtype == dtype
+        and not (float8 and any(size % ALIGNED for size in base.weight.shape))
         and list(module.lora_A) == [ADAPTER]
         and not module.lora_variant
         and not module.lora_bias.get(ADAPTER, False)

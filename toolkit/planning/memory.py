@@ -40,7 +40,8 @@ class Setup:
     modules that have LoRA dropout, summed. `math_attention`: attention's scores are held whole in fp32, as SDPA does
     without flash attention where keys serve several query heads and no mask is given (rows of one length).
     `checkpointed`: how many layers, the first ones, recompute where checkpointing is on; None for all. `packed`: rows
-    are packed, and the loss is the toolkit's own.
+    are packed, and the loss is the toolkit's own. `float8`: layers' weights are held in 8 bits too, once for products
+    forward and once for backward.
     """
 
     shape: ModelShape
@@ -55,6 +56,7 @@ class Setup:
     math_attention: bool = False
     checkpointed: int | None = None
     packed: bool = False
+    float8: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,8 @@ def training_memory(setup: Setup, rows: int, width: int, trained: int, *, logits
         "gradients (fp32)": 4.0 * setup.trainable,
         "optimizer states": ADAM_BYTES[setup.optim] * setup.trainable,
     }
+    if setup.float8:
+        parts["base weights (float8)"] = 2.0 * shape.linear_parameters
     few = layers if setup.checkpointed is None else setup.checkpointed
     match setup.checkpointing:
         case "on" if few < layers:

@@ -207,6 +207,7 @@ def setup_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, *, 
         dropped=dropped,
         cuda=cuda,
         packed=recipe.train.micro_batch != "fixed",
+        float8=recipe.train.products == "float8",
     )
 
 

@@ -58,6 +58,7 @@ def _engine(recipe: Recipe) -> Iterator[Finding]:
     if engine == "compiled" and not packs:
         message = '"compiled" needs packed chats; wanted micro_batch = "auto" or a number of tokens'
         yield (key, ("train", "micro_batch")), message
+    yield from _products(recipe)
     checkpointing = ("train", "gradient_checkpointing")
     if engine in ("peft", "compiled") and recipe.train.gradient_checkpointing == "unsloth":
         message = f'"unsloth" is a way of the unsloth engine; wanted true or false with engine = "{engine}"'
@@ -65,6 +66,21 @@ def _engine(recipe: Recipe) -> Iterator[Finding]:
     if recipe.train.gradient_checkpointing == "auto" and not packs:
         message = '"auto" goes with packed micro-batches; wanted true or false, or micro_batch = "auto"'
         yield (checkpointing, ("train", "micro_batch")), message
+
+
+def _products(recipe: Recipe) -> Iterator[Finding]:
+    asked, lora = recipe.train.products, recipe.lora
+    key = ("train", "products")
+    if asked == "separate":
+        return
+    if recipe.train.engine != "compiled":
+        yield (key, ("train", "engine")), f'"{asked}" is a way of the compiled engine; wanted engine = "compiled"'
+    if lora.bias != "none" or lora.use_dora:
+        named = ("lora", "bias" if lora.bias != "none" else "use_dora")
+        yield (key, named), f'"{asked}" takes adapters without biases and DoRA; wanted "separate"'
+    if asked == "float8" and recipe.model.load_in_4bit:
+        message = '"float8" is for weights in 16 bits, and these are in 4; wanted "separate", or load_in_4bit = false'
+        yield (key, ("model", "load_in_4bit")), message
 
 
 def _modules(recipe: Recipe) -> Iterator[Finding]:

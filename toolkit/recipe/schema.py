@@ -94,8 +94,10 @@ class TrainSection(Section):
     compile: Literal["static", "dynamic"] = Field(
         "static", description="engine compiled: code for each of a few lengths, or one code for all lengths"
     )
-    fuse_lora: bool = Field(
-        False, description="engine compiled: one product for modules of one input, their adapters within it"
+    products: Literal["separate", "fused", "float8"] = Field(
+        "separate",
+        description="engine compiled: separate for each module and its adapter; fused: one for modules of one input, "
+        "their adapters within it; float8: frozen weights in 8 bits too, on Ada, Hopper and newer cards",
     )
     num_train_epochs: Annotated[float, Field(gt=0)] = 3
     max_steps: Annotated[int, Field(ge=-1)] = Field(-1, description="updates; -1 means num_train_epochs decides")
