@@ -9,7 +9,9 @@ without.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,12 +37,23 @@ KEEP_LITTLE = {
     "ban_recompute_materialized_backward": False,
     "ban_recompute_reductions": False,
 }
+CACHE_OWN = "autograd_cache_allow_custom_autograd_functions"
 MOST_SHAPES = 64  # that a layer may be compiled for before torch gives up and runs it as it is
 
 
 def prepare() -> None:
     """Keep what is compiled between runs, under the toolkit's cache unless the environment says where."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "inductor"))
+    usual = Path(tempfile.gettempdir())  # where torch itself has it, and puts into the environment when it looks
+    said = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if said is None or (Path(said).parent == usual and Path(said).name.startswith("torchinductor_")):
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(code_folder())
+
+
+def code_folder() -> Path:
+    """Where compiled code is kept, by the text of functions with gradients of their own, which torch does not read."""
+    here = Path(__file__).parent
+    texts = [(here / name).read_bytes() for name in ("compiled.py", "products.py", "float8.py", "dropout.py")]
+    return cache_root() / "inductor" / hashlib.sha256(b"".join(texts)).hexdigest()[:12]
 
 
 def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware) -> Loaded:
@@ -106,6 +119,7 @@ class CompiledLayers:
         float8: bool = False,
     ) -> None:
         import torch._dynamo
+        import torch._functorch.config as functorch
 
         from toolkit.engines import dropout, products
 
@@ -118,6 +132,9 @@ class CompiledLayers:
             torch.compile(layer._call_impl, dynamic=dynamic, backend=backend or BACKEND) for layer in self.layers
         ]
         self.groups = [] if fuse is None else products.fuse(self.layers, fuse, float8=float8)
+        self.settings = dict(KEEP_LITTLE)
+        if os.environ.get("TORCHINDUCTOR_CACHE_DIR") == str(code_folder()) and hasattr(functorch, CACHE_OWN):
+            self.settings[CACHE_OWN] = True
         self.active = False
 
     def packing(self, *, cuda: bool) -> Packing:
@@ -138,7 +155,7 @@ class CompiledLayers:
             layer._compiled_call_impl = call
         self.active = True
         try:
-            with packed(model), fused(self.groups), functorch.patch(KEEP_LITTLE):
+            with packed(model), fused(self.groups), functorch.patch(self.settings):
                 yield
         finally:
             self.active = False
