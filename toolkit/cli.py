@@ -138,7 +138,7 @@ def report(
     """Show what a run did: verdicts on its log, curves, data, tool calls before and after.
 
     The page is one file that needs nothing else. It can be made while the run goes on. Several runs are compared:
-    their recipes, curves and results side by side.
+    their recipes, curves and results side by side, and the chats that only one of them answers right.
 
     Examples:
 
