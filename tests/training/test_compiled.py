@@ -66,6 +66,23 @@ def test_compiled_equals_eager(tmp_path: Path, family: str, checkpointed: int, f
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("fused_step", [False, True])
+def test_what_an_optimizer_changed_is_seen(tiny_model: Path, fused_step: bool) -> None:
+    """A fused step writes where autograd's version counters do not look."""
+    losses = []
+    for fuse in (None, torch.float32):
+        model = adapted(tiny_model)
+        layers = CompiledLayers(model, longest=512, backend="eager", fuse=fuse)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-2, fused=fused_step)
+        for _ in range(4):
+            loss, _ = step(model, micro_batches([40, 9, 57]), layers)
+            optimizer.step()
+            losses.append(loss)
+    assert losses[3] < losses[0] - 1
+    assert losses[4:] == pytest.approx(losses[:4], rel=1e-4)
+
+
 def test_float8_products_are_near(tmp_path: Path) -> None:
     """Rounding to three bits of a fraction: directions of gradients stay, and what does not train stays as it is."""
     model = adapted(make_model(tmp_path / "model", family="qwen3"))

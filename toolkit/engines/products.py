@@ -44,7 +44,6 @@ class Group:
         self.members, self.apart = tuple(members), apart
         self.active = False
         self.made: tuple[torch.Tensor, ...] = ()
-        self.seen: tuple[int, ...] = ()
         self.ranks = tuple(member.r[ADAPTER] for member in members)
         self.scales = tuple(float(member.scaling[ADAPTER]) for member in members)
         self.outs = tuple(member.base_layer.out_features for member in members)
@@ -62,16 +61,6 @@ class Group:
                 member.base_layer.weight.data = mine[:, :inputs]
             self.places.append(mine[:, column : column + rank])
             row, column = row + out, column + rank
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Put s B where the block wants it, if an optimizer's step has changed it."""
-        weights = [member.lora_B[ADAPTER].weight for member in self.members]
-        seen = tuple(weight._version for weight in weights)
-        if seen != self.seen:
-            for place, weight, scale in zip(self.places, weights, self.scales, strict=True):
-                place.copy_(weight * scale)
-            self.seen = seen
 
     def __call__(self, place: int, x: torch.Tensor) -> torch.Tensor:
         """What member `place` gives for x [..., in]. The first computes for all, and the others take what it left."""
@@ -175,11 +164,20 @@ def _plain(module: Linear, dtype: torch.dtype, float8: bool) -> bool:
     )
 
 
+@torch.no_grad()
+def refresh(groups: Sequence[Group]) -> None:
+    """Put s B where the blocks want it. Each time, because a fused optimizer leaves no sign that it has changed B."""
+    if groups:
+        ups = [member.lora_B[ADAPTER].weight for group in groups for member in group.members]
+        scaled = torch._foreach_mul(ups, [scale for group in groups for scale in group.scales])
+        torch._foreach_copy_([place for group in groups for place in group.places], scaled)
+
+
 @contextmanager
 def fused(groups: Sequence[Group]) -> Iterator[None]:
     """Run the groups as one product each; only with all of a decoder layer's modules called in their order."""
+    refresh(groups)
     for group in groups:
-        group.refresh()
         group.active = True
     try:
         yield
