@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from random import Random
 from typing import Any
 
@@ -23,14 +23,15 @@ MIX: Mapping[str, float] = {
     "irrelevance": 0.10,
 }
 
-# for training on all domains: more calls at once and in chains, which are learnt last, and fewer refusals
+# for training on all domains: more calls at once and in chains, which are learnt last, more questions about what is
+# missing, and fewer refusals
 TRAINING_MIX: Mapping[str, float] = {
-    "single": 0.30,
-    "parallel": 0.15,
-    "multi_step": 0.27,
-    "clarify": 0.10,
+    "single": 0.29,
+    "parallel": 0.14,
+    "multi_step": 0.25,
+    "clarify": 0.15,
     "refuse": 0.07,
-    "irrelevance": 0.11,
+    "irrelevance": 0.10,
 }
 
 # domains whose tools could serve a request of another domain of the same set
@@ -165,22 +166,35 @@ class Catalog:
         )
 
     def offer(self, r: Random, needed: Sequence[str], unfit: Callable[[str], bool] | None = None) -> tuple[str, ...]:
-        """Names of the tools on offer, in mixed order: those needed and distractors, half of them from near by."""
+        """Names of the tools on offer, in mixed order: those needed and distractors, half of them from near by.
+
+        Varied training also has distractors whose names share a word with those needed.
+        """
         chosen = list(dict.fromkeys(needed))
         if len(chosen) > self.max_tools:
             raise Unsuitable("more tools needed than may be on offer")
         others = [name for name in self.offered if name not in chosen and not (unfit and unfit(name))]
         near = {TOOLS[name].domain for name in chosen}
+        alike = frozenset().union(*(_alike(name) for name in needed if name in TOOLS)) if self.varied else frozenset()
         target = r.randint(min(max(len(chosen), 2), self.max_tools), self.max_tools)
         while len(chosen) < target and others:
             same = [name for name in others if TOOLS[name].domain in near]
-            pick = r.choice(same if same and r.random() < 0.5 else others)
+            if alike and r.random() < 0.3:
+                same = [name for name in others if name in alike]
+            pick = r.choice(same if same and r.random() < (0.65 if self.varied else 0.5) else others)
             others.remove(pick)
             chosen.append(pick)
         if not chosen:
             raise Unsuitable("no tool that may be on offer")
         r.shuffle(chosen)
         return tuple(chosen)
+
+
+@cache
+def _alike(name: str) -> frozenset[str]:
+    """Tools whose names share a word with this one's."""
+    parts = set(name.split("_"))
+    return frozenset(other for other in TOOLS if not parts.isdisjoint(other.split("_")))
 
 
 def kin(domain: str, other: str) -> bool:

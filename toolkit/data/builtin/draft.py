@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 from toolkit.data.builtin.catalog import Catalog
+from toolkit.data.builtin.framing import framing
 from toolkit.data.builtin.language import (
     Filled,
     Piece,
@@ -97,13 +99,28 @@ class Draft:
         """The user's answer to a question: the value, in a few words."""
         item = said(value)
         self.dated = self.dated or item.dated
-        frame = self.r.choice(wording()["reply"][self.catalog.question_key])
+        options: list[str] = wording()["reply"][self.catalog.question_key]
+        if self.catalog.varied and self.r.random() < 0.5:
+            options = [framing(self.r, "reply")]
+        frame = self.r.choice(options)
         pieces = splice(frame, {"x": (Piece(item.text, literal=False),)})
         if self.r.random() < 0.3:
             pieces = (*pieces, Piece(" "), *self._around("closer", neutral=False))
         self.turns.append(Turn("user", plain(capital(pieces))))
 
+    def with_sentence(self, request: Filled, part: str, name: str, value: Any = None) -> Filled:
+        """The request and a sentence about an argument: what it is (`detail`) or that the user has it (`hint`)."""
+        item = said("" if value is None else value)
+        self.dated = self.dated or item.dated
+        source = framing(self.r, part).replace("{name}", name).replace("{Name}", name[:1].upper() + name[1:])
+        core = self._framed(request) if request.imperative else capital(_ended(request.pieces))
+        sentence = capital(splice(source, {"x": (Piece(item.text, literal=False),)}))
+        order = (sentence, core) if part == "detail" and self.r.random() < 0.3 else (core, sentence)
+        return replace(request, pieces=(*order[0], Piece(" "), *order[1]), imperative=False)
+
     def _wording(self, name: str) -> str:
+        if self.catalog.varied and name == "frame" and self.r.random() < 0.4:
+            return framing(self.r, "frame")
         options: list[str] = wording()[name][self.catalog.key]
         if self.catalog.varied:
             options = options + wording()[name].get("more", [])
@@ -111,9 +128,11 @@ class Draft:
 
     def _around(self, name: str, neutral: bool) -> tuple[Piece, ...]:
         options: Sequence[str] = wording()[name][self.catalog.key]
+        if self.catalog.varied and self.r.random() < 0.5:
+            options = [framing(self.r, f"neutral_{name}" if neutral and name != "opener" else name)]
         if neutral:
             options = [source for source in options if set(parse(source).slots) <= {"_topic"}]
-        return fill(self.r.choice(options), context_slots(self.r, self.world)).pieces
+        return capital(fill(self.r.choice(options), context_slots(self.r, self.world)).pieces)
 
     def _open(self, request: Filled, neutral: bool) -> tuple[Piece, ...]:
         register = self.r.choices(_REGISTERS, _REGISTER_WEIGHTS)[0]
@@ -141,14 +160,17 @@ class Draft:
         if rambling is None:
             rambling = self.r.random() < 0.4
         before: list[tuple[Piece, ...]] = []
+        after = rambling and self.catalog.varied and self.r.random() < 0.3
         if self.r.random() < (0.5 if rambling else 0.6):
             before.append(self._around("opener", neutral))
-        if rambling:
+        if rambling and not after:
             before.append(self._around("context", neutral))
         parts: list[Piece] = []
         for stretch in before:
             parts += [*_after(parts, stretch), Piece(" ")]
         parts += _after(parts, tuple(core))
+        if after:
+            parts += [Piece(" "), *self._around("context", neutral)]
         if self.r.random() < 0.5:
             parts += [Piece(" "), *self._around("closer", neutral)]
         return capital(parts)

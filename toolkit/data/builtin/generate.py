@@ -24,7 +24,7 @@ _ATTEMPTS = 400
 
 # For training on all domains: the share of chats of each kind with invented tools, and that of the other chats whose
 # tools are under other names. A choice of domains keeps to their own tools as they are.
-_INVENTED = {"single": 0.4, "parallel": 0.4, "multi_step": 0.35, "clarify": 0.35, "irrelevance": 0.35}
+_INVENTED = {"single": 0.4, "parallel": 0.4, "multi_step": 0.45, "clarify": 0.5, "irrelevance": 0.35}
 _DISGUISED = 0.6
 
 

@@ -15,12 +15,30 @@ from random import Random
 from typing import Any
 
 from toolkit.data.builtin.disguise import bare, cased, held_names, opaque
+from toolkit.data.builtin.language import spoken
 from toolkit.data.builtin.spec import TOOLS, Unsuitable
 from toolkit.data.builtin.values import ID_STYLES, kind_of, schema, tables
 
-OPERATIONS = ("get", "set", "act", "create", "find", "total", "batch")
-_OPERATION_WEIGHTS = (5, 5, 6, 4, 3, 2, 2)
+OPERATIONS = ("get", "set", "act", "create", "find", "total", "batch", "match")
+_OPERATION_WEIGHTS = (5, 5, 6, 4, 3, 2, 2, 2)
 _NUMERIC = ("count", "measure", "money")
+
+# further parameters by operation: role, kind and how often a tool has it
+_EXTRAS: Mapping[str, tuple[tuple[str, str, float], ...]] = {
+    "get": (("when", "date", 0.15), ("by", "person", 0.1)),
+    "set": (("reason", "text", 0.15), ("when", "date", 0.15), ("by", "person", 0.15)),
+    "act": (
+        ("reason", "text", 0.4),
+        ("priority", "choice priority", 0.3),
+        ("when", "date", 0.2),
+        ("by", "person", 0.2),
+    ),
+    "batch": (("reason", "text", 0.4), ("priority", "choice priority", 0.3), ("when", "date", 0.2)),
+    "create": (("priority", "choice priority", 0.3),),
+    "find": (("limit", "count", 0.5),),
+}
+EXTRAS = ("reason", "priority", "limit", "when", "by")
+_MUST = 0.4  # of those, where a tool may be demanding
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +49,11 @@ class Thing:
     many: str
     attributes: tuple[str, ...]
     actions: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """Its name as an attribute of something else."""
+        return self.one.replace(" ", "_")
 
 
 @cache
@@ -80,7 +103,7 @@ class Invented:
             return False
         if {self.operation, wanted.operation} <= {"act", "batch"}:
             return self.action == wanted.action
-        if {self.operation, wanted.operation} <= {"get", "total"}:
+        if {self.operation, wanted.operation} <= {"get", "total", "match"}:
             return self.attribute == wanted.attribute
         return self.operation == wanted.operation and (self.operation == "create" or self.attribute == wanted.attribute)
 
@@ -97,11 +120,6 @@ def wording_of(thing: Thing, attribute: str, action: str) -> dict[str, str]:
         "Act": action[:1].upper() + action[1:],
         "done": done,
     }
-
-
-def spoken(attribute: str) -> str:
-    text = attribute.replace("_", " ")
-    return re.sub(r" gb$", " in GB", re.sub(r" eur$", " in euros", text))
 
 
 def grammar(source: str, fields: Mapping[str, str]) -> str:
@@ -126,11 +144,16 @@ class Workshop:
     def thing(self) -> Thing:
         return self.r.choice(things())
 
-    def make(self, operation: str, thing: Thing, attribute: str = "", action: str = "") -> Invented:
-        """A tool for the operation, with an attribute or action drawn where none is given."""
+    def make(
+        self, operation: str, thing: Thing, attribute: str = "", action: str = "", *, demanding: bool = False
+    ) -> Invented:
+        """A tool for the operation, with an attribute or action drawn where none is given.
+
+        A demanding tool may require what others of its operation leave open, such as a reason.
+        """
         r = self.r
         action = action or r.choice(tuple(thing.actions))
-        numeric = operation == "total"
+        numeric = operation in ("total", "match")
         fit = [key for key in thing.attributes if not numeric or kind_of(key) in _NUMERIC]
         if operation == "find":
             fit = [key for key in fit if kind_of(key) not in ("words", "text", *_NUMERIC)]
@@ -139,11 +162,13 @@ class Workshop:
                 raise Unsuitable("no attribute for it")
             attribute = r.choice(fit)
         name = self._name(operation, thing, attribute, action)
-        params, optional = self._params(operation, thing, attribute)
+        params, optional = self._params(operation, thing, attribute, demanding)
         made = Invented(
             operation, thing, attribute, action, name, params, {}, self._result(operation, thing, attribute)
         )
-        properties = {shown: self._property(role, kind, made) for role, (shown, kind) in params.items()}
+        properties = {
+            shown: self._property(role, kind, made, shown in optional) for role, (shown, kind) in params.items()
+        }
         if r.random() < 0.25:
             properties = dict(r.sample(list(properties.items()), len(properties)))
         made.schema.update(
@@ -166,7 +191,7 @@ class Workshop:
         for _ in range(20):
             operation = self.r.choices(OPERATIONS, _OPERATION_WEIGHTS)[0]
             try:
-                made = self.make(operation, wanted.thing)
+                made = self.make(operation, wanted.thing, demanding=self.r.random() < 0.5)
             except Unsuitable:
                 continue
             others = [tool for tool in self.tools.values() if tool is not made]
@@ -193,29 +218,32 @@ class Workshop:
                 return name
         raise Unsuitable("no name left")
 
+    def kind(self, attribute: str) -> str:
+        """The kind of an attribute's values: ids where it is another thing."""
+        other = next((thing for thing in things() if thing.key == attribute), None)
+        return self._id(other) if other else kind_of(attribute)
+
     def _id(self, thing: Thing) -> str:
         return "id " + self.ids.setdefault(thing.one, self.r.choice(ID_STYLES))
 
-    def _params(self, operation: str, thing: Thing, attribute: str) -> tuple[dict[str, tuple[str, str]], set[str]]:
+    def _params(
+        self, operation: str, thing: Thing, attribute: str, demanding: bool
+    ) -> tuple[dict[str, tuple[str, str]], set[str]]:
         """Roles with their parameter names and kinds, and the names of optional parameters."""
         r, optional = self.r, set()
         kinds: dict[str, str] = {}
         may: list[str] = []
-        if operation in ("get", "set", "act"):
+        if operation in ("get", "set", "act", "match"):
             kinds["id"] = self._id(thing)
-        if operation in ("total", "batch"):
+        if operation in ("total", "batch", "match"):
             kinds["ids"] = self._id(thing)
         if operation in ("set", "find"):
             kinds["value"] = kind_of(attribute)
-        if operation in ("act", "batch") and r.random() < 0.5:
-            kinds["reason"] = "text"
-            may.append("reason")
-        if operation in ("act", "batch", "create") and r.random() < 0.3:
-            kinds["priority"] = "choice priority"
-            may.append("priority")
-        if operation == "find" and r.random() < 0.5:
-            kinds["limit"] = "count"
-            may.append("limit")
+        for role, kind, share in _EXTRAS.get(operation, ()):
+            if r.random() < share:
+                kinds[role] = kind
+                if role == "limit" or not demanding or r.random() >= _MUST:
+                    may.append(role)
         if operation == "create":
             chosen = r.sample(thing.attributes, r.choice((2, 3, 3)))
             kinds.update({key: kind_of(key) for key in chosen})
@@ -232,17 +260,19 @@ class Workshop:
                 optional.add(shown)
         return names, optional
 
-    def _property(self, role: str, kind: str, tool: Invented) -> dict[str, Any]:
+    def _property(self, role: str, kind: str, tool: Invented, optional: bool) -> dict[str, Any]:
         words = tool.words()
         base = schema(kind)
         if role == "ids":
             base = {"type": "array", "items": base}
         text = {
-            "id": f"Id of the {words['obj']}.",
-            "ids": f"Ids of the {words['objs']}.",
+            "id": f"Id of the {words['obj']}" + (" to compare with." if tool.operation == "match" else "."),
+            "ids": f"Ids of the {words['objs']}" + (" to choose from." if tool.operation == "match" else "."),
             "value": f"The {words['attr']}" + (" to look for." if tool.operation == "find" else " to set."),
             "reason": "Why it is done.",
-            "priority": "How urgent it is; normal if left out.",
+            "priority": "How urgent it is; normal if left out." if optional else "How urgent it is.",
+            "when": "Which day it is for.",
+            "by": "Name of the contact person.",
             "limit": f"Most {words['objs']} to return.",
         }.get(role, f"Its {spoken(role)}.")
         if kind == "date":
@@ -253,9 +283,11 @@ class Workshop:
 
     def _result(self, operation: str, thing: Thing, attribute: str) -> dict[str, str]:
         if operation == "get":
-            return {attribute: kind_of(attribute)}
+            return {attribute: self.kind(attribute)}
         if operation == "create":
             return {"id": self._id(thing)}
+        if operation == "match":
+            return {"closest": self._id(thing)}
         if operation == "find":
             return {"ids": self._id(thing)}
         if operation == "total":

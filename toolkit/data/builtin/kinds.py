@@ -8,7 +8,7 @@ from typing import Any
 from toolkit.data.builtin.catalog import could_serve
 from toolkit.data.builtin.draft import Do, Draft, draw, sample
 from toolkit.data.builtin.facts import fact, likely_answerer
-from toolkit.data.builtin.language import Filled, compose, join, phrases, said
+from toolkit.data.builtin.language import Filled, compose, join, phrases, said, spoken
 from toolkit.data.builtin.lexicon import address, iban, person, phone, words
 from toolkit.data.builtin.spec import TOOLS, Unsuitable
 
@@ -51,6 +51,8 @@ def single(d: Draft) -> Flags:
         d.user(request)
         d.serve(name, {**request.arguments, param: said(slots[param]).value})
         flags = {"told": param}
+    elif d.catalog.varied and d.catalog.asks and d.r.random() < 0.2:
+        flags = _completed(d)
     else:
         name = d.r.choice(d.catalog.tools)
         d.needed.append(name)
@@ -127,6 +129,8 @@ def clarify(d: Draft) -> Flags:
     d.needed.append(name)
     slots = sample(d.r, d.world, name)
     request = d.fill(d.pick(entry), slots)
+    if d.catalog.varied and d.r.random() < 0.12:
+        request = d.with_sentence(request, "hint", spoken(param))
     d.user(request, neutral=True)
     d.say(compose(d.r.choice(entry["q"]), {key: said(value).text for key, value in slots.items() if value is not None}))
     if d.r.random() < 0.5:
@@ -160,13 +164,15 @@ def refuse(d: Draft) -> Flags:
 def irrelevance(d: Draft) -> Flags:
     """No tool on offer fits: answer what is common knowledge, otherwise say that there is no tool for it."""
     which = d.r.random()
-    if which < 0.38:
+    # varied training has fewer questions that need no tool, and more tools that come close
+    facts, close = (0.26, 0.85) if d.catalog.varied else (0.38, 0.6)
+    if which < facts:
         question, text, avoid = fact(d.r, d.catalog.question_key)
         d.templates.append(question.template)
         tools = d.catalog.offer(d.r, (), lambda name: likely_answerer(name, avoid))
         d.user(question)
         d.say(text)
-    elif which < 0.44:
+    elif which < facts + 0.06:
         tools = d.catalog.offer(d.r, ())
         source = d.r.choice(phrases()["ability"][d.catalog.question_key])
         d.templates.append(source)
@@ -182,7 +188,7 @@ def irrelevance(d: Draft) -> Flags:
             if TOOLS[name].domain == TOOLS[wanted].domain and not could_serve(name, wanted)
         ]
         # the harder half has tools of the same domain on offer, which still can't do it
-        near = d.r.sample(siblings, min(len(siblings), d.r.choice((1, 1, 2)))) if d.r.random() < 0.6 else []
+        near = d.r.sample(siblings, min(len(siblings), d.r.choice((1, 1, 2)))) if d.r.random() < close else []
         tools = d.catalog.offer(d.r, near[: d.catalog.max_tools], lambda name: could_serve(name, wanted))
         d.user(request)
         text = d.stock("lacking", does=phrases()[wanted]["does"])
@@ -214,6 +220,20 @@ def _ask_and_serve(d: Draft, name: str, entry: dict[str, Any] | None = None) -> 
     d.user(request)
     d.serve(name, request.arguments)
     return request
+
+
+def _completed(d: Draft) -> Flags:
+    """The words of a request that leaves an argument out, with the argument in a sentence of its own: no question."""
+    name, param = d.r.choice(d.catalog.asks)
+    slots = sample(d.r, d.world, name)
+    value = slots.get(param)
+    if value is None or isinstance(said(value).value, (bool, list)):
+        raise Unsuitable(param)
+    d.needed.append(name)
+    request = d.fill(d.pick(phrases()[name]["ask"][param]), slots)
+    d.user(d.with_sentence(request, "detail", spoken(param), value))
+    d.serve(name, {**request.arguments, param: said(value).value})
+    return {"completed": param}
 
 
 def _imperative(d: Draft, name: str) -> Filled:

@@ -120,6 +120,12 @@ def join(items: Sequence[str], word: str = "and") -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {word} {items[-1]}"
 
 
+def spoken(name: str) -> str:
+    """The name of an attribute or argument in words."""
+    text = name.replace("_", " ")
+    return re.sub(r" gb$", " in GB", re.sub(r" eur$", " in euros", text))
+
+
 def fill(source: str, slots: Mapping[str, Any]) -> Filled:
     """Raises Unsuitable where a slot has no value in this world."""
     template = parse(source)

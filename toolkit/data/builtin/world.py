@@ -77,6 +77,8 @@ class World:
         for key, kind in alias["result"].items():
             if kind.startswith("="):
                 found[key] = kind[1:]
+            elif key == "closest":
+                found[key] = r.choice(next(item for item in arguments.values() if isinstance(item, list)))
             elif key == "ids":
                 limits = [item for item in arguments.values() if isinstance(item, int)]
                 count = min(r.choice((1, 2, 2, 3)), *limits, 3)
