@@ -15,10 +15,10 @@ from toolkit.planning.budget import (
     Budget,
     check_packing,
     least_recomputed,
+    setup_of,
     token_budget,
 )
 from toolkit.planning.memory import training_memory
-from toolkit.planning.plan import setup_of
 from toolkit.recipe.schema import Recipe, TrainSection
 
 GIB = 2**30

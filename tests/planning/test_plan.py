@@ -19,6 +19,7 @@ from rich.console import Console
 from toolkit import models
 from toolkit.errors import DataError, EngineError
 from toolkit.planning import plan as plan_module
+from toolkit.planning.budget import budget_for, setup_of
 from toolkit.planning.cards import CARDS, Card, SeenGpu
 from toolkit.planning.lengths import Lengths, lengths_of
 from toolkit.planning.plan import Plan, make_plan, plan_recipe, same_update
@@ -229,3 +230,36 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
     assert seconds < 3
+
+
+PACKED = ("train.micro_batch=auto", "train.gradient_checkpointing=auto")
+
+
+@pytest.mark.parametrize("gpu", ["t4", "l4", "h200"])
+@pytest.mark.parametrize("overrides", [PACKED, (*PACKED, "train.engine=compiled"), ("train.micro_batch=3000",)])
+def test_packed_micro_batches_are_planned_as_the_trainer_cuts_them(gpu: str, overrides: tuple[str, ...]) -> None:
+    plan = planned("tools", gpu, *overrides)
+    setup = setup_of(plan.recipe, plan.shape, plan.engine.value, plan.precision.value, cuda=True)
+    assert plan.budget == budget_for(plan.recipe, setup, plan.card.memory, plan.lengths)
+    assert plan.budget is not None
+    assert plan.fits
+    assert plan.time is not None and plan.time.padding == pytest.approx(1, abs=1e-3)
+    text = shown(plan)
+    assert f"packing     {plan.budget.tokens:,} tokens a micro-batch: " in text
+    assert f"for {plan.budget.tokens:,} packed tokens" in text
+    assert ("recompute" in text) == (overrides != ("train.micro_batch=3000",))
+
+
+def test_packing_is_planned_to_be_faster() -> None:
+    times = [planned("tools", "t4", *overrides).time for overrides in ((), PACKED)]
+    assert times[0] is not None and times[1] is not None
+    assert times[1].update < times[0].update
+
+
+def test_advice_for_packed_chats_makes_them_fit(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text("[train]\nmicro_batch = 8192\ngradient_checkpointing = false\n")
+    plan = make_plan(load(path).recipe, small(6), uniform())
+    assert not plan.fits and "train.micro_batch=auto" in plan.advice
+    changed = load(path, plan.advice).recipe
+    assert make_plan(changed, small(6), uniform(changed.train.max_length)).fits

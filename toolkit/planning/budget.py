@@ -15,14 +15,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from toolkit.engines.base import weight_dtype
 from toolkit.errors import EngineError
-from toolkit.planning.architecture import load_shape
+from toolkit.planning.architecture import ModelShape, load_shape
 from toolkit.planning.memory import Setup, training_memory
-from toolkit.planning.plan import setup_of
 
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
     from toolkit.hardware import Hardware
+    from toolkit.planning.lengths import Lengths
     from toolkit.recipe.schema import Recipe
 
 STEP = 256  # tokens; budgets are multiples of it
@@ -53,30 +54,54 @@ def check_packing(recipe: Recipe, engine: str) -> None:
         raise EngineError("train.engine: compiled packs chats; --set train.micro_batch=auto")
 
 
+def setup_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, *, cuda: bool) -> Setup:
+    """What decides the memory of a recipe on an engine in a precision."""
+    checkpointing = recipe.train.gradient_checkpointing
+    dropped = 0
+    if recipe.lora.lora_dropout:
+        targets = shape.lora_targets(recipe.lora.target_modules)
+        dropped = sum(fan_in for name, fan_in, _ in targets if name.startswith("model.layers.0."))
+    single = weight_dtype(recipe, precision) == "float32"
+    return Setup(
+        shape=shape,
+        engine=engine,  # type: ignore[arg-type]
+        held="nf4" if recipe.model.load_in_4bit else "fp32" if single else "16-bit",
+        trainable=shape.trainable_parameters(recipe.lora),
+        checkpointing="offloaded" if checkpointing == "unsloth" else "on" if checkpointing else "off",
+        optim=recipe.train.optim,
+        element=4 if precision == "fp32" else 2,
+        dropped=dropped,
+        cuda=cuda,
+        packed=recipe.train.micro_batch != "fixed",
+        float8=recipe.train.products == "float8",
+    )
+
+
 def budget_of(recipe: Recipe, engine: str, precision: str, hardware: Hardware, table: TokenTable) -> Budget | None:
     """The budget that `train.micro_batch` asks for; None where micro-batches are padded chats."""
+    from toolkit.planning.lengths import from_table
+
+    setup = setup_of(recipe, load_shape(recipe.model), engine, precision, cuda=hardware.gpu is not None)
+    memory = hardware.gpu.memory if hardware.gpu is not None else hardware.memory
+    return budget_for(recipe, setup, memory, from_table(table))
+
+
+def budget_for(recipe: Recipe, setup: Setup, memory: int, lengths: Lengths) -> Budget | None:
+    """The budget within `memory` bytes for rows of these `lengths`, as `budget_of`."""
     wanted = recipe.train.micro_batch
     if wanted == "fixed":
         return None
-    longest = int(table.lengths.max())
-    rows = recipe.chats_per_update * max(1.0, table.n_rows / max(1, table.n_chats))  # of an update
-    update = round(longest * rows)
-    setup = setup_of(recipe, load_shape(recipe.model), engine, precision, cuda=hardware.gpu is not None)
-    memory = hardware.gpu.memory if hardware.gpu is not None else hardware.memory
-    trained = float(table.trained.sum() / table.lengths.sum())
+    longest = int(lengths.tokens.max())
+    rows = recipe.chats_per_update * max(1.0, lengths.rows_per_chat)  # of an update
+    update, trained = round(longest * rows), lengths.trained
     asked = None
     if isinstance(wanted, int):
         asked = Budget(max(wanted, longest), "train.micro_batch" if wanted >= longest else "the longest row")
     if recipe.train.gradient_checkpointing != "auto":
         return asked or token_budget(setup, memory, longest=longest, update=update, trained=trained)
+    expected = float(lengths.tokens.mean()) * rows
     return least_recomputed(
-        setup,
-        memory,
-        longest=longest,
-        update=update,
-        expected=float(table.lengths.mean()) * rows,
-        trained=trained,
-        asked=asked,
+        setup, memory, longest=longest, update=update, expected=expected, trained=trained, asked=asked
     )
 
 

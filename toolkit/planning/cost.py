@@ -56,7 +56,10 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is computed: the model, the chats and how they are cut up."""
+    """What is computed: the model, the chats and how they are cut up.
+
+    `packed`: tokens of a micro-batch at most, where an update's chats are packed without padding.
+    """
 
     shape: ModelShape
     lengths: Lengths
@@ -68,25 +71,31 @@ class Work:
     evaluations: int
     eval_chats: int
     eval_batch: int
+    packed: int | None = None
 
 
 def predict(work: Work, speed: Speed) -> Time:
     """Seconds for the updates and the evaluation losses of a run; loading, saving and decoding are not in it."""
     shape, lengths = work.shape, work.lengths
-    rows, width = lengths.rows(work.batch), lengths.expected_width(work.batch)
-    real = lengths.mean * work.batch
+    chats: float = work.batch
+    micro_batches = math.ceil(work.updates.chats / work.batch) / work.updates.per_epoch  # the last update may be short
+    if work.packed is not None:
+        micro_batches = math.ceil(lengths.mean * work.batch * work.accumulation / work.packed)
+        chats = work.batch * work.accumulation / micro_batches
+    real = lengths.mean * chats
+    width = round(lengths.tokens.mean()) if work.packed else lengths.expected_width(work.batch)
+    tokens = round(real) if work.packed else lengths.rows(work.batch) * width
     trained = real * lengths.trained
-    flops = training_flops(shape, rows * width, width, trained, work.trainable, checkpointing=work.checkpointing)
+    flops = training_flops(shape, tokens, width, trained, work.trainable, checkpointing=work.checkpointing)
     launch = speed.launch * shape.num_hidden_layers * (1 if work.checkpointing else 2 / 3)
     compute = flops / speed.reached
-    micro_batches = math.ceil(work.updates.chats / work.batch) / work.updates.per_epoch  # the last update may be short
     update = max(compute, launch) * micro_batches
     return Time(
         update=update,
         training=update * work.updates.total,
         evaluation=work.evaluations * _evaluation(work, speed),
         flops=flops * micro_batches,
-        padding=rows * width / real,
+        padding=tokens / real,
         host_bound=launch > compute,
     )
 

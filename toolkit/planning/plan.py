@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.engines.base import Choice, check_hardware, choose_engine, choose_precision, weight_dtype
+from toolkit.engines.base import Choice, check_hardware, choose_engine, choose_precision
 from toolkit.errors import EngineError
 from toolkit.hardware import Gpu, Hardware, cpu_flags, cpu_name, usable_cores
 from toolkit.planning import lengths as lengths_module
 from toolkit.planning.architecture import ATTENTION, MLP, ModelShape, load_shape
+from toolkit.planning.budget import USABLE, Budget, budget_for, setup_of
 from toolkit.planning.cards import CARDS, UNSLOTH_LEAST, Card, cpu_card, find_card, seen_gpus
 from toolkit.planning.cost import CPU_EFFICIENCY, GPU_SPEED, Speed, Time, Work, dollars, predict
 from toolkit.planning.lengths import Lengths
@@ -33,7 +34,7 @@ class Plan:
     """Everything `toolkit plan` says. Memory in bytes, time in seconds, price in dollars an hour.
 
     `largest`: the most chats of a micro-batch that fit, 0 when not even one does. `advice`: the --set options that make
-    it fit, empty when it fits or nothing does.
+    it fit, empty when it fits or nothing does. `budget`: tokens of a packed micro-batch, None where chats are padded.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Plan:
     speed: Speed | None
     time: Time | None
     price: float | None
+    budget: Budget | None = None
 
     @property
     def fits(self) -> bool:
@@ -99,9 +101,10 @@ def make_plan(
     engine = _engine(recipe, card, hardware, unsloth)
     precision = choose_precision(recipe, hardware)
     setup = setup_of(recipe, shape, engine.value, precision.value, cuda=card.name != "cpu")
+    budget = budget_for(recipe, setup, card.memory, lengths)
     batch = recipe.train.per_device_train_batch_size
-    memory = _memory(setup, lengths, batch)
-    largest = _largest(setup, lengths, card)
+    memory = _memory(setup, lengths, batch) if budget is None else _packed_memory(setup, lengths, budget)
+    largest = _largest(setup, lengths, card) if budget is None else 0
     updates = updates_of(recipe, lengths.chats)
     speed = _speed(card, engine.value, precision.value)
     rows, width = lengths.rows(batch), lengths.longest
@@ -122,10 +125,11 @@ def make_plan(
             replace(setup, engine="peft"), rows, width, int(rows * width * lengths.trained), weights="mixed"
         ),
         largest=largest,
-        advice=() if memory.total <= card.memory else _advice(recipe, setup, lengths, card, largest),
+        advice=() if memory.total <= card.memory else _advice(recipe, setup, lengths, card),
         speed=speed,
-        time=predict(_work(recipe, shape, lengths, updates, trainable), speed) if speed is not None else None,
+        time=predict(_work(recipe, shape, lengths, updates, trainable, budget), speed) if speed is not None else None,
         price=price,
+        budget=budget,
     )
 
 
@@ -188,33 +192,18 @@ def _fast_path(recipe: Recipe, shape: ModelShape, engine: str) -> Choice:
     return Choice("on", told + inside)
 
 
-def setup_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, *, cuda: bool) -> Setup:
-    """What decides the memory of a recipe on an engine in a precision."""
-    checkpointing = recipe.train.gradient_checkpointing
-    dropped = 0
-    if recipe.lora.lora_dropout:
-        targets = shape.lora_targets(recipe.lora.target_modules)
-        dropped = sum(fan_in for name, fan_in, _ in targets if name.startswith("model.layers.0."))
-    single = weight_dtype(recipe, precision) == "float32"
-    return Setup(
-        shape=shape,
-        engine=engine,  # type: ignore[arg-type]
-        held="nf4" if recipe.model.load_in_4bit else "fp32" if single else "16-bit",
-        trainable=shape.trainable_parameters(recipe.lora),
-        checkpointing="offloaded" if checkpointing == "unsloth" else "on" if checkpointing else "off",
-        optim=recipe.train.optim,
-        element=4 if precision == "fp32" else 2,
-        dropped=dropped,
-        cuda=cuda,
-        packed=recipe.train.micro_batch != "fixed",
-        float8=recipe.train.products == "float8",
-    )
-
-
 def _memory(setup: Setup, lengths: Lengths, chats: int) -> Memory:
     """Peak of the widest micro-batch: as many chats, all padded to the longest row."""
     rows, width = lengths.rows(chats), lengths.longest
     return training_memory(setup, rows, width, int(rows * width * lengths.trained))
+
+
+def _packed_memory(setup: Setup, lengths: Lengths, budget: Budget) -> Memory:
+    """Peak of a full micro-batch of packed rows."""
+    few = budget.checkpointed
+    if few is not None:
+        setup = replace(setup, checkpointing="on" if few else "off", checkpointed=few)
+    return training_memory(setup, 1, budget.tokens, round(budget.tokens * lengths.trained))
 
 
 def _largest(setup: Setup, lengths: Lengths, card: Card) -> int:
@@ -236,13 +225,18 @@ def same_update(recipe: Recipe, largest: int) -> tuple[int, int]:
     return batch, chats // batch
 
 
-def _advice(recipe: Recipe, setup: Setup, lengths: Lengths, card: Card, largest: int) -> tuple[str, ...]:
+def _advice(recipe: Recipe, setup: Setup, lengths: Lengths, card: Card) -> tuple[str, ...]:
     """The fewest settings that make it fit, the ones that cost least first: smaller pieces of the same update, then
-    recomputation, then 4-bit weights, then shorter chats."""
+    recomputation, then 4-bit weights, then shorter chats. Packed pieces are as small as they can be already."""
     settings: list[str] = []
     for options, changed, fewer in _savings(recipe, setup):
         settings += options
         setup, cut = changed, fewer
+        if recipe.train.micro_batch != "fixed":
+            if training_memory(setup, 1, cut, round(cut * lengths.trained)).total <= USABLE * card.memory:
+                smaller = ["train.micro_batch=auto"] if isinstance(recipe.train.micro_batch, int) else []
+                return (*settings, *smaller)
+            continue
         most = _largest(setup, _cut(lengths, cut), card)
         if most:
             batch, steps = same_update(recipe, most)
@@ -277,7 +271,9 @@ def _speed(card: Card, engine: str, precision: str) -> Speed | None:
     return Speed(rate * 1e12, efficiency, launch)
 
 
-def _work(recipe: Recipe, shape: ModelShape, lengths: Lengths, updates: Updates, trainable: int) -> Work:
+def _work(
+    recipe: Recipe, shape: ModelShape, lengths: Lengths, updates: Updates, trainable: int, budget: Budget | None
+) -> Work:
     train, settings = recipe.train, recipe.eval
     every: Any = updates.per_epoch if settings.eval_steps == "epoch" else settings.eval_steps
     return Work(
@@ -287,7 +283,8 @@ def _work(recipe: Recipe, shape: ModelShape, lengths: Lengths, updates: Updates,
         batch=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps,
         trainable=trainable,
-        checkpointing=bool(train.gradient_checkpointing),
+        checkpointing=bool(train.gradient_checkpointing) and (budget is None or budget.checkpointed != 0),
+        packed=budget.tokens if budget is not None else None,
         evaluations=1 + math.floor(updates.total / every),  # one before the first update
         eval_chats=lengths_module.eval_chats(recipe, lengths.chats),
         eval_batch=settings.per_device_eval_batch_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from toolkit.planning.calibration import past_error
@@ -36,6 +37,7 @@ def _lines(plan: Plan, *, braille: bool) -> list[tuple[str, str]]:
         ("fast path", str(plan.fast_path)),
         ("precision", str(plan.precision)),
         *_data(plan),
+        *_packing(plan),
         *_memory(plan),
         *_time(plan),
         *_past_error(plan),
@@ -57,11 +59,24 @@ def _data(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
+def _packing(plan: Plan) -> list[tuple[str, str]]:
+    """How an update's chats are packed, in the words of the run itself."""
+    budget = plan.budget
+    if budget is None:
+        return []
+    pieces = math.ceil(plan.lengths.mean * plan.recipe.chats_per_update / budget.tokens)
+    cut = "one micro-batch" if pieces == 1 else f"{pieces} micro-batches"
+    lines = [("packing", f"{budget.tokens:,} tokens a micro-batch: {budget.reason}; a usual update is {cut}")]
+    return [*lines, *([("recompute", budget.checkpointing)] if budget.checkpointing else [])]
+
+
 def _memory(plan: Plan) -> list[tuple[str, str]]:
     memory, chats = plan.memory, plan.recipe.train.per_device_train_batch_size
     cuda = plan.card.name != "cpu"
     lengths = plan.lengths
     worst = f"for {lengths.rows(chats)} rows of {lengths.longest:,} tokens, the widest micro-batch"
+    if plan.budget is not None:
+        worst = f"for {plan.budget.tokens:,} packed tokens, the fullest micro-batch"
     context = {"CUDA context" if cuda else "Python and its libraries": memory.context}
     parts = [("", f"{_gib(size)}  {part}") for part, size in {**memory.parts, **context}.items()]
     verdict = "fits" if plan.fits else "does not fit"
@@ -100,7 +115,7 @@ def _time(plan: Plan) -> list[tuple[str, str]]:
             + (", whichever is longer (assumed)" if speed.launch else " (assumed)"),
         ),
     ]
-    if time.host_bound:
+    if time.host_bound and plan.budget is None:
         batch, steps = same_update(plan.recipe, plan.largest) if plan.largest else (0, 0)
         if batch > plan.recipe.train.per_device_train_batch_size:
             lines.append(
