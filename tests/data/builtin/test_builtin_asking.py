@@ -43,8 +43,8 @@ def first(chat: Chat, role: str) -> Turn:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"split": "phrasing"}, "5f99732be28d44bd"),
-        ({"split": "tools"}, "4e39ac25623ed380"),
+        ({"split": "phrasing"}, "f3ee621ab706bea8"),
+        ({"split": "tools"}, "3846da0c76eb1713"),
         (QUICKSTART, "e4116870cd4d12b4"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from random import Random
@@ -82,7 +83,7 @@ def _generate(size: int, seed: int, catalog: Catalog, shares: Mapping[str, float
 def _order(seed: int, split: str, shares: Mapping[str, float]) -> Iterator[str]:
     """Kinds in their exact shares over every block, in mixed order within it."""
     r = Random(f"order {seed} {split}")
-    total = sum(shares.values())
+    total = math.fsum(shares.values())  # sum() rounds otherwise before Python 3.12, and ties then fall otherwise
     counts = dict.fromkeys(shares, 0)
     made = 0
     while True:
