@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from bench import driver, report
+from bench.keep import keep
 from bench.measure import measure, stamp
 from bench.profiles import THIS, find_profile
 from bench.results import FILE, Results
@@ -130,6 +131,8 @@ def run_bench(settings: Settings, out: Path, console: Console) -> Results:
         finally:
             results.run["seconds"] = round(time.perf_counter() - started, 1)
             results.save(out / FILE)
+        if told := keep(results, {name: job.settings for name, job in bench.jobs.items()}, bench.shape):
+            console.print(told, highlight=False, soft_wrap=True, markup=False)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return results

@@ -69,7 +69,11 @@ def bench(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Put a value over the recipe's.")
     ] = None,
 ) -> None:
-    """Measure. Exit code 1 when a gate failed; running out of memory is a result."""
+    """Measure. Exit code 1 when a gate failed; running out of memory is a result.
+
+    What a GPU reached is kept in the cache folder (measured.json), where train.engine = "auto" finds the fastest
+    engine, if every gate passed and no other card was imposed on this one.
+    """
     if context.invoked_subcommand is not None:
         return
     from bench import bench as benching

@@ -12,9 +12,10 @@ from toolkit.engines.base import (
     Loaded,
     check_hardware,
     check_installed,
-    choose_engine,
     choose_precision,
 )
+from toolkit.engines.measured import fastest_engine
+from toolkit.engines.measured import load as load_measured
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
 
@@ -25,7 +26,7 @@ def choose(recipe: Recipe, hardware: Hardware) -> tuple[Choice, Choice]:
     """(engine, precision) for this recipe on this machine, each with its reason. Raises `EngineError`."""
     check_hardware(recipe, hardware)
     check_installed(recipe)
-    engine = choose_engine(recipe, hardware, importlib.util.find_spec("unsloth") is not None)
+    engine = fastest_engine(recipe, hardware, importlib.util.find_spec("unsloth") is not None, load_measured())
     precision = choose_precision(recipe, hardware)
     if engine.value == "unsloth":
         from toolkit.engines import unsloth

@@ -21,10 +21,11 @@ Precision = Literal["bf16", "fp16", "fp32"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An automatic choice and why it was made."""
+    """An automatic choice and why it was made. `note`: what the user should know beside it, as a faster setting."""
 
     value: str
     reason: str
+    note: str = ""
 
     def __str__(self) -> str:
         return f"{self.value} ({self.reason})"

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.engines.base import Choice, check_hardware, choose_engine, choose_precision
+from toolkit.engines import measured
+from toolkit.engines.base import Choice, check_hardware, choose_precision
 from toolkit.errors import EngineError
 from toolkit.hardware import Gpu, Hardware, cpu_flags, cpu_name, usable_cores
 from toolkit.planning import lengths as lengths_module
@@ -154,7 +155,7 @@ def _hardware(card: Card) -> Hardware:
 
 
 def _engine(recipe: Recipe, card: Card, hardware: Hardware, unsloth: bool) -> Choice:
-    engine = choose_engine(recipe, hardware, unsloth)
+    engine = measured.fastest_engine(recipe, hardware, unsloth, measured.load())
     if engine.value == "unsloth" and card.capability < UNSLOTH_LEAST:
         major, minor = card.capability
         why = (

@@ -34,6 +34,7 @@ def _lines(plan: Plan, *, braille: bool) -> list[tuple[str, str]]:
             f"({plan.trainable / plan.shape.parameters:.2%})",
         ),
         ("engine", str(plan.engine)),
+        *([("", plan.engine.note)] if plan.engine.note else []),
         ("fast path", str(plan.fast_path)),
         ("precision", str(plan.precision)),
         *_data(plan),

@@ -79,7 +79,10 @@ class DataSection(Section):
 class TrainSection(Section):
     """TRL's SFTConfig, and the engine."""
 
-    engine: Literal["auto", "unsloth", "peft", "compiled"] = "auto"
+    engine: Literal["auto", "unsloth", "peft", "compiled"] = Field(
+        "auto",
+        description="auto: the fastest that `toolkit bench` measured on this GPU, else unsloth on a GPU, else peft",
+    )
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     per_device_train_batch_size: Positive = Field(4, description="chats in a micro-batch")
     gradient_accumulation_steps: Positive = Field(4, description="micro-batches in an update")

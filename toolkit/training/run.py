@@ -63,7 +63,9 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     hardware = detect()
     adapt = _set_threads(recipe, hardware)
     engine, precision = engines.choose(recipe, hardware)  # imports Unsloth first where it is the engine
-    console.print(f"engine     {engine}\nprecision  {precision}")
+    console.print(f"engine     {engine}\nprecision  {precision}", markup=False)
+    if engine.note:
+        console.print(f"note       {engine.note}", markup=False)
     check_packing(recipe, engine.value)
 
     from toolkit.data.tokenizers import load_tokenizer
