@@ -160,7 +160,7 @@ def probe(trainer: Any, collate: Any, table: Any, *, packed: bool) -> list[float
 
 def packed_sizes(lengths: Any, chats: int, budget: int, multiple: int) -> list[int]:
     """Token counts, filling included, that micro-batches of `chats` rows drawn from `lengths` nearly always have."""
-    from toolkit.training.packing import cut
+    from toolkit.planning.cutting import cut
 
     draw = np.random.default_rng(0)
     found: dict[int, int] = {}

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from tests.tiny import make_model
 from tests.training.test_loss import adapted
+from toolkit.planning.cutting import cut
 from toolkit.training.attention import can_pack, packed
 from toolkit.training.dataset import IGNORED, Collator, Row
 from toolkit.training.loss import summed_loss
-from toolkit.training.packing import PackingCollator, cut, pack
+from toolkit.training.packing import PackingCollator, pack
 from toolkit.training.trainer import checkpoint_first
 
 

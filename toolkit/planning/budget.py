@@ -164,10 +164,11 @@ def token_budget(setup: Setup, memory: int, *, longest: int, update: int, traine
     while tokens > STEP and not fits(tokens):
         tokens -= STEP
     tokens = max(tokens, longest)
+    if not fits(tokens):
+        least = "the longest row" if tokens == longest else "the fewest"
+        return Budget(tokens, f"{least}, which the formulas say may not fit {memory / 2**30:.1f} GiB")
     if tokens >= update:
         return Budget(tokens, f"a whole update of at most {update:,} tokens fits")
     if not setup.cuda and tokens == MOST_ON_CPU:
         return Budget(tokens, "more make no CPU faster")
-    if not fits(tokens):
-        return Budget(tokens, f"the longest row, which the formulas say may not fit {memory / 2**30:.1f} GiB")
     return Budget(tokens, f"as many as fit {memory / 2**30:.1f} GiB")

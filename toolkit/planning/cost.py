@@ -58,7 +58,8 @@ class Time:
 class Work:
     """What is computed: the model, the chats and how they are cut up.
 
-    `packed`: tokens of a micro-batch at most, where an update's chats are packed without padding.
+    `checkpointing`: the share of the layers that run forward again. `pieces`: micro-batches of an update in the mean,
+    where its chats are packed without padding; None where `accumulation` micro-batches of `batch` chats are padded.
     """
 
     shape: ModelShape
@@ -67,32 +68,34 @@ class Work:
     batch: int
     accumulation: int
     trainable: int
-    checkpointing: bool
+    checkpointing: float
     evaluations: int
     eval_chats: int
     eval_batch: int
-    packed: int | None = None
+    pieces: float | None = None
 
 
 def predict(work: Work, speed: Speed) -> Time:
     """Seconds for the updates and the evaluation losses of a run; loading, saving and decoding are not in it."""
-    shape, lengths = work.shape, work.lengths
-    chats: float = work.batch
-    micro_batches = math.ceil(work.updates.chats / work.batch) / work.updates.per_epoch  # the last update may be short
-    if work.packed is not None:
-        micro_batches = math.ceil(lengths.mean * work.batch * work.accumulation / work.packed)
-        chats = work.batch * work.accumulation / micro_batches
+    lengths, updates = work.lengths, work.updates
+    if work.pieces is None:
+        chats: float = work.batch
+        micro_batches = math.ceil(updates.chats / chats) / updates.per_epoch  # the last update may be short
+    else:
+        whole = work.batch * work.accumulation
+        chats = whole / work.pieces
+        micro_batches = work.pieces * updates.chats / (updates.per_epoch * whole)
+    tokens, width = _tokens(work, chats)
     real = lengths.mean * chats
-    width = round(lengths.tokens.mean()) if work.packed else lengths.expected_width(work.batch)
-    tokens = round(real) if work.packed else lengths.rows(work.batch) * width
-    trained = real * lengths.trained
-    flops = training_flops(shape, tokens, width, trained, work.trainable, checkpointing=work.checkpointing)
-    launch = speed.launch * shape.num_hidden_layers * (1 if work.checkpointing else 2 / 3)
+    flops = training_flops(
+        work.shape, tokens, width, real * lengths.trained, work.trainable, checkpointing=work.checkpointing
+    )
+    launch = speed.launch * work.shape.num_hidden_layers * (2 + work.checkpointing) / 3
     compute = flops / speed.reached
     update = max(compute, launch) * micro_batches
     return Time(
         update=update,
-        training=update * work.updates.total,
+        training=update * updates.total,
         evaluation=work.evaluations * _evaluation(work, speed),
         flops=flops * micro_batches,
         padding=tokens / real,
@@ -100,14 +103,22 @@ def predict(work: Work, speed: Speed) -> Time:
     )
 
 
+def _tokens(work: Work, chats: float) -> tuple[float, int]:
+    """(tokens with padding, the row length that attention costs as much as) of a micro-batch of some chats."""
+    lengths = work.lengths
+    if work.pieces is not None:
+        return lengths.mean * chats, lengths.attention_width
+    width = lengths.expected_width(round(chats))
+    return lengths.rows(round(chats)) * width, width
+
+
 def _evaluation(work: Work, speed: Speed) -> float:
     if not work.eval_chats:
         return 0.0
-    lengths = work.lengths
     batch = min(work.eval_batch, work.eval_chats)
-    rows, width = lengths.rows(batch), lengths.expected_width(batch)
-    trained = lengths.mean * batch * lengths.trained
-    flops = forward_flops(work.shape, rows * width, width, trained, work.trainable)
+    tokens, width = _tokens(work, batch)
+    trained = work.lengths.mean * batch * work.lengths.trained
+    flops = forward_flops(work.shape, tokens, width, trained, work.trainable)
     launch = speed.launch * work.shape.num_hidden_layers / 3
     return math.ceil(work.eval_chats / batch) * max(flops / speed.reached, launch)
 

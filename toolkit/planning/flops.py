@@ -20,15 +20,16 @@ def forward_flops(shape: ModelShape, tokens: float, width: int, trained: float, 
 
 
 def training_flops(
-    shape: ModelShape, tokens: float, width: int, trained: float, adapter: int, *, checkpointing: bool
+    shape: ModelShape, tokens: float, width: int, trained: float, adapter: int, *, checkpointing: float
 ) -> float:
     """FLOPs of forward, recomputation and backward with a LoRA of `adapter` parameters over frozen weights.
 
     `tokens` counts padding too, `width` is the row length that attention sees, `trained` the tokens with a label.
+    `checkpointing`: the share of the layers that run forward again.
     Per token: frozen weights 2 forward + 2 backward (+ 2 recomputed) each, adapter weights 2 + 4 (+ 2), attention
     1 + 2.5 (+ 1) times its forward; the head runs forward and backward for trained tokens only.
     """
-    again = 1 if checkpointing else 0
+    again = checkpointing
     linear = (4 + 2 * again) * shape.linear_parameters + (6 + 2 * again) * adapter
     attention = (3.5 + again) * attention_flops(shape, width)
     return tokens * (linear + attention) + trained * 4 * shape.head_parameters

@@ -47,6 +47,11 @@ class Lengths:
         """The width of the widest micro-batch."""
         return _rounded(float(self.tokens.max()))
 
+    @property
+    def attention_width(self) -> int:
+        """The length of equal rows whose attention costs each token as much as that of these rows, unpadded."""
+        return round(float(self.tokens @ self.tokens) / float(self.tokens.sum()))
+
     def rows(self, chats: int) -> int:
         """Rows of a micro-batch of `chats` chats."""
         return math.ceil(chats * self.rows_per_chat)

@@ -17,6 +17,7 @@ from toolkit.planning.architecture import ATTENTION, MLP, ModelShape, load_shape
 from toolkit.planning.budget import USABLE, Budget, budget_for, setup_of
 from toolkit.planning.cards import CARDS, UNSLOTH_LEAST, Card, cpu_card, find_card, seen_gpus
 from toolkit.planning.cost import CPU_EFFICIENCY, GPU_SPEED, Speed, Time, Work, dollars, predict
+from toolkit.planning.cutting import mean_pieces
 from toolkit.planning.lengths import Lengths
 from toolkit.planning.memory import Memory, Setup, full_memory, training_memory
 from toolkit.planning.steps import Updates, updates_of
@@ -35,7 +36,8 @@ class Plan:
     """Everything `toolkit plan` says. Memory in bytes, time in seconds, price in dollars an hour.
 
     `largest`: the most chats of a micro-batch that fit, 0 when not even one does. `advice`: the --set options that make
-    it fit, empty when it fits or nothing does. `budget`: tokens of a packed micro-batch, None where chats are padded.
+    it fit, empty when it fits or nothing does. `budget`: tokens of a packed micro-batch, None where chats are padded;
+    `pieces`: how many of them an update has in the mean.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Plan:
     time: Time | None
     price: float | None
     budget: Budget | None = None
+    pieces: float | None = None
 
     @property
     def fits(self) -> bool:
@@ -102,7 +105,8 @@ def make_plan(
     engine = _engine(recipe, card, hardware, unsloth)
     precision = choose_precision(recipe, hardware)
     setup = setup_of(recipe, shape, engine.value, precision.value, cuda=card.name != "cpu")
-    budget = budget_for(recipe, setup, card.memory, lengths)
+    budget = budget_for(recipe, setup, hardware.gpu.memory if hardware.gpu else hardware.memory, lengths)
+    pieces = mean_pieces(lengths.tokens, lengths.rows(recipe.chats_per_update), budget.tokens) if budget else None
     batch = recipe.train.per_device_train_batch_size
     memory = _memory(setup, lengths, batch) if budget is None else _packed_memory(setup, lengths, budget)
     largest = _largest(setup, lengths, card) if budget is None else 0
@@ -128,9 +132,10 @@ def make_plan(
         largest=largest,
         advice=() if memory.total <= card.memory else _advice(recipe, setup, lengths, card),
         speed=speed,
-        time=predict(_work(recipe, shape, lengths, updates, trainable, budget), speed) if speed is not None else None,
+        time=predict(_work(recipe, shape, lengths, updates, trainable, budget, pieces), speed) if speed else None,
         price=price,
         budget=budget,
+        pieces=pieces,
     )
 
 
@@ -151,7 +156,16 @@ def _card(gpu: str | None) -> tuple[Card, str, bool]:
 def _hardware(card: Card) -> Hardware:
     gpu = None if card.name == "cpu" else Gpu(card.title, card.memory, card.capability)
     cpu_bf16 = bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
-    return Hardware(gpu, cpu_name(), usable_cores(), cpu_bf16, card.memory)
+    return Hardware(gpu, cpu_name(), usable_cores(), cpu_bf16, _all_memory(card))
+
+
+def _all_memory(card: Card) -> int:
+    """What a run's own look at the machine finds, and cuts micro-batches by: on a CPU not only what is free now."""
+    if card.name != "cpu":
+        return card.memory
+    import psutil
+
+    return max(card.memory, int(psutil.virtual_memory().total))
 
 
 def _engine(recipe: Recipe, card: Card, hardware: Hardware, unsloth: bool) -> Choice:
@@ -273,9 +287,18 @@ def _speed(card: Card, engine: str, precision: str) -> Speed | None:
 
 
 def _work(
-    recipe: Recipe, shape: ModelShape, lengths: Lengths, updates: Updates, trainable: int, budget: Budget | None
+    recipe: Recipe,
+    shape: ModelShape,
+    lengths: Lengths,
+    updates: Updates,
+    trainable: int,
+    budget: Budget | None,
+    pieces: float | None,
 ) -> Work:
     train, settings = recipe.train, recipe.eval
+    recomputed = float(bool(train.gradient_checkpointing))
+    if budget is not None and budget.checkpointed is not None:
+        recomputed = budget.checkpointed / shape.num_hidden_layers
     every: Any = updates.per_epoch if settings.eval_steps == "epoch" else settings.eval_steps
     return Work(
         shape=shape,
@@ -284,8 +307,8 @@ def _work(
         batch=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps,
         trainable=trainable,
-        checkpointing=bool(train.gradient_checkpointing) and (budget is None or budget.checkpointed != 0),
-        packed=budget.tokens if budget is not None else None,
+        checkpointing=recomputed,
+        pieces=pieces,
         evaluations=1 + math.floor(updates.total / every),  # one before the first update
         eval_chats=lengths_module.eval_chats(recipe, lengths.chats),
         eval_batch=settings.per_device_eval_batch_size,

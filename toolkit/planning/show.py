@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from toolkit.planning.calibration import past_error
@@ -63,12 +62,15 @@ def _data(plan: Plan) -> list[tuple[str, str]]:
 def _packing(plan: Plan) -> list[tuple[str, str]]:
     """How an update's chats are packed, in the words of the run itself."""
     budget = plan.budget
-    if budget is None:
+    if budget is None or plan.pieces is None:
         return []
-    pieces = math.ceil(plan.lengths.mean * plan.recipe.chats_per_update / budget.tokens)
-    cut = "one micro-batch" if pieces == 1 else f"{pieces} micro-batches"
-    lines = [("packing", f"{budget.tokens:,} tokens a micro-batch: {budget.reason}; a usual update is {cut}")]
-    return [*lines, *([("recompute", budget.checkpointing)] if budget.checkpointing else [])]
+    cut = "one micro-batch" if plan.pieces == 1 else f"{plan.pieces:.1f} micro-batches"
+    real = plan.lengths.mean * plan.recipe.chats_per_update
+    return [
+        ("packing", f"{budget.tokens:,} tokens a micro-batch: {budget.reason}"),
+        ("", f"an update has {real:,.0f} real tokens, without padding, in {cut} (means)"),
+        *([("recompute", budget.checkpointing)] if budget.checkpointing else []),
+    ]
 
 
 def _memory(plan: Plan) -> list[tuple[str, str]]:

@@ -13,30 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from toolkit.planning.cutting import cut
 from toolkit.training.dataset import IGNORED, Row
 
 MICRO_BATCHES = "micro_batches"
-
-
-def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of rows, cut into as few groups of at most `budget` tokens as a greedy balance finds.
-
-    The longest row goes first, each into the group with the fewest tokens (longest processing time first, Graham
-    1969). A row longer than `budget` has a group of its own. Groups hold their rows in the order given.
-    """
-    if not lengths:
-        return []
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    for count in range(max(1, -(-sum(lengths) // budget)), len(lengths) + 1):
-        groups: list[list[int]] = [[] for _ in range(count)]
-        filled = [0] * count
-        for i in order:
-            least = filled.index(min(filled))
-            groups[least].append(i)
-            filled[least] += lengths[i]
-        if all(size <= budget or len(group) == 1 for group, size in zip(groups, filled, strict=True)):
-            return [sorted(group) for group in groups if group]
-    return [[i] for i in range(len(lengths))]
 
 
 def pack(rows: Sequence[Row], pad_token_id: int, multiple: int = 1, edges_multiple: int = 1) -> dict[str, Any]:

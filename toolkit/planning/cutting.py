@@ -1,0 +1,39 @@
+"""How an update's rows are cut into packed micro-batches: what the trainer does, and what a plan counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+DRAWN = 20_000  # rows that a plan draws
+MOST_UPDATES = 200
+
+
+def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of rows, cut into as few groups of at most `budget` tokens as a greedy balance finds.
+
+    The longest row goes first, each into the group with the fewest tokens (longest processing time first, Graham
+    1969). A row longer than `budget` has a group of its own. Groups hold their rows in the order given.
+    """
+    if not lengths:
+        return []
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for count in range(max(1, -(-sum(lengths) // budget)), len(lengths) + 1):
+        groups: list[list[int]] = [[] for _ in range(count)]
+        filled = [0] * count
+        for i in order:
+            least = filled.index(min(filled))
+            groups[least].append(i)
+            filled[least] += lengths[i]
+        if all(size <= budget or len(group) == 1 for group, size in zip(groups, filled, strict=True)):
+            return [sorted(group) for group in groups if group]
+    return [[i] for i in range(len(lengths))]
+
+
+def mean_pieces(tokens: npt.NDArray[np.int64], rows: int, budget: int) -> float:
+    """Micro-batches of an update of `rows` rows in the mean, over updates drawn from rows of these lengths."""
+    random = np.random.default_rng(0)
+    updates = max(1, min(MOST_UPDATES, DRAWN // rows))
+    return float(np.mean([len(cut(random.choice(tokens, rows).tolist(), budget)) for _ in range(updates)]))
