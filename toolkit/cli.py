@@ -94,7 +94,9 @@ def plan(
     gpu: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Plan for this card, as t4, l4, a100 or h200, or cpu; default: the one here."
+            metavar="NAME",
+            help="Plan for this card, as t4, l4, a100 or h200, or cpu; default: the one here, else these cores where "
+            "they would do it within a day, else t4.",
         ),
     ] = None,
     price: Annotated[

@@ -150,6 +150,7 @@ def test_the_card_here(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_recipe(loaded)
     assert plan.card is CARDS["t4"]
     assert "no GPU found here" in plan.card_reason
+    assert "hours" in plan.card_reason
     monkeypatch.setattr(plan_module, "seen_gpus", lambda: [SeenGpu("Some GPU 9", 8 * 2**30, (8, 0), "1")])
     plan = plan_recipe(loaded)
     assert plan.card.title == "Some GPU 9"
@@ -162,6 +163,21 @@ def test_on_the_cpu() -> None:
     plan = planned("quickstart", "cpu")
     assert (plan.engine.value, plan.shape.parameters) == ("peft", 134_515_008)
     assert "CUDA context" not in shown(plan)
+
+
+def test_without_a_gpu_a_small_recipe_is_planned_for_these_cores() -> None:
+    plan = plan_recipe(load(ROOT / "recipes" / "quickstart.toml"))
+    assert plan.card.name == "cpu"
+    assert "no GPU found here" in plan.card_reason and "--gpu NAME" in plan.card_reason
+    assert plan.time is not None and plan.time.total < plan_module.A_DAY
+    needs = plan_recipe(load(ROOT / "recipes" / "quickstart.toml", ("train.fp16=true", "train.bf16=false")))
+    assert needs.card is CARDS["t4"] and "only a GPU" in needs.card_reason
+
+
+def test_without_a_gpu_what_does_not_fit_these_cores_is_planned_for_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "_these_cores", lambda: plan_module.cpu_card(2, 2**30, "small"))
+    plan = plan_recipe(load(ROOT / "recipes" / "quickstart.toml"))
+    assert plan.card is CARDS["t4"] and "does not fit the memory that is free" in plan.card_reason
 
 
 def test_the_token_table_is_used_when_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

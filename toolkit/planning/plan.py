@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
 
 MOST_CHATS = 1024  # the largest micro-batch that is tried
+A_DAY = 24 * 3600.0  # of training on these cores, in seconds: a recipe that takes longer is not meant for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,30 @@ class Plan:
 def plan_recipe(loaded: LoadedRecipe, gpu: str | None = None, price: float | None = None) -> Plan:
     """The plan of a recipe for the card named, or for the one in this machine.
 
+    Without a card here: for these cores where they can do it within a day, as `toolkit run` would, else for a T4.
     Raises an `InputError` for an unknown card or model, and for settings that the card can't run.
     """
     card, reason, here = _card(gpu)
-    installed = not here or importlib.util.find_spec("unsloth") is not None
     lengths = lengths_module.lengths_of(loaded.recipe)
-    return make_plan(loaded.recipe, card, lengths, price, name=loaded.name, reason=reason, unsloth=installed)
+
+    def planned(card: Card, reason: str, here: bool) -> Plan:
+        installed = not here or importlib.util.find_spec("unsloth") is not None
+        return make_plan(loaded.recipe, card, lengths, price, name=loaded.name, reason=reason, unsloth=installed)
+
+    if card is not None:
+        return planned(card, reason, here)
+    try:
+        plan = planned(_these_cores(), "no GPU found here; --gpu NAME plans for one", True)
+    except EngineError:
+        why = "the recipe asks for what only a GPU does"
+    else:
+        if plan.fits and plan.time is not None and plan.time.total <= A_DAY:
+            return plan
+        hours = f" in {plan.time.total / 3600:,.0f} hours" if plan.time is not None else ""
+        why = f"these cores would do it{hours}" if plan.fits else "the recipe does not fit the memory that is free"
+    return planned(
+        CARDS["t4"], f"no GPU found here, and {why}; --gpu NAME plans for another, --gpu cpu for these cores", False
+    )
 
 
 def make_plan(
@@ -139,18 +158,20 @@ def make_plan(
     )
 
 
-def _card(gpu: str | None) -> tuple[Card, str, bool]:
-    """The device, why it is that one, and whether it is in this machine."""
+def _card(gpu: str | None) -> tuple[Card | None, str, bool]:
+    """The device, why it is that one, and whether it is in this machine; None where nothing was named or found."""
     if gpu is not None and gpu.lower() == "cpu":
-        import psutil
-
-        return cpu_card(usable_cores(), psutil.virtual_memory().available, cpu_name()), "--gpu cpu", True
+        return _these_cores(), "--gpu cpu", True
     if gpu is not None:
         return find_card(gpu), f"--gpu {gpu}", False
     seen = seen_gpus()
-    if seen:
-        return seen[0].card, "the GPU here", True
-    return CARDS["t4"], "no GPU found here; --gpu NAME plans for another, --gpu cpu for these cores", False
+    return (seen[0].card, "the GPU here", True) if seen else (None, "", False)
+
+
+def _these_cores() -> Card:
+    import psutil
+
+    return cpu_card(usable_cores(), psutil.virtual_memory().available, cpu_name())
 
 
 def _hardware(card: Card) -> Hardware:
