@@ -95,6 +95,11 @@ def test_bad_rows(
     assert call("data", "check", "base.toml")[0] == 2
 
 
+def test_rows_that_can_not_be_tokenised_are_not_checked(call: Call, place: Path) -> None:
+    assert call("data", "check", "base.toml")[0] == 0
+    assert call("data", "check", "base.toml", "--set", "model.name=./gone")[0] == 2
+
+
 def test_a_chat_longer_than_max_length(call: Call, place: Path) -> None:
     found = rows(place)
     for row in found[::2]:

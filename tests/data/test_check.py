@@ -154,4 +154,7 @@ def test_without_the_model_rows_are_still_checked(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("toolkit.models.resolve", nowhere)
     report = check(loaded(write_jsonl(tmp_path / "x.jsonl", [weather_row()])))
     assert report.chats == 1 and not report.parts
-    assert "not tokenised, so lengths and cuts are unknown: no network" in printed(report)
+    assert report.ok and not report.complete
+    text = printed(report)
+    assert "not tokenised, so lengths and cuts are unknown: no network" in text
+    assert "data checked in part" in text and "data ok" not in text

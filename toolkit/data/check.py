@@ -58,8 +58,14 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the data can be trained on as it is. Duplicates alone are no fault: weights make them too."""
+        """Whether the data can be trained on as it is, as far as it was looked at. Duplicates alone are no fault:
+        weights make them too."""
         return not (self.bad or self.violations or self.leaked or self.limits)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all was looked at: without the model's tokenizer, lengths and cuts are not known."""
+        return not self.not_tokenised
 
     def render(self, console: Console) -> None:
         """Print the report."""
@@ -77,7 +83,8 @@ class CheckReport:
         if self.not_tokenised:
             text = f"\nnot tokenised, so lengths and cuts are unknown: {self.not_tokenised}"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
-        console.print("data ok" if self.ok else "data not ok", style="bold green" if self.ok else "bold red")
+        told = "data not ok" if not self.ok else "data ok" if self.complete else "data checked in part"
+        console.print(told, style="bold green" if told == "data ok" else "bold red")
 
 
 def check(loaded: LoadedRecipe) -> CheckReport:

@@ -19,7 +19,7 @@ data_app = typer.Typer(
 
 @data_app.command("check", short_help="Count, measure and check the chats.")
 def data_check(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Count, measure and check a recipe's chats; exit code 2 when rows are wrong.
+    """Count, measure and check a recipe's chats; exit code 2 when rows are wrong, or could not be tokenised.
 
     Shows counts by kind, bad rows with file:line, calls that break their tool's schema, duplicates, token lengths,
     the share of trained tokens by role, and what would be cut.
@@ -29,7 +29,7 @@ def data_check(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     report = check(load(recipe, overrides or ()))
     report.render(new_console())
-    if not report.ok:
+    if not (report.ok and report.complete):
         raise typer.Exit(InputError.exit_code)
 
 
