@@ -21,6 +21,7 @@ from toolkit.recipe.schema import Recipe
 from toolkit.runs import read_jsonl
 from toolkit.training.best import Best
 from toolkit.training.calls import LOGGED
+from toolkit.training.saving import saving, tensor_bytes
 
 
 def memory_bytes() -> int:
@@ -183,7 +184,8 @@ class EarlyStopping(TrainerCallback):
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         work = self.folder / "best.safetensors.part"
-        save_file(tensors, work, metadata={"update": str(self.best.update)})
+        with saving(work, tensor_bytes(tensors), "the best adapter"):
+            save_file(tensors, work, metadata={"update": str(self.best.update)})
         work.replace(self.folder / "best.safetensors")
 
     def restore_best(self, last_update: int) -> int:

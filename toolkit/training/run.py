@@ -285,6 +285,8 @@ def save_adapter(model: Any, folder: RunFolder, recipe: Recipe, model_folder: Pa
     """Write adapter/ in PEFT's format, whole or not at all, naming the base model as the recipe does."""
     import shutil
 
+    from toolkit.training.saving import SPARE, adapter_bytes, saving
+
     work = folder.path / ".adapter.part"
     shutil.rmtree(work, ignore_errors=True)
     base = str(model_folder) if models.is_local(recipe.model.name) or ":" in recipe.model.name else recipe.model.name
@@ -292,7 +294,8 @@ def save_adapter(model: Any, folder: RunFolder, recipe: Recipe, model_folder: Pa
         config.base_model_name_or_path = base
         config.revision = recipe.model.revision
     try:
-        model.save_pretrained(work, save_embedding_layers=False)
+        with saving(work, adapter_bytes(model) + SPARE, "the adapter"):
+            model.save_pretrained(work, save_embedding_layers=False)
         shutil.rmtree(folder.adapter, ignore_errors=True)
         work.rename(folder.adapter)
     finally:

@@ -106,6 +106,7 @@ def build_trainer(
     from toolkit.training.attention import packed
     from toolkit.training.loss import summed_loss
     from toolkit.training.packing import MICRO_BATCHES, PackingCollator
+    from toolkit.training.saving import checkpoint_bytes, saving
 
     class ChatTrainer(trl.SFTTrainer):
         """Counts real tokens, and weighs the evaluation loss by trained tokens."""
@@ -194,6 +195,12 @@ def build_trainer(
                 total, count = summed_loss(self.accelerator.unwrap_model(model), given)
             items = count if num_items_in_batch is None else num_items_in_batch
             return total / torch.as_tensor(items).clamp(min=1)
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            name = f"checkpoint-{self.state.global_step}"
+            needed = checkpoint_bytes(self.model, self.optimizer)
+            with saving(Path(self.args.output_dir) / name, needed, "a checkpoint"):
+                super()._save_checkpoint(model, trial)
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """The run folder says what a card would say."""

@@ -1,0 +1,84 @@
+"""A full disk while something is saved: said as such, and nothing half-made is left in place of it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import TrainingError
+
+SPARE = 16_000_000  # bytes: the tokenizer, and what else stands beside tensors
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# safetensors (in Rust) and torch.save have errors of their own, which only their words tell apart
+WORDS = ("no space left", "quota exceeded", *(f"os error {number}" for number in FULL), "inline_container")
+
+
+@contextmanager
+def saving(target: Path, needed: int, what: str) -> Iterator[None]:
+    """Hold while `target`, a file or folder of about `needed` bytes, is written.
+
+    Raises `TrainingError` with what is needed and what is free where the disk can't hold it, before writing where that
+    can be told; what was written of it by then is removed. What was there before is left alone.
+    """
+    before = target.exists()
+    if _free(target) < needed:
+        raise _no_space(target, needed, what)
+    try:
+        yield
+    except Exception as error:
+        if not _is_full(error):
+            raise
+        if not before:
+            _remove(target)
+        raise _no_space(target, needed, what) from None
+
+
+def tensor_bytes(values: Any) -> int:
+    """Bytes of all tensors in nested dicts, lists and tuples."""
+    if isinstance(values, dict):
+        values = list(values.values())
+    if isinstance(values, list | tuple):
+        return sum(map(tensor_bytes, values))
+    return int(values.numel() * values.element_size()) if hasattr(values, "element_size") else 0
+
+
+def adapter_bytes(model: Any) -> int:
+    """Bytes of what trains."""
+    return tensor_bytes([parameter for parameter in model.parameters() if parameter.requires_grad])
+
+
+def checkpoint_bytes(model: Any, optimizer: Any) -> int:
+    """About what a checkpoint takes: the adapter, the optimizer's states, and the small files beside them."""
+    states = dict(optimizer.state) if optimizer is not None else {}
+    return adapter_bytes(model) + tensor_bytes(states) + SPARE
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    return any(word in str(error).lower() for word in WORDS)
+
+
+def _free(target: Path) -> int:
+    there = target
+    while not there.exists():
+        there = there.parent
+    return shutil.disk_usage(there).free
+
+
+def _no_space(target: Path, needed: int, what: str) -> TrainingError:
+    return TrainingError(
+        f"no disk space for {what}: {target} takes about {needed / 1e6:,.1f} MB, {_free(target) / 1e6:,.1f} MB are "
+        "free. Free some, then go on with --resume"
+    )
+
+
+def _remove(target: Path) -> None:
+    if target.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+    else:
+        target.unlink(missing_ok=True)
