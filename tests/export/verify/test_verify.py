@@ -103,9 +103,9 @@ def test_rows_in_the_wrong_order(folder: Path) -> None:
     """What a writer does that forgets llama.cpp's order of Llama's query rows."""
 
     def unordered(held: dict[str, Any]) -> dict[str, Any]:
-        name = "blk.1.attn_q.weight"
-        rows = held[name].reshape(4, 8, 2, -1).swapaxes(1, 2).reshape(held[name].shape)
-        return held | {name: np.ascontiguousarray(rows)}
+        names = [name for name in held if name.endswith("attn_q.weight")]
+        rows = {name: held[name].reshape(4, 8, 2, -1).swapaxes(1, 2).reshape(held[name].shape) for name in names}
+        return held | {name: np.ascontiguousarray(mixed) for name, mixed in rows.items()}
 
     plant(folder, tensors=unordered)
     _, failed = check(folder)
