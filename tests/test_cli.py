@@ -146,9 +146,11 @@ def test_run_hands_on_what_was_given(call: Any, recipe: str, monkeypatch: pytest
     assert (out, resume, no_out, folder) == (Path("here"), None, None, Path("there"))
 
 
-@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 2)])
-def test_data_check(call: Any, recipe: str, monkeypatch: pytest.MonkeyPatch, ok: bool, code: int) -> None:
-    report = SimpleNamespace(ok=ok, render=lambda console: console.print("counts"))
+@pytest.mark.parametrize(("ok", "complete", "code"), [(True, True, 0), (False, True, 2), (True, False, 2)])
+def test_data_check(
+    call: Any, recipe: str, monkeypatch: pytest.MonkeyPatch, ok: bool, complete: bool, code: int
+) -> None:
+    report = SimpleNamespace(ok=ok, complete=complete, render=lambda console: console.print("counts"))
     fake(monkeypatch, "toolkit.data.check", check=lambda loaded: report)
     assert call("data", "check", recipe) == (code, "counts\n", "")
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from toolkit.engines.base import weight_dtype
+from toolkit.engines.compiled import MULTIPLE
 from toolkit.errors import EngineError
 from toolkit.planning.architecture import ModelShape, load_shape
 from toolkit.planning.memory import Setup, training_memory
@@ -106,6 +107,8 @@ def budget_for(recipe: Recipe, setup: Setup, memory: int, lengths: Lengths) -> B
 
 
 def _fits(setup: Setup, memory: int, tokens: int, trained: float) -> bool:
+    if setup.engine == "compiled" and setup.cuda:  # a micro-batch is filled up to one of few lengths
+        tokens = -(-tokens // MULTIPLE) * MULTIPLE
     return training_memory(setup, 1, tokens, round(tokens * trained)).total <= USABLE * memory
 
 
