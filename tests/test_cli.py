@@ -14,23 +14,11 @@ from typing import Any
 
 import pytest
 
-from toolkit import cli
+from tests.command import toolkit
 from toolkit.environment import QUIET, quiet
 from toolkit.errors import InterruptedRun, RecipeError, TrainingError
 
 ROOT = Path(__file__).parents[1]
-
-
-def toolkit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of a command line, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["toolkit", *words])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.bad_input.common import BASE, Call
+from tests.command import toolkit
 from tests.tiny import write_chats
-from toolkit import cli
 
 
 @pytest.fixture
@@ -28,13 +27,7 @@ def call(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     """(exit code, stderr) of a command line in this process; asserts that it shows no traceback."""
 
     def go(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["toolkit", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
+        code, out, err = toolkit(capsys, monkeypatch, *words)
         assert "Traceback" not in out + err, err
         return code, err
 
