@@ -68,6 +68,7 @@ def _(
 
 def _logs(q: torch.Tensor, edges: torch.Tensor, longest: int) -> tuple[int, ...]:
     """The shape of what the kernels keep for backward; without them nothing is kept."""
+    longest = min(longest, q.shape[0])
     return (edges.shape[0] - 1, q.shape[1], -(-longest // 32) * 32) if q.is_cuda else (0,)
 
 
@@ -130,6 +131,7 @@ def _efficient(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     wide = [part[None].contiguous() for part in (q, _wide(k, q.shape[1]), _wide(v, q.shape[1]))]
+    longest = min(longest, q.shape[0])  # the kernels refuse more than there are tokens
     out, logs, *_ = ATEN._efficient_attention_forward(
         *wide, None, edges, edges, longest, longest, 0.0, CAUSAL, True, scale=scale
     )
@@ -147,7 +149,7 @@ def _efficient_backward(
     longest: int,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    heads = q.shape[1]
+    heads, longest = q.shape[1], min(longest, q.shape[0])
     wide = [part[None].contiguous() for part in (gradient, q, _wide(k, heads), _wide(v, heads))]
     unused = torch.zeros((), dtype=torch.int64, device=q.device)  # the state of a dropout that there is not
     to_q, to_k, to_v, _ = ATEN._efficient_attention_backward(
