@@ -13,8 +13,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-# the 32-bit golden ratio, and the multipliers of the integer hash "lowbias32" (Chris Wellons, public domain), as int32
-GOLDEN, FIRST, SECOND = (number - (1 << 32) * (number >> 31) for number in (0x9E3779B1, 0x7FEB352D, 0x846CA68B))
+# the multipliers of the integer hash "lowbias32" (Chris Wellons, public domain), as int32
+FIRST, SECOND = (number - (1 << 32) * (number >> 31) for number in (0x7FEB352D, 0x846CA68B))
 
 
 class HashedDropout(nn.Dropout):
@@ -33,7 +33,8 @@ def kept(x: torch.Tensor, seed: torch.Tensor, p: float) -> torch.Tensor:
     features = x.shape[-1]
     rows = torch.arange(x.numel() // features, dtype=torch.int32, device=x.device)
     place = rows[:, None] * features + torch.arange(features, dtype=torch.int32, device=x.device)
-    bits = place * GOLDEN + seed
+    # not a product first: the compiler would put both factors of it into one number, too large for an int32
+    bits = place ^ seed
     bits = (bits ^ _shifted(bits, 16)) * FIRST
     bits = (bits ^ _shifted(bits, 15)) * SECOND
     bits = bits ^ _shifted(bits, 16)
