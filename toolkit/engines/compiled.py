@@ -26,6 +26,8 @@ from toolkit.recipe.schema import Recipe
 if TYPE_CHECKING:
     import torch
 
+    from toolkit.training.attention import Kernel
+
 BACKEND = "inductor"
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
 EDGES = 32
@@ -37,6 +39,7 @@ KEEP_LITTLE = {
     "ban_recompute_materialized_backward": False,
     "ban_recompute_reductions": False,
 }
+OPTIONS = {"comprehensive_padding": False}  # it would copy what float8 products read, rows of no round number of bytes
 CACHE_OWN = "autograd_cache_allow_custom_autograd_functions"
 MOST_SHAPES = 64  # that a layer may be compiled for before torch gives up and runs it as it is
 
@@ -65,7 +68,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     import torch
 
     from toolkit.engines import peft
-    from toolkit.training.attention import has_flash
+    from toolkit.training.attention import best_kernel
 
     loaded = peft.load(recipe, folder, tokenizer, engine, precision, hardware)
     device = next(loaded.model.parameters()).device
@@ -77,13 +80,20 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     layers = CompiledLayers(
         loaded.model,
         recipe.train.max_length,
-        flash=has_flash(device, products),
+        kernel=best_kernel(device, products, *heads(loaded.model.config)),
         dynamic=recipe.train.compile == "dynamic",
         fuse=fuse,
         float8=asked == "float8",
     )
     loaded.packing = layers.packing(cuda=hardware.gpu is not None)
     return loaded
+
+
+def heads(config: Any) -> tuple[int, int]:
+    """(size of a head, query heads to a key head) of a model by its configuration."""
+    count = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // count
+    return size, count // (getattr(config, "num_key_value_heads", None) or count)
 
 
 def check_float8(hardware: Hardware) -> None:
@@ -102,9 +112,9 @@ def check_float8(hardware: Hardware) -> None:
 class CompiledLayers:
     """The decoder layers of a PEFT-wrapped model, compiled while `training` holds and as they were outside of it.
 
-    `longest`: tokens that no row has more of. `flash`: attention is PyTorch's variable-length one, which not all
-    devices have. `dynamic` and `backend` are torch.compile's; None is Inductor. `fuse`: the dtype of the products,
-    where adapters are to run within them (`toolkit.engines.products`), frozen weights in `float8` or as they are.
+    `longest`: tokens that no row has more of. `kernel`: attention's, which not all devices have. `dynamic` and
+    `backend` are torch.compile's; None is Inductor. `fuse`: the dtype of the products, where adapters are to run within
+    them (`toolkit.engines.products`), frozen weights in `float8` or as they are.
     """
 
     def __init__(
@@ -112,7 +122,7 @@ class CompiledLayers:
         model: Any,
         longest: int,
         *,
-        flash: bool = False,
+        kernel: Kernel = "rows",
         dynamic: bool = False,
         backend: str | None = None,
         fuse: torch.dtype | None = None,
@@ -124,13 +134,12 @@ class CompiledLayers:
         from toolkit.engines import dropout, products
 
         torch._dynamo.config.recompile_limit = max(MOST_SHAPES, torch._dynamo.config.recompile_limit)
-        self.attention, self.dynamic = {"longest": longest, "flash": flash}, dynamic
+        self.attention, self.dynamic = {"longest": longest, "kernel": kernel}, dynamic
         self.layers = list(model.get_base_model().model.layers)
         dropout.hash_dropout(self.layers)
         # as torch.nn.Module.compile makes it, which would leave it in place for evaluation too
-        self.calls = [
-            torch.compile(layer._call_impl, dynamic=dynamic, backend=backend or BACKEND) for layer in self.layers
-        ]
+        how: dict[str, Any] = {"backend": backend} if backend else {"backend": BACKEND, "options": OPTIONS}
+        self.calls = [torch.compile(layer._call_impl, dynamic=dynamic, **how) for layer in self.layers]
         self.groups = [] if fuse is None else products.fuse(self.layers, fuse, float8=float8)
         self.settings = dict(KEEP_LITTLE)
         if os.environ.get("TORCHINDUCTOR_CACHE_DIR") == str(code_folder()) and hasattr(functorch, CACHE_OWN):

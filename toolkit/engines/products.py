@@ -48,8 +48,10 @@ class Group:
         self.scales = tuple(float(member.scaling[ADAPTER]) for member in members)
         self.outs = tuple(member.base_layer.out_features for member in members)
         weights = [member.base_layer.weight.detach() for member in members]
-        self.frozen = Frozen(torch.cat(weights)) if float8 else None
-        inputs = 0 if float8 else members[0].base_layer.in_features
+        self.inputs = members[0].base_layer.in_features
+        self.alike: Alike | None = None  # and its share of it, under float8
+        self.eight: tuple[torch.Tensor, ...] = ()
+        inputs = 0 if float8 else self.inputs
         columns = -(-(inputs + sum(self.ranks)) // ALIGN) * ALIGN
         self.block = torch.zeros(sum(self.outs), columns, dtype=weights[0].dtype, device=weights[0].device)
         self.places = []  # of each member's s B
@@ -77,12 +79,12 @@ class Group:
         down = torch.cat([member.lora_A[ADAPTER].weight for member in self.members]).to(x.dtype)
         low = self.members[0].lora_dropout[ADAPTER](x) @ down.T
         ups = [member.lora_B[ADAPTER].weight for member in self.members]
-        out: torch.Tensor
-        if self.frozen is None:
-            out = Product.apply(x, low, self.block, self.scales, *ups)  # type: ignore[no-untyped-call]
+        outs: tuple[torch.Tensor, ...]
+        if self.eight:
+            outs = Float8Product.apply(x, low, self.block, *self.eight, self.scales, *ups)  # type: ignore[no-untyped-call]
         else:
-            out = Float8Product.apply(x, low, self.block, *self.frozen.tensors, self.scales, *ups)  # type: ignore[no-untyped-call]
-        *others, last = out.split(self.outs, dim=-1)
+            outs = Product.apply(x, low, self.block, self.scales, *ups)  # type: ignore[no-untyped-call]
+        *others, last = outs
         return *others, last.clone() if self.apart else last
 
 
@@ -97,21 +99,25 @@ class Product(torch.autograd.Function):
         block: torch.Tensor,
         scales: tuple[float, ...],
         *ups: torch.Tensor,
-    ) -> torch.Tensor:
-        """x [..., in], low [..., ranks], block [outs, in + ranks + filling], ups [out, rank]; gives [..., outs]."""
+    ) -> tuple[torch.Tensor, ...]:
+        """x [..., in], low [..., ranks], block [outs, in + ranks + filling], ups [out, rank]; gives [..., out] each."""
         ctx.save_for_backward(low, block)  # all that x gave to the gradients of B is in low
         ctx.inputs, ctx.scales, ctx.dtype = x.shape[-1], scales, ups[0].dtype
         ctx.shapes = tuple(tuple(up.shape) for up in ups)
         filled = block.shape[1] - x.shape[-1] - low.shape[-1]
         parts = [x, low, x.new_zeros(*x.shape[:-1], filled)] if filled else [x, low]
-        return torch.cat(parts, dim=-1) @ block.T
+        return (torch.cat(parts, dim=-1) @ block.T).split([up.shape[0] for up in ups], dim=-1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         low, block = ctx.saved_tensors
-        (gradient,) = gradients
-        ups = up_gradients(gradient.flatten(0, -2), low.flatten(0, -2), ctx.shapes, ctx.scales, ctx.dtype)
-        both = gradient @ block
+        outs = [gradient.shape[-1] for gradient in gradients]
+        if min(outs) > ctx.inputs:  # sums of the narrow products cost less than a copy of the wide gradients
+            both = sum(part @ rows for part, rows in zip(gradients, block.split(outs), strict=True))
+        else:
+            both = torch.cat(gradients, dim=-1) @ block
+        flat = [gradient.flatten(0, -2) for gradient in gradients]
+        ups = up_gradients(flat, low.flatten(0, -2), ctx.shapes, ctx.scales, ctx.dtype)
         ranks = low.shape[-1]
         to_x, to_low, _ = both.split([ctx.inputs, ranks, block.shape[1] - ctx.inputs - ranks], dim=-1)
         return to_x, to_low, None, None, *ups
@@ -144,11 +150,44 @@ def fuse(layers: Sequence[nn.Module], dtype: torch.dtype, *, float8: bool = Fals
                 if members:  # backward wants values; queries and keys as they were before rotation for a norm's sake
                     apart = names[-1] == "v_proj" and not hasattr(getattr(layer, part), "q_norm")
                     groups.append(Group(members, apart=apart, float8=float8))
+    if float8:
+        _share(groups)
     for group in groups:
         for place, member in enumerate(group.members):
             member.__class__ = Fused
             member.group, member.place = group, place
     return groups
+
+
+class Alike:
+    """Groups of one kind, one a layer, whose weights are in float8 in one block, for few operations to refresh all."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self.groups = tuple(groups)
+        weights = [torch.cat([member.base_layer.weight.detach() for member in group.members]) for group in groups]
+        self.frozen = Frozen(weights, sum(groups[0].ranks))
+        for place, group in enumerate(groups):
+            group.alike, group.eight = self, self.frozen.of(place)
+
+    def refresh(self) -> None:
+        first, row, column = self.groups[0], 0, 0
+        kept = 1 - float(getattr(first.members[0].lora_dropout[ADAPTER], "p", 0.0))
+        for place, (out, rank, scale) in enumerate(zip(first.outs, first.ranks, first.scales, strict=True)):
+            members = [group.members[place] for group in self.groups]
+            downs = [member.lora_A[ADAPTER].weight for member in members]
+            ups = [member.lora_B[ADAPTER].weight for member in members]
+            self.frozen.put(row, column, downs, ups, scale, kept)
+            row, column = row + out, column + rank
+
+
+def _share(groups: Sequence[Group]) -> None:
+    """Put the weights of groups of the same sizes and scales together in float8."""
+    found: dict[tuple[Any, ...], list[Group]] = {}
+    for group in groups:
+        dropout = getattr(group.members[0].lora_dropout[ADAPTER], "p", 0.0)
+        found.setdefault((group.inputs, group.outs, group.ranks, group.scales, dropout), []).append(group)
+    for alike in found.values():
+        Alike(alike)
 
 
 def _plain(module: Linear, dtype: torch.dtype, float8: bool) -> bool:
@@ -171,6 +210,8 @@ def refresh(groups: Sequence[Group]) -> None:
         ups = [member.lora_B[ADAPTER].weight for group in groups for member in group.members]
         scaled = torch._foreach_mul(ups, [scale for group in groups for scale in group.scales])
         torch._foreach_copy_([place for group in groups for place in group.places], scaled)
+    for alike in dict.fromkeys(group.alike for group in groups if group.alike):
+        alike.refresh()
 
 
 @contextmanager
