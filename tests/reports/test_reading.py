@@ -179,6 +179,26 @@ def test_getting_slower(noise: float) -> None:
     assert rate_of("slower", lambda seed: rows(falling(N), 0.05, seed, speed=speed, speed_noise=noise)) >= 0.95
 
 
+def test_a_busier_host_in_the_second_half_is_slower() -> None:
+    """A run of short updates on a GPU: a fifth slower from the middle on, while its speed wavers by 12%."""
+    speed = np.r_[np.full(1000, 133_000.0), np.full(875, 105_000.0)]
+    made = rows(falling(1875), 0.05, 0, speed=speed, speed_noise=0.12)
+    assert "slower" in at_end(made, Facts(total=1875))
+
+
+def test_compilations_and_short_last_updates_are_no_slowdown() -> None:
+    """Whole shapes are compiled early, and an epoch's last few chats have a shape of their own: 300 times slower."""
+    slow = [0, 2, 3, 4, 5, 9, 10, 25, 475, 951]
+    speed = np.full(952, 165_000.0)
+    speed[slow] /= 300
+    for seed in range(10):
+        made = rows(falling(952), 0.05, seed, speed=speed, speed_noise=0.2)
+        assert "slower" not in every(made, Facts(total=952))
+        # nor where slow updates come last
+        made = rows(falling(952), 0.05, seed, speed=speed[::-1], speed_noise=0.2)
+        assert "slower" not in every(made, Facts(total=952))
+
+
 def test_memory_creeps_or_only_wavers() -> None:
     grown = np.linspace(1, 1.4, N)
 

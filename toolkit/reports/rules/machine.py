@@ -33,8 +33,8 @@ def throughput(log: Log, facts: Facts, look: Look) -> Verdict | None:
         level="warning",
         title="Training is getting slower",
         evidence=f"{median(first):,.0f} tokens/s in the first third, {median(last):,.0f} in the last",
-        advice="a look at other processes and at the GPU's temperature and clocks (nvidia-smi); on a CPU also "
-        "train.torch_threads",
+        advice="a look at other processes (where updates are short, a GPU waits for a busy CPU) and at the GPU's "
+        "temperature and clocks (nvidia-smi); on a CPU also train.torch_threads",
         update=log.updates[-1],
     )
 
