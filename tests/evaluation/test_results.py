@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,20 @@ def test_chats_numbered_alike_in_two_splits_are_not_mixed_up() -> None:
     before = Evaluation([row(0, correct=True, split="phrasing"), row(0, correct=False, split="tools")])
     after = Evaluation([row(0, correct=False, split="tools"), row(0, correct=True, split="phrasing")])
     assert Comparison.of(before, after).paired().gained == 0
+
+
+def test_answers_cut_before_they_could_be_right_are_told_from_endless_ones() -> None:
+    done = replace(row(0, correct=True), expected="abc", generated="abcd")
+    endless = replace(row(1, correct=False), expected="abc", generated="abababab", stopped=False)
+    short = replace(row(2, correct=False), expected="a long call", generated="a long", stopped=False)
+    short.expected_calls.append({"name": "f", "arguments": {}})
+    settings = {"max_new_tokens": 128}
+    assert Evaluation([done], settings).cut() == ""
+    assert Evaluation([done, endless], settings).cut() == "1 of 2 answers were cut at eval.max_new_tokens = 128"
+    assert Evaluation([done, endless, short], settings).cut() == (
+        "2 of 3 answers were cut at eval.max_new_tokens = 128; the calls expected of 1 are longer, so raise it"
+    )
+    assert Evaluation([short], {"executed": True}).cut() == "1 of 1 answers were cut at the token limit"
 
 
 def test_evaluations_of_other_chats_cannot_be_compared() -> None:

@@ -94,6 +94,20 @@ class Evaluation:
         rank = {name: index for index, name in enumerate(ORDER)}
         return dict(sorted(found.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
 
+    def cut(self) -> str:
+        """A line on the answers that the token limit cut, and how many it kept from being right: the calls expected
+        are longer than all that was written. Empty when none was cut."""
+        cut = [row for row in self.rows if not row.stopped]
+        if not cut:
+            return ""
+        # executed chats are whole conversations, whose lengths say nothing about one answer
+        single = [] if self.settings.get("executed") else cut
+        longer = sum(bool(row.expected_calls) and len(row.expected) > len(row.generated) for row in single)
+        limit = self.settings.get("max_new_tokens")
+        found = f"{len(cut)} of {len(self.rows)} answers were cut at "
+        found += "the token limit" if limit is None else f"eval.max_new_tokens = {limit}"
+        return f"{found}; the calls expected of {longer} are longer, so raise it" if longer else found
+
     def summary(self) -> dict[str, Any]:
         """Rates as JSON values: {"turns", "settings", "overall": {measure: {"hits", "n", "share", "low", "high"}},
         "by_kind": {kind: {measure: ...}}, "by_split", "by_source", "stopped", "new_tokens"}."""

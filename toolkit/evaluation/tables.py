@@ -45,8 +45,7 @@ def render_columns(columns: Columns, console: Console, samples: int) -> None:
             markup=False,
         )
     for name, evaluation in columns:
-        if unfinished := sum(not row.stopped for row in evaluation.rows):
-            line = f"{unfinished} of {len(evaluation.rows)} answers were cut at the token limit"
+        if line := evaluation.cut():
             console.print(line if len(columns) == 1 else f"{name}: {line}", highlight=False, markup=False)
     for name, comparison in comparisons if samples else ():
         _samples(console, comparison, samples, (columns[0][0], name))

@@ -246,14 +246,11 @@ def accuracy(view: RunView) -> dict[str, Any] | None:
     for name, rows in grouped(view.after).items():
         found = [interval_of("before", earlier.get(name, []), 1)] if before is not None else []
         groups[name] = [*found, interval_of("after", rows, 0)]
-    unfinished = sum(not row.stopped for row in view.after.rows)
+    cut = view.after.cut()
     return {
         "chart": charts.intervals("Right answers by kind", groups, "Lines are Wilson's 95% intervals."),
         "flipped": flipped(before, view.after, ("before", "after"), FLIPS_SHOWN) if before is not None else None,
-        "unfinished": f"{unfinished} of {len(view.after.rows)} answers were cut at eval.max_new_tokens = "
-        f"{view.after.settings.get('max_new_tokens')}."
-        if unfinished
-        else "",
+        "unfinished": f"{cut}." if cut else "",
         "measures": _measures(view),
     }
 
