@@ -337,8 +337,8 @@ def test_any_log_can_be_read(found: Rows, facts: Facts) -> None:
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.1, 0.5]), st.floats(0.5, 12))
 def test_shuffled_noise_raises_no_alarm(seed: int, noise: float, level: float) -> None:
     """Whatever level and noise: a flat log is never learning, overfitting or worse at one draw (1% may)."""
-    found = rows([level] * 120, noise, seed)
-    codes = every(found)
-    if codes - FACTS_NOT_ALARMS - {"stuck"}:
+    # the first loss is read by itself, and much noise can put it anywhere
+    allowed = FACTS_NOT_ALARMS | {"stuck", "low_start"}
+    if every(rows([level] * 120, noise, seed)) - allowed:
         # a rare draw: the same shape with other noise must be clean
-        assert not every(rows([level] * 120, noise, seed + 1)) - FACTS_NOT_ALARMS - {"stuck"}
+        assert not every(rows([level] * 120, noise, seed + 1)) - allowed
