@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,16 @@ def test_a_log_is_thinned_but_keeps_its_ends() -> None:
     assert "<svg" in charts.line_chart(Chart("one point", [Series("s", [3.0], [2.0])]))
     assert charts.intervals("none", {}) == "" and charts.bars("b", ["1"], [0], "u", "x") == ""
     assert "no share" in charts.intervals("i", {"k": [Interval("a", 0.0, 0.0, 1.0, "no share")]})
+
+
+@pytest.mark.parametrize("n", [600, 601, 952, 1199, 1875, 5001])
+def test_noise_is_drawn_alike_along_a_line(n: int) -> None:
+    """952 rows in 600 groups were pairs at first and single ones later, as if the loss became noisier."""
+    points = charts._thinned([(float(i), float(i % 7)) for i in range(n)])
+    assert len(points) <= charts.MOST_POINTS
+    steps = {b - a for (a, _), (b, _) in pairwise(points[:-1])}
+    assert len(steps) == 1
+    assert points[0][0] < n / 300 and points[-1][0] > n - 1 - n / 300
 
 
 def error_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
