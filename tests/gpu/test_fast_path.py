@@ -183,31 +183,6 @@ def test_rows_attend_as_if_alone(dtype: Any, size: int) -> None:
         assert float(difference) < (1e-3 if dtype == torch.float32 else 0.01)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("size", "groups"), [(64, 3), (128, 2), (128, 1)])
-def test_cudnn_attends_as_if_alone(dtype: Any, size: int, groups: int) -> None:
-    from toolkit.training.cudnn import GENERATION, attend_cudnn, cudnn_agrees
-    from toolkit.training.rows import _usual, _usual_backward
-
-    device = torch.device("cuda", torch.cuda.current_device())
-    if torch.cuda.get_device_capability(device)[0] != GENERATION:
-        pytest.skip("used on Hopper only")
-    assert cudnn_agrees(device, dtype, size, groups)
-    edges = torch.tensor([0, 300, 301, 378, 1078, 1078, 1078], dtype=torch.int32, device=device)
-    torch.manual_seed(0)
-    shapes = [(1078, heads, size) for heads in (4 * groups, 4, 4)]
-    q, k, v = (torch.randn(shape, device=device).to(dtype).requires_grad_() for shape in shapes)
-    out, _ = attend_cudnn(q, k, v, edges, 2048, size**-0.5)
-    gradient = torch.randn_like(out)
-    found = (out, *torch.autograd.grad(out, (q, k, v), gradient))
-    with torch.no_grad():
-        usual = _usual(q, k, v, edges, size**-0.5)
-        expected = (usual, *_usual_backward(gradient, q, k, v, edges, size**-0.5))
-    for mine, theirs in zip(found, expected, strict=True):
-        difference = (mine.float() - theirs.float()).norm() / theirs.float().norm()
-        assert float(difference) < 0.01
-
-
 @pytest.mark.parametrize("products", ["separate", "fused", "float8"])
 def test_dropout_trains_compiled(recipe: Path, tmp_path: Path, products: str) -> None:
     """With the dropout that runs have, its hash compiled for the card."""

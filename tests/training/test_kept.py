@@ -89,7 +89,7 @@ def fresh() -> Iterator[None]:
 Kept = list[torch.Tensor]
 
 
-def kept(family: str, tokens: int, *, kernel: attention.Kernel, products: str, dropout: float) -> tuple[Any, Kept]:
+def kept(family: str, tokens: int, *, flash: bool, products: str, dropout: float) -> tuple[Any, Kept]:
     """(config, what one layer keeps for `tokens` tokens: one tensor for each storage, weights apart)."""
     torch._dynamo.reset()
     sizes = {
@@ -111,7 +111,7 @@ def kept(family: str, tokens: int, *, kernel: attention.Kernel, products: str, d
     half = torch.bfloat16
     fuse = None if products == "separate" else half
     layers = CompiledLayers(
-        model, longest=tokens, kernel=kernel, backend=as_inductor(), fuse=fuse, float8=products == "float8"
+        model, longest=tokens, flash=flash, backend=as_inductor(), fuse=fuse, float8=products == "float8"
     )
     known = {p.untyped_storage().data_ptr() for p in model.parameters()}
     for group in layers.groups:
@@ -155,13 +155,13 @@ def per_token(family: str, **how: Any) -> tuple[Any, float]:
 
 
 @pytest.mark.parametrize("products", ["separate", "fused", "float8"])
-@pytest.mark.parametrize("kernel", ["flash", "rows"])
+@pytest.mark.parametrize("flash", [True, False], ids=["flash", "row by row"])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_a_layer_keeps_what_the_planner_counts(
-    family: str, kernel: attention.Kernel, products: str, monkeypatch: pytest.MonkeyPatch
+    family: str, flash: bool, products: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention.varlen, "varlen_attn", lambda q, k, v, *args, **kwargs: stand_in(q, k, v)[0])
-    config, found = per_token(family, kernel=kernel, products=products, dropout=0.05)
+    config, found = per_token(family, flash=flash, products=products, dropout=0.05)
     shape = shape_from_config(config.to_dict(), "model")
     expected = layer_activations(Setup(shape, "compiled", "16-bit", 0, "off", dropped=1))
     assert found == pytest.approx(expected, rel=0.05)
@@ -169,6 +169,6 @@ def test_a_layer_keeps_what_the_planner_counts(
 
 @pytest.mark.parametrize("products", ["separate", "fused", "float8"])
 def test_dropout_keeps_one_number(products: str) -> None:
-    _, tensors = kept("llama", 128, kernel="rows", products=products, dropout=0.05)
+    _, tensors = kept("llama", 128, flash=False, products=products, dropout=0.05)
     assert tensors
     assert not [tensor.shape for tensor in tensors if tensor.dtype == torch.bool]

@@ -26,8 +26,6 @@ from toolkit.recipe.schema import Recipe
 if TYPE_CHECKING:
     import torch
 
-    from toolkit.training.attention import Kernel
-
 BACKEND = "inductor"
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
 EDGES = 32
@@ -68,7 +66,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     import torch
 
     from toolkit.engines import peft
-    from toolkit.training.attention import best_kernel
+    from toolkit.training.attention import has_flash
 
     loaded = peft.load(recipe, folder, tokenizer, engine, precision, hardware)
     device = next(loaded.model.parameters()).device
@@ -80,20 +78,13 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     layers = CompiledLayers(
         loaded.model,
         recipe.train.max_length,
-        kernel=best_kernel(device, products, *heads(loaded.model.config)),
+        flash=has_flash(device, products),
         dynamic=recipe.train.compile == "dynamic",
         fuse=fuse,
         float8=asked == "float8",
     )
     loaded.packing = layers.packing(cuda=hardware.gpu is not None)
     return loaded
-
-
-def heads(config: Any) -> tuple[int, int]:
-    """(size of a head, query heads to a key head) of a model by its configuration."""
-    count = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // count
-    return size, count // (getattr(config, "num_key_value_heads", None) or count)
 
 
 def check_float8(hardware: Hardware) -> None:
@@ -112,9 +103,9 @@ def check_float8(hardware: Hardware) -> None:
 class CompiledLayers:
     """The decoder layers of a PEFT-wrapped model, compiled while `training` holds and as they were outside of it.
 
-    `longest`: tokens that no row has more of. `kernel`: attention's, which not all devices have. `dynamic` and
-    `backend` are torch.compile's; None is Inductor. `fuse`: the dtype of the products, where adapters are to run within
-    them (`toolkit.engines.products`), frozen weights in `float8` or as they are.
+    `longest`: tokens that no row has more of. `flash`: attention is PyTorch's variable-length one, which not all
+    devices have. `dynamic` and `backend` are torch.compile's; None is Inductor. `fuse`: the dtype of the products,
+    where adapters are to run within them (`toolkit.engines.products`), frozen weights in `float8` or as they are.
     """
 
     def __init__(
@@ -122,7 +113,7 @@ class CompiledLayers:
         model: Any,
         longest: int,
         *,
-        kernel: Kernel = "rows",
+        flash: bool = False,
         dynamic: bool = False,
         backend: str | None = None,
         fuse: torch.dtype | None = None,
@@ -134,7 +125,7 @@ class CompiledLayers:
         from toolkit.engines import dropout, products
 
         torch._dynamo.config.recompile_limit = max(MOST_SHAPES, torch._dynamo.config.recompile_limit)
-        self.attention, self.dynamic = {"longest": longest, "kernel": kernel}, dynamic
+        self.attention, self.dynamic = {"longest": longest, "flash": flash}, dynamic
         self.layers = list(model.get_base_model().model.layers)
         dropout.hash_dropout(self.layers)
         # as torch.nn.Module.compile makes it, which would leave it in place for evaluation too

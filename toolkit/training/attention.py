@@ -9,16 +9,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 
-from toolkit.training.cudnn import attend_cudnn, cudnn_agrees
 from toolkit.training.rows import attend_rows, kernel_agrees
 
-Kernel = Literal["cudnn", "flash", "rows"]
 PACKED = "toolkit_packed"
 FLASH = (8, 0)  # compute capability that PyTorch's variable-length attention needs
 # newer torch wants to be told that keys serve several heads; before, it just did so
@@ -67,7 +65,7 @@ def attend(
     cu_seq_lens: torch.Tensor,
     sizes: Sequence[int] | None = None,
     longest: int | None = None,
-    kernel: Kernel = "rows",
+    flash: bool = False,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
@@ -75,37 +73,24 @@ def attend(
     """query [1, heads, tokens, size of a head], key and value with as many heads or a divisor of them.
 
     A compiled layer is not given the rows' `sizes`, for which it would be compiled again with every new list of
-    numbers, but `longest`, a bound of them that stays the same, and which `kernel` to use.
+    numbers, but `longest`, a bound of them that stays the same, and whether to use `flash` attention.
 
     Returns [1, tokens, heads, size of a head] and, as transformers wants it, None for the probabilities.
     """
     if longest is None:
         assert sizes is not None
-        kernel = best_kernel(query.device, query.dtype, query.shape[-1], query.shape[1] // key.shape[1])
-        if kernel == "rows" and not kernel_agrees(query.device, query.dtype, query.shape[-1]):
+        flash = has_flash(query.device, query.dtype)
+        if not flash and not kernel_agrees(query.device, query.dtype, query.shape[-1]):
             return _rows(query, key, value, sizes, scaling, dropout), None
         longest = max(sizes)
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    out: Any
-    if kernel == "cudnn":
-        out, _ = attend_cudnn(q, k, v, cu_seq_lens, longest, scaling or query.shape[-1] ** -0.5)
-    elif kernel == "flash":
-        out = varlen.varlen_attn(
+    if flash:
+        out: Any = varlen.varlen_attn(
             q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scaling, window_size=(-1, 0), **GQA
         )
     else:
         out, _ = attend_rows(q, k, v, cu_seq_lens, longest, scaling or query.shape[-1] ** -0.5)
     return out[None], None
-
-
-def best_kernel(device: torch.device, dtype: torch.dtype, size: int, groups: int) -> Kernel:
-    """The fastest attention for rows that works on this device: cuDNN's, flash, or the kernels that old cards have.
-
-    `size`: of a head. `groups`: query heads to a key head.
-    """
-    if not has_flash(device, dtype):
-        return "rows"
-    return "cudnn" if cudnn_agrees(device, dtype, size, groups) else "flash"
 
 
 def has_flash(device: torch.device, dtype: torch.dtype) -> bool:

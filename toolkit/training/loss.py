@@ -54,13 +54,19 @@ def summed_loss(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.
     """(sum of -log p over trained tokens, their number) for a PEFT-wrapped causal model with a frozen head.
 
     `batch` has input_ids and labels of shape [rows, width] and what else the model takes: an attention_mask, or for
-    packed rows position_ids and their edges. The label of token t is predicted from the tokens before it.
+    packed rows position_ids and their edges. The label of token t is predicted from the tokens before it. `predicting`
+    [N], of a packed batch, are the places before trained tokens, so that no device has to be asked how many there are.
     """
     base = model.get_base_model()
-    given = {name: value for name, value in batch.items() if name != "labels"}
-    hidden = base.model(**given, use_cache=False).last_hidden_state[:, :-1]
-    labels = batch["labels"][:, 1:]
-    trained = labels != IGNORED
+    given = {name: value for name, value in batch.items() if name not in ("labels", "predicting")}
+    hidden = base.model(**given, use_cache=False).last_hidden_state
+    labels, places = batch["labels"], batch.get("predicting")
+    if places is None:
+        trained = labels[:, 1:] != IGNORED
+        hidden, labels, count = hidden[:, :-1][trained], labels[:, 1:][trained], trained.sum()
+    else:
+        hidden, labels = hidden[0].index_select(0, places), labels[0].index_select(0, places + 1)
+        count = torch.tensor(len(places))
     head = base.get_output_embeddings()
-    loss: torch.Tensor = HeadCrossEntropy.apply(hidden[trained], head.weight, labels[trained])  # type: ignore[no-untyped-call]
-    return loss, trained.sum()
+    loss: torch.Tensor = HeadCrossEntropy.apply(hidden, head.weight, labels)  # type: ignore[no-untyped-call]
+    return loss, count

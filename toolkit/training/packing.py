@@ -48,6 +48,7 @@ def pack(rows: Sequence[Row], pad_token_id: int, multiple: int = 1, edges_multip
         "position_ids": torch.from_numpy(positions)[None],
         "cu_seq_lens": torch.from_numpy(np.pad(edges, (0, repeated), mode="edge")),
         "sizes": sizes,
+        "predicting": torch.from_numpy(np.flatnonzero(labels[1:] != IGNORED)),
     }
 
 

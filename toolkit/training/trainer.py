@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +133,7 @@ def build_trainer(
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             if MICRO_BATCHES not in inputs:
                 return super().training_step(model, inputs, num_items_in_batch)
-            with packing.training(self.accelerator.unwrap_model(model)):
+            with packing.training(self.model), settled(model):
                 losses = [
                     super(ChatTrainer, self).training_step(model, one, num_items_in_batch)
                     for one in inputs[MICRO_BATCHES]
@@ -191,8 +191,10 @@ def build_trainer(
             half = torch.float16 if self.args.fp16 else torch.bfloat16
             where = "cuda" if has_gpu else "cpu"
             with torch.autocast(where, dtype=half, enabled=self.args.fp16 or self.args.bf16):
-                given = packing.packed_inputs(inputs) if "cu_seq_lens" in inputs else inputs
-                total, count = summed_loss(self.accelerator.unwrap_model(model), given)
+                given = inputs
+                if "cu_seq_lens" in inputs:
+                    given = packing.packed_inputs(inputs) | {"predicting": inputs["predicting"]}
+                total, count = summed_loss(self.model, given)
             items = count if num_items_in_batch is None else num_items_in_batch
             return total / torch.as_tensor(items).clamp(min=1)
 
@@ -233,6 +235,22 @@ def build_trainer(
         if adapter_in_fp32 and parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.to(torch.float32)
     return trainer
+
+
+@contextlib.contextmanager
+def settled(model: Any) -> Iterator[None]:
+    """A model in training mode is not put into it again, which walks all modules, by transformers, at each micro-batch.
+
+    A GPU would wait meanwhile.
+    """
+    if not model.training:
+        yield
+        return
+    model.train = lambda mode=True: model
+    try:
+        yield
+    finally:
+        del model.train
 
 
 def checkpoint_first(count: int) -> Any:
