@@ -14,6 +14,7 @@ from tests.tiny import make_model
 from tests.training.test_loss import adapted
 from tests.training.test_packing import rows_of
 from toolkit.engines.compiled import EDGES, CompiledLayers
+from toolkit.errors import EngineError
 from toolkit.training.attention import packed
 from toolkit.training.loss import summed_loss
 from toolkit.training.packing import PackingCollator
@@ -178,3 +179,14 @@ def test_layers_are_as_they_were_outside_of_training(tiny_model: Path) -> None:
     assert all(layer._compiled_call_impl is None for layer in layers.layers)
     batch = {"sizes": [3]}
     assert layers.packed_inputs(batch) is batch
+
+
+def test_a_layer_that_torch_cannot_compile_is_no_bug_of_ours(tiny_model: Path) -> None:
+    def failing(graph: Any, inputs: Any) -> Any:
+        raise ValueError("no such instruction")
+
+    model = adapted(tiny_model)
+    layers = CompiledLayers(model, longest=512, backend=failing)
+    with pytest.raises(EngineError, match=r'no such instruction.*train\.engine="peft" goes without') as found:
+        step(model, micro_batches([20, 9]), layers)
+    assert "\n" not in str(found.value)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,7 @@ class CompiledLayers:
         *,
         flash: bool = False,
         dynamic: bool = False,
-        backend: str | None = None,
+        backend: str | Callable[..., Any] | None = None,
         fuse: torch.dtype | None = None,
         float8: bool = False,
     ) -> None:
@@ -145,8 +145,9 @@ class CompiledLayers:
 
     @contextmanager
     def training(self, model: Any) -> Iterator[None]:
-        """Layers run compiled, forward, backward and when they recompute."""
+        """Layers run compiled, forward, backward and when they recompute. Raises `EngineError` where torch can't."""
         import torch._functorch.config as functorch
+        from torch._dynamo.exc import TorchDynamoException
 
         from toolkit.engines.products import fused
         from toolkit.training.attention import packed
@@ -157,6 +158,8 @@ class CompiledLayers:
         try:
             with packed(model), fused(self.groups), functorch.patch(self.settings):
                 yield
+        except TorchDynamoException as error:
+            raise EngineError(cannot_compile(error)) from error
         finally:
             self.active = False
             for layer in self.layers:
@@ -167,3 +170,15 @@ class CompiledLayers:
         if not self.active:
             return batch
         return {name: value for name, value in batch.items() if name != "sizes"} | self.attention
+
+
+def cannot_compile(error: Exception) -> str:
+    """What a user is told when torch fails to compile a layer: where it failed, and what goes without."""
+    import torch
+
+    inner = getattr(error, "inner_exception", error)
+    said = next((line.strip() for line in str(inner).splitlines() if line.strip()), "no reason given")
+    return (
+        f"train.engine: torch {torch.__version__} could not compile this model's layers: {type(inner).__name__}: {said}; "
+        '--set train.engine="unsloth" or --set train.engine="peft" goes without'
+    )
