@@ -179,6 +179,6 @@ def cannot_compile(error: Exception) -> str:
     inner = getattr(error, "inner_exception", error)
     said = next((line.strip() for line in str(inner).splitlines() if line.strip()), "no reason given")
     return (
-        f"train.engine: torch {torch.__version__} could not compile this model's layers: {type(inner).__name__}: {said}; "
-        '--set train.engine="unsloth" or --set train.engine="peft" goes without'
+        f"train.engine: torch {torch.__version__} could not compile this model's layers: "
+        f'{type(inner).__name__}: {said}; --set train.engine="unsloth" or --set train.engine="peft" goes without'
     )
