@@ -36,7 +36,8 @@ class Planted(CallMeter):
     def __init__(self, tmp_path: Path, answers: list[Evaluation], **settings: Any) -> None:
         recipe = Recipe.model_validate({"eval": {"generate": 4, **settings}})
         model = SimpleNamespace(modules=list)  # without adapters
-        super().__init__(recipe, SimpleNamespace(model=model), RunFolder(tmp_path), Console(quiet=True))  # type: ignore[arg-type]
+        loaded: Any = SimpleNamespace(model=model)
+        super().__init__(recipe, loaded, RunFolder(tmp_path), Console(quiet=True), last=8)
         self.answers = iter(answers)
         self.when: list[str] = []
 
@@ -72,6 +73,13 @@ ALL = [0, 2, 4, 6, 8]
 @pytest.mark.parametrize(("steps", "measured"), [(0, []), (1, ALL), (3, [0, 4, 8]), ("eval", ALL)])
 def test_how_often(tmp_path: Path, steps: Any, measured: list[int]) -> None:
     meter = Planted(tmp_path, [evaluation(1, 3)] * 9, generate_steps=steps)
+    meter.before()
+    assert [update for update in ALL if meter.during(update)] == measured
+
+
+@pytest.mark.parametrize(("best", "measured"), [("loss", [0, 6]), ("calls", [0, 6, 8])])
+def test_the_last_adapter_is_measured_where_calls_choose(tmp_path: Path, best: str, measured: list[int]) -> None:
+    meter = Planted(tmp_path, [evaluation(1, 3)] * 9, generate_steps=5, best=best)
     meter.before()
     assert [update for update in ALL if meter.during(update)] == measured
 

@@ -26,14 +26,16 @@ LOGGED = {
 class CallMeter:
     """Decodes the same held-out chats each time; `eval.generate` says how many, 0 turns everything off.
 
-    Before training and after it the answers are kept as evaluation/before.jsonl and after.jsonl.
+    last: the last update planned. Where calls choose the adapter it is always measured, or the one trained longest
+    could never be chosen. Before training and after it the answers are kept as evaluation/before.jsonl and after.jsonl.
     """
 
-    def __init__(self, recipe: Recipe, loaded: Loaded, folder: RunFolder, console: Console) -> None:
+    def __init__(self, recipe: Recipe, loaded: Loaded, folder: RunFolder, console: Console, last: int = 0) -> None:
         self.recipe = recipe
         self.loaded = loaded
         self.folder = folder
         self.console = console
+        self.last = last
         self._first: Evaluation | None = None
         self._latest: tuple[int, Evaluation] | None = None
 
@@ -89,6 +91,8 @@ class CallMeter:
         if not settings.generate or not settings.generate_steps:
             return False
         if settings.generate_steps == "eval" or self._latest is None:
+            return True
+        if settings.best == "calls" and update == self.last:
             return True
         return update - self._latest[0] >= settings.generate_steps
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
 from rich.console import Console
@@ -15,15 +16,32 @@ from toolkit.training.calls import described
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def line(row: dict[str, Any]) -> str:
-    """`loss 1.234  rate 2.0e-04  1,234 tokens/s  3.21 GiB` of one metrics row."""
+class Speed:
+    """Real tokens/s over the last `seconds` of updates, at least the latest one: one update that waits for a
+    compilation, or is an epoch's short last one, says nothing about the run."""
+
+    def __init__(self, seconds: float = SECONDS_BETWEEN_LINES) -> None:
+        self.seconds = seconds
+        self._recent: deque[tuple[int, float]] = deque()
+
+    def add(self, row: dict[str, Any]) -> float | None:
+        """Takes a metrics row and returns the speed; None before any time was measured."""
+        self._recent.append((row.get("real_tokens") or 0, row.get("seconds") or 0.0))
+        while sum(seconds for _, seconds in self._recent) - self._recent[0][1] >= self.seconds:
+            self._recent.popleft()
+        total = sum(seconds for _, seconds in self._recent)
+        return sum(tokens for tokens, _ in self._recent) / total if total > 0 else None
+
+
+def line(row: dict[str, Any], speed: float | None) -> str:
+    """`loss 1.234  rate 2.0e-04  1,234 tokens/s  3.21 GiB` of one metrics row; speed: real tokens/s."""
     parts = []
     if row.get("loss") is not None:
         parts.append(f"loss {row['loss']:.3f}")
     if row.get("learning_rate") is not None:
         parts.append(f"rate {row['learning_rate']:.1e}")
-    if row.get("tokens_per_second"):
-        parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
+    if speed:
+        parts.append(f"{speed:,.0f} tokens/s")
     if row.get("memory"):
         parts.append(f"{row['memory'] / 2**30:.2f} GiB")
     return "  ".join(parts)
@@ -39,6 +57,7 @@ class TrainingProgress(TrainerCallback):
         self.task: Any = None
         self.evaluation = ""
         self.printed = 0.0
+        self.speed = Speed()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self.console.is_terminal:
@@ -61,7 +80,7 @@ class TrainingProgress(TrainerCallback):
             if self.progress is None:
                 self.console.print(f"update {state.global_step}/{state.max_steps}:{self.evaluation}", highlight=False)
         elif "loss" in logs:
-            text = line(self.writer.latest)
+            text = line(self.writer.latest, self.speed.add(self.writer.latest))
             if self.progress is not None:
                 self.progress.update(self.task, completed=state.global_step, text=text + self.evaluation)
             elif time.monotonic() - self.printed > SECONDS_BETWEEN_LINES or state.global_step == state.max_steps:

@@ -149,7 +149,7 @@ class _Session:
         from toolkit.training.progress import TrainingProgress
         from toolkit.training.trainer import build_trainer
 
-        calls = CallMeter(self.recipe, self.loaded, self.folder, self.console)
+        calls = CallMeter(self.recipe, self.loaded, self.folder, self.console, self.updates.total)
         before = calls.before()
         checkpoint = self.folder.last_checkpoint() if resuming else None
         writer = MetricsWriter(self.folder.metrics)
