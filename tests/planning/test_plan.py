@@ -145,6 +145,22 @@ def test_pieces_of_the_same_update(largest: int, cut: tuple[int, int]) -> None:
     assert same_update(Recipe(), largest) == cut
 
 
+@pytest.mark.parametrize("gpu", ["t4", "l4", "h200"])
+def test_packing_is_advised_with_the_time_that_it_is_predicted_to_take(gpu: str) -> None:
+    plan = planned("tools", gpu)
+    assert plan.time is not None and plan.packed_seconds is not None
+    packed = planned("tools", gpu, *(f"train.{key}={value}" for key, value in plan_module.PACKED.items()))
+    assert packed.time is not None and packed.fits
+    assert plan.packed_seconds == packed.time.total < 0.9 * plan.time.total
+    assert "--set train.micro_batch=auto --set train.gradient_checkpointing=auto" in shown(plan)
+    assert packed.packed_seconds is None
+    assert "without padding: --set" not in shown(packed)
+
+
+def test_packing_is_not_advised_on_a_cpu() -> None:
+    assert planned("quickstart", "cpu").packed_seconds is None
+
+
 def test_the_card_here(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load(ROOT / "recipes" / "tools.toml")
     plan = plan_recipe(loaded)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
 
 MOST_CHATS = 1024  # the largest micro-batch that is tried
+PACKED = {"micro_batch": "auto", "gradient_checkpointing": "auto"}  # train's keys that are advised where it helps
 A_DAY = 24 * 3600.0  # of training on these cores, in seconds: a recipe that takes longer is not meant for them
 
 
@@ -38,7 +39,8 @@ class Plan:
 
     `largest`: the most chats of a micro-batch that fit, 0 when not even one does. `advice`: the --set options that make
     it fit, empty when it fits or nothing does. `budget`: tokens of a packed micro-batch, None where chats are padded;
-    `pieces`: how many of them an update has in the mean.
+    `pieces`: how many of them an update has in the mean. `packed_seconds`: predicted for the same updates packed, where
+    they are padded and a GPU is planned for.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Plan:
     price: float | None
     budget: Budget | None = None
     pieces: float | None = None
+    packed_seconds: float | None = None
 
     @property
     def fits(self) -> bool:
@@ -155,6 +158,7 @@ def make_plan(
         price=price,
         budget=budget,
         pieces=pieces,
+        packed_seconds=_packed_time(recipe, card, lengths, unsloth),
     )
 
 
@@ -259,6 +263,18 @@ def same_update(recipe: Recipe, largest: int) -> tuple[int, int]:
     chats = recipe.chats_per_update
     batch = max(n for n in range(1, min(largest, chats) + 1) if chats % n == 0)
     return batch, chats // batch
+
+
+def _packed_time(recipe: Recipe, card: Card, lengths: Lengths, unsloth: bool) -> float | None:
+    """Seconds predicted for the same updates packed without padding; None where there is no such choice."""
+    if recipe.train.micro_batch != "fixed" or card.name == "cpu":
+        return None
+    train = recipe.train.model_copy(update=PACKED)
+    try:
+        other = make_plan(recipe.model_copy(update={"train": train}), card, lengths, unsloth=unsloth)
+    except EngineError:
+        return None
+    return other.time.total if other.time is not None and other.fits else None
 
 
 def _advice(recipe: Recipe, setup: Setup, lengths: Lengths, card: Card) -> tuple[str, ...]:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from toolkit.planning.calibration import past_error
 from toolkit.planning.cards import GIB
-from toolkit.planning.plan import Plan, same_update
+from toolkit.planning.plan import PACKED, Plan
 from toolkit.planning.steps import learning_rate
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH, HEIGHT = 48, 4  # of the learning-rate curve, in characters
+WORTH_SAYING = 0.9  # of the time predicted for the recipe as it is
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # braille: the dots of the left and right column
 
 
@@ -118,16 +119,10 @@ def _time(plan: Plan) -> list[tuple[str, str]]:
             + (", whichever is longer (assumed)" if speed.launch else " (assumed)"),
         ),
     ]
-    if time.host_bound and plan.budget is None:
-        batch, steps = same_update(plan.recipe, plan.largest) if plan.largest else (0, 0)
-        if batch > plan.recipe.train.per_device_train_batch_size:
-            lines.append(
-                (
-                    "",
-                    "the host sets the pace; larger pieces of the same update are faster: "
-                    f"--set train.per_device_train_batch_size={batch} --set train.gradient_accumulation_steps={steps}",
-                )
-            )
+    if plan.packed_seconds is not None and plan.packed_seconds < WORTH_SAYING * time.total:
+        options = " ".join(f"--set train.{key}={value}" for key, value in PACKED.items())
+        pace = "the host sets the pace; " if time.host_bound else ""
+        lines.append(("", f"{pace}{duration(plan.packed_seconds)} predicted without padding: {options}"))
     if plan.cost is not None:
         lines.append(("cost", f"${plan.cost:.2f} predicted at ${plan.price:.2f} an hour"))
     elif plan.card.name != "cpu":
