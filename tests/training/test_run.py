@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.tiny import write_chats, write_recipe
 from toolkit.errors import EngineError, ModelError, RunError, TrainingError
@@ -99,6 +100,25 @@ def test_packing_changes_nothing(recipe: Path, tmp_path: Path, micro_batch: str)
     assert one["eval_loss"] == pytest.approx(other["eval_loss"], rel=1e-5)
     counts = [[row["real_tokens"] for row in read_jsonl(run.metrics) if "loss" in row] for run in (padded, packed)]
     assert counts[0] == counts[1] and sum(counts[0]) > 0
+
+
+@pytest.mark.parametrize("holdout", [0, 4])
+def test_all_of_a_packed_model_is_in_training_mode(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holdout: int
+) -> None:
+    """Also before any evaluation, and after each."""
+    from toolkit.training import loss
+
+    real, seen = loss.summed_loss, []
+
+    def watched(model: Any, batch: dict[str, Any]) -> Any:
+        if torch.is_grad_enabled():
+            seen.append([name for name, module in model.named_modules() if not module.training])
+        return real(model, batch)
+
+    monkeypatch.setattr(loss, "summed_loss", watched)
+    train(recipe, tmp_path / "packed", "train.micro_batch=auto", f"eval.holdout={holdout}", "eval.eval_steps=2")
+    assert len(seen) >= 10 and not any(seen)
 
 
 def test_checkpointing_changes_nothing(recipe: Path, tmp_path: Path) -> None:

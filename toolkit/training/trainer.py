@@ -112,6 +112,7 @@ def build_trainer(
         """Counts real tokens, and weighs the evaluation loss by trained tokens."""
 
         real_tokens = 0
+        settled = False  # all modules have been put into training mode
         # mean loss of the same groups of held-out chats at every evaluation: tells a change from noise
         eval_groups: Sequence[float] = ()
 
@@ -133,7 +134,10 @@ def build_trainer(
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             if MICRO_BATCHES not in inputs:
                 return super().training_step(model, inputs, num_items_in_batch)
-            with packing.training(self.model), settled(model):
+            if not (self.settled and model.training):  # a new model says so of its wrapper alone
+                model.train()
+                self.settled = True
+            with packing.training(self.model), without_train(model):
                 losses = [
                     super(ChatTrainer, self).training_step(model, one, num_items_in_batch)
                     for one in inputs[MICRO_BATCHES]
@@ -238,14 +242,8 @@ def build_trainer(
 
 
 @contextlib.contextmanager
-def settled(model: Any) -> Iterator[None]:
-    """A model in training mode is not put into it again, which walks all modules, by transformers, at each micro-batch.
-
-    A GPU would wait meanwhile.
-    """
-    if not model.training:
-        yield
-        return
+def without_train(model: Any) -> Iterator[None]:
+    """transformers puts a model into training mode at each micro-batch: a walk over all modules, while a GPU waits."""
     model.train = lambda mode=True: model
     try:
         yield
