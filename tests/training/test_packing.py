@@ -17,7 +17,7 @@ from toolkit.planning.cutting import cut
 from toolkit.training.attention import can_pack, packed
 from toolkit.training.dataset import IGNORED, Collator, Row
 from toolkit.training.loss import summed_loss
-from toolkit.training.packing import PackingCollator, pack
+from toolkit.training.packing import KnownLengths, PackingCollator, pack
 from toolkit.training.trainer import checkpoint_first
 
 
@@ -66,6 +66,29 @@ def test_pack_starts_every_row_anew() -> None:
     assert one["position_ids"].shape == (1, 16)
     trained_from_the_start = np.array([7, 8]), np.array([7, 8])
     assert pack([trained_from_the_start] * 2, 0)["labels"].tolist() == [[IGNORED, 8, IGNORED, 8]]
+
+
+def test_an_epoch_s_short_last_update_makes_no_new_length() -> None:
+    collate = PackingCollator(0, 4096, multiple=64, edges_multiple=8)
+    fill = KnownLengths(collate, first=2)
+
+    def update(*lengths: int) -> dict[str, Any]:
+        return collate([{"rows": [row]} for row in rows_of(list(lengths), 50)])
+
+    def tokens(made: dict[str, Any]) -> list[int]:
+        return [one["input_ids"].shape[1] for one in made["micro_batches"]]
+
+    assert [tokens(fill(update(*lengths))) for lengths in ([100, 90], [300], [200, 200])] == [[192], [320], [448]]
+    short = update(20, 9)
+    filled = fill(short)
+    assert (tokens(short), tokens(filled)) == ([64], [192])
+    (one,), (other,) = short["micro_batches"], filled["micro_batches"]
+    assert filled["trained"] == short["trained"] and filled["real_tokens"] == short["real_tokens"]
+    assert other["predicting"].tolist() == one["predicting"].tolist()
+    for name in ("input_ids", "labels", "position_ids"):
+        assert other[name][0, :29].tolist() == one[name][0, :29].tolist()
+    assert other["cu_seq_lens"].tolist()[:3] == [0, 20, 29] and other["cu_seq_lens"].tolist()[-1] == 192
+    assert len(other["cu_seq_lens"]) % 8 == 0
 
 
 def gradients(model: Any, batches: list[dict[str, Any]], *, packs: bool) -> tuple[float, dict[str, torch.Tensor]]:

@@ -56,7 +56,7 @@ class Packing:
     `packed_inputs` turns a micro-batch of `toolkit.training.packing.pack` into what the base model's decoder takes,
     labels among it. `training` holds while a micro-batch goes forward and backward, `evaluating` while one only goes
     forward; both are handed the PEFT-wrapped model. `multiple`: tokens that micro-batches are filled up to. `edges`:
-    numbers of row edges are rounded up to a multiple of it.
+    numbers of row edges are rounded up to a multiple of it. `known_lengths`: a new length costs more than filling.
     """
 
     packed_inputs: Callable[[dict[str, Any]], dict[str, Any]]
@@ -64,6 +64,7 @@ class Packing:
     evaluating: Callable[[Any], AbstractContextManager[None]]
     multiple: int = 64
     edges: int = 1
+    known_lengths: bool = False
 
 
 @dataclass(slots=True)

@@ -140,8 +140,9 @@ class CompiledLayers:
     def packing(self, *, cuda: bool) -> Packing:
         from toolkit.training.attention import packed
 
-        multiple = MULTIPLE if cuda and not self.dynamic else 64
-        return Packing(self.packed_inputs, self.training, packed, multiple, EDGES)
+        static = cuda and not self.dynamic
+        multiple = MULTIPLE if static else 64
+        return Packing(self.packed_inputs, self.training, packed, multiple, EDGES, known_lengths=static)
 
     @contextmanager
     def training(self, model: Any) -> Iterator[None]:

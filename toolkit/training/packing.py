@@ -75,3 +75,30 @@ class PackingCollator:
             "trained": sum(int((one["labels"] != IGNORED).sum()) for one in packed),
             "real_tokens": sum(len(ids) for ids, _ in rows),
         }
+
+
+class KnownLengths:
+    """Fills a micro-batch that is shorter than all before it up to the shortest of them, after the first updates.
+
+    Layers are compiled for each length, and an epoch's last update may have few chats: seconds of compilation for a
+    fraction of a second of training.
+    """
+
+    def __init__(self, collator: PackingCollator, first: int = 8) -> None:
+        self.collator, self.first = collator, first
+        self.updates, self.shortest = 0, 0
+
+    def __call__(self, update: dict[str, Any]) -> dict[str, Any]:
+        """An update as the collator gives it, with micro-batches filled up where that spares a length."""
+        filled = [self._filled(one) for one in update[MICRO_BATCHES]]
+        shortest = min(one["input_ids"].shape[1] for one in filled)
+        self.shortest = min(self.shortest or shortest, shortest)
+        self.updates += 1
+        return {**update, MICRO_BATCHES: filled}
+
+    def _filled(self, one: dict[str, Any]) -> dict[str, Any]:
+        if self.updates < self.first or one["input_ids"].shape[1] >= self.shortest:
+            return one
+        parts = (one[name][0].cpu().split(one["sizes"]) for name in ("input_ids", "labels"))  # accelerate moved them
+        rows: list[Row] = [(ids.numpy(), labels.numpy()) for ids, labels in zip(*parts, strict=True)]
+        return pack(rows, self.collator.pad_token_id, self.shortest, self.collator.edges_multiple)

@@ -105,7 +105,7 @@ def build_trainer(
     from toolkit.engines.base import Packing
     from toolkit.training.attention import packed
     from toolkit.training.loss import summed_loss
-    from toolkit.training.packing import MICRO_BATCHES, PackingCollator
+    from toolkit.training.packing import MICRO_BATCHES, KnownLengths, PackingCollator
     from toolkit.training.saving import checkpoint_bytes, saving
 
     class ChatTrainer(trl.SFTTrainer):
@@ -118,7 +118,7 @@ def build_trainer(
 
         def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
             if token_budget is not None:
-                whole = list(itertools.islice(epoch_iterator, num_batches))
+                whole = [fill(update) for update in itertools.islice(epoch_iterator, num_batches)]
                 self.real_tokens += sum(update.pop("real_tokens") for update in whole)
                 return whole, torch.tensor(sum(update.pop("trained") for update in whole), device=device)
             batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -218,10 +218,12 @@ def build_trainer(
         args.gradient_checkpointing = checkpointed > 0
     if eval_table is None:
         args.eval_strategy, args.eval_on_start = "no", False
+    fill: Callable[[dict[str, Any]], dict[str, Any]] = dict
     collator: Any = Collator(loaded.tokenizer.pad_token_id, multiple=8 if has_gpu else 1)
     if token_budget is not None:
         multiple = recipe.train.pad_to_multiple_of or packing.multiple
         collator = PackingCollator(loaded.tokenizer.pad_token_id, token_budget, multiple, packing.edges)
+        fill = KnownLengths(collator) if packing.known_lengths else fill
     trainer = ChatTrainer(
         model=loaded.model,
         args=args,
