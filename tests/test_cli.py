@@ -113,6 +113,26 @@ def test_errors_of_the_work(
     assert call("run", recipe) == (code, "", message)
 
 
+STRUCK = """
+import sys
+from types import SimpleNamespace
+from toolkit.cli import main
+sys.modules["toolkit.training.run"] = SimpleNamespace(run=lambda *_: exec("raise KeyboardInterrupt"))
+sys.argv = ["toolkit", "run", "x.toml"]
+main()
+"""
+
+
+def test_an_interrupt_within_exec_ends_as_any_other(recipe: str, tmp_path: Path) -> None:
+    """As where dataclasses are made; `python -m` would forget the exit code."""
+    (tmp_path / "struck.py").write_text(STRUCK)
+    words = [sys.executable, "-m", "struck"]
+    done = subprocess.run(
+        words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 def test_a_bug_keeps_its_traceback(call: Any, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*args: Any) -> None:
         raise KeyError("oops")

@@ -193,6 +193,7 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code == InterruptedRun.exit_code:  # Typer leaves with it, and without a word
             print("interrupted", file=sys.stderr)
+            exec("")  # clears a mark that an interrupt within exec leaves, by which `python -m` would end by SIGINT
         raise
     except ToolkitError as error:
         _report(error)
