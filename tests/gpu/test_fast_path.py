@@ -165,14 +165,31 @@ def test_float16_without_flash_attention(recipe: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("size", [64, 128])
 def test_rows_attend_as_if_alone(dtype: Any, size: int) -> None:
-    from toolkit.training.rows import _usual, _usual_backward, attend_rows, kernel_agrees
+    from toolkit.training.rows import attend_rows, kernel_agrees
 
-    device = torch.device("cuda", torch.cuda.current_device())
-    assert kernel_agrees(device, dtype, size)
+    assert kernel_agrees(torch.device("cuda", torch.cuda.current_device()), dtype, size)
+    check_rows(attend_rows, dtype, size, 1e-3 if dtype == torch.float32 else 0.01)
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_flash4_rows_attend_as_if_alone(size: int) -> None:
+    pytest.importorskip("flash_attn.cute")
+    from toolkit.training.flash4 import MAJORS, flash4_agrees, flash4_rows
+
+    if torch.cuda.get_device_capability()[0] not in MAJORS:
+        pytest.skip("not a card for FlashAttention 4")
+    assert flash4_agrees(torch.device("cuda", torch.cuda.current_device()), torch.bfloat16, size)
+    check_rows(flash4_rows, torch.bfloat16, size, 0.01)
+
+
+def check_rows(attend: Callable[..., Any], dtype: Any, size: int, within: float) -> None:
+    """Attention over packed rows, and its gradients, against each row alone."""
+    from toolkit.training.rows import _usual, _usual_backward
+
     sizes = [300, 1, 77, 700]
-    edges = torch.tensor([0, 300, 301, 378, 1078, 1078, 1078], dtype=torch.int32, device=device)
-    q, k, v = (torch.randn(sum(sizes), heads, size, device=device).to(dtype).requires_grad_() for heads in (8, 4, 4))
-    out, _ = attend_rows(q, k, v, edges, 2048, size**-0.5)
+    edges = torch.tensor([0, 300, 301, 378, 1078, 1078, 1078], dtype=torch.int32, device="cuda")
+    q, k, v = (torch.randn(sum(sizes), heads, size, device="cuda").to(dtype).requires_grad_() for heads in (8, 4, 4))
+    out, _ = attend(q, k, v, edges, 2048, size**-0.5)
     gradient = torch.randn_like(out)
     found = (out, *torch.autograd.grad(out, (q, k, v), gradient))
     with torch.no_grad():
@@ -180,7 +197,22 @@ def test_rows_attend_as_if_alone(dtype: Any, size: int) -> None:
         expected = (usual, *_usual_backward(gradient, q, k, v, edges, size**-0.5))
     for mine, theirs in zip(found, expected, strict=True):
         difference = (mine.float() - theirs.float()).norm() / theirs.float().norm()
-        assert float(difference) < (1e-3 if dtype == torch.float32 else 0.01)
+        assert float(difference) < within
+
+
+@pytest.mark.parametrize("columns", [(2048,), (2048, 1024, 1024), (6144, 6144), (48,)])
+def test_rows_are_rounded_on_the_card_as_by_the_formula(columns: tuple[int, ...]) -> None:
+    from toolkit.engines.rounding import round_rows
+
+    parts = [torch.randn(300, size + 16, device="cuda").bfloat16()[:, :size] for size in columns]
+    parts[0][7] = 0
+    eight, scale = round_rows(parts)
+    formula, expected = round_rows([part.cpu() for part in parts])
+    torch.testing.assert_close(scale.cpu(), expected)
+    # a quotient between two numbers of float8 may go to either
+    different = (eight.cpu().float() != formula.float()).float().mean()
+    assert float(different) < 0.001
+    torch.testing.assert_close(eight.cpu().float() * expected, formula.float() * expected, rtol=0.13, atol=1e-3)
 
 
 @pytest.mark.parametrize("products", ["separate", "fused", "float8"])

@@ -111,7 +111,12 @@ def kept(family: str, tokens: int, *, flash: bool, products: str, dropout: float
     half = torch.bfloat16
     fuse = None if products == "separate" else half
     layers = CompiledLayers(
-        model, longest=tokens, flash=flash, backend=as_inductor(), fuse=fuse, float8=products == "float8"
+        model,
+        longest=tokens,
+        kernel="flash" if flash else "rows",
+        backend=as_inductor(),
+        fuse=fuse,
+        float8=products == "float8",
     )
     known = {p.untyped_storage().data_ptr() for p in model.parameters()}
     for group in layers.groups:

@@ -14,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from toolkit.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     import torch
+
+    from toolkit.training.attention import Kernel
 
 BACKEND = "inductor"
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
@@ -53,7 +56,10 @@ def prepare() -> None:
 def code_folder() -> Path:
     """Where compiled code is kept, by the text of functions with gradients of their own, which torch does not read."""
     here = Path(__file__).parent
-    texts = [(here / name).read_bytes() for name in ("compiled.py", "products.py", "float8.py", "dropout.py")]
+    texts = [
+        (here / name).read_bytes()
+        for name in ("compiled.py", "products.py", "float8.py", "rounding.py", "kernels.py", "dropout.py")
+    ]
     return cache_root() / "inductor" / hashlib.sha256(b"".join(texts)).hexdigest()[:12]
 
 
@@ -66,7 +72,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     import torch
 
     from toolkit.engines import peft
-    from toolkit.training.attention import has_flash
+    from toolkit.training.attention import find_kernel
 
     loaded = peft.load(recipe, folder, tokenizer, engine, precision, hardware)
     device = next(loaded.model.parameters()).device
@@ -75,16 +81,33 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     if asked == "float8":
         check_float8(hardware)
     fuse = products if asked != "separate" else None
+    kernel = find_kernel(device, products, head_size(loaded.model))
+    loaded.report = replace(loaded.report, attention=named(kernel, hardware))
     layers = CompiledLayers(
         loaded.model,
         recipe.train.max_length,
-        flash=has_flash(device, products),
+        kernel=kernel,
         dynamic=recipe.train.compile == "dynamic",
         fuse=fuse,
         float8=asked == "float8",
     )
     loaded.packing = layers.packing(cuda=hardware.gpu is not None)
     return loaded
+
+
+def named(kernel: Kernel, hardware: Hardware) -> str:
+    """What attends over packed rows, for the record, and what would do it faster on this card."""
+    from toolkit.training.flash4 import MAJORS
+
+    if kernel == "flash" and hardware.gpu is not None and hardware.gpu.capability[0] in MAJORS:
+        return "PyTorch's FlashAttention 2; for FlashAttention 4: pip install -e '.[flash4]'"
+    return {"flash4": "FlashAttention 4", "flash": "PyTorch's FlashAttention 2", "rows": "sdpa by rows"}[kernel]
+
+
+def head_size(model: Any) -> int:
+    """Numbers in each head's queries of a PEFT-wrapped model."""
+    config = model.get_base_model().config
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def check_float8(hardware: Hardware) -> None:
@@ -103,8 +126,8 @@ def check_float8(hardware: Hardware) -> None:
 class CompiledLayers:
     """The decoder layers of a PEFT-wrapped model, compiled while `training` holds and as they were outside of it.
 
-    `longest`: tokens that no row has more of. `flash`: attention is PyTorch's variable-length one, which not all
-    devices have. `dynamic` and `backend` are torch.compile's; None is Inductor. `fuse`: the dtype of the products,
+    `longest`: tokens that no row has more of. `kernel`: how rows attend (`toolkit.training.attention`).
+    `dynamic` and `backend` are torch.compile's; None is Inductor. `fuse`: the dtype of the products,
     where adapters are to run within them (`toolkit.engines.products`), frozen weights in `float8` or as they are.
     """
 
@@ -113,7 +136,7 @@ class CompiledLayers:
         model: Any,
         longest: int,
         *,
-        flash: bool = False,
+        kernel: Kernel = "rows",
         dynamic: bool = False,
         backend: str | Callable[..., Any] | None = None,
         fuse: torch.dtype | None = None,
@@ -125,7 +148,7 @@ class CompiledLayers:
         from toolkit.engines import dropout, products
 
         torch._dynamo.config.recompile_limit = max(MOST_SHAPES, torch._dynamo.config.recompile_limit)
-        self.attention, self.dynamic = {"longest": longest, "flash": flash}, dynamic
+        self.attention, self.dynamic = {"longest": longest, "kernel": kernel}, dynamic
         self.layers = list(model.get_base_model().model.layers)
         dropout.hash_dropout(self.layers)
         # as torch.nn.Module.compile makes it, which would leave it in place for evaluation too

@@ -13,23 +13,11 @@ from typing import Any
 
 import torch
 
-EIGHT = torch.float8_e4m3fn
-LARGEST = torch.finfo(EIGHT).max
-SMALLEST = 1e-12  # scale of a row of zeros
+from toolkit.engines.rounding import EIGHT, LARGEST, SMALLEST, round_rows
+
 ROOM = 1.01  # for what bfloat16 rounds up in low activations
 CAPABILITY = (8, 9)  # the first with float8 products: Ada, Hopper and newer
 ALIGNED = 16  # sizes of a product are multiples of it
-
-
-def quantised(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(x [rows, columns] in float8, scales float32 [rows, 1]); their product is x within 2^-4 of each value."""
-    wide = x.float()
-    scale = (wide.abs().amax(-1, keepdim=True) / LARGEST).clamp_min(SMALLEST)
-    return _eight(wide, scale), scale
-
-
-def _eight(wide: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return (wide / scale).clamp(-LARGEST, LARGEST).to(EIGHT)
 
 
 def product(
@@ -63,8 +51,8 @@ class Frozen:
         self.columns = torch.empty(layers, self.inputs, outs, dtype=EIGHT, device=device)
         self.column_scales = torch.empty(layers, self.inputs, 1, device=device)
         for layer, weight in enumerate(weights):
-            self.rows[layer, :, : self.inputs], self.row_scales[layer] = quantised(weight)
-            self.columns[layer], self.column_scales[layer] = quantised(weight.t().contiguous())
+            self.rows[layer, :, : self.inputs], self.row_scales[layer] = round_rows([weight])
+            self.columns[layer], self.column_scales[layer] = round_rows([weight.t().contiguous()])
         self.shares, self.norms = (torch.ones(layers, ranks, device=device) for _ in range(2))
         self.bounds = torch.ones(layers, 1, device=device)
 
@@ -149,10 +137,7 @@ class Float8Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         low, block, columns, column_scales = ctx.saved_tensors
         flat = [gradient.flatten(0, -2) for gradient in gradients]
-        largest = torch.cat([part.float().abs().amax(-1, keepdim=True) for part in flat], dim=-1)
-        scale = (largest.amax(-1, keepdim=True) / LARGEST).clamp_min(SMALLEST)
-        with torch.autocast(low.device.type, enabled=False):
-            eight = torch.cat([_eight(part.float(), scale) for part in flat], dim=-1)
+        eight, scale = round_rows(flat)
         to_x = product(eight, scale, columns, column_scales, low.dtype)
         to_low, ups = adapter_gradients(flat, low.flatten(0, -2), block, ctx.shapes, ctx.scales, ctx.dtype)
         shape = low.shape[:-1]

@@ -122,13 +122,14 @@ def closed_rows(model: Any) -> Iterator[None]:
 # named as Unsloth's dispatcher is called
 def attention_of_rows(own: Callable[..., Any], config: Any, context: Any, Q: Any, K: Any, V: Any) -> Any:
     """Q [1, heads, tokens, size] and K, V to [1, tokens, heads, size]; `own` is Unsloth's way, for other cases."""
-    from toolkit.training.attention import attend, has_flash
+    from toolkit.training.attention import attend, find_kernel
 
     usual = context.attention_mask is None and context.sliding_window is None and context.is_causal
     if context.seq_info is None or config.backend != "sdpa" or not usual or context.prefix_seg_info is not None:
         return own(config=config, context=context, Q=Q, K=K, V=V)
     _, edges, longest = context.seq_info
-    return attend(None, Q, K, V, None, cu_seq_lens=edges, longest=longest, flash=has_flash(Q.device, Q.dtype))[0]
+    kernel = find_kernel(Q.device, Q.dtype, Q.shape[-1])
+    return attend(None, Q, K, V, None, cu_seq_lens=edges, longest=longest, kernel=kernel)[0]
 
 
 def patched_layers(model: Any) -> dict[str, int]:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 
+from toolkit.training.flash4 import flash4_agrees, flash4_rows
 from toolkit.training.rows import attend_rows, kernel_agrees
+
+Kernel = Literal["flash4", "flash", "rows"]
 
 PACKED = "toolkit_packed"
 FLASH = (8, 0)  # compute capability that PyTorch's variable-length attention needs
@@ -65,7 +68,7 @@ def attend(
     cu_seq_lens: torch.Tensor,
     sizes: Sequence[int] | None = None,
     longest: int | None = None,
-    flash: bool = False,
+    kernel: Kernel = "rows",
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
@@ -73,24 +76,38 @@ def attend(
     """query [1, heads, tokens, size of a head], key and value with as many heads or a divisor of them.
 
     A compiled layer is not given the rows' `sizes`, for which it would be compiled again with every new list of
-    numbers, but `longest`, a bound of them that stays the same, and whether to use `flash` attention.
+    numbers, but `longest`, a bound of them that stays the same, and which `kernel` to use (`find_kernel`).
 
     Returns [1, tokens, heads, size of a head] and, as transformers wants it, None for the probabilities.
     """
     if longest is None:
         assert sizes is not None
-        flash = has_flash(query.device, query.dtype)
-        if not flash and not kernel_agrees(query.device, query.dtype, query.shape[-1]):
+        kernel = find_kernel(query.device, query.dtype, query.shape[-1])
+        if kernel == "rows" and not kernel_agrees(query.device, query.dtype, query.shape[-1]):
             return _rows(query, key, value, sizes, scaling, dropout), None
         longest = max(sizes)
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    if flash:
-        out: Any = varlen.varlen_attn(
-            q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scaling, window_size=(-1, 0), **GQA
+    scale = scaling or query.shape[-1] ** -0.5
+    if kernel == "flash4":
+        out, _ = flash4_rows(q, k, v, cu_seq_lens, longest, scale)
+    elif kernel == "flash":
+        made: Any = varlen.varlen_attn(
+            q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scale, window_size=(-1, 0), **GQA
         )
+        out = made
     else:
-        out, _ = attend_rows(q, k, v, cu_seq_lens, longest, scaling or query.shape[-1] ** -0.5)
+        out, _ = attend_rows(q, k, v, cu_seq_lens, longest, scale)
     return out[None], None
+
+
+def find_kernel(device: torch.device, dtype: torch.dtype, size: int) -> Kernel:
+    """The fastest attention over rows that there is on this device for heads of `size` numbers.
+
+    FlashAttention 4 where it is installed and agrees, else the one in PyTorch, else `toolkit.training.rows`.
+    """
+    if not has_flash(device, dtype):
+        return "rows"
+    return "flash4" if flash4_agrees(device, dtype, size) else "flash"
 
 
 def has_flash(device: torch.device, dtype: torch.dtype) -> bool:

@@ -9,7 +9,7 @@ They are used on a card after they have agreed there with PyTorch's usual attent
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -173,13 +173,27 @@ def _efficient_backward(
 
 @functools.cache
 def kernel_agrees(device: torch.device, dtype: torch.dtype, size: int) -> bool:
-    """Whether the memory-efficient kernels are there and give what PyTorch's usual attention gives, on this device.
-
-    Tried on random rows, one of them longer than a kernel's tile and some empty.
-    """
+    """Whether the memory-efficient kernels are there and give what PyTorch's usual attention gives, on this device."""
     if device.type != "cuda" or not torch.backends.cuda.mem_efficient_sdp_enabled():
         return False
-    with torch.no_grad(), torch.autocast("cuda", enabled=False):
+    try:
+        return agrees(_efficient, _efficient_backward, device, dtype, size)
+    except (RuntimeError, TypeError, ValueError):  # not built for this card, or called otherwise by this torch
+        return False
+
+
+def agrees(
+    forward: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    backward: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+    device: torch.device,
+    dtype: torch.dtype,
+    size: int,
+) -> bool:
+    """Whether functions called as `attend_rows` and its backward give what PyTorch's usual attention gives.
+
+    Tried on random rows, one of them longer than a kernel's tile and some empty. Raises what the functions raise.
+    """
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
         random = torch.Generator(device).manual_seed(0)
         q, k, v, gradient = (
             torch.randn(378, heads, size, device=device, generator=random).to(dtype) for heads in (4, 2, 2, 4)
@@ -187,11 +201,8 @@ def kernel_agrees(device: torch.device, dtype: torch.dtype, size: int) -> bool:
         edges = torch.tensor([0, 300, 301, 378, 378, 378], dtype=torch.int32, device=device)
         scale = size**-0.5
         expected = (_usual(q, k, v, edges, scale), *_usual_backward(gradient, q, k, v, edges, scale))
-        try:
-            out, logs = _efficient(q, k, v, edges, 300, scale)
-            found = (out, *_efficient_backward(gradient, q, k, v, out, logs, edges, 300, scale))
-        except (RuntimeError, TypeError, ValueError):  # not built for this card, or called otherwise by this torch
-            return False
+        out, logs = forward(q, k, v, edges, 300, scale)
+        found = (out, *backward(gradient, q, k, v, out, logs, edges, 300, scale))
     return all(
         bool((mine.float() - theirs.float()).abs().max() <= AGREE * theirs.float().abs().max())
         for mine, theirs in zip(found, expected, strict=True)
