@@ -40,6 +40,20 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def mark(device: str) -> Any:
+    """A moment on the device's own clock: when it has done what it was handed so far."""
+    if device != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds(start: Any, end: Any) -> float:
+    """Between two marks that the device has passed."""
+    return float(end - start) if isinstance(start, float) else float(start.elapsed_time(end)) / 1e3
+
+
 def empty(device: str) -> None:
     """Give memory that is not in use back, so that other variants have room."""
     gc.collect()

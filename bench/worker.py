@@ -221,7 +221,10 @@ class Recording:
 
 
 class Watch:
-    """Times the trainer's updates by its log, and makes it wait for the parent between turns."""
+    """Times the trainer's updates, and makes it wait for the parent between turns.
+
+    On a GPU by its own clock, an event after each update, so that measuring makes the host wait no more than training.
+    """
 
     def __init__(self, worker: Worker, load_seconds: float) -> None:
         self.worker, self.load_seconds = worker, load_seconds
@@ -229,7 +232,10 @@ class Watch:
         self.padded = 0
         self.widest = (0, 0)
         self.rows: list[dict[str, Any]] = []
-        self.started = self.before = 0.0
+        self.started = 0.0
+        self.marks: list[Any] = []  # the turn's start, and each update's end
+        self.logged = 0  # of rows
+        self.ahead = False
         self.tokens = (0, 0)
         self.product = 0.0
         self.probe: list[float] = []
@@ -262,9 +268,12 @@ class Watch:
             def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 watch.begin()
 
+            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                watch.updated()
+
             def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
                 if logs and "loss" in logs:
-                    watch.updated(logs)
+                    watch.told(logs)
 
         return Callback()
 
@@ -281,7 +290,9 @@ class Watch:
         self.first = gauges.sample(trainer.model)
         self.worker.stage = "warm-up"
         gauges.reset_peak(self.worker.device)
-        self.started = self.before = time.perf_counter()
+        self.started = time.perf_counter()
+        self.ahead = bool(trainer.ahead)
+        self.marks = [gauges.mark(self.worker.device)]
 
     def _compile(self) -> None:
         from bench import gauges
@@ -296,12 +307,12 @@ class Watch:
         gauges.warm_shapes(trainer, sizes, int(lengths.max()))
         self.compile_seconds, self.shapes = time.perf_counter() - started, len(sizes)
 
-    def updated(self, logs: dict[str, Any]) -> None:
+    def updated(self) -> None:
+        """An update has been handed to the device."""
         from bench import gauges
 
-        gauges.synchronize(self.worker.device)
-        now = time.perf_counter()
         trainer = self.worker.trainer
+        self.marks.append(gauges.mark(self.worker.device))
         tokens = (trainer.real_tokens, self.padded)
         self.number += 1
         skipped = bool(trainer.args.fp16 and trainer.accelerator.optimizer_step_was_skipped)
@@ -309,9 +320,6 @@ class Watch:
             {
                 "turn": self.turn,
                 "number": self.number,
-                "seconds": now - self.before,
-                "loss": finite(logs["loss"]),
-                "grad_norm": finite(logs.get("grad_norm", 0.0)),
                 "real_tokens": int(tokens[0] - self.tokens[0]),
                 "padded_tokens": int(tokens[1] - self.tokens[1]),
                 "settle": self.turn > 0 and self.settle > 0,
@@ -321,10 +329,24 @@ class Watch:
         self.settle = max(0, self.settle - 1)
         self.tokens = tokens
         self.left -= 1
-        if self.left <= 0:
-            self._report(now)
-            self._wait()
-        self.before = time.perf_counter()
+        trainer.ahead = self.ahead and self.left > 0  # nothing of the next turn is begun in this one
+
+    def told(self, logs: dict[str, Any]) -> None:
+        """An update's numbers are known."""
+        from bench import gauges
+
+        row = self.rows[self.logged]
+        row |= {"loss": finite(logs["loss"]), "grad_norm": finite(logs.get("grad_norm", 0.0))}
+        self.logged += 1
+        if self.left > 0 or self.logged < len(self.rows):
+            return
+        gauges.synchronize(self.worker.device)
+        now = time.perf_counter()
+        for place, row in enumerate(self.rows):
+            row["seconds"] = gauges.seconds(self.marks[place], self.marks[place + 1])
+        self._report(now)
+        self._wait()
+        self.logged, self.marks = 0, [gauges.mark(self.worker.device)]
 
     def _report(self, now: float) -> None:
         from bench import gauges

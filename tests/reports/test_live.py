@@ -65,7 +65,7 @@ def test_skipped_updates_stand_in_the_rows(tmp_path: Path) -> None:
 
     writer = MetricsWriter(tmp_path / "metrics.jsonl")
     optimizer = SimpleNamespace(optimizer_step_was_skipped=True)
-    writer.trainer = SimpleNamespace(accelerator=optimizer, real_tokens=0)
+    writer.trainer = SimpleNamespace(accelerator=optimizer, logged_tokens=0)
     heard: list[dict[str, Any]] = []
     writer.listeners.append(heard.append)
     state = SimpleNamespace(global_step=1, epoch=0.1)

@@ -106,10 +106,10 @@ def test_the_best_by_calls_has_the_most_right_answers_and_of_as_many_the_lower_l
 
 def test_metrics_rows(tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path / "metrics.jsonl")
-    writer.trainer = SimpleNamespace(real_tokens=0)
+    writer.trainer = SimpleNamespace(logged_tokens=0)
     writer.on_train_begin(None, step(0), None)
     writer.on_log(None, step(0), None, {"eval_loss": 3.0, "eval_calls": 0.25, "epoch": 0.0})
-    writer.trainer.real_tokens = 500
+    writer.trainer.logged_tokens = 500
     writer.on_log(None, step(1), None, {"loss": 2.5, "grad_norm": 1.0, "learning_rate": 1e-4})
     writer.on_log(None, step(1), None, {"train_runtime": 1.0, "train_loss": 2.5})
     first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())

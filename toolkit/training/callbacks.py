@@ -59,7 +59,7 @@ class MetricsWriter(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = time.perf_counter()
-        self.last = (self.started, self.trainer.real_tokens)
+        self.last = (self.started, self.trainer.logged_tokens)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not logs or "train_runtime" in logs:
@@ -71,9 +71,9 @@ class MetricsWriter(TrainerCallback):
                 row["eval_groups"] = [round(value, 5) for value in groups]
             row |= {key: round(logs[key], 5) for key in LOGGED if key in logs}
             # time spent evaluating is not training time
-            self.last = (now, self.trainer.real_tokens)
+            self.last = (now, self.trainer.logged_tokens)
         else:
-            seconds, tokens = now - self.last[0], self.trainer.real_tokens - self.last[1]
+            seconds, tokens = now - self.last[0], self.trainer.logged_tokens - self.last[1]
             row = {
                 "update": state.global_step,
                 "epoch": round(state.epoch or 0.0, 4),
@@ -88,7 +88,7 @@ class MetricsWriter(TrainerCallback):
             if getattr(args, "fp16", False):
                 row["skipped_updates"] = self.skipped
             self.latest = row
-            self.last = (now, self.trainer.real_tokens)
+            self.last = (now, self.trainer.logged_tokens)
         self.write(row)
 
 

@@ -71,6 +71,8 @@ def sft_config(recipe: Recipe, precision: str, has_gpu: bool, output: Path, upda
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         dataloader_pin_memory=has_gpu,
+        # a copy that the host waits for waits for the update before, too
+        accelerator_config={"non_blocking": has_gpu and packed},
         torch_empty_cache_steps=None,
         disable_tqdm=True,
     )
@@ -104,14 +106,14 @@ def build_trainer(
 
     from toolkit.engines.base import Packing
     from toolkit.training.attention import packed
+    from toolkit.training.late import LateLog
     from toolkit.training.loss import summed_loss
     from toolkit.training.packing import MICRO_BATCHES, KnownLengths, PackingCollator
     from toolkit.training.saving import checkpoint_bytes, saving
 
-    class ChatTrainer(trl.SFTTrainer):
+    class ChatTrainer(LateLog, trl.SFTTrainer):  # type: ignore[misc]
         """Counts real tokens, and weighs the evaluation loss by trained tokens."""
 
-        real_tokens = 0
         settled = False  # all modules have been put into training mode
         # mean loss of the same groups of held-out chats at every evaluation: tells a change from noise
         eval_groups: Sequence[float] = ()
@@ -120,7 +122,8 @@ def build_trainer(
             if token_budget is not None:
                 whole = [fill(update) for update in itertools.islice(epoch_iterator, num_batches)]
                 self.real_tokens += sum(update.pop("real_tokens") for update in whole)
-                return whole, torch.tensor(sum(update.pop("trained") for update in whole), device=device)
+                # filled in by the card: a copy of a number makes the host wait
+                return whole, torch.full((), sum(update.pop("trained") for update in whole), device=device)
             batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
             if batches and items is None:
                 raise TrainingError(
@@ -233,6 +236,8 @@ def build_trainer(
         eval_dataset=None if eval_table is None else chat_dataset(eval_table),
         callbacks=list(callbacks),
     )
+    # scaled gradients and padded batches make the host wait for the card in each update anyway
+    trainer.ahead = has_gpu and token_budget is not None and not args.fp16 and args.world_size == 1
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     if checkpointed is not None:

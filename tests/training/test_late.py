@@ -1,0 +1,83 @@
+"""Logs that are made an update late say what logs made at once say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import write_recipe
+from toolkit.recipe import load
+from toolkit.runs import RunFolder, read_jsonl
+from toolkit.training import trainer as trainers
+from toolkit.training.run import run
+
+LOGGED = ("update", "epoch", "loss", "grad_norm", "learning_rate", "real_tokens", "eval_loss")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model: Path, cache: Path) -> Path:
+    """10 updates, evaluated after the 4th and 8th, saved after the 3rd, 6th and 9th."""
+    return write_recipe(
+        tmp_path,
+        tiny_model,
+        40,
+        lora={"lora_dropout": 0.0},
+        train={"num_train_epochs": 2, "save_steps": 3, "micro_batch": "auto", "gradient_accumulation_steps": 2},
+        eval={"eval_steps": 4, "early_stopping_patience": 0},
+    )
+
+
+def train(
+    recipe: Path, out: Path, patch: pytest.MonkeyPatch, *overrides: str, ahead: bool
+) -> tuple[RunFolder, Any, Any]:
+    """The run's folder, (updates made, the last row's) as each update ended, and the trainer."""
+    real: Any = trainers.build_trainer
+    seen: list[tuple[int, int]] = []
+    kept: list[Any] = []
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        from transformers import TrainerCallback
+
+        made = real(*args, **kwargs)
+        made.ahead = ahead
+        kept.append(made)
+
+        class Seen(TrainerCallback):
+            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                rows = [row["update"] for row in read_jsonl(out / "metrics.jsonl") if "loss" in row]
+                seen.append((state.global_step, rows[-1] if rows else 0))
+
+        made.add_callback(Seen())
+        return made
+
+    with patch.context() as patched:
+        patched.setattr(trainers, "build_trainer", build)
+        folder = run(load(recipe, overrides), out)
+    return folder, seen, kept[0]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_late_logs_say_the_same(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    found = []
+    for ahead in (False, True):
+        folder, _, trainer = train(
+            recipe, tmp_path / f"{ahead}", monkeypatch, f"train.logging_steps={every}", ahead=ahead
+        )
+        rows = [{key: row[key] for key in LOGGED if key in row} for row in read_jsonl(folder.metrics)]
+        states = [
+            json.loads(path.read_text())["log_history"] for path in folder.checkpoints.glob("*/trainer_state.json")
+        ]
+        found.append((rows, sorted(states, key=len), trainer.state.log_history[-1]["train_loss"]))
+    assert found[0] == found[1]
+    assert sum("loss" in row for row in found[0][0]) >= 3
+
+
+def test_a_log_waits_for_the_next_update(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, at_once, _ = train(recipe, tmp_path / "now", monkeypatch, ahead=False)
+    _, late, _ = train(recipe, tmp_path / "late", monkeypatch, ahead=True)
+    assert [update - row for update, row in at_once] == [1] * 10
+    # nothing is held back where a checkpoint or an evaluation wants it: after updates 3, 4, 6, 8 and 9
+    assert [update - row for update, row in late] == [1, 2, 2, 1, 1, 2, 1, 2, 1, 1]

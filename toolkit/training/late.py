@@ -1,0 +1,97 @@
+"""An update's loss and gradient norm, logged once the card has them: after the next update has been handed to it.
+
+Read at once, they make the host wait for the card, and then the card for the host, which has yet to fetch chats and to
+walk through the first layers. What wants all numbers (evaluation, saving, the end) gets them at once.
+"""
+
+from __future__ import annotations
+
+import collections
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(slots=True)
+class Numbers:
+    """What an update logs, on its way from the card. `since`: updates that the summed loss is of."""
+
+    update: int
+    epoch: float | None
+    since: int
+    learning_rate: float
+    real_tokens: int
+    values: torch.Tensor  # summed loss and gradient norm, on the host
+    ready: torch.cuda.Event | None
+
+    def read(self) -> tuple[float, float]:
+        """(mean loss, gradient norm), waiting for the card where it has not made them yet."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        loss, norm = self.values.tolist()
+        return loss / self.since, norm
+
+
+class LateLog:
+    """For a `transformers.Trainer` to inherit from before it: logs of update n are made when n + 1 has been started.
+
+    `ahead`: whether to; the trainer sets it where nothing else makes the host wait for the card in each update.
+    `real_tokens` are those of all updates that were begun, `logged_tokens` those up to the update being logged.
+    """
+
+    ahead = False
+    real_tokens = 0
+    logged_tokens = 0
+    state: Any
+    control: Any
+    _globalstep_last_logged: int
+    _total_loss_scalar: float
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
+        if self.ahead and self.control.should_log and self.state.global_step > self._globalstep_last_logged:
+            self._waiting.append(self._numbers(tr_loss, grad_norm, kwargs.get("learning_rate")))
+            tr_loss.zero_()  # the trainer's sum since the last log
+            self._globalstep_last_logged = self.state.global_step
+            self.control.should_log = False
+        control = self.control
+        wanted = control.should_evaluate or control.should_save or control.should_training_stop or control.should_log
+        while len(self._waiting) > (1 if self.ahead and not wanted else 0):
+            self._log(self._waiting.popleft())
+        self.logged_tokens = self.real_tokens
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)  # type: ignore[misc]
+
+    @property
+    def _waiting(self) -> collections.deque[Numbers]:
+        waiting: collections.deque[Numbers] = vars(self).setdefault("_waiting_numbers", collections.deque())
+        return waiting
+
+    def _numbers(self, tr_loss: Any, grad_norm: Any, learning_rate: float | None) -> Numbers:
+        norm = torch.as_tensor(0.0 if grad_norm is None else grad_norm, device=tr_loss.device)
+        values = torch.stack([tr_loss.detach().float(), norm.detach().float()])
+        ready = None
+        if values.is_cuda:
+            values = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
+            ready = torch.cuda.Event()
+            ready.record()
+        return Numbers(
+            self.state.global_step,
+            self.state.epoch,
+            self.state.global_step - self._globalstep_last_logged,
+            self._get_learning_rate() if learning_rate is None else learning_rate,  # type: ignore[attr-defined]
+            self.real_tokens,
+            values,
+            ready,
+        )
+
+    def _log(self, numbers: Numbers) -> None:
+        """Log as if the numbers' update were the last."""
+        loss, norm = numbers.read()
+        now = self.state.global_step, self.state.epoch
+        self._total_loss_scalar += loss * numbers.since
+        self.logged_tokens = numbers.real_tokens
+        self.state.global_step, self.state.epoch = numbers.update, numbers.epoch
+        try:
+            self.log({"loss": loss, "grad_norm": norm, "learning_rate": numbers.learning_rate})  # type: ignore[attr-defined]
+        finally:
+            self.state.global_step, self.state.epoch = now
