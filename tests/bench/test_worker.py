@@ -101,6 +101,31 @@ def test_packed_variants_agree_with_padded_ones(measured: Callable[..., Results]
     assert results.arms["peft-packed-autockpt"].checkpointed_wanted == 0
 
 
+def test_logs_made_late_are_of_the_same_updates(
+    measured: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed updates on a GPU run ahead of their logs, but not beyond a turn."""
+    from toolkit.training import trainer
+
+    at_once = measured(names=("peft-packed",))
+    real = trainer.build_trainer
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        made = real(*args, **kwargs)
+        made.ahead = True
+        return made
+
+    monkeypatch.setattr(trainer, "build_trainer", build)
+    late = measured(names=("peft-packed",))
+    assert late.failed_gates() == []
+    found = [
+        [(u.turn, u.number, u.loss, u.grad_norm, u.real_tokens, u.padded_tokens) for u in results.updates]
+        for results in (at_once, late)
+    ]
+    assert found[0] == found[1] and len(found[0]) == 4
+    assert all(update.seconds > 0 for update in late.updates)
+
+
 def test_compiled_layers_agree_with_plain_ones(
     measured: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:

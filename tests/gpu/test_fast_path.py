@@ -211,7 +211,7 @@ def test_rows_are_rounded_on_the_card_as_by_the_formula(columns: tuple[int, ...]
     torch.testing.assert_close(scale.cpu(), expected)
     # a quotient between two numbers of float8 may go to either
     different = (eight.cpu().float() != formula.float()).float().mean()
-    assert float(different) < 0.001
+    assert float(different) < 0.005
     torch.testing.assert_close(eight.cpu().float() * expected, formula.float() * expected, rtol=0.13, atol=1e-3)
 
 

@@ -31,7 +31,7 @@ def recipe(tmp_path: Path, tiny_model: Path, cache: Path) -> Path:
 
 
 def train(
-    recipe: Path, out: Path, patch: pytest.MonkeyPatch, *overrides: str, ahead: bool
+    recipe: Path, out: Path, patch: pytest.MonkeyPatch, *overrides: str, ahead: bool, until: int = 0
 ) -> tuple[RunFolder, Any, Any]:
     """The run's folder, (updates made, the last row's) as each update ended, and the trainer."""
     real: Any = trainers.build_trainer
@@ -49,6 +49,7 @@ def train(
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 rows = [row["update"] for row in read_jsonl(out / "metrics.jsonl") if "loss" in row]
                 seen.append((state.global_step, rows[-1] if rows else 0))
+                made.ahead = made.ahead and state.global_step != until
 
         made.add_callback(Seen())
         return made
@@ -81,3 +82,15 @@ def test_a_log_waits_for_the_next_update(recipe: Path, tmp_path: Path, monkeypat
     assert [update - row for update, row in at_once] == [1] * 10
     # nothing is held back where a checkpoint or an evaluation wants it: after updates 3, 4, 6, 8 and 9
     assert [update - row for update, row in late] == [1, 2, 2, 1, 1, 2, 1, 2, 1, 1]
+
+
+def test_a_trainer_that_no_longer_runs_ahead_logs_what_waited_and_what_is_new(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a bench does at the end of a turn."""
+    rows = []
+    for until in (0, 2):
+        folder, _, _ = train(recipe, tmp_path / f"{until}", monkeypatch, ahead=until > 0, until=until)
+        rows.append([(row["update"], row["loss"]) for row in read_jsonl(folder.metrics) if "loss" in row])
+    assert [update for update, _ in rows[0]] == list(range(1, 11))
+    assert rows[0] == rows[1]

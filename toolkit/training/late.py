@@ -54,10 +54,11 @@ class LateLog:
             tr_loss.zero_()  # the trainer's sum since the last log
             self._globalstep_last_logged = self.state.global_step
             self.control.should_log = False
-        control = self.control
-        wanted = control.should_evaluate or control.should_save or control.should_training_stop or control.should_log
+        control, should_log = self.control, self.control.should_log
+        wanted = control.should_evaluate or control.should_save or control.should_training_stop or should_log
         while len(self._waiting) > (1 if self.ahead and not wanted else 0):
             self._log(self._waiting.popleft())
+        self.control.should_log = should_log  # which logging takes back
         self.logged_tokens = self.real_tokens
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)  # type: ignore[misc]
 
