@@ -92,7 +92,7 @@ def test_tools_is_the_chapter() -> None:
     )
     assert (train.learning_rate, train.num_train_epochs, train.warmup_ratio) == (2e-4, 3, 0.1)
     assert (train.per_device_train_batch_size, train.gradient_accumulation_steps, recipe.chats_per_update) == (4, 4, 16)
-    assert (train.lr_scheduler_type, train.max_length, train.gradient_checkpointing) == ("cosine", 2048, True)
+    assert (train.lr_scheduler_type, train.max_length, train.gradient_checkpointing) == ("cosine", 2048, "auto")
     four = load(folder / "tools-4bit.toml").recipe
     assert four == recipe.model_copy(update={"model": recipe.model.model_copy(update={"load_in_4bit": True})})
     t4 = load(folder / "tools-t4.toml").recipe

@@ -14,7 +14,7 @@ from toolkit.errors import EngineError
 from toolkit.hardware import Gpu, Hardware, cpu_flags, cpu_name, usable_cores
 from toolkit.planning import lengths as lengths_module
 from toolkit.planning.architecture import ATTENTION, MLP, ModelShape, load_shape
-from toolkit.planning.budget import USABLE, Budget, budget_for, setup_of
+from toolkit.planning.budget import STEP, USABLE, Budget, budget_for, setup_of
 from toolkit.planning.cards import CARDS, UNSLOTH_LEAST, Card, cpu_card, find_card, seen_gpus
 from toolkit.planning.cost import CPU_EFFICIENCY, GPU_SPEED, Speed, Time, Work, dollars, predict
 from toolkit.planning.cutting import mean_pieces
@@ -40,7 +40,8 @@ class Plan:
     `largest`: the most chats of a micro-batch that fit, 0 when not even one does. `advice`: the --set options that make
     it fit, empty when it fits or nothing does. `budget`: tokens of a packed micro-batch, None where chats are padded;
     `pieces`: how many of them an update has in the mean. `packed_seconds`: predicted for the same updates packed, where
-    they are padded and a GPU is planned for.
+    they are padded and a GPU is planned for. `least`: (bytes predicted, tokens of a micro-batch) for packed pieces as
+    small as they can be, every layer recomputed, where memory is the planner's to fill.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Plan:
     budget: Budget | None = None
     pieces: float | None = None
     packed_seconds: float | None = None
+    least: tuple[float, int] | None = None
 
     @property
     def fits(self) -> bool:
@@ -159,6 +161,7 @@ def make_plan(
         budget=budget,
         pieces=pieces,
         packed_seconds=_packed_time(recipe, card, lengths, unsloth),
+        least=_least_memory(recipe, card, lengths, unsloth),
     )
 
 
@@ -277,6 +280,16 @@ def _packed_time(recipe: Recipe, card: Card, lengths: Lengths, unsloth: bool) ->
     return other.time.total if other.time is not None and other.fits else None
 
 
+def _least_memory(recipe: Recipe, card: Card, lengths: Lengths, unsloth: bool) -> tuple[float, int] | None:
+    """What the smallest packed pieces of an update take; None where the recipe does not leave them to the planner."""
+    if recipe.train.micro_batch != "auto" or card.name == "cpu":
+        return None
+    tokens = -(-lengths.longest // STEP) * STEP
+    train = recipe.train.model_copy(update={"micro_batch": tokens, "gradient_checkpointing": True})
+    other = make_plan(recipe.model_copy(update={"train": train}), card, lengths, unsloth=unsloth)
+    return other.memory.total, tokens
+
+
 def _advice(recipe: Recipe, setup: Setup, lengths: Lengths, card: Card) -> tuple[str, ...]:
     """The fewest settings that make it fit, the ones that cost least first: smaller pieces of the same update, then
     recomputation, then 4-bit weights, then shorter chats. Packed pieces are as small as they can be already."""
@@ -300,7 +313,9 @@ def _advice(recipe: Recipe, setup: Setup, lengths: Lengths, card: Card) -> tuple
 
 def _savings(recipe: Recipe, setup: Setup) -> Iterator[tuple[list[str], Setup, int]]:
     length = recipe.train.max_length
-    yield [], setup, length
+    # "auto" goes by all the memory of a machine, of which less may be free
+    all_layers = recipe.train.gradient_checkpointing == "auto"
+    yield (["train.gradient_checkpointing=true"] if all_layers else []), setup, length
     if setup.checkpointing == "off":
         setup = replace(setup, checkpointing="on")
         yield ["train.gradient_checkpointing=true"], setup, length

@@ -88,6 +88,9 @@ def _memory(plan: Plan) -> list[tuple[str, str]]:
         ("memory", f"{_gib(memory.total)} predicted, {verdict} in {plan.card.gib:.2f} GiB ({worst})"),
         *parts,
     ]
+    if plan.least is not None and plan.least[0] < WORTH_SAYING * memory.total:
+        options = f"--set train.micro_batch={plan.least[1]} --set train.gradient_checkpointing=true"
+        lines.append(("", f"{_gib(plan.least[0])} predicted at the least, slower: {options}"))
     if plan.largest:
         lines.append(("", f"up to {plan.largest} such chats fit in a micro-batch"))
     if not plan.fits:
