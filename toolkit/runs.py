@@ -41,6 +41,7 @@ PACKAGES = (
     "datasets",
     "tokenizers",
     "bitsandbytes",
+    "flash-attn-4",
     "unsloth",
     "unsloth_zoo",
     "xformers",
