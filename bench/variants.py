@@ -4,7 +4,8 @@ A variant is a recipe with some values put over it, so that it goes through the 
 Names: ENGINE-WEIGHTS, then what differs from the recipe: `nockpt` without gradient checkpointing, `offload` with
 Unsloth's offloaded one, `nodrop` without LoRA dropout, `1x` an update's chats as one micro-batch, `packed` its chats
 packed without padding into micro-batches as the planner cuts them, `autockpt` with checkpointing in as few layers as
-memory demands. `compiled-fused` has each adapter within the frozen product, `compiled-float8` that product in 8 bits.
+memory demands. `compiled-fused` has each adapter within the frozen product, `compiled-float8` that product in 8 bits;
+`sdpa` goes without FlashAttention 4, `dynamic` has one code for all lengths.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Trained = Literal["adapter", "all 16-bit", "all fp32"]
 
 PACKED = 'train.micro_batch="auto"'
 FOUR_BIT = "model.load_in_4bit=true"
+FUSED = 'train.products="fused"'
 FLOAT8 = 'train.products="float8"'
 
 
@@ -141,7 +143,9 @@ def _packed() -> Iterator[Variant]:
             "peft-packed": ("peft", ()),
             "unsloth-packed": ("unsloth", ()),
             "compiled": ("compiled", ()),
-            "compiled-fused": ("compiled", ('train.products="fused"',)),
+            "compiled-fused": ("compiled", (FUSED,)),
+            "compiled-fused-sdpa": ("compiled", (FUSED, 'model.attn_implementation="sdpa"')),
+            "compiled-fused-dynamic": ("compiled", (FUSED, 'train.compile="dynamic"')),
             "compiled-float8": ("compiled", (FLOAT8,)),
         },
         "NF4 base": {

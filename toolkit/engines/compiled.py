@@ -81,8 +81,9 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     if asked == "float8":
         check_float8(hardware)
     fuse = products if asked != "separate" else None
-    kernel = find_kernel(device, products, head_size(loaded.model))
-    loaded.report = replace(loaded.report, attention=named(kernel, hardware))
+    newest = recipe.model.attn_implementation == "auto"
+    kernel = find_kernel(device, products, head_size(loaded.model), flash4=newest)
+    loaded.report = replace(loaded.report, attention=named(kernel, hardware if newest else None))
     layers = CompiledLayers(
         loaded.model,
         recipe.train.max_length,
@@ -95,11 +96,11 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     return loaded
 
 
-def named(kernel: Kernel, hardware: Hardware) -> str:
-    """What attends over packed rows, for the record, and what would do it faster on this card."""
+def named(kernel: Kernel, hardware: Hardware | None) -> str:
+    """What attends over packed rows, for the record, and what would do it faster on this `hardware`."""
     from toolkit.training.flash4 import MAJORS
 
-    if kernel == "flash" and hardware.gpu is not None and hardware.gpu.capability[0] in MAJORS:
+    if kernel == "flash" and hardware is not None and hardware.gpu and hardware.gpu.capability[0] in MAJORS:
         return "PyTorch's FlashAttention 2; for FlashAttention 4: pip install -e '.[flash4]'"
     return {"flash4": "FlashAttention 4", "flash": "PyTorch's FlashAttention 2", "rows": "sdpa by rows"}[kernel]
 

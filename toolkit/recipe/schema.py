@@ -25,7 +25,11 @@ class ModelSection(Section):
     revision: str | None = Field(None, description="branch, tag or commit on the hub")
     load_in_4bit: bool = Field(False, description="hold the base weights as NF4 with double quantisation (QLoRA)")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="of the frozen base weights")
-    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
+        "auto",
+        description="auto: PyTorch's (sdpa), and over packed chats FlashAttention 4 where it is installed and the card "
+        "is made for it",
+    )
 
 
 class LoraSection(Section):

@@ -100,14 +100,14 @@ def attend(
     return out[None], None
 
 
-def find_kernel(device: torch.device, dtype: torch.dtype, size: int) -> Kernel:
+def find_kernel(device: torch.device, dtype: torch.dtype, size: int, *, flash4: bool = True) -> Kernel:
     """The fastest attention over rows that there is on this device for heads of `size` numbers.
 
-    FlashAttention 4 where it is installed and agrees, else the one in PyTorch, else `toolkit.training.rows`.
+    FlashAttention 4 where it is wanted and installed and agrees, else the one in PyTorch, else `toolkit.training.rows`.
     """
     if not has_flash(device, dtype):
         return "rows"
-    return "flash4" if flash4_agrees(device, dtype, size) else "flash"
+    return "flash4" if flash4 and flash4_agrees(device, dtype, size) else "flash"
 
 
 def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
