@@ -200,6 +200,23 @@ def check_rows(attend: Callable[..., Any], dtype: Any, size: int, within: float)
         assert float(difference) < within
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("columns", [50, 4096, 151_936])
+def test_cross_entropy_on_the_card_is_the_formula(dtype: Any, columns: int) -> None:
+    from toolkit.training.loss import cross_entropy_, kernel_agrees
+
+    assert kernel_agrees(torch.device("cuda", torch.cuda.current_device()), dtype)
+    logits, labels = torch.randn(70, columns) * 4, torch.randint(0, columns, (70,))
+    labels[0], labels[1] = 0, columns - 1
+    mine, formula = logits.to("cuda", dtype), logits.to(dtype)
+    kept = mine.clone()
+    loss = cross_entropy_(mine, labels.cuda(), gradient=False)
+    assert torch.equal(mine, kept)
+    torch.testing.assert_close(cross_entropy_(mine, labels.cuda(), gradient=True), loss)
+    torch.testing.assert_close(loss.cpu(), cross_entropy_(formula, labels, gradient=True), rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(mine.cpu().float(), formula.float(), rtol=0.01, atol=1e-6)
+
+
 @pytest.mark.parametrize("columns", [(2048,), (2048, 1024, 1024), (6144, 6144), (48,)])
 def test_rows_are_rounded_on_the_card_as_by_the_formula(columns: tuple[int, ...]) -> None:
     from toolkit.engines.rounding import round_rows

@@ -82,3 +82,33 @@ def test_collator_counts_and_masks() -> None:
     assert batch["attention_mask"].tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
     assert batch["labels"][1].tolist()[3:] == [IGNORED, IGNORED]
     assert batch["input_ids"][1].tolist()[3:] == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_become_their_gradient(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    logits, labels = (torch.randn(6, 50) * 3).to(dtype), torch.randint(0, 50, (6,))
+    wide = logits.float().clone().requires_grad_()
+    expected = cross_entropy(wide, labels, reduction="sum")
+    expected.backward()
+    kept = logits.clone()
+    torch.testing.assert_close(loss.cross_entropy_(logits, labels, gradient=False), expected)
+    assert torch.equal(logits, kept)
+    torch.testing.assert_close(loss.cross_entropy_(logits, labels, gradient=True), expected)
+    assert wide.grad is not None
+    torch.testing.assert_close(logits, wide.grad.to(dtype))
+
+
+def test_a_kernel_that_fails_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no Triton, which no torch for CPUs brings; `kernel_agrees` asks once a device."""
+    device = torch.device("cpu")
+    loss.kernel_agrees.cache_clear()
+    monkeypatch.setattr(loss, "_on_card", lambda *_: (_ for _ in ()).throw(RuntimeError("no such card")))
+    assert not loss.kernel_agrees(device, torch.float32)
+    loss.kernel_agrees.cache_clear()
+    monkeypatch.setattr(loss, "_on_card", lambda logits, labels, gradient: loss._formula(logits, labels, gradient) * 2)
+    assert not loss.kernel_agrees(device, torch.float32)
+    loss.kernel_agrees.cache_clear()
+    monkeypatch.setattr(loss, "_on_card", loss._formula)
+    assert loss.kernel_agrees(device, torch.float32)
+    loss.kernel_agrees.cache_clear()

@@ -57,8 +57,7 @@ def code_folder() -> Path:
     """Where compiled code is kept, by the text of functions with gradients of their own, which torch does not read."""
     here = Path(__file__).parent
     texts = [
-        (here / name).read_bytes()
-        for name in ("compiled.py", "products.py", "float8.py", "rounding.py", "kernels.py", "dropout.py")
+        (here / name).read_bytes() for name in ("compiled.py", "products.py", "float8.py", "rounding.py", "dropout.py")
     ]
     return cache_root() / "inductor" / hashlib.sha256(b"".join(texts)).hexdigest()[:12]
 

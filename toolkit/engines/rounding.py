@@ -39,7 +39,7 @@ def _(parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _on_card(parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    from toolkit.engines import kernels
+    from toolkit import kernels
 
     parts = [part if part.stride(-1) == 1 else part.contiguous() for part in parts]
     sizes = [part.shape[1] for part in parts]

@@ -132,11 +132,14 @@ def loss_transient(setup: Setup, tokens: int, trained: int) -> float:
 
     Unsloth 2026.10.7 cuts all tokens into chunks, so many that 16 bytes a logit stay near 4 GiB / 4; plain PEFT runs
     TRL's head over the trained tokens, 4,096 by 32,768 at a time, and keeps a gradient of the hidden states in fp32.
-    Without CUDA the head runs in chunks of 64 MiB of fp32 logits, and over packed rows on a GPU in chunks of 256 MiB.
+    Without CUDA the head runs in chunks of 64 MiB of fp32 logits, and over packed rows on a GPU in chunks of 128 MiB,
+    whose logits become their gradients in place.
     """
     vocab = setup.shape.vocab_size
-    if setup.packed and setup.cuda:  # logits and what they become in 16 bits, in fp32 and in 16 bits again
-        return 8 * min(trained * vocab, PACKED_LOGITS) + 2 * setup.element * tokens * setup.shape.hidden_size
+    if setup.packed and setup.cuda:
+        return (
+            setup.element * min(trained * vocab, PACKED_LOGITS) + 2 * setup.element * tokens * setup.shape.hidden_size
+        )
     if setup.engine == "unsloth":
         chunks = 4 * max(1, math.ceil(tokens * vocab * 16 / 2**30 / 4 / 4))
         return tokens / chunks * vocab * 6
