@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -79,6 +80,8 @@ def test_the_table_holds_what_the_renderer_makes(tmp_path: Path, model: Path, th
 def test_several_processes_make_the_same_table(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "ALONE", 10)
     monkeypatch.setattr(pipeline, "CHUNK", 7)
+    asked = iter([False, False, *[True] * 20])  # two groups are done here, the others by workers
+    monkeypatch.setattr(pipeline, "_any_done", lambda starting: next(asked))
     path = write_jsonl(tmp_path / "x.jsonl", rows(60))
     alone = recipe(path)
     several = alone.model_copy(update={"data": alone.data.model_copy(update={"num_proc": 2})})
@@ -90,6 +93,18 @@ def test_several_processes_make_the_same_table(tmp_path: Path, model: Path, monk
     assert first.meta | {"seconds": 0} == second.meta | {"seconds": 0}
 
 
+def test_workers_that_start_too_late_are_not_waited_for(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "ALONE", 10)
+    monkeypatch.setattr(pipeline, "_any_done", lambda starting: False)
+    path = write_jsonl(tmp_path / "x.jsonl", rows(60))
+    alone = recipe(path)
+    several = alone.model_copy(update={"data": alone.data.model_copy(update={"num_proc": 2})})
+    assert build(several, model, cache=tmp_path, progress=False).n_chats == 60
+    assert not multiprocessing.active_children()
+
+
 class Bomb:
     def __reduce__(self) -> tuple[Any, tuple[int]]:
         return os._exit, (1,)
@@ -97,6 +112,7 @@ class Bomb:
 
 def test_workers_say_why_they_fail(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "ALONE", 1)
+    monkeypatch.setattr(pipeline, "_any_done", lambda starting: True)
     chats = [Chat((), where=str(number), meta={"bomb": Bomb()}) for number in range(3)]
     with pytest.raises(ToolkitError, match=r"process that builds the token table died.*data\.num_proc = 1"):
         list(encode_stream(Settings(model, "native", "signature", "template", 2048), iter(chats), 2))

@@ -135,19 +135,22 @@ def encode_chats(renderer: Renderer, chats: Sequence[Chat], max_length: int) -> 
 
 
 def encode_stream(settings: Settings, chats: Iterator[Chat], num_proc: int | None = None) -> Iterator[Chunk]:
-    """All chats, in order, as chunks. A few hundred are done in this process, more in `num_proc` others (default: one
-    for each core this process may use)."""
+    """All chats, in order, as chunks. A few hundred are done in this process, more in `num_proc` (default: one for each
+    core this process may use); until the first of the others has started, which takes seconds, this one goes on."""
     head = list(itertools.islice(chats, ALONE + 1))
     workers = num_proc or len(os.sched_getaffinity(0))
     groups = _grouped(itertools.chain(head, chats))
+    renderer = settings.renderer()
     if len(head) <= ALONE or workers == 1:
-        renderer = settings.renderer()
         for group in groups:
             yield encode_chats(renderer, group, settings.max_length)
         return
-    with _workers(settings, workers) as pool:
+    with _workers(settings, workers) as (pool, starting):
         waiting: deque[Future[Chunk]] = deque()
         for group in groups:
+            if not _any_done(starting):
+                yield encode_chats(renderer, group, settings.max_length)
+                continue
             waiting.append(pool.submit(_work, group))
             if len(waiting) > 3 * workers:
                 yield waiting.popleft().result()
@@ -155,23 +158,36 @@ def encode_stream(settings: Settings, chats: Iterator[Chat], num_proc: int | Non
             yield waiting.popleft().result()
 
 
+def _any_done(starting: Sequence[Future[None]]) -> bool:
+    return any(future.done() for future in starting)
+
+
 @contextmanager
-def _workers(settings: Settings, count: int) -> Iterator[ProcessPoolExecutor]:
+def _workers(settings: Settings, count: int) -> Iterator[tuple[ProcessPoolExecutor, list[Future[None]]]]:
+    """The others, and what is done once each has started."""
     # Spawned, not forked: this process may hold threads (of torch, tokenizers or CUDA) that a fork would leave dead.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(settings,))
+    starting = [pool.submit(_started) for _ in range(count)]
     try:
-        yield pool
+        yield pool, starting
+        if not all(future.done() for future in starting):
+            _end_workers()
     except BrokenProcessPool as error:
         raise ToolkitError(
             "a process that builds the token table died, most likely for want of memory; set data.num_proc = 1"
         ) from error
     except BaseException:
-        for worker in multiprocessing.active_children():  # an interrupt does not wait for them to finish importing
-            worker.terminate()
+        _end_workers()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_workers() -> None:
+    """Without waiting for those that have not finished importing."""
+    for worker in multiprocessing.active_children():
+        worker.terminate()
 
 
 _renderer: Renderer | None = None  # of a worker process
@@ -188,6 +204,10 @@ def _start(settings: Settings) -> None:
         _renderer = settings.renderer()
     except ToolkitError as error:  # raised here it would only break the pool, without saying why
         _failure = error
+
+
+def _started() -> None:
+    """Done by a worker that has imported what it needs."""
 
 
 def _work(chats: list[Chat]) -> Chunk:
