@@ -94,3 +94,28 @@ def test_a_trainer_that_no_longer_runs_ahead_logs_what_waited_and_what_is_new(
         rows.append([(row["update"], row["loss"]) for row in read_jsonl(folder.metrics) if "loss" in row])
     assert [update for update, _ in rows[0]] == list(range(1, 11))
     assert rows[0] == rows[1]
+
+
+def test_what_was_made_before_a_failure_is_logged(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Any = trainers.build_trainer
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        made = real(*args, **kwargs)
+        made.ahead = True
+        step = made.training_step
+
+        def fails(*args: Any, **kwargs: Any) -> Any:
+            if made.state.global_step == 2:
+                raise RuntimeError("the card is gone")
+            return step(*args, **kwargs)
+
+        made.training_step = fails
+        return made
+
+    monkeypatch.setattr(trainers, "build_trainer", build)
+    with pytest.raises(RuntimeError, match="the card is gone"):
+        run(load(recipe), tmp_path / "run")
+    rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert [row["update"] for row in rows if "loss" in row] == [1, 2]

@@ -62,6 +62,11 @@ class LateLog:
         self.logged_tokens = self.real_tokens
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)  # type: ignore[misc]
 
+    def log_waiting(self) -> None:
+        """Log what still waits, as where training was broken off."""
+        while self._waiting:
+            self._log(self._waiting.popleft())
+
     @property
     def _waiting(self) -> collections.deque[Numbers]:
         waiting: collections.deque[Numbers] = vars(self).setdefault("_waiting_numbers", collections.deque())

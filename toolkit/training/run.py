@@ -195,6 +195,8 @@ class _Session:
             kept = self.folder.last_checkpoint()
             raise TrainingError(f"{error}\nkept: {kept or 'no checkpoint yet'} and {self.folder.metrics}") from None
         finally:
+            with contextlib.suppress(Exception):  # where the run fails, what it fails of is the thing to say
+                trainer.log_waiting()
             progress.close()
         update = trainer.state.global_step
         if signals.received is not None and update < self.updates.total:
