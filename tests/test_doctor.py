@@ -106,6 +106,13 @@ def test_what_would_make_the_fast_engine_run(facts: Facts, hint: str, command: s
     assert "unsloth            can't run: see below" in text(report)
 
 
+def test_flash_attention_is_advised_where_the_card_is_made_for_it() -> None:
+    hopper = replace(GPU, gpus=[replace(T4, capability=(9, 0))])
+    assert any("FlashAttention 4" in hint and "[flash4]" in command for hint, command in judge(hopper).hints)
+    has = replace(hopper, installed={**hopper.installed, "flash-attn-4": "4.0.0b36"})
+    assert not judge(has).hints and not judge(GPU).hints
+
+
 def test_a_gpu_that_is_too_old() -> None:
     report = judge(replace(GPU, gpus=[replace(T4, capability=(6, 0))]))
     assert "unsloth            can't run: it needs compute capability 7.0" in text(report)

@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from toolkit.cache import cache_root
-from toolkit.hardware import BF16_FLAGS, cpu_flags, cpu_name, usable_cores
+from toolkit.hardware import BF16_FLAGS, FLASH4, cpu_flags, cpu_name, usable_cores
 from toolkit.planning.cards import GIB, UNSLOTH_LEAST, SeenGpu, seen_gpus
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 LEAST_DISK = 2 * GIB  # the quickstart's model, token table and run
 LEAST_MEMORY = 3 * GIB
 PIP = "python -m pip install"
+FLASH4_PACKAGE = "flash-attn-4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,8 @@ def _engines(facts: Facts, *, works: bool) -> tuple[list[Line], list[tuple[str, 
     if lacking:
         names = ", ".join(f"{one.name} ({facts.installed.get(one.name, 'not installed')})" for one in lacking)
         hints.append((f"the unsloth engine and 4-bit weights need {names}", f"{PIP} {_quoted(lacking)}"))
+    if usable and capability[0] in FLASH4 and FLASH4_PACKAGE not in facts.installed:
+        hints.append(("packed chats attend faster with FlashAttention 4 on this card", f"{PIP} -e '.[flash4]'"))
     ready = works and usable and not lacking
     lines.append(Line("unsloth", "can run" if ready else "can't run: see below", ready))
     return lines, hints
@@ -226,7 +229,7 @@ def _fits(version: str, wanted: str) -> bool:
 
 def _facts() -> Facts:
     required, extra, python_wanted = _requirements()
-    names = [Requirement(text).name for text in (*required, *extra)]
+    names = [FLASH4_PACKAGE, *(Requirement(text).name for text in (*required, *extra))]
     return Facts(
         python=platform.python_version(),
         platform=platform.platform(),

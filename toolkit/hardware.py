@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+FLASH4 = (9, 10)  # majors of compute capabilities for which FlashAttention 4 has kernels forward and backward
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")  # a CPU with one of them has bfloat16 products
 
 

@@ -174,9 +174,10 @@ def test_rows_attend_as_if_alone(dtype: Any, size: int) -> None:
 @pytest.mark.parametrize("size", [64, 128])
 def test_flash4_rows_attend_as_if_alone(size: int) -> None:
     pytest.importorskip("flash_attn.cute")
-    from toolkit.training.flash4 import MAJORS, flash4_agrees, flash4_rows
+    from toolkit.hardware import FLASH4
+    from toolkit.training.flash4 import flash4_agrees, flash4_rows
 
-    if torch.cuda.get_device_capability()[0] not in MAJORS:
+    if torch.cuda.get_device_capability()[0] not in FLASH4:
         pytest.skip("not a card for FlashAttention 4")
     assert flash4_agrees(torch.device("cuda", torch.cuda.current_device()), torch.bfloat16, size)
     check_rows(flash4_rows, torch.bfloat16, size, 0.01)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.cache import cache_root
 from toolkit.engines.base import Choice, Loaded, Packing
 from toolkit.errors import EngineError
-from toolkit.hardware import Hardware
+from toolkit.hardware import FLASH4, Hardware
 from toolkit.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
 
 def named(kernel: Kernel, hardware: Hardware | None) -> str:
     """What attends over packed rows, for the record, and what would do it faster on this `hardware`."""
-    from toolkit.training.flash4 import MAJORS
-
-    if kernel == "flash" and hardware is not None and hardware.gpu and hardware.gpu.capability[0] in MAJORS:
+    if kernel == "flash" and hardware is not None and hardware.gpu and hardware.gpu.capability[0] in FLASH4:
         return "PyTorch's FlashAttention 2; for FlashAttention 4: pip install -e '.[flash4]'"
     return {"flash4": "FlashAttention 4", "flash": "PyTorch's FlashAttention 2", "rows": "sdpa by rows"}[kernel]
 

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 
 from toolkit.cache import cache_root
+from toolkit.hardware import FLASH4
 from toolkit.training.rows import agrees
-
-MAJORS = (9, 10)  # compute capabilities whose kernels have a backward for rows of any lengths
 
 
 @torch.library.custom_op("toolkit::flash4_rows", mutates_args=())
@@ -103,7 +102,7 @@ def _kernels() -> Any:
 @functools.cache
 def flash4_agrees(device: torch.device, dtype: torch.dtype, size: int) -> bool:
     """Whether FlashAttention 4 is there and gives what PyTorch's usual attention gives, on this device."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] not in MAJORS:
+    if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] not in FLASH4:
         return False
     try:
         return agrees(flash4_rows, flash4_rows_backward, device, dtype, size)
