@@ -95,3 +95,14 @@ def test_cores_that_others_hold_are_not_free(
     cores = FreeCores()
     assert cores.look() is None
     assert cores.look() == wanted
+
+
+def test_a_run_goes_on_with_the_engine_that_it_began_with() -> None:
+    from toolkit.engines import choose
+
+    engine, _ = choose(Recipe(), CPU, "compiled")
+    assert (engine.value, engine.reason, engine.note) == ("compiled", "the run began with it", "")
+    assert choose(Recipe(train=TrainSection(engine="peft")), CPU, "compiled")[0].value == "peft"
+    assert choose(Recipe(), CPU)[0].value == "peft"
+    with pytest.raises(EngineError, match="needs a CUDA GPU"):
+        choose(Recipe(), CPU, "unsloth")

@@ -22,11 +22,19 @@ from toolkit.recipe.schema import Recipe
 __all__ = ["Choice", "EngineReport", "Loaded", "choose", "load"]
 
 
-def choose(recipe: Recipe, hardware: Hardware) -> tuple[Choice, Choice]:
-    """(engine, precision) for this recipe on this machine, each with its reason. Raises `EngineError`."""
+def choose(recipe: Recipe, hardware: Hardware, begun_with: str | None = None) -> tuple[Choice, Choice]:
+    """(engine, precision) for this recipe on this machine, each with its reason. Raises `EngineError`.
+
+    `begun_with`: the engine of the run that is to go on, which "auto" then is.
+    """
+    again = begun_with if recipe.train.engine == "auto" else None
+    if again is not None:
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"engine": again})})
     check_hardware(recipe, hardware)
     check_installed(recipe)
     engine = fastest_engine(recipe, hardware, importlib.util.find_spec("unsloth") is not None, load_measured())
+    if again is not None:
+        engine = Choice(engine.value, "the run began with it")
     precision = choose_precision(recipe, hardware)
     if engine.value == "unsloth":
         from toolkit.engines import unsloth

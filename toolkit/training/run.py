@@ -62,7 +62,8 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         RunFolder.require_free(target)
     hardware = detect()
     adapt = _set_threads(recipe, hardware)
-    engine, precision = engines.choose(recipe, hardware)  # imports Unsloth first where it is the engine
+    begun_with = _begun_with(folder) if resume is not None else None
+    engine, precision = engines.choose(recipe, hardware, begun_with)  # imports Unsloth first where it is the engine
     console.print(f"engine     {engine}\nprecision  {precision}", markup=False)
     if engine.note:
         console.print(f"note       {engine.note}", markup=False)
@@ -355,6 +356,13 @@ def _tables(recipe: Recipe, model_folder: Path) -> Tables:
     train = build(recipe, model_folder, "train")
     wanted = bool(recipe.eval.sources) or recipe.eval.holdout > 0
     return Tables(train, build(recipe, model_folder, "eval") if wanted else None)
+
+
+def _begun_with(folder: RunFolder) -> str | None:
+    """The engine of a run that is to go on: what is the fastest here may have changed since."""
+    if not folder.environment.is_file():
+        return None
+    return str(json.loads(folder.environment.read_text(encoding="utf-8"))["engine"]["engine"]["value"])
 
 
 def _check_data(folder: RunFolder, tables: Tables) -> None:
