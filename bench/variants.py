@@ -75,6 +75,8 @@ WAYS = {
 CORE = {
     *("full", "full-fp32", "full-adam8", "peft-logits", "peft-logits-nockpt", "peft", "peft-nockpt", "peft-nodrop"),
     *("peft-4bit", "unsloth", "unsloth-nockpt", "unsloth-offload", "unsloth-nodrop", "unsloth-1x", "unsloth-4bit"),
+    # what recipes ask for: train.engine = "auto" then has something to go by
+    *("peft-packed-autockpt", "unsloth-packed-autockpt", "compiled-autockpt", "compiled-fused-autockpt"),
 }
 
 
@@ -164,6 +166,7 @@ def _packed() -> Iterator[Variant]:
             engine=engine,  # type: ignore[arg-type]
             stands_for=", ".join([*told, *(["no dropout"] if dropout else [])]),
             overrides=(PACKED, f"train.gradient_checkpointing={value}", f"lora.lora_dropout={share}", *own),
+            core=name + checkpointing + dropout in CORE,
         )
 
 

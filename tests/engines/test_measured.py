@@ -158,6 +158,17 @@ def test_the_advice_is_a_recipe(tmp_path: Path) -> None:
     assert train.gradient_checkpointing == "auto"
 
 
+def test_faster_products_are_named_where_the_recipe_packs_already() -> None:
+    fused = row("compiled", 60_000, **AUTO, products="fused", arm="compiled-fused")
+    float8 = row("compiled", 72_000, **AUTO, products="float8")
+    choice = fastest_engine(PACKED, H200, True, kept(*FAST, fused, float8))
+    assert choice.value == "compiled" and "55,000 real tokens/s" in choice.reason
+    assert "faster here: --set train.engine=compiled --set train.products=fused: 60,000 real tokens/s" in choice.note
+    assert "against 55,000" in choice.note and "micro_batch" not in choice.note
+    near = row("compiled", 55_500, **AUTO, products="fused")
+    assert not fastest_engine(PACKED, H200, True, kept(*FAST, near, float8)).note
+
+
 def test_the_nearest_comparison_counts() -> None:
     small = {"shape": "another", "model": "small", "date": "2026-09-09 00:00:00"}
     rows = [row("unsloth", 1, **small), row("peft", 2, **small), *PADDED]

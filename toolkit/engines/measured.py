@@ -21,7 +21,9 @@ from toolkit.planning.architecture import ModelShape, find_shape
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import versions
 
-LIBRARIES = ("torch", "unsloth")  # other versions of these are other engines
+# other versions of these are other engines
+LIBRARIES = {"peft": ("torch",), "unsloth": ("torch", "unsloth"), "compiled": ("torch", "flash-attn-4")}
+WORTH_SAYING = 1.02  # times as fast, what is advised
 OTHER_NUMBERS = ("float8",)  # train.products that round differently: never advised for speed alone
 
 
@@ -72,8 +74,7 @@ class Measured(BaseModel):
 
     def is_of(self, installed: Mapping[str, str]) -> bool:
         """Whether it was measured with these versions."""
-        names = LIBRARIES if self.engine == "unsloth" else LIBRARIES[:1]
-        return all(self.versions.get(name) == installed.get(name) for name in names)
+        return all(self.versions.get(name) == installed.get(name) for name in LIBRARIES[self.engine])
 
 
 Rows = dict[str, dict[str, list[Measured]]]
@@ -233,21 +234,28 @@ def _one_alone(rows: list[Measured], recipe: Recipe) -> str:
 def _left_out(rows: list[Measured]) -> str:
     if not rows:
         return ""
-    found = sorted({f"{name} {row.versions[name]}" for row in rows for name in LIBRARIES if name in row.versions})
+    found = sorted(
+        {f"{name} {row.versions[name]}" for row in rows for name in LIBRARIES[row.engine] if name in row.versions}
+    )
     return f"; {len(rows)} measured with other versions ({', '.join(found)}) left out"
 
 
 def _faster(rows: list[Measured], recipe: Recipe, taken: Measured | None) -> str:
-    """What packing would win, where the recipe pads and the fastest arm on the nearest workload is a packed one."""
+    """What would be faster, where the fastest arm on the nearest workload packs and the recipe does not, or does with
+    other products; float8's, which train on other numbers, are never advised for speed."""
     dropout = recipe.lora.lora_dropout > 0
     rows = [row for row in rows if (row.lora_dropout > 0) == dropout and row.products not in OTHER_NUMBERS]
-    if recipe.train.micro_batch != "fixed" or not rows:
+    packs = recipe.train.micro_batch != "fixed"
+    if not rows or (packs and taken is None):
         return ""
     workload = taken.workload if taken is not None else rows[0].workload
     best = max((row for row in rows if row.workload == workload), key=lambda row: row.tokens_per_second, default=None)
     if best is None or not best.packed:
         return ""
-    wanted = {"micro_batch": best.micro_batch, "engine": best.engine}
+    if taken is not None and best.tokens_per_second < WORTH_SAYING * taken.tokens_per_second:
+        return ""
+    wanted: dict[str, object] = {} if packs else {"micro_batch": best.micro_batch}
+    wanted["engine"] = best.engine
     asked = {"gradient_checkpointing": best.gradient_checkpointing, "products": best.products}
     wanted |= {key: value for key, value in asked.items() if value != getattr(recipe.train, key)}
     words = " ".join(f"--set train.{key}={str(value).lower()}" for key, value in wanted.items())
