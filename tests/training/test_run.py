@@ -281,3 +281,22 @@ def test_a_model_that_does_not_load_leaves_no_folder(recipe: Path, tmp_path: Pat
     with pytest.raises(ModelError, match=r"does not load"):
         train(recipe, tmp_path / "run", f"model.name={broken}")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "advised", "not_advised"),
+    [
+        ({"micro_batch": "auto", "gradient_checkpointing": False}, "gradient_checkpointing=auto, ", "device_train"),
+        ({"micro_batch": "auto", "gradient_checkpointing": "auto"}, "gradient_checkpointing=true, ", "device_train"),
+        ({"micro_batch": 4096}, "a smaller train.micro_batch", "gradient_checkpointing"),
+        ({}, "per_device_train_batch_size=2 --set train.gradient_accumulation_steps=8", "micro_batch"),
+        ({"per_device_train_batch_size": 1}, "load_in_4bit=true", "micro_batch"),
+    ],
+)
+def test_out_of_memory_says_what_is_left_to_try(settings: dict[str, Any], advised: str, not_advised: str) -> None:
+    from toolkit.recipe.schema import Recipe, TrainSection
+    from toolkit.training.run import _out_of_memory
+
+    with pytest.raises(TrainingError) as caught, _out_of_memory(Recipe(train=TrainSection(**settings))):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+    assert advised in str(caught.value) and not_advised not in str(caught.value)

@@ -322,8 +322,10 @@ def _out_of_memory(recipe: Recipe) -> Iterator[None]:
             else "--set train.gradient_checkpointing=true, --set model.load_in_4bit=true or a smaller train.max_length"
         )
         if train.micro_batch != "fixed":  # the budget decides the size of a packed micro-batch, not the batch settings
+            less = {False: "auto, ", "auto": "true, "}.get(train.gradient_checkpointing, "")
+            recompute = f"--set train.gradient_checkpointing={less}" if less else ""
             advice = (
-                "a smaller train.micro_batch (a number of tokens), --set train.gradient_checkpointing=auto "
+                f"{recompute}a smaller train.micro_batch (a number of tokens; `toolkit plan` says the least), "
                 "or a smaller train.max_length"
             )
         raise TrainingError(f"out of GPU memory: {str(error).splitlines()[0]}. Try {advice}") from None
