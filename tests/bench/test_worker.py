@@ -14,7 +14,8 @@ from bench.results import Results
 from bench.settings import Settings, prepare
 from bench.shapes import parse_shape
 from bench.variants import BY_NAME
-from bench.worker import Finished, Worker
+from bench.watch import Finished
+from bench.worker import Worker
 from tests.bench.planted import run
 
 Fault = Callable[[pytest.MonkeyPatch], None]

@@ -1,0 +1,222 @@
+"""A worker's eyes on the trainer: what each update took and was, and when it has to wait for the parent."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.worker import Worker
+
+FIRST_CHATS = 128  # whose order is reported
+
+
+class Finished(Exception):
+    """The parent has said quit."""
+
+
+def finite(value: Any) -> float | None:
+    """A number that JSON can hold; None for NaN and infinities."""
+    return float(value) if math.isfinite(float(value)) else None
+
+
+class Recording:
+    """Passes chats on to the product's collator and keeps what they were."""
+
+    def __init__(self, collate: Any) -> None:
+        self.collate = collate
+        self.chats: list[str] = []
+
+    def __call__(self, chats: Any) -> Any:
+        for chat in chats:
+            if len(self.chats) < FIRST_CHATS:
+                digest = hashlib.sha256()
+                for ids, labels in chat["rows"]:
+                    digest.update(ids.tobytes() + labels.tobytes())
+                self.chats.append(digest.hexdigest()[:16])
+        return self.collate(chats)
+
+
+class Watch:
+    """Times the trainer's updates, and makes it wait for the parent between turns.
+
+    On a GPU by its own clock, an event after each update, so that measuring makes the host wait no more than training.
+    """
+
+    def __init__(self, worker: Worker, load_seconds: float) -> None:
+        self.worker, self.load_seconds = worker, load_seconds
+        self.turn, self.settle, self.left = 0, 0, worker.job.warmup
+        self.padded = 0
+        self.widest = (0, 0)
+        self.rows: list[dict[str, Any]] = []
+        self.started = 0.0
+        self.marks: list[Any] = []  # the turn's start, and each update's end
+        self.logged = 0  # of rows
+        self.ahead = False
+        self.tokens = (0, 0)
+        self.product = 0.0
+        self.probe: list[float] = []
+        self.first: list[Any] = []
+        self.number = 0
+        self.compile_seconds, self.shapes = 0.0, 0
+
+    def count(self, trainer: Any) -> None:
+        """Count padding as well: the product counts real tokens only."""
+        from toolkit.training.packing import MICRO_BATCHES
+
+        original = trainer.get_batch_samples
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            batches, items = original(*args, **kwargs)
+            for batch in (one for update in batches for one in update.get(MICRO_BATCHES, [update])):
+                rows, width = batch["input_ids"].shape
+                self.padded += rows * width
+                self.widest = max(self.widest, (rows, width), key=lambda size: size[0] * size[1])
+            return batches, items
+
+        trainer.get_batch_samples = counted
+
+    def callback(self) -> Any:
+        from transformers import TrainerCallback
+
+        watch = self
+
+        class Callback(TrainerCallback):
+            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                watch.begin()
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                watch.updated()
+
+            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+                if logs and "loss" in logs:
+                    watch.told(logs)
+
+        return Callback()
+
+    def begin(self) -> None:
+        from bench import gauges
+
+        trainer = self.worker.trainer
+        self.worker.stage = "probe"
+        self.probe = gauges.probe(
+            trainer, trainer.data_collator.collate, self.worker.job.table(), packed=self.worker.variant.packed
+        )
+        if self.worker.variant.engine == "compiled":
+            self._compile()
+        self.first = gauges.sample(trainer.model)
+        self.worker.stage = "warm-up"
+        gauges.reset_peak(self.worker.device)
+        self.started = time.perf_counter()
+        self.ahead = bool(trainer.ahead)
+        self.marks = [gauges.mark(self.worker.device)]
+
+    def _compile(self) -> None:
+        from bench import gauges
+
+        self.worker.stage = "compiling"
+        trainer, recipe = self.worker.trainer, self.worker.recipe
+        collate, lengths = trainer.data_collator.collate, self.worker.job.table().lengths
+        sizes = gauges.packed_sizes(lengths, recipe.chats_per_update, collate.budget, collate.multiple)
+        if recipe.train.compile == "dynamic":
+            sizes = [sizes[0], sizes[-1]]
+        started = time.perf_counter()
+        gauges.warm_shapes(trainer, sizes, int(lengths.max()))
+        self.compile_seconds, self.shapes = time.perf_counter() - started, len(sizes)
+
+    def updated(self) -> None:
+        """An update has been handed to the device."""
+        from bench import gauges
+
+        trainer = self.worker.trainer
+        self.marks.append(gauges.mark(self.worker.device))
+        tokens = (trainer.real_tokens, self.padded)
+        self.number += 1
+        skipped = bool(trainer.args.fp16 and trainer.accelerator.optimizer_step_was_skipped)
+        self.rows.append(
+            {
+                "turn": self.turn,
+                "number": self.number,
+                "real_tokens": int(tokens[0] - self.tokens[0]),
+                "padded_tokens": int(tokens[1] - self.tokens[1]),
+                "settle": self.turn > 0 and self.settle > 0,
+                "skipped": skipped,
+            }
+        )
+        self.settle = max(0, self.settle - 1)
+        self.tokens = tokens
+        self.left -= 1
+        trainer.ahead = self.ahead and self.left > 0  # nothing of the next turn is begun in this one
+
+    def told(self, logs: dict[str, Any]) -> None:
+        """An update's numbers are known."""
+        from bench import gauges
+
+        row = self.rows[self.logged]
+        row |= {"loss": finite(logs["loss"]), "grad_norm": finite(logs.get("grad_norm", 0.0))}
+        self.logged += 1
+        if self.left > 0 or self.logged < len(self.rows):
+            return
+        gauges.synchronize(self.worker.device)
+        now = time.perf_counter()
+        for place, row in enumerate(self.rows):
+            row["seconds"] = gauges.seconds(self.marks[place], self.marks[place + 1])
+        self._report(now)
+        self._wait()
+        self.logged, self.marks = 0, [gauges.mark(self.worker.device)]
+
+    def _report(self, now: float) -> None:
+        from bench import gauges
+
+        allocated, reserved = gauges.peaks(self.worker.device)
+        turn = {"turn": self.turn, "allocated": allocated, "reserved": reserved, "product": self.product}
+        if self.turn == 0:
+            told = {"event": "ready", "rows": self.rows, "memory": turn, **self._facts(now)}
+        else:
+            still = gauges.moved(self.first, gauges.sample(self.worker.trainer.model))
+            told = {"event": "turn", "rows": self.rows, "memory": turn, "widest": list(self.widest), "moved": still}
+        self.rows = []
+        gauges.empty(self.worker.device)  # before the parent hears: it may ask the driver what is in use
+        self.worker.channel.say(**told)
+
+    def _facts(self, now: float) -> dict[str, Any]:
+        from bench import gauges
+        from toolkit.runs import versions
+
+        trainer, report, budget = self.worker.trainer, self.worker.report, self.worker.budget
+
+        return {
+            "load_seconds": self.load_seconds,
+            "warmup_seconds": now - self.started,
+            "trainable": report.trainable,
+            "total": report.total,
+            "patched": report.patched,
+            "expected_layers": report.expected_layers,
+            "precision": report.precision.value,
+            "attention": report.attention,
+            "held": report.weights,
+            "checkpointed": gauges.checkpointed(trainer.model),
+            "checkpointed_wanted": budget.checkpointed if budget else None,
+            "compile_seconds": self.compile_seconds,
+            "shapes": self.shapes,
+            "token_budget": budget.tokens if budget else None,
+            "parts": gauges.static_parts(trainer.model, trainer.optimizer),
+            "widest": list(self.widest),
+            "probe": self.probe,
+            "chats": trainer.data_collator.chats,
+            "versions": versions(),
+        }
+
+    def _wait(self) -> None:
+        from bench import gauges
+
+        told = self.worker.channel.hear()
+        if told.get("quit"):
+            raise Finished
+        self.worker.stage = f"turn {told['turn']}"
+        self.turn, self.settle = int(told["turn"]), int(told["settle"])
+        self.left = self.settle + int(told["updates"])
+        self.product = gauges.product(self.worker.device, self.worker.kind())
+        gauges.reset_peak(self.worker.device)
