@@ -168,8 +168,8 @@ def _workers(settings: Settings, count: int) -> Iterator[tuple[ProcessPoolExecut
     # Spawned, not forked: this process may hold threads (of torch, tokenizers or CUDA) that a fork would leave dead.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(settings,))
-    starting = [pool.submit(_started) for _ in range(count)]
     try:
+        starting = [pool.submit(_started) for _ in range(count)]
         yield pool, starting
         if not all(future.done() for future in starting):
             _end_workers()
@@ -192,18 +192,14 @@ def _end_workers() -> None:
 
 _renderer: Renderer | None = None  # of a worker process
 _max_length = 0
-_failure: ToolkitError | None = None  # why a worker process has no renderer
 
 
 def _start(settings: Settings) -> None:
-    global _renderer, _max_length, _failure
+    global _renderer, _max_length
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     _max_length = settings.max_length
-    try:
-        _renderer = settings.renderer()
-    except ToolkitError as error:  # raised here it would only break the pool, without saying why
-        _failure = error
+    _renderer = settings.renderer()  # as the parent has made it already: what is wrong with it was said there
 
 
 def _started() -> None:
@@ -211,8 +207,6 @@ def _started() -> None:
 
 
 def _work(chats: list[Chat]) -> Chunk:
-    if _failure is not None:
-        raise _failure
     assert _renderer is not None
     chunk = encode_chats(_renderer, chats, _max_length)
     # The parent needs no contents again, only what names the chat: far less to send back.

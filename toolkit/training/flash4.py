@@ -16,7 +16,7 @@ import torch
 
 from toolkit.cache import cache_root
 from toolkit.hardware import FLASH4
-from toolkit.training.rows import agrees
+from toolkit.training.rows import agrees, give_gradients
 
 
 @torch.library.custom_op("toolkit::flash4_rows", mutates_args=())
@@ -64,23 +64,7 @@ def _(
     return q.new_empty(q.shape), q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
 
 
-@flash4_rows_backward.register_fake
-def _(
-    gradient: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    q, k, v, edges, ctx.longest, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, *output, edges)
-
-
-def _backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    return (*flash4_rows_backward(gradient, *ctx.saved_tensors, ctx.longest, ctx.scale), None, None, None)
-
-
-flash4_rows.register_autograd(_backward, setup_context=_keep)
+give_gradients(flash4_rows, flash4_rows_backward)
 
 
 def _rows(edges: torch.Tensor, longest: int, q: torch.Tensor) -> dict[str, Any]:

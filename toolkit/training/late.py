@@ -56,15 +56,14 @@ class LateLog:
             self.control.should_log = False
         control, should_log = self.control, self.control.should_log
         wanted = control.should_evaluate or control.should_save or control.should_training_stop or should_log
-        while len(self._waiting) > (1 if self.ahead and not wanted else 0):
-            self._log(self._waiting.popleft())
+        self.log_waiting(keep=1 if self.ahead and not wanted else 0)
         self.control.should_log = should_log  # which logging takes back
         self.logged_tokens = self.real_tokens
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)  # type: ignore[misc]
 
-    def log_waiting(self) -> None:
-        """Log what still waits, as where training was broken off."""
-        while self._waiting:
+    def log_waiting(self, keep: int = 0) -> None:
+        """Log what still waits, as where training was broken off, but for the latest `keep`."""
+        while len(self._waiting) > keep:
             self._log(self._waiting.popleft())
 
     @property

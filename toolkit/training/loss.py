@@ -39,7 +39,7 @@ class HeadCrossEntropy(torch.autograd.Function):
             logits = hidden[part].to(weight.dtype) @ weight.T
             total += cross_entropy_(logits, labels[part], gradient=grad is not None)
             if grad is not None:
-                grad[part] = (logits.to(weight.dtype) @ weight).to(grad.dtype)
+                grad[part] = (logits @ weight).to(grad.dtype)
         ctx.save_for_backward(*([grad] if grad is not None else []))
         return total
 

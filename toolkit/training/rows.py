@@ -59,30 +59,32 @@ def _(
     return q.new_empty(q.shape), q.new_empty(_logs(q, edges, longest), dtype=torch.float32)
 
 
-@attend_rows_backward.register_fake
-def _(
-    gradient: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
 def _logs(q: torch.Tensor, edges: torch.Tensor, longest: int) -> tuple[int, ...]:
     """The shape of what the kernels keep for backward; without them nothing is kept."""
     longest = min(longest, q.shape[0])
     return (edges.shape[0] - 1, q.shape[1], -(-longest // 32) * 32) if q.is_cuda else (0,)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    q, k, v, edges, ctx.longest, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, *output, edges)
+def give_gradients(forward: Any, backward: Any) -> None:
+    """Make the operator `backward` the gradient of `forward`, for two that are called as `attend_rows` and its own."""
+
+    @backward.register_fake
+    def shapes(
+        gradient: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        q, k, v, edges, ctx.longest, ctx.scale = inputs
+        ctx.save_for_backward(q, k, v, *output, edges)
+
+    def gradients(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return (*backward(gradient, *ctx.saved_tensors, ctx.longest, ctx.scale), None, None, None)
+
+    forward.register_autograd(gradients, setup_context=keep)
 
 
-def _backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    *kept, edges = ctx.saved_tensors
-    return (*attend_rows_backward(gradient, *kept, edges, ctx.longest, ctx.scale), None, None, None)
-
-
-attend_rows.register_autograd(_backward, setup_context=_keep)
+give_gradients(attend_rows, attend_rows_backward)
 
 
 def _wide(part: torch.Tensor, heads: int) -> torch.Tensor:

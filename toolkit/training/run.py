@@ -360,18 +360,26 @@ def _tables(recipe: Recipe, model_folder: Path) -> Tables:
     return Tables(train, build(recipe, model_folder, "eval") if wanted else None)
 
 
-def _begun_with(folder: RunFolder) -> str | None:
-    """The engine of a run that is to go on: what is the fastest here may have changed since."""
+def _environment(folder: RunFolder) -> dict[str, Any] | None:
+    """What was written when the run began; None where it came to nothing."""
     if not folder.environment.is_file():
         return None
-    return str(json.loads(folder.environment.read_text(encoding="utf-8"))["engine"]["engine"]["value"])
+    found: dict[str, Any] = json.loads(folder.environment.read_text(encoding="utf-8"))
+    return found
+
+
+def _begun_with(folder: RunFolder) -> str | None:
+    """The engine of a run that is to go on: what is the fastest here may have changed since."""
+    before = _environment(folder)
+    return str(before["engine"]["engine"]["value"]) if before else None
 
 
 def _check_data(folder: RunFolder, tables: Tables) -> None:
     """Raise `RunError` when the chats or their tokens are not those that the run began with."""
-    if not folder.environment.is_file():
+    environment = _environment(folder)
+    if environment is None:
         return
-    before = json.loads(folder.environment.read_text(encoding="utf-8"))["data"]["train_table_key"]
+    before = environment["data"]["train_table_key"]
     if before != tables.train.key:
         raise RunError(
             f"{folder.path}: the training data, tokenizer or toolkit has changed since this run began (token table "
