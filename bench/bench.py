@@ -45,6 +45,7 @@ def bench(
     warmup: int,
     parallel: int | None,
     restart: bool,
+    kernels: int,
     overrides: tuple[str, ...],
     console: Console,
 ) -> bool:
@@ -54,6 +55,8 @@ def bench(
     """
     here = None if quick else _here()
     gpu = here is not None
+    if kernels and not gpu:
+        raise InputError("--kernels: needs a CUDA GPU and there is none here")
     where = find_profile(profile, here)
     wanted = recipe or GPU_RECIPE
     if not gpu:
@@ -72,6 +75,7 @@ def bench(
         warmup=warmup if gpu else 1,
         parallel=parallel or (4 if gpu else 2),
         restart=restart,
+        kernels=kernels,
         gpu=gpu,
         threads=4 if gpu else free_cores(),
     )
@@ -170,7 +174,17 @@ def _header(bench: Bench, card: Card) -> dict[str, Any]:
         "chats_per_update": recipe.chats_per_update,
         "settings": {
             key: getattr(settings, key)
-            for key in ("turns", "updates", "settle", "warmup", "parallel", "restart", "threads", "overrides")
+            for key in (
+                "turns",
+                "updates",
+                "settle",
+                "warmup",
+                "parallel",
+                "restart",
+                "threads",
+                "kernels",
+                "overrides",
+            )
         },
         "hardware": {
             "gpu": gpu,

@@ -40,7 +40,11 @@ def bench(
     ] = None,
     variants: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="Names or patterns with commas, as 'unsloth*,peft'; core (default) or all."),
+        typer.Option(
+            metavar="NAMES",
+            help="Names or patterns with commas, as 'unsloth*,peft'; core (default) or all. Behind a name: "
+            "+KEY=VALUE, a setting of its own (capitals: its environment; site=FOLDER: its packages).",
+        ),
     ] = None,
     list_variants: Annotated[bool, typer.Option("--list", help="Show the variants and leave.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A few variants of a small model on the CPU.")] = False,
@@ -65,6 +69,9 @@ def bench(
     restart: Annotated[
         bool, typer.Option("--restart", help="Load again for each turn where not all variants fit at once.")
     ] = False,
+    kernels: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Updates more, under torch's profiler: where their time goes.")
+    ] = 0,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Put a value over the recipe's.")
     ] = None,
@@ -100,6 +107,7 @@ def bench(
         warmup=warmup,
         parallel=parallel,
         restart=restart,
+        kernels=kernels,
         overrides=tuple(overrides or ()),
         console=console,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.variants import BY_NAME, Variant
+from bench.variants import Variant, find
 from toolkit.recipe.schema import Recipe
 
 
@@ -15,7 +15,8 @@ class Job:
     """One variant to measure. `recipe` is the resolved recipe as JSON, with the variant's values in it.
 
     `share`: of trained tokens in fixed shapes. `cap`: bytes that torch may take, None for all. `flash`: flash
-    attention may be used. `warmup` updates before the first turn. `vocab`: ids of synthetic rows are below it.
+    attention may be used. `warmup` updates before the first turn. `vocab`: ids of synthetic rows are below it. `site`:
+    a folder of packages before those installed.
     """
 
     variant: str
@@ -32,6 +33,7 @@ class Job:
     flash: bool
     threads: int
     env: dict[str, str] = field(default_factory=dict)
+    site: str | None = None
 
     @property
     def settings(self) -> Recipe:
@@ -39,7 +41,7 @@ class Job:
 
     @property
     def way(self) -> Variant:
-        return BY_NAME[self.variant]
+        return find(self.variant)
 
     def table(self) -> Any:
         """The rows to train on: the recipe's token table, or synthetic ones of a fixed shape."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.results import Results
+from bench.variants import find
 from toolkit.engines.measured import Measured, kind_of, record, signature, store
 from toolkit.planning.architecture import ModelShape
 from toolkit.recipe.schema import Recipe
@@ -38,6 +39,8 @@ def measurements(results: Results, recipes: Mapping[str, Recipe], shape: ModelSh
     for name, arm in results.arms.items():
         speed = results.throughput(name)
         if arm.status != "measured" or arm.trained != "adapter" or arm.full_logits or not speed:
+            continue
+        if not find(name).usual:
             continue
         recipe = recipes[name]
         train = recipe.train

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from bench import driver, work
 from bench.gates import judge
+from bench.kernels import Kernel
 from bench.process import ENDS, WorkerProcess
 from bench.results import Arm, Results, Turn, Update
-from bench.settings import Bench
+from bench.settings import Bench, slug
 from toolkit.planning.cards import Card
 
 FACTS = (
@@ -64,6 +65,7 @@ def measure(
         results.arms[name] = new_arm(bench, name, bench.jobs[name])
         results.updates = [u for u in results.updates if u.variant != name]
         results.turns = [t for t in results.turns if t.variant != name]
+        results.kernels = [k for k in results.kernels if k.variant != name]
         go([name], every)
     _complete(bench, results, card)
     results.gates = judge(results)
@@ -181,7 +183,9 @@ class _Group:
         while waiting or loading or loaded or warming:
             while waiting and len(loading) + len(loaded) + len(warming) < settings.parallel:
                 name = waiting.pop(0)
-                self.workers[name] = WorkerProcess(self.bench.jobs[name], self.logs / f"{name}.log", gpu=settings.gpu)
+                self.workers[name] = WorkerProcess(
+                    self.bench.jobs[name], self.logs / f"{slug(name)}.log", gpu=settings.gpu
+                )
                 loading.append(name)
             for name in list(loaded):
                 if not warming or self._fit([*warming, name]):
@@ -218,6 +222,10 @@ class _Group:
                 told = self.workers[name].turn(turn, settings.settle, settings.updates, settings.timeout)
                 self._heard(name, told)
             self.keep()
+        if settings.kernels:
+            for name in list(self.workers):
+                told = self.workers[name].turn(settings.turns + 1, 1, settings.kernels, settings.timeout, kernels=True)
+                self._heard(name, told)
 
     def _end(self) -> None:
         used = driver.used_bytes() if self.bench.settings.gpu else None
@@ -232,6 +240,9 @@ class _Group:
     def _heard(self, name: str, told: dict[str, Any]) -> None:
         if told["event"] in ENDS:
             self._lost(name, self.results.arms[name], told)
+            return
+        if told["event"] == "kernels":
+            self.results.kernels += [Kernel(variant=name, **row) for row in told["kernels"]]
             return
         absorb(self.results, name, told)
         memory, arm = told["memory"], self.results.arms[name]

@@ -63,8 +63,8 @@ class WorkerProcess:
         """Let a worker that has loaded begin its warm-up."""
         self._tell({"warm": True})
 
-    def turn(self, number: int, settle: int, updates: int, timeout: float) -> dict[str, Any]:
-        self._tell({"turn": number, "settle": settle, "updates": updates})
+    def turn(self, number: int, settle: int, updates: int, timeout: float, *, kernels: bool = False) -> dict[str, Any]:
+        self._tell({"turn": number, "settle": settle, "updates": updates, "kernels": kernels})
         return self.hear(timeout)
 
     def quit(self, timeout: float = 60) -> dict[str, Any]:

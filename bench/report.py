@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.kernels import IDLE, by_kind
 from bench.results import Arm, Results
 from toolkit.cache import write_text
 from toolkit.errors import InputError
@@ -199,6 +200,7 @@ def markdown(results: Results) -> str:
         "",
         *table(["variant", *PARTS, "everything else at the peak"], [_parts(results, a) for a in _measured(results)]),
         "",
+        *kernel_lines(results),
         "## Variants",
         "",
         *[f"- `{arm.variant}`: {arm.title}{_ended(arm)}" for arm in results.arms.values()],
@@ -215,6 +217,28 @@ def markdown(results: Results) -> str:
     return "\n".join(lines)
 
 
+def kernel_lines(results: Results) -> list[str]:
+    """Milliseconds an update by what kernels do, and each variant's longest kernels."""
+    if not results.kernels:
+        return []
+    names = list(dict.fromkeys(kernel.variant for kernel in results.kernels))
+    kinds = by_kind(results.kernels)
+    body = [[kind, *(_milliseconds(kinds[kind].get(name)) for name in names)] for kind in kinds]
+    sums = [sum(kinds[kind].get(name, 0.0) for kind in kinds if kind != IDLE) for name in names]
+    lines = ["## Where an update's time goes", "", "Milliseconds of kernels an update, under torch's profiler.", ""]
+    lines += [*table(["what", *names], [*body, ["all kernels", *map(_milliseconds, sums)]]), ""]
+    for name in names:
+        mine = [kernel for kernel in results.kernels if kernel.variant == name and kernel.kind != IDLE][:LISTED]
+        shown = [[f"`{kernel.name[:NAME]}`", f"{kernel.calls:g}", _milliseconds(kernel.seconds)] for kernel in mine]
+        lines += [f"`{name}`:", "", *table(["kernel", "calls", "ms"], shown), ""]
+    return lines
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1e3 * seconds:.2f}"
+
+
+LISTED, NAME = 40, 100  # kernels of a variant, and characters of a name, that a page shows
 PARTS = ("frozen weights", "trained weights", "gradients", "optimizer states")
 
 

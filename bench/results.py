@@ -5,6 +5,7 @@ row = "arm"     one a variant: what loaded, memory by part, how it ended, what t
 row = "turn"    one a variant and turn: peak memory, the matrix product measured beside it
 row = "update"  one an update, warm-up included (turn 0)
 row = "gate"    one a variant and gate
+row = "kernel"  one a variant and kernel, where they were asked for
 Bytes, seconds and FLOP/s throughout.
 """
 
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from bench.kernels import Kernel
 from toolkit.cache import write_text
 from toolkit.errors import InputError
 
@@ -123,6 +125,7 @@ class Results:
     turns: list[Turn] = field(default_factory=list)
     updates: list[Update] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
+    kernels: list[Kernel] = field(default_factory=list)
 
     @property
     def cuda(self) -> bool:
@@ -183,6 +186,7 @@ class Results:
             ("turn", self.turns),
             ("update", self.updates),
             ("gate", self.gates),
+            ("kernel", self.kernels),
         )
         rows += [{"row": name, **asdict(item)} for name, items in listed for item in items]
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -221,6 +225,8 @@ class Results:
                 self.updates.append(_made(Update, row))
             case "gate":
                 self.gates.append(_made(Gate, row))
+            case "kernel":
+                self.kernels.append(_made(Kernel, row))
             case _:
                 raise ValueError(f"unknown row {kind!r}")
 

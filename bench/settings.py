@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ class Settings:
     """`turns` of `settle` + `updates` updates after `warmup` ones; `parallel` workers load at one time.
 
     `restart`: where not all variants fit the card at once, start them again for every turn, so that drift hits all
-    alike; else group after group is measured, which is faster.
+    alike; else group after group is measured, which is faster. `kernels`: updates under torch's profiler after the last
+    turn.
     """
 
     recipe: Path
@@ -50,10 +52,12 @@ class Settings:
     gpu: bool = True
     threads: int = 4
     timeout: float = 420.0
+    kernels: int = 0
 
     @property
     def all_updates(self) -> int:
-        return self.warmup + self.turns * (self.settle + self.updates) + SPARE
+        profiled = 1 + self.kernels if self.kernels else 0
+        return self.warmup + self.turns * (self.settle + self.updates) + profiled + SPARE
 
 
 @dataclass(slots=True)
@@ -89,7 +93,7 @@ def _job(bench: Bench, variant: Variant, scratch: Path) -> Job:
     settings = bench.settings
     recipe = trial(settings, bench.loaded, variant)
     rows = recipe.train.per_device_train_batch_size if settings.shape.fixed else None
-    place = scratch / variant.name
+    place = scratch / slug(variant.name)
     env = {
         # Unsloth sets this for itself, so the others get it too
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
@@ -97,6 +101,7 @@ def _job(bench: Bench, variant: Variant, scratch: Path) -> Job:
         # workers that start together must not write one folder of generated code
         "UNSLOTH_COMPILE_LOCATION": str(place / "unsloth_compiled_cache"),
         **dict(settings.profile.env),
+        **dict(variant.env),
     }
     return Job(
         variant=variant.name,
@@ -113,7 +118,13 @@ def _job(bench: Bench, variant: Variant, scratch: Path) -> Job:
         flash=settings.profile.flash,
         threads=settings.threads,
         env=env,
+        site=variant.site and str(Path(variant.site).resolve()),
     )
+
+
+def slug(name: str) -> str:
+    """A variant's name as that of a file."""
+    return re.sub(r"[^\w.+=-]+", "_", name)
 
 
 def trial(settings: Settings, loaded: LoadedRecipe, variant: Variant) -> Recipe:
@@ -132,6 +143,7 @@ def _overrides(settings: Settings, recipe: Recipe, variant: Variant) -> list[str
         *settings.shape.overrides(recipe, one_batch=variant.one_batch),
         *variant.overrides,
         *(given for given in settings.overrides if variant.packed and given.startswith("train.micro_batch=")),
+        *variant.own,
         *mixed,
         *settings.profile.overrides,
         f"eval.max_new_tokens={min(recipe.eval.max_new_tokens, 8)}",

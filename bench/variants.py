@@ -6,14 +6,20 @@ Unsloth's offloaded one, `nodrop` without LoRA dropout, `1x` an update's chats a
 packed without padding into micro-batches as the planner cuts them, `autockpt` with checkpointing in as few layers as
 memory demands. `compiled-fused` has each adapter within the frozen product, `compiled-float8` that product in 8 bits;
 `sdpa` goes without FlashAttention 4, `dynamic` has one code for all lengths.
+
+A name may have settings of its own behind it, for one arm of a comparison: `NAME+train.micro_batch=4096`,
+`NAME+NCCL_DEBUG=INFO` (capitals: a variable of its environment), `NAME+site=FOLDER` (packages of FOLDER, as
+`pip install --target FOLDER` puts them there, before those installed: another version of a library).
 """
 
 from __future__ import annotations
 
 import fnmatch
 import itertools
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from toolkit.errors import InputError, did_you_mean
@@ -34,7 +40,8 @@ class Variant:
     `overrides` are `--set` values over the recipe. `trained`: the adapter, or all weights as 16-bit (with fp32 Adam
     states unless `adam8`) or as fp32 masters under autocast. `full_logits`: the loss holds the logits of every token,
     as trainers did before fused heads. `one_batch`: an update's chats go through as one micro-batch. `core`: measured
-    unless the user names variants.
+    unless the user names variants. `own` are `--set` values, `env` variables and `site` a folder of packages that the
+    user put behind a variant's name.
     """
 
     name: str
@@ -46,6 +53,14 @@ class Variant:
     full_logits: bool = False
     one_batch: bool = False
     core: bool = False
+    own: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    site: str | None = None
+
+    @property
+    def usual(self) -> bool:
+        """Whether it is as listed, without settings that a user put behind its name."""
+        return not (self.own or self.env or self.site)
 
     @property
     def packed(self) -> bool:
@@ -53,11 +68,11 @@ class Variant:
 
     @property
     def four_bit(self) -> bool:
-        return FOUR_BIT in self.overrides
+        return FOUR_BIT in (*self.overrides, *self.own)
 
     @property
     def needs_gpu(self) -> bool:
-        return self.engine == "unsloth" or self.four_bit or self.adam8 or FLOAT8 in self.overrides
+        return self.engine == "unsloth" or self.four_bit or self.adam8 or FLOAT8 in (*self.overrides, *self.own)
 
 
 CHECKPOINTING = {"": "true", "-nockpt": "false", "-offload": '"unsloth"'}
@@ -176,6 +191,29 @@ QUICK = ("full-fp32", "peft-logits", "peft", "peft-nockpt", "peft-nodrop", "peft
 """What `toolkit bench --quick` measures on a CPU."""
 
 
+def find(name: str) -> Variant:
+    """A variant by its name, with or without settings behind it. Raises `KeyError`, and `InputError` for settings."""
+    listed, *own = name.split("+")
+    return _with(BY_NAME[listed], own)
+
+
+def _with(variant: Variant, own: Sequence[str]) -> Variant:
+    """`variant` with the settings behind its name. Raises `InputError` for one that says nothing."""
+    for given in own:
+        key, equals, value = given.partition("=")
+        if not (equals and key and value):
+            raise InputError(f"--variants {variant.name}+{given}: wanted KEY=VALUE, as +train.micro_batch=4096")
+        if key == "site":
+            if not Path(value).is_dir():
+                raise InputError(f"--variants {variant.name}+{given}: no such folder")
+            variant = replace(variant, site=value)
+        elif re.fullmatch("[A-Z][A-Z0-9_]*", key):
+            variant = replace(variant, env=(*variant.env, (key, value)))
+        else:
+            variant = replace(variant, own=(*variant.own, given))
+    return replace(variant, name="+".join([variant.name, *own]), core=variant.core and not own)
+
+
 def select(wanted: str | None, *, gpu: bool, quick: bool = False) -> list[Variant]:
     """The variants that a user means by names and patterns with commas, `core` or `all`; None for the usual ones.
 
@@ -186,11 +224,13 @@ def select(wanted: str | None, *, gpu: bool, quick: bool = False) -> list[Varian
         return [variant for variant in able if (variant.name in QUICK if quick or not gpu else variant.core)]
     chosen: dict[str, Variant] = {}
     for word in (part.strip() for part in wanted.split(",")):
-        fitting = _fitting(word, able)
+        listed, *own = word.split("+")
+        fitting = _fitting(listed, able)
         if not fitting:
-            raise InputError(_unknown(word, able))
-        chosen.update((variant.name, variant) for variant in fitting)
-    return [variant for variant in VARIANTS if variant.name in chosen]
+            raise InputError(_unknown(listed, able))
+        chosen.update((variant.name, variant) for variant in (_with(one, own) for one in fitting))
+    order = list(BY_NAME)
+    return sorted(chosen.values(), key=lambda variant: order.index(variant.name.partition("+")[0]))
 
 
 def _fitting(word: str, able: Sequence[Variant]) -> list[Variant]:

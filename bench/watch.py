@@ -61,6 +61,8 @@ class Watch:
         self.first: list[Any] = []
         self.number = 0
         self.compile_seconds, self.shapes = 0.0, 0
+        self.profile: Any = None  # of a turn whose kernels are asked for, from its first update that is timed
+        self.wanted = False
 
     def count(self, trainer: Any) -> None:
         """Count padding as well: the product counts real tokens only."""
@@ -128,9 +130,13 @@ class Watch:
 
     def updated(self) -> None:
         """An update has been handed to the device."""
-        from bench import gauges
+        from bench import gauges, kernels
 
         trainer = self.worker.trainer
+        if self.wanted and self.settle == 1:
+            gauges.synchronize(self.worker.device)
+            self.profile = kernels.profiler()
+            self.profile.start()
         self.marks.append(gauges.mark(self.worker.device))
         tokens = (trainer.real_tokens, self.padded)
         self.number += 1
@@ -170,6 +176,9 @@ class Watch:
     def _report(self, now: float) -> None:
         from bench import gauges
 
+        if self.profile is not None:
+            self._tell_kernels()
+            return
         allocated, reserved = gauges.peaks(self.worker.device)
         turn = {"turn": self.turn, "allocated": allocated, "reserved": reserved, "product": self.product}
         if self.turn == 0:
@@ -180,6 +189,16 @@ class Watch:
         self.rows = []
         gauges.empty(self.worker.device)  # before the parent hears: it may ask the driver what is in use
         self.worker.channel.say(**told)
+
+    def _tell_kernels(self) -> None:
+        from bench import gauges, kernels
+
+        self.profile.stop()
+        updates = sum(not row["settle"] for row in self.rows)
+        found = kernels.summed(kernels.intervals(self.profile), updates)
+        self.rows, self.profile = [], None
+        gauges.empty(self.worker.device)
+        self.worker.channel.say("kernels", kernels=found)
 
     def _facts(self, now: float) -> dict[str, Any]:
         from bench import gauges
@@ -218,5 +237,7 @@ class Watch:
         self.worker.stage = f"turn {told['turn']}"
         self.turn, self.settle = int(told["turn"]), int(told["settle"])
         self.left = self.settle + int(told["updates"])
-        self.product = gauges.product(self.worker.device, self.worker.kind())
+        self.wanted = bool(told.get("kernels"))
+        if not self.wanted:
+            self.product = gauges.product(self.worker.device, self.worker.kind())
         gauges.reset_peak(self.worker.device)

@@ -1,9 +1,10 @@
 """One variant in a process of its own, driven over a pipe.
 
 Once loaded it says {"event": "loaded"} and waits for {"warm": True}; once warm it says {"event": "ready", ...}; then,
-for each {"turn": n, "settle": a, "updates": b}, it trains a + b updates and says {"event": "turn", ...}; {"quit": True}
-ends it. Running out of memory is said as {"event": "oom", ...}, any other failure as {"event": "failed", ...}. Updates
-are those of the product's own trainer; this only watches its log and makes it wait between turns.
+for each {"turn": n, "settle": a, "updates": b}, it trains a + b updates and says {"event": "turn", ...}, or, with
+{"kernels": True} in it, {"event": "kernels", ...}; {"quit": True} ends it. Running out of memory is said as
+{"event": "oom", ...}, any other failure as {"event": "failed", ...}. Updates are those of the product's own trainer;
+this only watches its log and makes it wait between turns.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def enter(connection: Connection, job: Job, log: str) -> None:
         os.dup2(file.fileno(), 2)
     quiet()
     os.environ.update(job.env, OMP_NUM_THREADS=str(job.threads))
+    if job.site is not None:
+        sys.path.insert(0, job.site)
     channel = Channel(connection)
     worker = Worker(job, channel)
     try:
