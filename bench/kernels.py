@@ -8,11 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+NARROW = "(8|16|24|32|40|48|64)"  # sides of a tile
 # what a kernel's name says it does; the first that fits counts
 KINDS: tuple[tuple[str, str], ...] = (
     ("attention", r"flash|attention|fmha|cutlassF|cutlassB"),
     ("matrix products in float8", r"nvjet\w*_q|e4m3|fp8"),
-    ("thin matrix products", r"splitK|nvjet_\w+?_(8|16|24|32|40|48|64)x\d+|nvjet_\w+?_\d+x(8|16|24|32|40|48|64)_|gemv"),
+    (
+        "thin matrix products",
+        r"nvjet_sm\d+_[a-z]+_((8|16|24|32|40|48|64)x\d+|\d+x(8|16|24|32|40|48|64))_|splitKred|gemv",
+    ),
     ("matrix products", r"nvjet|gemm|cutlass|xmma|dot_kernel"),
     ("NF4 to 16 bits", r"[dD]equantize"),
     ("rows to float8", r"round_rows|swiglu"),

@@ -29,6 +29,8 @@ FACTS = (
         "token_budget",
         "compile_seconds",
         "shapes",
+        "recorded",
+        "not_recorded",
         "parts",
         "widest",
         "probe",

@@ -73,8 +73,8 @@ class Arm:
     trained tokens before training, `chats` the hashes of the first chats in the order they were trained on.
     `checkpointed` modules have checkpointing on, and `checkpointed_wanted` is how many layers the planner wanted it in,
     where it was asked; `token_budget` is that of packed micro-batches; compiling `shapes` lengths took
-    `compile_seconds` before the first update. `widest` is the (rows, tokens) of the largest micro-batch; `flops` are
-    an update's.
+    `compile_seconds` before the first update, `recorded` lengths were replayed as CUDA graphs and `not_recorded` says
+    why no more were. `widest` is the (rows, tokens) of the largest micro-batch; `flops` are an update's.
     """
 
     variant: str
@@ -96,6 +96,8 @@ class Arm:
     token_budget: int | None = None
     compile_seconds: float = 0.0
     shapes: int = 0
+    recorded: int = 0
+    not_recorded: str = ""
     batch: int = 0
     accumulation: int = 0
     load_seconds: float = 0.0

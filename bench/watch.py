@@ -122,11 +122,14 @@ class Watch:
         trainer, recipe = self.worker.trainer, self.worker.recipe
         collate, lengths = trainer.data_collator.collate, self.worker.job.table().lengths
         sizes = gauges.packed_sizes(lengths, recipe.chats_per_update, collate.budget, collate.multiple)
-        if recipe.train.compile == "dynamic":
-            sizes = [sizes[0], sizes[-1]]
+        recorder = self.worker.recorder
+        # one code for all lengths: the second is to show that it needs none of its own
+        compiled = [sizes[0], sizes[-1]] if recipe.train.compile == "dynamic" else sizes
         started = time.perf_counter()
-        gauges.warm_shapes(trainer, sizes, int(lengths.max()))
-        self.compile_seconds, self.shapes = time.perf_counter() - started, len(sizes)
+        gauges.warm_shapes(trainer, compiled, int(lengths.max()))
+        self.compile_seconds, self.shapes = time.perf_counter() - started, len(compiled)
+        if recorder is not None:
+            gauges.warm_shapes(trainer, sizes, int(lengths.max()))
 
     def updated(self) -> None:
         """An update has been handed to the device."""
@@ -205,6 +208,7 @@ class Watch:
         from toolkit.runs import versions
 
         trainer, report, budget = self.worker.trainer, self.worker.report, self.worker.budget
+        recorder = self.worker.recorder
 
         return {
             "load_seconds": self.load_seconds,
@@ -220,6 +224,8 @@ class Watch:
             "checkpointed_wanted": budget.checkpointed if budget else None,
             "compile_seconds": self.compile_seconds,
             "shapes": self.shapes,
+            "recorded": len(recorder.records) if recorder else 0,
+            "not_recorded": recorder.problem if recorder else "",
             "token_budget": budget.tokens if budget else None,
             "parts": gauges.static_parts(trainer.model, trainer.optimizer),
             "widest": list(self.widest),

@@ -94,6 +94,7 @@ class Worker:
         self.trainer: Any = None
         self.report: Any = None
         self.budget: Any = None
+        self.recorder: Any = None
         self.device = "cpu"
 
     def run(self) -> None:
@@ -104,7 +105,7 @@ class Worker:
         self.stage = "loading"
         started = time.perf_counter()
         loaded = self._load()
-        self.report = loaded.report
+        self.report, self.recorder = loaded.report, loaded.recorder
         load_seconds = time.perf_counter() - started
         self.stage = "building the trainer"
         watch = Watch(self, load_seconds)

@@ -36,8 +36,16 @@ ARMS = {
     "some layers": ("train.engine=peft", PACKED, "train.gradient_checkpointing=auto"),
     "compiled": ("train.engine=compiled", PACKED, "train.gradient_checkpointing=false"),
     "compiled, recomputed": ("train.engine=compiled", PACKED, "train.gradient_checkpointing=true"),
-    "compiled, dynamic": ("train.engine=compiled", PACKED, "train.compile=dynamic"),
-    "compiled, fused": ("train.engine=compiled", PACKED, "train.products=fused"),
+    "compiled, static": ("train.engine=compiled", PACKED, "train.compile=static", "train.gradient_checkpointing=false"),
+    "compiled, not recorded": (
+        *("train.engine=compiled", PACKED, "train.cuda_graphs=false"),
+        "train.gradient_checkpointing=false",
+    ),
+    "compiled, fused": ("train.engine=compiled", PACKED, "train.products=fused", "train.gradient_checkpointing=false"),
+    "compiled, fused, in pieces": (
+        *("train.engine=compiled", "train.micro_batch=600", "train.products=fused"),
+        "train.gradient_checkpointing=false",
+    ),
     "unsloth": ("train.engine=unsloth", PACKED),
     "unsloth, some layers": ("train.engine=unsloth", PACKED, "train.gradient_checkpointing=auto"),
 }

@@ -15,6 +15,8 @@ from toolkit.recipe.schema import Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from toolkit.engines.graphs import Recorder
+
 EngineName = Literal["peft", "unsloth", "compiled"]
 Precision = Literal["bf16", "fp16", "fp32"]
 
@@ -57,6 +59,8 @@ class Packing:
     labels among it. `training` holds while a micro-batch goes forward and backward, `evaluating` while one only goes
     forward; both are handed the PEFT-wrapped model. `multiple`: tokens that micro-batches are filled up to. `edges`:
     numbers of row edges are rounded up to a multiple of it. `known_lengths`: a new length costs more than filling.
+    `recorded`: the `multiple` where no layer recomputes and each length is recorded as CUDA graphs; None where nothing
+    is.
     """
 
     packed_inputs: Callable[[dict[str, Any]], dict[str, Any]]
@@ -65,16 +69,22 @@ class Packing:
     multiple: int = 64
     edges: int = 1
     known_lengths: bool = False
+    recorded: int | None = None
 
 
 @dataclass(slots=True)
 class Loaded:
-    """A model with its adapter, ready for the trainer. `packing`: None for transformers' own attention interface."""
+    """A model with its adapter, ready for the trainer.
+
+    `packing`: None for transformers' own attention interface. `recorder`: what replays micro-batches, where an engine
+    has such a thing (`toolkit.engines.graphs`).
+    """
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
     report: EngineReport
     packing: Packing | None = None
+    recorder: Recorder | None = None
 
 
 def choose_engine(recipe: Recipe, hardware: Hardware, unsloth_installed: bool) -> Choice:

@@ -3,8 +3,9 @@
 Layers of a model are alike, so one is compiled and all run it. `train.compile = "static"` makes code for each length:
 micro-batches are filled up to a multiple of `MULTIPLE` tokens and their edges to one of `EDGES`, so that there are few,
 and nothing that is a Python number and changes between micro-batches reaches a layer. "dynamic" makes one code for all
-lengths. Layers run compiled while they train only: evaluation and decoding, whose shapes differ, run as they would
-without.
+lengths. Where no layer recomputes, a micro-batch's kernels are recorded for each length and replayed
+(`toolkit.engines.graphs`). Layers run compiled while they train only: evaluation and decoding, whose shapes differ, run
+as they would without.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from toolkit.recipe.schema import Recipe
 if TYPE_CHECKING:
     import torch
 
+    from toolkit.engines.graphs import Recorder
     from toolkit.training.attention import Kernel
 
 BACKEND = "inductor"
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
+FEW = 64  # tokens, where one code serves all lengths
+RECORDED = 512  # and each is recorded: an update's 16 chats have some 25 lengths
 EDGES = 32
 # What forward keeps for backward: products and attention, and whatever can be made from these by reading them once is
 # made again (torch would keep norms, products of gate and up, and casts that a kernel needs as they are).
@@ -90,8 +94,10 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
         dynamic=recipe.train.compile == "dynamic",
         fuse=fuse,
         float8=asked == "float8",
+        graphs=hardware.gpu is not None and recipe.train.cuda_graphs,
     )
     loaded.packing = layers.packing(cuda=hardware.gpu is not None)
+    loaded.recorder = layers.recorder
     return loaded
 
 
@@ -127,6 +133,7 @@ class CompiledLayers:
     `longest`: tokens that no row has more of. `kernel`: how rows attend (`toolkit.training.attention`).
     `dynamic` and `backend` are torch.compile's; None is Inductor. `fuse`: the dtype of the products,
     where adapters are to run within them (`toolkit.engines.products`), frozen weights in `float8` or as they are.
+    `graphs`: replay what was recorded, where no layer recomputes.
     """
 
     def __init__(
@@ -139,6 +146,7 @@ class CompiledLayers:
         backend: str | Callable[..., Any] | None = None,
         fuse: torch.dtype | None = None,
         float8: bool = False,
+        graphs: bool = False,
     ) -> None:
         import torch._dynamo
         import torch._functorch.config as functorch
@@ -151,19 +159,57 @@ class CompiledLayers:
         dropout.hash_dropout(self.layers)
         # as torch.nn.Module.compile makes it, which would leave it in place for evaluation too
         how: dict[str, Any] = {"backend": backend} if backend else {"backend": BACKEND, "options": OPTIONS}
-        self.calls = [torch.compile(layer._call_impl, dynamic=dynamic, **how) for layer in self.layers]
+        # None: what is marked is dynamic, and nothing else
+        calls = [torch.compile(layer._call_impl, dynamic=None if dynamic else False, **how) for layer in self.layers]
+        self.calls = [self._first(calls[0]), *calls[1:]]
         self.groups = [] if fuse is None else products.fuse(self.layers, fuse, float8=float8)
         self.settings = dict(KEEP_LITTLE)
         if os.environ.get("TORCHINDUCTOR_CACHE_DIR") == str(code_folder()) and hasattr(functorch, CACHE_OWN):
             self.settings[CACHE_OWN] = True
         self.active = False
+        self.recorder = self._recorder(model) if graphs else None
+
+    def _recorder(self, model: Any) -> Recorder:
+        from toolkit.engines.graphs import Recorder
+
+        decoder = model.get_base_model().model
+        trained = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+
+        def none_recomputes() -> bool:
+            return not any(getattr(module, "gradient_checkpointing", False) for module in (decoder, *self.layers))
+
+        return Recorder(decoder, trained, each=not self.dynamic, allowed=none_recomputes)
+
+    def _first(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The first layer's `call`, for which hidden states are made to look like those of all others.
+
+        They want a gradient, though nobody reads it, or this layer would need code of its own, at twice the time to
+        compile; and their number of tokens is marked where one code is to serve all.
+        """
+        import torch
+
+        def first(hidden: Any, *args: Any, **kwargs: Any) -> Any:
+            if not hidden.requires_grad:
+                hidden = hidden.detach().requires_grad_()
+            if self.dynamic:
+                torch._dynamo.maybe_mark_dynamic(hidden, 1)
+                for value in kwargs.get("position_embeddings") or ():
+                    torch._dynamo.maybe_mark_dynamic(value, 1)
+                if kwargs.get("position_ids") is not None:
+                    torch._dynamo.maybe_mark_dynamic(kwargs["position_ids"], 1)
+            return call(hidden, *args, **kwargs)
+
+        return first
 
     def packing(self, *, cuda: bool) -> Packing:
         from toolkit.training.attention import packed
 
         static = cuda and not self.dynamic
-        multiple = MULTIPLE if static else 64
-        return Packing(self.packed_inputs, self.training, packed, multiple, EDGES, known_lengths=static)
+        multiple = MULTIPLE if static else FEW
+        recorded = max(multiple, RECORDED) if self.recorder else None
+        return Packing(
+            self.packed_inputs, self.training, packed, multiple, EDGES, known_lengths=static, recorded=recorded
+        )
 
     @contextmanager
     def training(self, model: Any) -> Iterator[None]:
@@ -177,6 +223,9 @@ class CompiledLayers:
         for layer, call in zip(self.layers, self.calls, strict=True):
             layer._compiled_call_impl = call
         self.active = True
+        decoder = model.get_base_model().model
+        if self.recorder is not None:
+            decoder.forward = self.recorder.forward
         try:
             with packed(model), fused(self.groups), functorch.patch(self.settings):
                 yield
@@ -184,6 +233,8 @@ class CompiledLayers:
             raise EngineError(cannot_compile(error)) from error
         finally:
             self.active = False
+            if self.recorder is not None:
+                del decoder.forward
             for layer in self.layers:
                 layer._compiled_call_impl = None
 

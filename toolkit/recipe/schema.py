@@ -99,7 +99,12 @@ class TrainSection(Section):
         None, description="tokens that a packed micro-batch is filled up to; default: what the engine wants"
     )
     compile: Literal["static", "dynamic"] = Field(
-        "static", description="engine compiled: code for each of a few lengths, or one code for all lengths"
+        "dynamic", description="engine compiled: code for each of a few lengths, or one code for all lengths"
+    )
+    cuda_graphs: bool = Field(
+        True,
+        description="engine compiled: record a micro-batch's kernels for each length and replay them, where no layer "
+        "recomputes and there is memory for it",
     )
     products: Literal["separate", "fused", "float8"] = Field(
         "separate",

@@ -41,10 +41,10 @@ def can_pack(model: Any) -> str | None:
 @contextmanager
 def packed(model: Any) -> Iterator[None]:
     """Let a PEFT-wrapped model attend within rows of packed micro-batches, forward and backward (recomputation too)."""
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface
 
+    # no mask goes with it: to see that none is needed transformers would read the positions, and the host wait for them
     AttentionInterface.register(PACKED, attend)
-    AttentionMaskInterface.register(PACKED, no_mask)
     config = model.get_base_model().config
     usual = config._attn_implementation
     config._attn_implementation = PACKED
@@ -52,10 +52,6 @@ def packed(model: Any) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = usual
-
-
-def no_mask(*args: Any, **kwargs: Any) -> None:
-    """The rows' edges take the place of a mask."""
 
 
 def attend(

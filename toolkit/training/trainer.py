@@ -224,7 +224,9 @@ def build_trainer(
     fill: Callable[[dict[str, Any]], dict[str, Any]] = dict
     collator: Any = Collator(loaded.tokenizer.pad_token_id, multiple=8 if has_gpu else 1)
     if token_budget is not None:
-        multiple = recipe.train.pad_to_multiple_of or packing.multiple
+        recomputes = bool(recipe.train.gradient_checkpointing if checkpointed is None else checkpointed)
+        usual = packing.multiple if recomputes or packing.recorded is None else packing.recorded
+        multiple = recipe.train.pad_to_multiple_of or usual
         collator = PackingCollator(loaded.tokenizer.pad_token_id, token_budget, multiple, packing.edges)
         fill = KnownLengths(collator) if packing.known_lengths else fill
     trainer = ChatTrainer(

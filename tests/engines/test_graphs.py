@@ -1,0 +1,199 @@
+"""Recorded micro-batches train as those that are run, whatever their lengths and however an update is cut.
+
+There is no CUDA here: what would be recorded is run again at each replay, with the same tensors read and written, so
+that all but the recording itself is as on a card (tests/gpu has that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny import make_model
+from tests.training.test_compiled import checkpoint_some
+from tests.training.test_compiled import micro_batches as cut
+from tests.training.test_loss import adapted
+from toolkit.engines import graphs
+from toolkit.engines.compiled import CompiledLayers
+from toolkit.engines.graphs import Recorder
+from toolkit.training.attention import packed
+from toolkit.training.loss import summed_loss
+
+Gradients = dict[str, torch.Tensor]
+UPDATES = ([40, 9, 57], [100, 30, 90], [41, 10, 50], [300, 60])  # rows' lengths; the third is filled up to the first's
+
+
+def again(work: Callable[[], None]) -> Callable[[], None]:
+    def replay() -> None:
+        with torch.enable_grad():  # which a replay within a function of its own has not, and a recording had
+            work()
+
+    return replay
+
+
+def micro_batches(lengths: list[int], budget: int = 4096) -> list[dict[str, Any]]:
+    """As compiled layers take them: no number in them that changes."""
+    given = {"longest": 512, "kernel": "rows"}
+    return [{name: one[name] for name in one if name != "sizes"} | given for one in cut(lengths, budget)]
+
+
+@contextmanager
+def recorded(model: Any, recorder: Recorder) -> Iterator[None]:
+    decoder = model.get_base_model().model
+    decoder.forward = recorder.forward
+    try:
+        yield
+    finally:
+        del decoder.forward
+
+
+def trained(model: Any) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def updates(model: Any, recorder: Recorder | None, budget: int) -> list[tuple[float, Gradients]]:
+    """(summed loss, gradients) of each update, cut into micro-batches of at most `budget` tokens."""
+    found = []
+    for lengths in UPDATES:
+        model.zero_grad()
+        total = 0.0
+        for batch in micro_batches(lengths, budget):
+            with packed(model):
+                if recorder is None:
+                    loss, _ = summed_loss(model, batch)
+                else:
+                    with recorded(model, recorder):
+                        loss, _ = summed_loss(model, batch)
+                loss.backward()
+            total += loss.item()
+        kept = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        found.append((total, kept))
+        with torch.no_grad():  # as an optimizer's step: a recording reads parameters where they are
+            for parameter in trained(model):
+                assert parameter.grad is not None
+                parameter -= 1e-3 * parameter.grad
+    return found
+
+
+def both(folder: Path, budget: int, **how: Any) -> tuple[list[Any], list[Any], Recorder]:
+    folder = make_model(folder / "model", family="qwen3")
+    expected = updates(adapted(folder), None, budget)
+    model = adapted(folder)
+    recorder = Recorder(model.get_base_model().model, trained(model), again, **how)
+    return expected, updates(model, recorder, budget), recorder
+
+
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("budget", [4096, 100])
+def test_recorded_equals_run(tmp_path: Path, budget: int, each: bool) -> None:
+    expected, found, recorder = both(tmp_path, budget, each=each)
+    assert recorder.problem == ""
+    assert recorder.records, "something was recorded"
+    for (loss, gradients), (mine, own) in zip(expected, found, strict=True):
+        assert mine == pytest.approx(loss, rel=1e-5)
+        assert own.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(own[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_each_length_is_recorded_once(tmp_path: Path) -> None:
+    _, _, recorder = both(tmp_path, 4096)
+    assert sorted(tokens for tokens, _ in recorder.records) == [128, 256, 384], "the first micro-batch was run"
+
+
+def test_a_length_is_run_before_it_is_recorded(tmp_path: Path) -> None:
+    """Where each has code of its own, which a recording must find compiled."""
+    _, _, recorder = both(tmp_path, 4096, each=True)
+    assert [tokens for tokens, _ in recorder.records] == [128], "which came twice"
+
+
+def test_buffers_grow_with_the_lengths(tmp_path: Path) -> None:
+    _, _, recorder = both(tmp_path, 4096)
+    places = [record.hidden.data_ptr() for record in recorder.records.values()]
+    assert len(set(places)) == 2, "256 and 128 tokens share one, 384 are too many for it"
+    assert all(record.hidden.shape[1] == key[0] for key, record in recorder.records.items())
+
+
+def test_nothing_is_recorded_where_it_is_not_allowed(tmp_path: Path) -> None:
+    expected, found, recorder = both(tmp_path, 100, allowed=lambda: False)
+    assert not recorder.records
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected])
+
+
+def test_evaluation_is_run(tiny_model: Path) -> None:
+    model = adapted(tiny_model)
+    recorder = Recorder(model.get_base_model().model, trained(model), again)
+    with torch.no_grad(), packed(model), recorded(model, recorder):
+        for _ in range(3):
+            summed_loss(model, micro_batches([40, 9])[0])
+    assert not recorder.records
+
+
+def test_a_recording_that_fails_is_given_up_and_training_goes_on(tmp_path: Path) -> None:
+    def refuse(work: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    folder = make_model(tmp_path / "model", family="qwen3")
+    expected = updates(adapted(folder), None, 100)
+    model = adapted(folder)
+    recorder = Recorder(model.get_base_model().model, trained(model), refuse)
+    found = updates(model, recorder, 100)
+    assert recorder.problem == "operation not permitted when stream is capturing"
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected])
+
+
+def test_a_micro_batch_that_was_run_counts_beside_recorded_ones(tmp_path: Path) -> None:
+    """An update whose first piece has a length that is not recorded: its gradients are taken over."""
+    folder = make_model(tmp_path / "model", family="qwen3")
+    pieces = [*micro_batches([40, 9, 57]), *micro_batches([100, 30, 90])]
+
+    def step(model: Any, recorder: Recorder | None) -> Gradients:
+        model.zero_grad()
+        for batch in pieces:
+            with packed(model):
+                if recorder is None:
+                    loss, _ = summed_loss(model, batch)
+                else:
+                    with recorded(model, recorder):
+                        loss, _ = summed_loss(model, batch)
+                loss.backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    model = adapted(folder)
+    recorder = Recorder(model.get_base_model().model, trained(model), again)
+    mine = step(model, recorder)  # the first piece is run, the second recorded
+    assert [tokens for tokens, _ in recorder.records] == [256]
+    for name, gradient in step(adapted(folder), None).items():
+        torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_memory_is_looked_at_on_a_card(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "memory_missing", lambda device: "recording needs 9.0 GiB, and 2.0 are free")
+    model = adapted(tiny_model)
+    recorder = Recorder(model.get_base_model().model, trained(model), again)
+    updates(model, recorder, 100)
+    assert recorder.problem == "recording needs 9.0 GiB, and 2.0 are free"
+    assert not recorder.records
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_compiled_layers_are_recorded_where_none_recomputes(tmp_path: Path, recomputed: bool) -> None:
+    model = adapted(make_model(tmp_path / "model", family="qwen3"))
+    layers = CompiledLayers(model, longest=512, backend="eager", fuse=torch.float32, dynamic=True, graphs=True)
+    recorder = layers.recorder
+    assert recorder is not None
+    recorder.capture = again
+    checkpoint_some(model, int(recomputed))
+    usual = model.get_base_model().model.forward
+    for lengths in UPDATES:
+        for batch in cut(lengths):
+            with layers.training(model):
+                loss, _ = summed_loss(model, layers.packed_inputs(batch))
+                loss.backward()
+    assert bool(recorder.records) != recomputed
+    assert model.get_base_model().model.forward == usual, "as it was outside of training"

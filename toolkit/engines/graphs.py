@@ -1,0 +1,195 @@
+"""A decoder's work recorded as CUDA graphs, one pair for each length, and replayed: the host hands over two graphs.
+
+Compiled layers launch some thousand kernels an update, each through Python. On a large card, or with a small model, the
+card has done them before the host has launched the next. A graph is recorded once for each length of a micro-batch and
+costs the host nothing afterwards. What a recording reads and writes stays where it is: inputs are copied into it, and
+gradients are summed in tensors that parameters take as their own.
+
+All graphs share one pool of memory: what one length keeps from forward to backward is free for the next to overwrite,
+because no two micro-batches are under way at one time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+Replay = Callable[[], None]
+Capture = Callable[[Callable[[], None]], Replay]
+
+MOST = 64  # lengths that are recorded; others are run
+GROW = 1.25  # a buffer that is too small is made anew, and a little larger
+FREE = 1.15  # times what a micro-batch was seen to take has to be free for a recording
+
+
+class CudaCapture:
+    """Records what a function launches, in one pool of memory for all. `__call__` gives what launches it again."""
+
+    def __init__(self) -> None:
+        self.pool: Any = None
+
+    def __call__(self, work: Callable[[], None]) -> Replay:
+        if self.pool is None:
+            self.pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        # other threads may pin memory meanwhile
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            work()
+        return graph.replay  # type: ignore[no-any-return]
+
+
+@dataclass(slots=True)
+class Record:
+    """One length's graphs with the tensors that they read and write."""
+
+    inputs: dict[str, torch.Tensor]
+    hidden: torch.Tensor
+    gradient: torch.Tensor
+    forward: Replay
+    backward: Replay
+
+
+class Recorder:
+    """Stands in for the forward of a `decoder` whose trained parameters are `parameters`, while it trains.
+
+    `allowed` says whether now is a time for it, before each micro-batch. A length is run as usual first, `each` time
+    that one comes which has not been run, or only until any has; then it is recorded. `problem` says why no more is
+    recorded, where it failed.
+    """
+
+    def __init__(
+        self,
+        decoder: Any,
+        parameters: Sequence[torch.nn.Parameter],
+        capture: Capture | None = None,
+        *,
+        each: bool = False,
+        allowed: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.usual = decoder.forward
+        self.parameters = list(parameters)
+        self.capture, self.each, self.allowed = capture or CudaCapture(), each, allowed
+        self.records: dict[tuple[int, int], Record] = {}
+        self.ran: set[tuple[int, int]] = set()
+        self.problem = ""
+        self.gradients: list[torch.Tensor] = []
+        self.buffers: list[torch.Tensor] = []  # hidden states and their gradient, for all lengths
+        self.live: torch.Tensor | None = None
+        self.made: tuple[int, torch.Tensor] = (0, torch.empty(0))  # size of hidden states, and their dtype and device
+
+    def forward(self, *, input_ids: torch.Tensor, **given: Any) -> Any:
+        """The decoder's output for a packed micro-batch, input_ids [1, tokens]; by its graphs where it has them.
+
+        Whatever of `given` is no tensor has to be the same for all micro-batches of a length.
+        """
+        given["input_ids"] = input_ids
+        # casts must not be remembered from one micro-batch to the next: a graph has no memory of when it was recorded
+        with torch.autocast(
+            input_ids.device.type,
+            dtype=torch.get_autocast_dtype(input_ids.device.type),
+            enabled=torch.is_autocast_enabled(input_ids.device.type),
+            cache_enabled=False,
+        ):
+            record = self._record_of(given) if torch.is_grad_enabled() and self.allowed() else None
+            if record is None:
+                output = self.usual(**given)
+                hidden = output.last_hidden_state
+                self.made = hidden.shape[-1], hidden.new_empty(0).detach()
+                return output
+        for name, mine in record.inputs.items():
+            mine.copy_(given[name], non_blocking=True)
+        anchor = torch.empty(0, device=input_ids.device, requires_grad=True)
+        return SimpleNamespace(last_hidden_state=Replayed.apply(anchor, record, self))  # type: ignore[no-untyped-call]
+
+    def take_gradients(self) -> None:
+        """Have the parameters' gradients summed where graphs sum them, beginning with what they are now."""
+        missing = [mine for p, mine in zip(self.parameters, self.gradients, strict=True) if p.grad is None]
+        if missing:
+            torch._foreach_zero_(missing)
+        for parameter, mine in zip(self.parameters, self.gradients, strict=True):
+            if parameter.grad is None:
+                parameter.grad = mine
+            elif parameter.grad is not mine:
+                mine.copy_(parameter.grad)
+                parameter.grad = mine
+
+    def _record_of(self, given: dict[str, Any]) -> Record | None:
+        key = (given["input_ids"].shape[1], given["cu_seq_lens"].shape[0])
+        if key in self.records or self.problem:
+            return self.records.get(key)
+        seen = key in self.ran if self.each else bool(self.ran)
+        self.ran.add(key)
+        if not seen or len(self.records) >= MOST:
+            return None
+        if (short := memory_missing(given["input_ids"].device)) is not None:
+            self.problem = short
+            return None
+        try:
+            self.records[key] = self._record(given)
+        except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
+            self.problem = str(error).strip().splitlines()[0]
+            self.live = None
+            return None
+        return self.records[key]
+
+    def _record(self, given: dict[str, Any]) -> Record:
+        inputs = {name: value.clone() for name, value in given.items() if isinstance(value, torch.Tensor)}
+        if not self.gradients:
+            self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
+        hidden, gradient = self._places(given["input_ids"].shape[1])
+
+        def forward() -> None:
+            self.live = self.usual(**{**given, **inputs}).last_hidden_state
+            hidden.copy_(self.live.detach())
+
+        def backward() -> None:
+            assert self.live is not None
+            found = torch.autograd.grad(self.live, self.parameters, gradient)
+            self.live = None
+            torch._foreach_add_(self.gradients, list(found))
+
+        return Record(inputs, hidden, gradient, self.capture(forward), self.capture(backward))
+
+    def _places(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views [1, tokens, size] of two buffers; graphs that were recorded over smaller ones keep those."""
+        if not self.buffers or self.buffers[0].shape[1] < tokens:
+            size, like = self.made
+            self.buffers = [like.new_zeros(1, round(tokens * GROW), size) for _ in range(2)]
+        hidden, gradient = (buffer[:, :tokens] for buffer in self.buffers)
+        return hidden, gradient
+
+
+def memory_missing(device: torch.device) -> str | None:
+    """Why there is no room for a recording's own memory, where there is none.
+
+    A micro-batch that runs as usual and one that is replayed do not share memory, so what the largest one took so far
+    has to be free once more.
+    """
+    if device.type != "cuda":
+        return None
+    held, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - held
+    if free >= FREE * (peak - held):
+        return None
+    return f"recording needs {FREE * (peak - held) / 2**30:.1f} GiB, and {free / 2**30:.1f} are free"
+
+
+class Replayed(torch.autograd.Function):
+    """Hidden states [1, tokens, size] of a recorded forward; backward sums the parameters' gradients by itself."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: torch.Tensor, record: Record, recorder: Recorder) -> torch.Tensor:
+        ctx.record, ctx.recorder = record, recorder
+        record.forward()
+        return record.hidden.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, None, None]:
+        ctx.recorder.take_gradients()
+        ctx.record.gradient.copy_(gradient)
+        ctx.record.backward()
+        return None, None, None
