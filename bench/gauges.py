@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from bench.shapes import IGNORED
+from toolkit.engines import graphs
 
 PROBES = 8  # single trained tokens whose loss is compared between variants
 PROBE_TOKENS = 256
@@ -63,7 +65,7 @@ def empty(device: str) -> None:
 
 def reset_peak(device: str) -> None:
     if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+        graphs.reset_peak()
     else:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from what is resident now
@@ -72,7 +74,7 @@ def reset_peak(device: str) -> None:
 def peaks(device: str) -> tuple[int, int]:
     """(allocated, reserved) peak bytes; on a CPU both are the process's peak resident bytes."""
     if device == "cuda":
-        return int(torch.cuda.max_memory_allocated()), int(torch.cuda.max_memory_reserved())
+        return graphs.peak_allocated(), int(torch.cuda.max_memory_reserved())
     resident = peak_resident()
     return resident, resident
 
@@ -172,17 +174,19 @@ def probe(trainer: Any, collate: Any, table: Any, *, packed: bool) -> list[float
     return found
 
 
-def packed_sizes(lengths: Any, chats: int, budget: int, multiple: int) -> list[int]:
-    """Token counts, filling included, that micro-batches of `chats` rows drawn from `lengths` nearly always have."""
-    from toolkit.planning.cutting import cut
+def packed_sizes(trainer: Any, updates: int) -> list[int]:
+    """Token counts, filling included, of the micro-batches of the trainer's first updates."""
+    from toolkit.training.packing import MICRO_BATCHES
 
-    draw = np.random.default_rng(0)
-    found: dict[int, int] = {}
-    for _ in range(500):
-        drawn = [int(length) for length in draw.choice(lengths, chats)]
-        for group in cut(drawn, budget):
-            size = -(-sum(drawn[i] for i in group) // multiple) * multiple
-            found[size] = found.get(size, 0) + 1
+    found: set[int] = set()
+    recording = trainer.data_collator
+    trainer.data_collator = recording.collate
+    try:
+        with torch.random.fork_rng():
+            for update in itertools.islice(trainer.get_train_dataloader(), updates):
+                found |= {int(one["input_ids"].shape[1]) for one in update[MICRO_BATCHES]}
+    finally:
+        trainer.data_collator = recording
     return sorted(found)
 
 

@@ -140,6 +140,8 @@ def _sizes(bench: Bench, job: Any) -> tuple[float, float]:
     at_rest = ("base weights", "adapter", "weights", "optimizer states")
     rest = sum(size for part, size in found.parts.items() if part.startswith(at_rest))
     highest = min(found.peak, job.cap or math.inf)
+    if job.way.engine == "compiled" and recipe.train.cuda_graphs and recipe.train.gradient_checkpointing is not True:
+        rest = max(rest, highest)  # what recordings use stays theirs
     return rest + CUDA_CONTEXT, max(highest - rest, 0.0)
 
 

@@ -120,16 +120,16 @@ class Watch:
 
         self.worker.stage = "compiling"
         trainer, recipe = self.worker.trainer, self.worker.recipe
-        collate, lengths = trainer.data_collator.collate, self.worker.job.table().lengths
-        sizes = gauges.packed_sizes(lengths, recipe.chats_per_update, collate.budget, collate.multiple)
+        longest = int(self.worker.job.table().lengths.max())
+        sizes = gauges.packed_sizes(trainer, trainer.args.max_steps)
         recorder = self.worker.recorder
         # one code for all lengths: the second is to show that it needs none of its own
         compiled = [sizes[0], sizes[-1]] if recipe.train.compile == "dynamic" else sizes
         started = time.perf_counter()
-        gauges.warm_shapes(trainer, compiled, int(lengths.max()))
+        gauges.warm_shapes(trainer, compiled, longest)
         self.compile_seconds, self.shapes = time.perf_counter() - started, len(compiled)
         if recorder is not None:
-            gauges.warm_shapes(trainer, sizes, int(lengths.max()))
+            gauges.warm_shapes(trainer, sizes, longest)
 
     def updated(self) -> None:
         """An update has been handed to the device."""

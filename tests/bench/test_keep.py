@@ -82,3 +82,13 @@ def test_nothing_of_a_cpu_nor_of_arms_that_did_not_end(tmp_path: Path) -> None:
     results.arms["peft"] = replace(results.arms["peft"], status="out of memory")
     assert keep(results, recipes(tmp_path, results), SHAPE) == ""
     assert not store().exists()
+
+
+def test_an_arm_with_settings_of_its_own_is_not_kept(tmp_path: Path) -> None:
+    """They may be another library's version, which is not the one that a run would have."""
+    results = measured("peft")
+    name = "peft+lora.r=8"
+    plant(results, name, engine="peft", trained="adapter")
+    told = keep(results, recipes(tmp_path, measured("peft")) | {name: Recipe()}, SHAPE)
+    assert told.startswith("1 arms kept")
+    assert [row.arm for row in load().on("NVIDIA H200", BF16)] == ["peft"]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.profiles import THIS, find_profile
-from bench.settings import Settings, trial
+from bench.settings import Settings, slug, trial
 from bench.shapes import IGNORED, SyntheticTable, parse_shape
-from bench.variants import BY_NAME, CORE, QUICK, VARIANTS, select
+from bench.variants import BY_NAME, CORE, QUICK, VARIANTS, find, select
 from toolkit.errors import InputError
 from toolkit.planning.cards import CARDS
 from toolkit.recipe import load
@@ -111,3 +111,44 @@ def test_synthetic_rows_are_the_same_everywhere_and_trained_at_their_end() -> No
         assert (labels[trained] == ids[trained]).all()
         assert ids.max() < 1000
     assert (table.row(0)[0] != table.row(1)[0]).any()
+
+
+def test_a_variant_with_settings_of_its_own(tmp_path: Path) -> None:
+    name = f"compiled-fused-nockpt+train.micro_batch=4096+NCCL_DEBUG=INFO+site={tmp_path}"
+    chosen = select(f"{name},compiled-fused-nockpt,peft", gpu=True)
+    assert [variant.name for variant in chosen] == ["peft", name, "compiled-fused-nockpt"]
+    assert [variant.usual for variant in chosen] == [True, False, True]
+    one = chosen[1]
+    assert find(name) == one, "a worker finds it by its name"
+    assert (one.own, one.env, one.site) == (("train.micro_batch=4096",), (("NCCL_DEBUG", "INFO"),), str(tmp_path))
+    settings = Settings(TOOLS, (one,), parse_shape("real"), overrides=("train.micro_batch=2048",))
+    assert trial(settings, load(TOOLS), one).train.micro_batch == 4096, "its own wins over --set"
+    assert "/" not in slug(name)
+
+
+def test_settings_behind_a_pattern_go_to_all_that_fit() -> None:
+    chosen = select("compiled-fused*kpt+lora.r=8", gpu=True)
+    assert len(chosen) > 1
+    assert all(variant.own == ("lora.r=8",) and not variant.core for variant in chosen)
+    four = find("compiled-nockpt+model.load_in_4bit=true")
+    assert four.four_bit and four.needs_gpu, "judged by NF4's tolerances"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("peft+lora.r", r"wanted KEY=VALUE, as \+train.micro_batch=4096"),
+        ("peft+=8", "wanted KEY=VALUE"),
+        ("peft+site=/nowhere/at/all", "no such folder"),
+        ("pefd+lora.r=8", "did you mean peft"),
+    ],
+)
+def test_settings_that_say_nothing(word: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        select(word, gpu=True)
+
+
+def test_a_setting_that_no_recipe_has_is_named() -> None:
+    variant = find("peft+lora.rank=8")
+    with pytest.raises(InputError, match=r"lora\.rank"):
+        trial(Settings(TOOLS, (variant,), parse_shape("real")), load(TOOLS), variant)

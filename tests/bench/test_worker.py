@@ -13,7 +13,7 @@ from bench.measure import absorb, new_arm
 from bench.results import Results
 from bench.settings import Settings, prepare
 from bench.shapes import parse_shape
-from bench.variants import BY_NAME
+from bench.variants import find
 from bench.watch import Finished
 from bench.worker import Worker
 from tests.bench.planted import run
@@ -41,7 +41,7 @@ class Script:
 def measured(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Results]:
     def measure(shape: str = "real", *, faults: dict[str, Fault] | None = None, names: tuple[str, ...]) -> Results:
         settings = Settings(
-            recipe, tuple(BY_NAME[name] for name in names), parse_shape(shape), gpu=False, warmup=2, threads=1
+            recipe, tuple(find(name) for name in names), parse_shape(shape), gpu=False, warmup=2, threads=1
         )
         bench = prepare(settings, tmp_path)
         results = run(shape, hardware={"gpu": None, "cpu": "here", "cores": 1, "memory": 1})
@@ -141,6 +141,28 @@ def test_compiled_layers_agree_with_plain_ones(
     arm = results.arms["compiled-nockpt"]
     assert arm.shapes > 0 and arm.compile_seconds > max(u.seconds for u in results.early("compiled-nockpt"))
     assert all(u.padded_tokens % 64 == 0 for u in results.timed("compiled-nockpt"))
+
+
+def test_lengths_that_are_warmed_are_those_that_come(
+    measured: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import gauges
+    from toolkit.engines import compiled as engine
+
+    monkeypatch.setattr(engine, "BACKEND", "eager")
+    warmed: list[list[int]] = []
+    monkeypatch.setattr(gauges, "warm_shapes", lambda trainer, sizes, longest: warmed.append(sizes))
+    name = "compiled-nockpt+train.pad_to_multiple_of=8"
+    results = measured(names=(name,))
+    met = {update.padded_tokens for update in results.early(name)}  # one micro-batch an update
+    assert len(met) > 1
+    assert [min(warmed[0]), max(warmed[0])] == warmed[0] and len(warmed) == 1, (
+        "one code for all lengths, nothing recorded"
+    )
+    assert min(warmed[0]) <= min(met) and max(met) <= max(warmed[0])
+    static = "compiled-nockpt+train.pad_to_multiple_of=8+train.compile=static"
+    measured(names=(static,))
+    assert met <= set(warmed[1])
 
 
 def test_packed_rows_that_see_each_other_are_caught(measured: Callable[..., Results]) -> None:

@@ -26,6 +26,23 @@ GROW = 1.25  # a buffer that is too small is made anew, and a little larger
 FREE = 1.15  # times what a micro-batch was seen to take has to be free for a recording
 
 
+class _Peak:
+    """The most bytes that a replayed micro-batch had allocated: torch counts them when it records, not after."""
+
+    most = 0
+
+
+def peak_allocated() -> int:
+    """torch.cuda.max_memory_allocated with what replays use."""
+    return max(int(torch.cuda.max_memory_allocated()), _Peak.most)
+
+
+def reset_peak() -> None:
+    """torch.cuda.reset_peak_memory_stats, and for replays."""
+    torch.cuda.reset_peak_memory_stats()
+    _Peak.most = 0
+
+
 class CudaCapture:
     """Records what a function launches, in one pool of memory for all. `__call__` gives what launches it again."""
 
@@ -44,13 +61,14 @@ class CudaCapture:
 
 @dataclass(slots=True)
 class Record:
-    """One length's graphs with the tensors that they read and write."""
+    """One length's graphs with the tensors that they read and write. `peak`: bytes allocated at most meanwhile."""
 
     inputs: dict[str, torch.Tensor]
     hidden: torch.Tensor
     gradient: torch.Tensor
     forward: Replay
     backward: Replay
+    peak: int = 0
 
 
 class Recorder:
@@ -100,6 +118,7 @@ class Recorder:
                 hidden = output.last_hidden_state
                 self.made = hidden.shape[-1], hidden.new_empty(0).detach()
                 return output
+        _Peak.most = max(_Peak.most, record.peak)
         for name, mine in record.inputs.items():
             mine.copy_(given[name], non_blocking=True)
         anchor = torch.empty(0, device=input_ids.device, requires_grad=True)
@@ -152,7 +171,14 @@ class Recorder:
             self.live = None
             torch._foreach_add_(self.gradients, list(found))
 
-        return Record(inputs, hidden, gradient, self.capture(forward), self.capture(backward))
+        if not hidden.is_cuda:
+            return Record(inputs, hidden, gradient, self.capture(forward), self.capture(backward))
+        before = peak_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        record = Record(inputs, hidden, gradient, self.capture(forward), self.capture(backward))
+        record.peak = int(torch.cuda.max_memory_allocated())
+        _Peak.most = before  # which torch has forgotten
+        return record
 
     def _places(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views [1, tokens, size] of two buffers; graphs that were recorded over smaller ones keep those."""

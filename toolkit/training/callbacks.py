@@ -29,7 +29,9 @@ def memory_bytes() -> int:
     import torch
 
     if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+        from toolkit.engines.graphs import peak_allocated
+
+        return peak_allocated()
     import psutil
 
     return int(psutil.Process().memory_info().rss)
