@@ -39,6 +39,7 @@ FACTS = (
     ),
 )
 ROOM = 0.94  # of the card, for what the planner does not see
+SPREAD = 4  # standard deviations
 NO_ROOM = 3 * 2**30  # free bytes below which it may have been the neighbours' fault
 
 
@@ -125,6 +126,8 @@ def _sizes(bench: Bench, job: Any) -> tuple[float, float]:
     recipe = job.settings
     rows = recipe.chats_per_update if job.way.packed else recipe.train.per_device_train_batch_size
     width = recipe.train.max_length
+    if job.way.packed:
+        rows, width = 1, _widest(job, recipe)
     found = work.memory(
         bench.shape,
         job.way,
@@ -143,6 +146,14 @@ def _sizes(bench: Bench, job: Any) -> tuple[float, float]:
     if job.way.engine == "compiled" and recipe.train.cuda_graphs and recipe.train.gradient_checkpointing is not True:
         rest = max(rest, highest)  # what recordings use stays theirs
     return rest + CUDA_CONTEXT, max(highest - rest, 0.0)
+
+
+def _widest(job: Any, recipe: Any) -> int:
+    """Tokens of a packed micro-batch that hardly any is longer than."""
+    chats, lengths = recipe.chats_per_update, job.table().lengths
+    tokens = math.ceil(chats * lengths.mean() + SPREAD * chats**0.5 * lengths.std())
+    budget = recipe.train.micro_batch
+    return min(tokens, max(budget, int(lengths.max()))) if isinstance(budget, int) else tokens
 
 
 class _Group:

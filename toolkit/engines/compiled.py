@@ -101,6 +101,12 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     return loaded
 
 
+def filled_to(*, dynamic: bool, graphs: bool) -> tuple[int, int | None]:
+    """Multiples of tokens that micro-batches are filled up to: as a rule, and where a length is recorded, if any is."""
+    multiple = FEW if dynamic else MULTIPLE
+    return multiple, max(multiple, RECORDED) if graphs else None
+
+
 def named(kernel: Kernel, hardware: Hardware | None) -> str:
     """What attends over packed rows, for the record, and what would do it faster on this `hardware`."""
     if kernel == "flash" and hardware is not None and hardware.gpu and hardware.gpu.capability[0] in FLASH4:
@@ -205,8 +211,7 @@ class CompiledLayers:
         from toolkit.training.attention import packed
 
         static = cuda and not self.dynamic
-        multiple = MULTIPLE if static else FEW
-        recorded = max(multiple, RECORDED) if self.recorder else None
+        multiple, recorded = filled_to(dynamic=not static, graphs=self.recorder is not None)
         return Packing(
             self.packed_inputs, self.training, packed, multiple, EDGES, known_lengths=static, recorded=recorded
         )

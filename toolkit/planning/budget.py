@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from toolkit.engines.base import weight_dtype
-from toolkit.engines.compiled import MULTIPLE
+from toolkit.engines.compiled import filled_to
 from toolkit.errors import EngineError
 from toolkit.planning.architecture import ModelShape, load_shape
 from toolkit.planning.memory import Setup, training_memory
@@ -63,6 +63,11 @@ def setup_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, *, 
         targets = shape.lora_targets(recipe.lora.target_modules)
         dropped = sum(fan_in for name, fan_in, _ in targets if name.startswith("model.layers.0."))
     single = weight_dtype(recipe, precision) == "float32"
+    filled, recorded = 1, None
+    if engine == "compiled" and cuda:
+        filled, recorded = filled_to(dynamic=recipe.train.compile == "dynamic", graphs=recipe.train.cuda_graphs)
+    if (asked := recipe.train.pad_to_multiple_of) is not None:
+        filled, recorded = asked, None
     return Setup(
         shape=shape,
         engine=engine,  # type: ignore[arg-type]
@@ -75,6 +80,8 @@ def setup_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, *, 
         cuda=cuda,
         packed=recipe.train.micro_batch != "fixed",
         float8=recipe.train.products == "float8",
+        filled=filled,
+        recorded=recorded,
     )
 
 
@@ -107,8 +114,8 @@ def budget_for(recipe: Recipe, setup: Setup, memory: int, lengths: Lengths) -> B
 
 
 def _fits(setup: Setup, memory: int, tokens: int, trained: float) -> bool:
-    if setup.engine == "compiled" and setup.cuda:  # a micro-batch is filled up to one of few lengths
-        tokens = -(-tokens // MULTIPLE) * MULTIPLE
+    multiple = setup.recorded if setup.recorded and setup.checkpointing == "off" else setup.filled
+    tokens = -(-tokens // multiple) * multiple
     return training_memory(setup, 1, tokens, round(tokens * trained)).total <= USABLE * memory
 
 

@@ -41,7 +41,8 @@ class Setup:
     without flash attention where keys serve several query heads and no mask is given (rows of one length).
     `checkpointed`: how many layers, the first ones, recompute where checkpointing is on; None for all. `packed`: rows
     are packed, and the loss is the toolkit's own. `float8`: layers' weights are held in 8 bits too, once for products
-    forward and once for backward.
+    forward and once for backward. Packed micro-batches are filled up to a multiple of `filled` tokens, or of `recorded`
+    where that is given and no layer recomputes.
     """
 
     shape: ModelShape
@@ -57,6 +58,8 @@ class Setup:
     checkpointed: int | None = None
     packed: bool = False
     float8: bool = False
+    filled: int = 1
+    recorded: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
