@@ -108,3 +108,38 @@ def test_memory_of_some_layers_lies_between_none_and_all() -> None:
     assert none > peaks[0]
     assert peaks[:-1] == sorted(peaks[:-1], reverse=True)
     assert peaks[-1] == training_memory(replace(SETUP, checkpointing="on"), 1, 8192, 900).peak
+
+
+def test_recorded_pieces_cost_less_than_recomputation() -> None:
+    """On a small card, compiled: more pieces that are replayed, rather than fewer whose layers recompute."""
+    recipe = Recipe(train=TrainSection(engine="compiled", micro_batch="auto", gradient_checkpointing="auto"))
+    setup = setup_of(recipe, KNOWN["Qwen/Qwen3-1.7B"], "compiled", "bf16", cuda=True)
+    assert (setup.filled, setup.recorded) == (64, 512)
+    recorded = least_recomputed(setup, round(14.56 * GIB), expected=EXPECTED, **UPDATE)
+    assert recorded.checkpointed == 0 and recorded.tokens < EXPECTED / 2
+    run = least_recomputed(replace(setup, recorded=None), round(14.56 * GIB), expected=EXPECTED, **UPDATE)
+    assert (run.checkpointed or 0) > 0 and run.tokens > recorded.tokens
+
+
+def test_filling_counts_within_memory() -> None:
+    setup = replace(SETUP, engine="compiled", packed=True, checkpointing="off")
+    memory = 24 * GIB
+    exact = token_budget(setup, memory, **UPDATE).tokens
+    coarse = token_budget(replace(setup, filled=1024), memory, **UPDATE).tokens
+    assert exact - 1024 < coarse <= exact
+    assert -(-coarse // 1024) * 1024 <= exact + STEP
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ({}, (64, 512)),
+        ({"compile": "static"}, (1024, 1024)),
+        ({"cuda_graphs": False}, (64, None)),
+        ({"pad_to_multiple_of": 256}, (256, None)),
+    ],
+)
+def test_what_micro_batches_are_filled_up_to(train: dict[str, object], expected: tuple[int, int | None]) -> None:
+    recipe = Recipe(train=TrainSection(engine="compiled", micro_batch="auto", **train))  # type: ignore[arg-type]
+    setup = setup_of(recipe, KNOWN["Qwen/Qwen3-1.7B"], "compiled", "bf16", cuda=True)
+    assert (setup.filled, setup.recorded) == expected

@@ -6,8 +6,9 @@ Seconds of an update are taken to be in proportion to
 
 A frozen weight takes part in one product forward and one backward (2), and c of L layers, checkpointed, run forward
 once more. A micro-batch costs as much as LAUNCH_TOKENS tokens before it has any: the host launches as many kernels for
-few tokens as for many. For each c the micro-batch is as large as fits, so one update in one piece without
-recomputation wins wherever it fits; where it does not, the formula weighs more pieces against more recomputation.
+few tokens as for many, or hands over a recording of them. For each c the micro-batch is as large as fits, so one
+update in one piece without recomputation wins wherever it fits; where it does not, the formula weighs more pieces
+against more recomputation.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 STEP = 256  # tokens; budgets are multiples of it
 USABLE = 0.90  # of the device, for what the formulas do not see: they are within 10% of what was measured
 MOST_ON_CPU = 2048  # tokens: a core's products are no faster beyond, and its caches hold less
-# from updates of one and of four micro-batches on an H200, where launching holds eager layers up; a CPU hardly waits
-LAUNCH_TOKENS = {"peft": 4096, "unsloth": 4096, "compiled": 512}
+# from updates of one and of more micro-batches on an H200, where launching holds layers up; a CPU hardly waits
+LAUNCH_TOKENS = {"peft": 4096, "unsloth": 4096, "compiled": 5000}
+LAUNCH_RECORDED = 300
 LAUNCH_TOKENS_CPU = 64
 
 
@@ -135,7 +137,6 @@ def least_recomputed(
     be chosen.
     """
     layers = setup.shape.num_hidden_layers
-    launch = LAUNCH_TOKENS[setup.engine] if setup.cuda else LAUNCH_TOKENS_CPU
     best: tuple[float, int, Budget] | None = None
     for count in range(layers + 1):
         tried = replace(setup, checkpointing="on" if count else "off", checkpointed=count)
@@ -143,7 +144,7 @@ def least_recomputed(
         if count < layers and not _fits(tried, memory, budget.tokens, trained):
             continue
         pieces = -(-expected // budget.tokens)
-        cost = (2 + count / layers) * (expected + pieces * launch)
+        cost = (2 + count / layers) * (expected + pieces * _launch_tokens(tried))
         if best is None or cost < best[0]:
             best = (cost, count, budget)
     assert best is not None  # all layers are always tried
@@ -155,6 +156,12 @@ def least_recomputed(
     }
     some = f"on for {count} of {layers} layers: what the others keep for {budget.tokens:,} tokens fits {gib}"
     return replace(budget, checkpointed=count, checkpointing=told.get(count, some))
+
+
+def _launch_tokens(setup: Setup) -> int:
+    if not setup.cuda:
+        return LAUNCH_TOKENS_CPU
+    return LAUNCH_RECORDED if setup.recorded and setup.checkpointing == "off" else LAUNCH_TOKENS[setup.engine]
 
 
 def token_budget(setup: Setup, memory: int, *, longest: int, update: int, trained: float) -> Budget:
