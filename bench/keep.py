@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from bench.results import Results
 from bench.variants import find
+from toolkit.engines.base import products_of
 from toolkit.engines.measured import Measured, kind_of, record, signature, store
 from toolkit.planning.architecture import ModelShape
 from toolkit.recipe.schema import Recipe
@@ -57,7 +58,7 @@ def measurements(results: Results, recipes: Mapping[str, Recipe], shape: ModelSh
             micro_batch=train.micro_batch,
             gradient_checkpointing=train.gradient_checkpointing,
             lora_dropout=recipe.lora.lora_dropout,
-            products=train.products,
+            products=products_of(recipe, arm.engine),
             tokens_per_second=round(speed, 1),
             versions=results.run["versions"],
         )

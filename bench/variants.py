@@ -29,6 +29,7 @@ Trained = Literal["adapter", "all 16-bit", "all fp32"]
 
 PACKED = 'train.micro_batch="auto"'
 FOUR_BIT = "model.load_in_4bit=true"
+SEPARATE = 'train.products="separate"'
 FUSED = 'train.products="fused"'
 FLOAT8 = 'train.products="float8"'
 
@@ -159,7 +160,7 @@ def _packed() -> Iterator[Variant]:
         "16-bit base": {
             "peft-packed": ("peft", ()),
             "unsloth-packed": ("unsloth", ()),
-            "compiled": ("compiled", ()),
+            "compiled": ("compiled", (SEPARATE,)),
             "compiled-fused": ("compiled", (FUSED,)),
             "compiled-fused-sdpa": ("compiled", (FUSED, 'model.attn_implementation="sdpa"')),
             "compiled-fused-dynamic": ("compiled", (FUSED, 'train.compile="dynamic"')),

@@ -46,7 +46,7 @@ def row(engine: str, speed: float, **values: Any) -> Measured:
         "micro_batch": "fixed",
         "gradient_checkpointing": True,
         "lora_dropout": 0.05,
-        "products": "separate",
+        "products": "fused" if engine == "compiled" else "separate",
         "tokens_per_second": float(speed),
         "versions": NOW,
     }
@@ -141,9 +141,9 @@ def test_a_faster_way_to_pack_is_named_and_not_taken() -> None:
     assert fastest_engine(Recipe(), H200, True, kept(*PADDED, *slow)).note == ""
     rounded = row("compiled", 90_000, products="float8", arm="compiled-float8", **AUTO)
     assert "float8" not in fastest_engine(Recipe(), H200, True, kept(*PADDED, *FAST, rounded)).note
-    fused = row("compiled", 60_000, products="fused", gradient_checkpointing=False, **AUTO)
-    note = fastest_engine(Recipe(), H200, True, kept(*PADDED, *FAST, fused)).note
-    assert "--set train.gradient_checkpointing=false --set train.products=fused" in note
+    apart = row("compiled", 60_000, products="separate", gradient_checkpointing=False, **AUTO)
+    note = fastest_engine(Recipe(), H200, True, kept(*PADDED, *FAST, apart)).note
+    assert "--set train.gradient_checkpointing=false --set train.products=separate" in note
 
 
 def test_the_advice_is_a_recipe(tmp_path: Path) -> None:
@@ -154,19 +154,27 @@ def test_the_advice_is_a_recipe(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text("")
     train = load_recipe(path, [word for word in words if word != "--set"]).recipe.train
-    assert (train.engine, train.micro_batch, train.products) == ("compiled", "auto", "fused")
+    assert (train.engine, train.micro_batch, train.products) == ("compiled", "auto", "auto")
     assert train.gradient_checkpointing == "auto"
 
 
-def test_faster_products_are_named_where_the_recipe_packs_already() -> None:
-    fused = row("compiled", 60_000, **AUTO, products="fused", arm="compiled-fused")
+def test_compiled_counts_with_the_products_that_it_would_have() -> None:
+    apart = row("compiled", 55_000, **AUTO, products="separate", arm="compiled")
+    fused = row("compiled", 60_000, **AUTO, arm="compiled-fused")
     float8 = row("compiled", 72_000, **AUTO, products="float8")
-    choice = fastest_engine(PACKED, H200, True, kept(*FAST, fused, float8))
-    assert choice.value == "compiled" and "55,000 real tokens/s" in choice.reason
+    unsloth = row("unsloth", 57_000, **AUTO)
+    choice = fastest_engine(PACKED, H200, True, kept(apart, unsloth, fused, float8))
+    assert choice.value == "compiled" and "60,000 real tokens/s" in choice.reason and not choice.note
+    asked = recipe(micro_batch="auto", products="separate")
+    choice = fastest_engine(asked, H200, True, kept(apart, unsloth, fused, float8))
+    assert choice.value == "unsloth" and "compiled 55,000" in choice.reason
     assert "faster here: --set train.engine=compiled --set train.products=fused: 60,000 real tokens/s" in choice.note
-    assert "against 55,000" in choice.note and "micro_batch" not in choice.note
-    near = row("compiled", 55_500, **AUTO, products="fused")
-    assert not fastest_engine(PACKED, H200, True, kept(*FAST, near, float8)).note
+    assert "against 57,000" in choice.note and "micro_batch" not in choice.note
+    near = row("compiled", 57_500, **AUTO)
+    assert not fastest_engine(asked, H200, True, kept(apart, unsloth, near, float8)).note
+    four = Recipe(train=TrainSection(micro_batch="auto"), model=ModelSection(name="Qwen/Qwen3-1.7B", load_in_4bit=True))
+    both = kept(apart, unsloth, kind="4-bit bf16")
+    assert "compiled 55,000" in fastest_engine(four, H200, True, both).reason, "weights in 4 bits can't be fused"
 
 
 def test_the_nearest_comparison_counts() -> None:

@@ -114,6 +114,16 @@ def choose_engine(recipe: Recipe, hardware: Hardware, unsloth_installed: bool) -
     return Choice("unsloth", f"fused kernels on {hardware.gpu.name}")
 
 
+def products_of(recipe: Recipe, engine: str) -> Literal["separate", "fused", "float8"]:
+    """How an engine multiplies a recipe's frozen weights and adapters (`train.products`)."""
+    if engine != "compiled":
+        return "separate"
+    if recipe.train.products != "auto":
+        return recipe.train.products
+    plain = not recipe.model.load_in_4bit and recipe.lora.bias == "none" and not recipe.lora.use_dora
+    return "fused" if plain else "separate"
+
+
 def choose_precision(recipe: Recipe, hardware: Hardware) -> Choice:
     """bf16, fp16 or fp32 for the matrix products; adapters and optimizer states stay fp32.
 

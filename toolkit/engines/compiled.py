@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import cache_root
-from toolkit.engines.base import Choice, Loaded, Packing
+from toolkit.engines.base import Choice, Loaded, Packing, products_of
 from toolkit.errors import EngineError
 from toolkit.hardware import FLASH4, Hardware
 from toolkit.recipe.schema import Recipe
@@ -80,7 +80,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     loaded = peft.load(recipe, folder, tokenizer, engine, precision, hardware)
     device = next(loaded.model.parameters()).device
     products = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision.value]
-    asked = recipe.train.products
+    asked = products_of(recipe, "compiled")
     if asked == "float8":
         check_float8(hardware)
     fuse = products if asked != "separate" else None

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from toolkit.cache import cache_root, write_text
-from toolkit.engines.base import Choice, choose_engine, choose_precision, weight_dtype
+from toolkit.engines.base import Choice, choose_engine, choose_precision, products_of, weight_dtype
 from toolkit.hardware import Hardware
 from toolkit.planning.architecture import ModelShape, find_shape
 from toolkit.recipe.schema import Recipe
@@ -209,7 +209,7 @@ def _nearness_to(recipe: Recipe) -> Callable[[Measured], tuple[bool | str, ...]]
 
 def _in_mode(rows: Iterable[Measured], recipe: Recipe) -> list[Measured]:
     packed = recipe.train.micro_batch != "fixed"
-    return [row for row in rows if row.packed == packed and row.products == recipe.train.products]
+    return [row for row in rows if row.packed == packed and row.products == products_of(recipe, row.engine)]
 
 
 def _comparison(rows: list[Measured], recipe: Recipe) -> list[Measured]:
@@ -256,8 +256,10 @@ def _faster(rows: list[Measured], recipe: Recipe, taken: Measured | None) -> str
         return ""
     wanted: dict[str, object] = {} if packs else {"micro_batch": best.micro_batch}
     wanted["engine"] = best.engine
-    asked = {"gradient_checkpointing": best.gradient_checkpointing, "products": best.products}
-    wanted |= {key: value for key, value in asked.items() if value != getattr(recipe.train, key)}
+    if best.gradient_checkpointing != recipe.train.gradient_checkpointing:
+        wanted["gradient_checkpointing"] = best.gradient_checkpointing
+    if best.products != products_of(recipe, best.engine):
+        wanted["products"] = best.products
     words = " ".join(f"--set train.{key}={str(value).lower()}" for key, value in wanted.items())
     against = f", against {taken.tokens_per_second:,.0f}" if taken is not None else ""
     return (

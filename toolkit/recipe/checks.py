@@ -71,7 +71,7 @@ def _engine(recipe: Recipe) -> Iterator[Finding]:
 def _products(recipe: Recipe) -> Iterator[Finding]:
     asked, lora = recipe.train.products, recipe.lora
     key = ("train", "products")
-    if asked == "separate":
+    if asked in ("auto", "separate"):
         return
     if recipe.train.engine != "compiled":
         yield (key, ("train", "engine")), f'"{asked}" is a way of the compiled engine; wanted engine = "compiled"'

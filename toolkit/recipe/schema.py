@@ -106,10 +106,11 @@ class TrainSection(Section):
         description="engine compiled: record a micro-batch's kernels for each length and replay them, where no layer "
         "recomputes and there is memory for it",
     )
-    products: Literal["separate", "fused", "float8"] = Field(
-        "separate",
+    products: Literal["auto", "separate", "fused", "float8"] = Field(
+        "auto",
         description="engine compiled: separate for each module and its adapter; fused: one for modules of one input, "
-        "their adapters within it; float8: frozen weights in 8 bits too, on Ada, Hopper and newer cards",
+        "their adapters within it; float8: frozen weights in 8 bits too, on Ada, Hopper and newer cards; auto: fused "
+        "over 16-bit weights",
     )
     num_train_epochs: Annotated[float, Field(gt=0)] = 3
     max_steps: Annotated[int, Field(ge=-1)] = Field(-1, description="updates; -1 means num_train_epochs decides")
