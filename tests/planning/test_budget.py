@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from toolkit.engines.compiled import SHARE, filled_to
 from toolkit.errors import EngineError
 from toolkit.planning.architecture import KNOWN
 from toolkit.planning.budget import (
@@ -114,32 +115,50 @@ def test_recorded_pieces_cost_less_than_recomputation() -> None:
     """On a small card, compiled: more pieces that are replayed, rather than fewer whose layers recompute."""
     recipe = Recipe(train=TrainSection(engine="compiled", micro_batch="auto", gradient_checkpointing="auto"))
     setup = setup_of(recipe, KNOWN["Qwen/Qwen3-1.7B"], "compiled", "bf16", cuda=True)
-    assert (setup.filled, setup.recorded) == (64, 512)
+    assert setup.recorded
     recorded = least_recomputed(setup, round(14.56 * GIB), expected=EXPECTED, **UPDATE)
     assert recorded.checkpointed == 0 and recorded.tokens < EXPECTED / 2
-    run = least_recomputed(replace(setup, recorded=None), round(14.56 * GIB), expected=EXPECTED, **UPDATE)
+    run = least_recomputed(replace(setup, recorded=False), round(14.56 * GIB), expected=EXPECTED, **UPDATE)
     assert (run.checkpointed or 0) > 0 and run.tokens > recorded.tokens
 
 
 def test_filling_counts_within_memory() -> None:
     setup = replace(SETUP, engine="compiled", packed=True, checkpointing="off")
     memory = 24 * GIB
-    exact = token_budget(setup, memory, **UPDATE).tokens
+    exact = token_budget(replace(setup, filled=1), memory, **UPDATE).tokens
     coarse = token_budget(replace(setup, filled=1024), memory, **UPDATE).tokens
     assert exact - 1024 < coarse <= exact
     assert -(-coarse // 1024) * 1024 <= exact + STEP
 
 
 @pytest.mark.parametrize(
-    ("train", "expected"),
+    ("tokens", "how", "expected"),
     [
-        ({}, (64, 512)),
-        ({"compile": "static"}, (1024, 1024)),
-        ({"cuda_graphs": False}, (64, None)),
-        ({"pad_to_multiple_of": 256}, (256, None)),
+        (32_768, {"dynamic": True, "recorded": True}, 512),
+        (8_192, {"dynamic": True, "recorded": True}, 256),
+        (6_144, {"dynamic": True, "recorded": True}, 128),
+        (300, {"dynamic": True, "recorded": True}, 64),
+        (8_192, {"dynamic": True, "recorded": False}, 64),
+        (8_192, {"dynamic": False, "recorded": True}, 1024),
     ],
 )
-def test_what_micro_batches_are_filled_up_to(train: dict[str, object], expected: tuple[int, int | None]) -> None:
-    recipe = Recipe(train=TrainSection(engine="compiled", micro_batch="auto", **train))  # type: ignore[arg-type]
-    setup = setup_of(recipe, KNOWN["Qwen/Qwen3-1.7B"], "compiled", "bf16", cuda=True)
-    assert (setup.filled, setup.recorded) == expected
+def test_what_micro_batches_are_filled_up_to(tokens: int, how: dict[str, bool], expected: int) -> None:
+    assert filled_to(tokens, **how) == expected
+    if how["dynamic"] and tokens > 64 * SHARE:
+        assert expected <= tokens / SHARE, "little beside the tokens"
+
+
+@pytest.mark.parametrize(
+    ("train", "engine", "expected"),
+    [
+        ({}, "compiled", (True, True, None)),
+        ({"compile": "static"}, "compiled", (False, True, None)),
+        ({"cuda_graphs": False}, "compiled", (True, False, None)),
+        ({"pad_to_multiple_of": 256}, "compiled", (True, True, 256)),
+        ({}, "unsloth", (True, False, None)),
+    ],
+)
+def test_what_a_recipe_says_of_filling(train: dict[str, object], engine: str, expected: tuple[object, ...]) -> None:
+    recipe = Recipe(train=TrainSection(micro_batch="auto", **train))  # type: ignore[arg-type]
+    setup = setup_of(recipe, KNOWN["Qwen/Qwen3-1.7B"], engine, "bf16", cuda=True)
+    assert (setup.dynamic, setup.recorded, setup.filled) == expected

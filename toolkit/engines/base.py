@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from toolkit.errors import EngineError, Problem, did_you_mean
 from toolkit.hardware import Hardware
@@ -51,25 +51,33 @@ class EngineReport:
         return asdict(self)
 
 
+class Multiple(Protocol):
+    def __call__(self, tokens: int, *, recorded: bool) -> int: ...
+
+
+def always(multiple: int) -> Multiple:
+    """The same multiple whatever the size of micro-batches."""
+    return lambda tokens, *, recorded: multiple
+
+
 @dataclass(frozen=True, slots=True)
 class Packing:
     """How an engine takes packed micro-batches, where it is not as transformers' attention interface does.
 
     `packed_inputs` turns a micro-batch of `toolkit.training.packing.pack` into what the base model's decoder takes,
     labels among it. `training` holds while a micro-batch goes forward and backward, `evaluating` while one only goes
-    forward; both are handed the PEFT-wrapped model. `multiple`: tokens that micro-batches are filled up to. `edges`:
-    numbers of row edges are rounded up to a multiple of it. `known_lengths`: a new length costs more than filling.
-    `recorded`: the `multiple` where no layer recomputes and each length is recorded as CUDA graphs; None where nothing
-    is.
+    forward; both are handed the PEFT-wrapped model. `multiple`: what micro-batches are filled up to a multiple of, by
+    the tokens of the largest and whether each length is recorded, as CUDA graphs are where no layer recomputes.
+    `edges`: numbers of row edges are rounded up to a multiple of it. `known_lengths`: a new length costs more than
+    filling.
     """
 
     packed_inputs: Callable[[dict[str, Any]], dict[str, Any]]
     training: Callable[[Any], AbstractContextManager[None]]
     evaluating: Callable[[Any], AbstractContextManager[None]]
-    multiple: int = 64
+    multiple: Multiple
     edges: int = 1
     known_lengths: bool = False
-    recorded: int | None = None
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ as they would without.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import tempfile
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 BACKEND = "inductor"
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
 FEW = 64  # tokens, where one code serves all lengths
-RECORDED = 512  # and each is recorded: an update's 16 chats have some 25 lengths
+RECORDED = 512  # at most, where each length is recorded: an update's 16 chats have some 25 lengths
+SHARE = 32  # of a micro-batch's tokens that filling may take up to one part in so many
 EDGES = 32
 # What forward keeps for backward: products and attention, and whatever can be made from these by reading them once is
 # made again (torch would keep norms, products of gate and up, and casts that a kernel needs as they are).
@@ -101,10 +103,17 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     return loaded
 
 
-def filled_to(*, dynamic: bool, graphs: bool) -> tuple[int, int | None]:
-    """Multiples of tokens that micro-batches are filled up to: as a rule, and where a length is recorded, if any is."""
-    multiple = FEW if dynamic else MULTIPLE
-    return multiple, max(multiple, RECORDED) if graphs else None
+def filled_to(tokens: int, *, dynamic: bool, recorded: bool) -> int:
+    """What micro-batches of about `tokens` are filled up to a multiple of, with code for each length or `dynamic`.
+
+    A `recorded` length costs a moment and some memory: few, but not at the price of much filling.
+    """
+    if not dynamic:
+        return MULTIPLE
+    if not recorded:
+        return FEW
+    part = 1 << max(tokens // SHARE, 1).bit_length() - 1
+    return min(max(part, FEW), RECORDED)
 
 
 def named(kernel: Kernel, hardware: Hardware | None) -> str:
@@ -211,10 +220,8 @@ class CompiledLayers:
         from toolkit.training.attention import packed
 
         static = cuda and not self.dynamic
-        multiple, recorded = filled_to(dynamic=not static, graphs=self.recorder is not None)
-        return Packing(
-            self.packed_inputs, self.training, packed, multiple, EDGES, known_lengths=static, recorded=recorded
-        )
+        multiple = functools.partial(filled_to, dynamic=not static)
+        return Packing(self.packed_inputs, self.training, packed, multiple, EDGES, known_lengths=static)
 
     @contextmanager
     def training(self, model: Any) -> Iterator[None]:

@@ -65,11 +65,6 @@ def setup_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, *, 
         targets = shape.lora_targets(recipe.lora.target_modules)
         dropped = sum(fan_in for name, fan_in, _ in targets if name.startswith("model.layers.0."))
     single = weight_dtype(recipe, precision) == "float32"
-    filled, recorded = 1, None
-    if engine == "compiled" and cuda:
-        filled, recorded = filled_to(dynamic=recipe.train.compile == "dynamic", graphs=recipe.train.cuda_graphs)
-    if (asked := recipe.train.pad_to_multiple_of) is not None:
-        filled, recorded = asked, None
     return Setup(
         shape=shape,
         engine=engine,  # type: ignore[arg-type]
@@ -82,9 +77,15 @@ def setup_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, *, 
         cuda=cuda,
         packed=recipe.train.micro_batch != "fixed",
         float8=recipe.train.products == "float8",
-        filled=filled,
-        recorded=recorded,
+        dynamic=recipe.train.compile == "dynamic",
+        recorded=engine == "compiled" and cuda and recipe.train.cuda_graphs,
+        filled=recipe.train.pad_to_multiple_of,
     )
+
+
+def recomputes(recipe: Recipe, checkpointed: int | None) -> bool:
+    """Whether any layer does, where a budget says in how many, or None."""
+    return bool(recipe.train.gradient_checkpointing if checkpointed is None else checkpointed)
 
 
 def budget_of(recipe: Recipe, engine: str, precision: str, hardware: Hardware, table: TokenTable) -> Budget | None:
@@ -116,7 +117,9 @@ def budget_for(recipe: Recipe, setup: Setup, memory: int, lengths: Lengths) -> B
 
 
 def _fits(setup: Setup, memory: int, tokens: int, trained: float) -> bool:
-    multiple = setup.recorded if setup.recorded and setup.checkpointing == "off" else setup.filled
+    multiple = setup.filled or 1
+    if setup.filled is None and setup.engine == "compiled" and setup.cuda:
+        multiple = filled_to(tokens, dynamic=setup.dynamic, recorded=_recorded(setup))
     tokens = -(-tokens // multiple) * multiple
     return training_memory(setup, 1, tokens, round(tokens * trained)).total <= USABLE * memory
 
@@ -161,7 +164,11 @@ def least_recomputed(
 def _launch_tokens(setup: Setup) -> int:
     if not setup.cuda:
         return LAUNCH_TOKENS_CPU
-    return LAUNCH_RECORDED if setup.recorded and setup.checkpointing == "off" else LAUNCH_TOKENS[setup.engine]
+    return LAUNCH_RECORDED if _recorded(setup) else LAUNCH_TOKENS[setup.engine]
+
+
+def _recorded(setup: Setup) -> bool:
+    return setup.recorded and setup.checkpointing == "off"
 
 
 def token_budget(setup: Setup, memory: int, *, longest: int, update: int, trained: float) -> Budget:

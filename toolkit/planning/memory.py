@@ -41,8 +41,9 @@ class Setup:
     without flash attention where keys serve several query heads and no mask is given (rows of one length).
     `checkpointed`: how many layers, the first ones, recompute where checkpointing is on; None for all. `packed`: rows
     are packed, and the loss is the toolkit's own. `float8`: layers' weights are held in 8 bits too, once for products
-    forward and once for backward. Packed micro-batches are filled up to a multiple of `filled` tokens, or of `recorded`
-    where that is given and no layer recomputes.
+    forward and once for backward. `dynamic`: compiled layers have one code for all lengths of packed micro-batches, and
+    `recorded`: each length is, where no layer recomputes. `filled`: what micro-batches are filled up to a multiple of;
+    None: what the engine wants.
     """
 
     shape: ModelShape
@@ -58,8 +59,9 @@ class Setup:
     checkpointed: int | None = None
     packed: bool = False
     float8: bool = False
-    filled: int = 1
-    recorded: int | None = None
+    dynamic: bool = True
+    recorded: bool = False
+    filled: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

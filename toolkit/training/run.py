@@ -19,7 +19,7 @@ from toolkit import engines, models
 from toolkit.cache import require_space
 from toolkit.errors import EngineError, InterruptedRun, Problem, RunError, ToolkitError, TrainingError
 from toolkit.hardware import Hardware, detect, free_cores
-from toolkit.planning.budget import Budget, budget_of, check_packing
+from toolkit.planning.budget import Budget, budget_of, check_packing, recomputes
 from toolkit.planning.steps import Updates, updates_of
 from toolkit.recipe import LoadedRecipe, dump, load
 from toolkit.recipe.schema import Recipe
@@ -103,6 +103,10 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     report.versions = versions()
     load_seconds = time.perf_counter() - started
     console.print(engine_lines(report))
+    if loaded_model.recorder is not None and budget is not None:
+        some = recomputes(recipe, budget.checkpointed)
+        told = "none: layers that recompute can't be recorded" if some else "each length is recorded once and replayed"
+        console.print(f"graphs     {told}")
     # not before the model is there: what can't be loaded leaves no folder behind
     if resume is None:
         folder = RunFolder.create(target, dump(recipe))

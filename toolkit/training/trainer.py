@@ -104,7 +104,8 @@ def build_trainer(
     import trl
     from transformers import PrinterCallback, ProgressCallback
 
-    from toolkit.engines.base import Packing
+    from toolkit.engines.base import Packing, always
+    from toolkit.planning.budget import recomputes
     from toolkit.training.attention import packed
     from toolkit.training.late import LateLog
     from toolkit.training.loss import summed_loss
@@ -215,7 +216,7 @@ def build_trainer(
             """The run folder says what a card would say."""
 
     has_gpu = torch.cuda.is_available()
-    packing = loaded.packing or Packing(dict, packed, packed, 64 if has_gpu else 1)
+    packing = loaded.packing or Packing(dict, packed, packed, always(64 if has_gpu else 1))
     args = sft_config(recipe, loaded.report.precision.value, has_gpu, output, updates, token_budget is not None)
     if checkpointed is not None:
         args.gradient_checkpointing = checkpointed > 0
@@ -224,9 +225,8 @@ def build_trainer(
     fill: Callable[[dict[str, Any]], dict[str, Any]] = dict
     collator: Any = Collator(loaded.tokenizer.pad_token_id, multiple=8 if has_gpu else 1)
     if token_budget is not None:
-        recomputes = bool(recipe.train.gradient_checkpointing if checkpointed is None else checkpointed)
-        usual = packing.multiple if recomputes or packing.recorded is None else packing.recorded
-        multiple = recipe.train.pad_to_multiple_of or usual
+        recorded = loaded.recorder is not None and not recomputes(recipe, checkpointed)
+        multiple = recipe.train.pad_to_multiple_of or packing.multiple(token_budget, recorded=recorded)
         collator = PackingCollator(loaded.tokenizer.pad_token_id, token_budget, multiple, packing.edges)
         fill = KnownLengths(collator) if packing.known_lengths else fill
     trainer = ChatTrainer(
