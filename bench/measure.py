@@ -237,7 +237,7 @@ class _Group:
                 told = self.workers[name].turn(turn, settings.settle, settings.updates, settings.timeout)
                 self._heard(name, told)
             self.keep()
-        if settings.kernels:
+        if settings.kernels and self.turns[-1] == settings.turns:
             for name in list(self.workers):
                 told = self.workers[name].turn(settings.turns + 1, 1, settings.kernels, settings.timeout, kernels=True)
                 self._heard(name, told)

@@ -5,7 +5,7 @@ Names: ENGINE-WEIGHTS, then what differs from the recipe: `nockpt` without gradi
 Unsloth's offloaded one, `nodrop` without LoRA dropout, `1x` an update's chats as one micro-batch, `packed` its chats
 packed without padding into micro-batches as the planner cuts them, `autockpt` with checkpointing in as few layers as
 memory demands. `compiled-fused` has each adapter within the frozen product, `compiled-float8` that product in 8 bits;
-`sdpa` goes without FlashAttention 4, `dynamic` has one code for all lengths.
+`sdpa` goes without FlashAttention 4, `static` has code for each of a few lengths.
 
 A name may have settings of its own behind it, for one arm of a comparison: `NAME+train.micro_batch=4096`,
 `NAME+NCCL_DEBUG=INFO` (capitals: a variable of its environment), `NAME+site=FOLDER` (packages of FOLDER, as
@@ -163,7 +163,7 @@ def _packed() -> Iterator[Variant]:
             "compiled": ("compiled", (SEPARATE,)),
             "compiled-fused": ("compiled", (FUSED,)),
             "compiled-fused-sdpa": ("compiled", (FUSED, 'model.attn_implementation="sdpa"')),
-            "compiled-fused-dynamic": ("compiled", (FUSED, 'train.compile="dynamic"')),
+            "compiled-fused-static": ("compiled", (FUSED, 'train.compile="static"')),
             "compiled-float8": ("compiled", (FLOAT8,)),
         },
         "NF4 base": {

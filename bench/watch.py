@@ -128,7 +128,7 @@ class Watch:
         started = time.perf_counter()
         gauges.warm_shapes(trainer, compiled, longest)
         self.compile_seconds, self.shapes = time.perf_counter() - started, len(compiled)
-        if recorder is not None:
+        if recorder is not None and recorder.allowed():
             gauges.warm_shapes(trainer, sizes, longest)
 
     def updated(self) -> None:

@@ -125,6 +125,31 @@ def test_nothing_is_recorded_where_it_is_not_allowed(tmp_path: Path) -> None:
     assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected])
 
 
+def test_what_is_forgotten_is_recorded_again(tmp_path: Path) -> None:
+    """As where an evaluation between two updates needs the memory."""
+    folder = make_model(tmp_path / "model", family="qwen3")
+    model = adapted(folder)
+    recorder = Recorder(model.get_base_model().model, trained(model), again)
+    expected = updates(adapted(folder), None, 4096)
+    real = recorder.take_gradients
+    forgotten = 0
+
+    def take() -> None:
+        nonlocal forgotten
+        real()
+        if len(recorder.records) > 1:
+            recorder.forget()
+            forgotten += 1
+
+    recorder.take_gradients = take  # type: ignore[method-assign]
+    found = updates(model, recorder, 4096)
+    assert forgotten == 1 and len(recorder.records) == 1
+    for (loss, gradients), (mine, own) in zip(expected, found, strict=True):
+        assert mine == pytest.approx(loss, rel=1e-5)
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(own[name], gradient, rtol=1e-4, atol=1e-5)
+
+
 def test_evaluation_is_run(tiny_model: Path) -> None:
     model = adapted(tiny_model)
     recorder = Recorder(model.get_base_model().model, trained(model), again)

@@ -102,6 +102,46 @@ def test_packing_changes_nothing(recipe: Path, tmp_path: Path, micro_batch: str)
     assert counts[0] == counts[1] and sum(counts[0]) > 0
 
 
+@pytest.mark.parametrize("micro_batch", ["auto", "150"])
+def test_recording_changes_nothing(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_batch: str
+) -> None:
+    """A whole compiled run, evaluations between its updates before which recordings are given back; without CUDA, so
+    that what would be recorded is run again."""
+    from tests.engines.test_graphs import again
+    from toolkit.engines import compiled, graphs
+
+    recorders: list[graphs.Recorder] = []
+    given_back: list[int] = []
+
+    class Recorder(graphs.Recorder):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.capture = again
+            recorders.append(self)
+
+        def make_room(self) -> None:
+            given_back.append(len(self.records))
+            self.forget()
+
+    class Layers(compiled.CompiledLayers):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "graphs": True})
+
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    monkeypatch.setattr(compiled, "OPTIONS", None)
+    monkeypatch.setattr(compiled, "CompiledLayers", Layers)
+    monkeypatch.setattr(graphs, "Recorder", Recorder)
+    padded = train(recipe, tmp_path / "padded")
+    recorded = train(recipe, tmp_path / "run", "train.engine=compiled", f"train.micro_batch={micro_batch}")
+    assert losses(padded) == pytest.approx(losses(recorded), rel=1e-4)
+    (recorder,) = recorders
+    assert not recorder.problem and not recorder.records, "the run's end gave them back"
+    assert given_back[0] == 0 and max(given_back) > 0
+    ours, theirs = tensors(padded), tensors(recorded)
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-4
+
+
 @pytest.mark.parametrize("holdout", [0, 4])
 def test_all_of_a_packed_model_is_in_training_mode(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holdout: int

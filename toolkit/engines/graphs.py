@@ -24,6 +24,7 @@ Capture = Callable[[Callable[[], None]], Replay]
 MOST = 64  # lengths that are recorded; others are run
 GROW = 1.25  # a buffer that is too small is made anew, and a little larger
 FREE = 1.15  # times what a micro-batch was seen to take has to be free for a recording
+ROOM = 0.2  # of the card that is free for evaluation, or recordings give back what they hold
 
 
 class _Peak:
@@ -123,6 +124,23 @@ class Recorder:
             mine.copy_(given[name], non_blocking=True)
         anchor = torch.empty(0, device=input_ids.device, requires_grad=True)
         return SimpleNamespace(last_hidden_state=Replayed.apply(anchor, record, self))  # type: ignore[no-untyped-call]
+
+    def make_room(self) -> None:
+        """Give back what recordings hold where little else is free, as before an evaluation, which can't share it."""
+        if self.records and self.parameters[0].is_cuda:
+            free, total = torch.cuda.mem_get_info(self.parameters[0].device)
+            if free < ROOM * total:
+                self.forget()
+
+    def forget(self) -> None:
+        """Give back what recordings hold; lengths are recorded again when they come again."""
+        if isinstance(self.capture, CudaCapture):
+            torch.cuda.synchronize()  # none of them is under way
+            self.capture = CudaCapture()
+        self.records.clear()
+        self.buffers.clear()
+        if self.parameters[0].is_cuda:
+            torch.cuda.empty_cache()
 
     def take_gradients(self) -> None:
         """Have the parameters' gradients summed where graphs sum them, beginning with what they are now."""

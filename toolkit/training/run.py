@@ -203,12 +203,11 @@ class _Session:
             with contextlib.suppress(Exception):  # where the run fails, what it fails of is the thing to say
                 trainer.log_waiting()
             progress.close()
-        recorder = self.loaded.recorder
-        if recorder is not None and recorder.problem:
-            self.console.print(
-                f"note       CUDA graphs: {len(recorder.records)} lengths recorded, then no more: {recorder.problem}",
-                markup=False,
-            )
+        if (recorder := self.loaded.recorder) is not None:
+            if recorder.problem:
+                told = f"{len(recorder.records)} lengths recorded, then no more: {recorder.problem}"
+                self.console.print(f"note       CUDA graphs: {told}", markup=False)
+            recorder.forget()  # what comes now needs the memory for itself
         update = trainer.state.global_step
         if signals.received is not None and update < self.updates.total:
             raise InterruptedRun(f"stopped at update {update} of {self.updates.total}; go on with: {command}")

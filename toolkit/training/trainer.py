@@ -157,6 +157,8 @@ def build_trainer(
             model = self.model
             was_training = model.training
             model.eval()
+            if loaded.recorder is not None:
+                loaded.recorder.make_room()
             total, count = 0.0, 0
             groups: list[tuple[float, int]] = []
             for batch in self.get_eval_dataloader(eval_dataset):
