@@ -172,6 +172,25 @@ def test_a_recording_that_fails_is_given_up_and_training_goes_on(tmp_path: Path)
     assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected])
 
 
+def test_where_one_recording_fails_the_others_are_given_back(tmp_path: Path) -> None:
+    """A length that is too long for what is left runs as usual, and needs what the shorter ones hold."""
+    model = adapted(make_model(tmp_path / "model", family="qwen3"))
+    made = 0
+
+    def until_full(work: Callable[[], None]) -> Callable[[], None]:
+        nonlocal made
+        made += 1
+        if made > 4:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return again(work)
+
+    expected = updates(adapted(tmp_path / "model"), None, 4096)
+    recorder = Recorder(model.get_base_model().model, trained(model), until_full)
+    found = updates(model, recorder, 4096)
+    assert recorder.problem.startswith("CUDA out of memory") and not recorder.records
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-5)
+
+
 def test_a_micro_batch_that_was_run_counts_beside_recorded_ones(tmp_path: Path) -> None:
     """An update whose first piece has a length that is not recorded: its gradients are taken over."""
     folder = make_model(tmp_path / "model", family="qwen3")

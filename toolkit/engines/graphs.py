@@ -2,8 +2,8 @@
 
 Compiled layers launch some thousand kernels an update, each through Python. On a large card, or with a small model, the
 card has done them before the host has launched the next. A graph is recorded once for each length of a micro-batch and
-costs the host nothing afterwards. What a recording reads and writes stays where it is: inputs are copied into it, and
-gradients are summed in tensors that parameters take as their own.
+costs the host next to nothing afterwards. What a recording reads and writes stays where it is: inputs are copied into
+it, and gradients are summed in tensors that parameters take as their own.
 
 All graphs share one pool of memory: what one length keeps from forward to backward is free for the next to overwrite,
 because no two micro-batches are under way at one time.
@@ -24,7 +24,7 @@ Capture = Callable[[Callable[[], None]], Replay]
 MOST = 64  # lengths that are recorded; others are run
 GROW = 1.25  # a buffer that is too small is made anew, and a little larger
 FREE = 1.15  # times what a micro-batch was seen to take has to be free for a recording
-ROOM = 0.2  # of the card that is free for evaluation, or recordings give back what they hold
+ROOM = 0.2  # of the card that has to be free beside recordings, or they give back what they hold
 
 
 class _Peak:
@@ -76,8 +76,8 @@ class Recorder:
     """Stands in for the forward of a `decoder` whose trained parameters are `parameters`, while it trains.
 
     `allowed` says whether now is a time for it, before each micro-batch. A length is run as usual first, `each` time
-    that one comes which has not been run, or only until any has; then it is recorded. `problem` says why no more is
-    recorded, where it failed.
+    that one comes which has not been run, or only until any has; then it is recorded. `problem` says why nothing
+    is recorded any more, where it failed.
     """
 
     def __init__(
@@ -115,6 +115,7 @@ class Recorder:
         ):
             record = self._record_of(given) if torch.is_grad_enabled() and self.allowed() else None
             if record is None:
+                self.make_room()
                 output = self.usual(**given)
                 hidden = output.last_hidden_state
                 self.made = hidden.shape[-1], hidden.new_empty(0).detach()
@@ -126,7 +127,7 @@ class Recorder:
         return SimpleNamespace(last_hidden_state=Replayed.apply(anchor, record, self))  # type: ignore[no-untyped-call]
 
     def make_room(self) -> None:
-        """Give back what recordings hold where little else is free, as before an evaluation, which can't share it."""
+        """Give back what recordings hold where little else is free: evaluation and what is run can't share it."""
         if self.records and self.parameters[0].is_cuda:
             free, total = torch.cuda.mem_get_info(self.parameters[0].device)
             if free < ROOM * total:
@@ -162,16 +163,16 @@ class Recorder:
         self.ran.add(key)
         if not seen or len(self.records) >= MOST:
             return None
-        if (short := memory_missing(given["input_ids"].device)) is not None:
-            self.problem = short
-            return None
-        try:
-            self.records[key] = self._record(given)
-        except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
-            self.problem = str(error).strip().splitlines()[0]
-            self.live = None
-            return None
-        return self.records[key]
+        self.problem = memory_missing(given["input_ids"].device) or ""
+        if not self.problem:
+            try:
+                self.records[key] = self._record(given)
+            except RuntimeError as error:  # torch.cuda.OutOfMemoryError too
+                self.problem = str(error).strip().splitlines()[0]
+                self.live = None
+        if self.problem:
+            self.forget()  # all lengths are run from now on, and need the memory
+        return self.records.get(key)
 
     def _record(self, given: dict[str, Any]) -> Record:
         inputs = {name: value.clone() for name, value in given.items() if isinstance(value, torch.Tensor)}

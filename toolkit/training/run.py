@@ -205,8 +205,7 @@ class _Session:
             progress.close()
         if (recorder := self.loaded.recorder) is not None:
             if recorder.problem:
-                told = f"{len(recorder.records)} lengths recorded, then no more: {recorder.problem}"
-                self.console.print(f"note       CUDA graphs: {told}", markup=False)
+                self.console.print(f"note       CUDA graphs were given up: {recorder.problem}", markup=False)
             recorder.forget()  # what comes now needs the memory for itself
         update = trainer.state.global_step
         if signals.received is not None and update < self.updates.total:
