@@ -7,7 +7,7 @@ that all but the recording itself is as on a card (tests/gpu has that).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,23 +56,24 @@ def trained(model: Any) -> list[torch.nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+def one_update(model: Any, recorder: Recorder | None, batches: list[dict[str, Any]]) -> tuple[float, Gradients]:
+    """(summed loss, gradients) of some micro-batches."""
+    model.zero_grad()
+    total = 0.0
+    for batch in batches:
+        with packed(model):
+            with recorded(model, recorder) if recorder else nullcontext():
+                loss, _ = summed_loss(model, batch)
+            loss.backward()
+        total += loss.item()
+    return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
 def updates(model: Any, recorder: Recorder | None, budget: int) -> list[tuple[float, Gradients]]:
     """(summed loss, gradients) of each update, cut into micro-batches of at most `budget` tokens."""
     found = []
     for lengths in UPDATES:
-        model.zero_grad()
-        total = 0.0
-        for batch in micro_batches(lengths, budget):
-            with packed(model):
-                if recorder is None:
-                    loss, _ = summed_loss(model, batch)
-                else:
-                    with recorded(model, recorder):
-                        loss, _ = summed_loss(model, batch)
-                loss.backward()
-            total += loss.item()
-        kept = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        found.append((total, kept))
+        found.append(one_update(model, recorder, micro_batches(lengths, budget)))
         with torch.no_grad():  # as an optimizer's step: a recording reads parameters where they are
             for parameter in trained(model):
                 assert parameter.grad is not None
@@ -196,23 +197,11 @@ def test_a_micro_batch_that_was_run_counts_beside_recorded_ones(tmp_path: Path) 
     folder = make_model(tmp_path / "model", family="qwen3")
     pieces = [*micro_batches([40, 9, 57]), *micro_batches([100, 30, 90])]
 
-    def step(model: Any, recorder: Recorder | None) -> Gradients:
-        model.zero_grad()
-        for batch in pieces:
-            with packed(model):
-                if recorder is None:
-                    loss, _ = summed_loss(model, batch)
-                else:
-                    with recorded(model, recorder):
-                        loss, _ = summed_loss(model, batch)
-                loss.backward()
-        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
     model = adapted(folder)
     recorder = Recorder(model.get_base_model().model, trained(model), again)
-    mine = step(model, recorder)  # the first piece is run, the second recorded
+    _, mine = one_update(model, recorder, pieces)  # the first piece is run, the second recorded
     assert [tokens for tokens, _ in recorder.records] == [256]
-    for name, gradient in step(adapted(folder), None).items():
+    for name, gradient in one_update(adapted(folder), None, pieces)[1].items():
         torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=1e-5)
 
 

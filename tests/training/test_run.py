@@ -335,8 +335,8 @@ def test_a_model_that_does_not_load_leaves_no_folder(recipe: Path, tmp_path: Pat
 )
 def test_out_of_memory_says_what_is_left_to_try(settings: dict[str, Any], advised: str, not_advised: str) -> None:
     from toolkit.recipe.schema import Recipe, TrainSection
-    from toolkit.training.run import _out_of_memory
+    from toolkit.training.exhausted import out_of_memory
 
-    with pytest.raises(TrainingError) as caught, _out_of_memory(Recipe(train=TrainSection(**settings))):
+    with pytest.raises(TrainingError) as caught, out_of_memory(Recipe(train=TrainSection(**settings))):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
     assert advised in str(caught.value) and not_advised not in str(caught.value)

@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from toolkit.runs import (
     versions,
     write_json,
 )
+from toolkit.training.exhausted import out_of_memory
 from toolkit.training.record import Tables, describe_data, engine_lines, write_environment, write_samples
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     require_space(target, SPACE, "checkpoints and the adapter")
 
     started = time.perf_counter()
-    with _out_of_memory(recipe):
+    with out_of_memory(recipe):
         loaded_model = engines.load(recipe, model_folder, tokenizer, engine, precision, hardware)
     _align_special_tokens(loaded_model.model, tokenizer)
     if budget is not None:
@@ -194,7 +194,7 @@ class _Session:
         os.environ.setdefault("WANDB_DIR", str(self.folder.path))
         started = time.perf_counter()
         try:
-            with signals, _out_of_memory(self.recipe):
+            with signals, out_of_memory(self.recipe):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except TrainingError as error:
             kept = self.folder.last_checkpoint()
@@ -311,32 +311,6 @@ def save_adapter(model: Any, folder: RunFolder, recipe: Recipe, model_folder: Pa
         work.rename(folder.adapter)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _out_of_memory(recipe: Recipe) -> Iterator[None]:
-    import torch
-
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        train = recipe.train
-        half = max(1, train.per_device_train_batch_size // 2)
-        steps = train.gradient_accumulation_steps * train.per_device_train_batch_size // half
-        advice = (
-            f"--set train.per_device_train_batch_size={half} --set train.gradient_accumulation_steps={steps} "
-            "(the same update in smaller pieces)"
-            if half < train.per_device_train_batch_size
-            else "--set train.gradient_checkpointing=true, --set model.load_in_4bit=true or a smaller train.max_length"
-        )
-        if train.micro_batch != "fixed":  # the budget decides the size of a packed micro-batch, not the batch settings
-            less = {False: "auto, ", "auto": "true, "}.get(train.gradient_checkpointing, "")
-            recompute = f"--set train.gradient_checkpointing={less}" if less else ""
-            advice = (
-                f"{recompute}a smaller train.micro_batch (a number of tokens; `toolkit plan` says the least), "
-                "or a smaller train.max_length"
-            )
-        raise TrainingError(f"out of GPU memory: {str(error).splitlines()[0]}. Try {advice}") from None
 
 
 def _check_trackers(recipe: Recipe) -> None:
