@@ -15,11 +15,11 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("matrix products in float8", r"nvjet\w*_q|e4m3|fp8"),
     (
         "thin matrix products",
-        r"nvjet_sm\d+_[a-z]+_((8|16|24|32|40|48|64)x\d+|\d+x(8|16|24|32|40|48|64))_|splitKred|gemv",
+        rf"nvjet_sm\d+_[a-z]+_({NARROW}x\d+|\d+x{NARROW})_|splitKred|gemv",
     ),
     ("matrix products", r"nvjet|gemm|cutlass|xmma|dot_kernel"),
     ("NF4 to 16 bits", r"[dD]equantize"),
-    ("rows to float8", r"round_rows|swiglu"),
+    ("rows to float8", r"round_rows"),
     ("loss of the head", r"cross_entropy|softmax|_fused_linear"),
     ("optimizer", r"multi_tensor_apply|FusedAdam|foreach"),
     ("copies and fills", r"^Mem(cpy|set)|direct_copy|copy_kernel|FillFunctor|CatArray"),
@@ -27,20 +27,18 @@ KINDS: tuple[tuple[str, str], ...] = (
 )
 OTHER = "others"
 IDLE = "card idle"
+LONGEST = 150  # characters of a name
 
 
 @dataclass(slots=True)
 class Kernel:
-    """One kernel of a variant: `calls` and `seconds` an update. `name` is cut to `LONGEST` characters."""
+    """One kernel of a variant: `calls` and `seconds` an update. `name` is cut to `LONGEST`."""
 
     variant: str
     name: str
     kind: str
     calls: float
     seconds: float
-
-
-LONGEST = 150
 
 
 def kind_of(name: str) -> str:

@@ -51,6 +51,9 @@ class EngineReport:
         return asdict(self)
 
 
+FILLED = 64  # tokens that packed micro-batches are filled up to, where an engine wants nothing else
+
+
 class Multiple(Protocol):
     def __call__(self, tokens: int, *, recorded: bool) -> int: ...
 
@@ -58,6 +61,9 @@ class Multiple(Protocol):
 def always(multiple: int) -> Multiple:
     """The same multiple whatever the size of micro-batches."""
     return lambda tokens, *, recorded: multiple
+
+
+USUALLY = always(FILLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class Packing:
     packed_inputs: Callable[[dict[str, Any]], dict[str, Any]]
     training: Callable[[Any], AbstractContextManager[None]]
     evaluating: Callable[[Any], AbstractContextManager[None]]
-    multiple: Multiple
+    multiple: Multiple = USUALLY
     edges: int = 1
     known_lengths: bool = False
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import cache_root
-from toolkit.engines.base import Choice, Loaded, Packing, products_of
+from toolkit.engines.base import FILLED, Choice, Loaded, Packing, products_of
 from toolkit.errors import EngineError
 from toolkit.hardware import FLASH4, Hardware
 from toolkit.recipe.schema import Recipe
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 BACKEND = "inductor"
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
-FEW = 64  # tokens, where one code serves all lengths
 RECORDED = 512  # at most, where each length is recorded: an update's 16 chats have some 25 lengths
 SHARE = 32  # of a micro-batch's tokens that filling may take up to one part in so many
 EDGES = 32
@@ -111,9 +110,9 @@ def filled_to(tokens: int, *, dynamic: bool, recorded: bool) -> int:
     if not dynamic:
         return MULTIPLE
     if not recorded:
-        return FEW
+        return FILLED
     part = 1 << max(tokens // SHARE, 1).bit_length() - 1
-    return min(max(part, FEW), RECORDED)
+    return min(max(part, FILLED), RECORDED)
 
 
 def named(kernel: Kernel, hardware: Hardware | None) -> str:

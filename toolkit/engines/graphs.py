@@ -98,7 +98,7 @@ class Recorder:
         self.gradients: list[torch.Tensor] = []
         self.buffers: list[torch.Tensor] = []  # hidden states and their gradient, for all lengths
         self.live: torch.Tensor | None = None
-        self.made: tuple[int, torch.Tensor] = (0, torch.empty(0))  # size of hidden states, and their dtype and device
+        self.like = torch.empty(1, 0, 0)  # hidden states of no tokens
 
     def forward(self, *, input_ids: torch.Tensor, **given: Any) -> Any:
         """The decoder's output for a packed micro-batch, input_ids [1, tokens]; by its graphs where it has them.
@@ -118,7 +118,7 @@ class Recorder:
                 self.make_room()
                 output = self.usual(**given)
                 hidden = output.last_hidden_state
-                self.made = hidden.shape[-1], hidden.new_empty(0).detach()
+                self.like = hidden.new_empty(1, 0, hidden.shape[-1])
                 return output
         _Peak.most = max(_Peak.most, record.peak)
         for name, mine in record.inputs.items():
@@ -202,8 +202,8 @@ class Recorder:
     def _places(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views [1, tokens, size] of two buffers; graphs that were recorded over smaller ones keep those."""
         if not self.buffers or self.buffers[0].shape[1] < tokens:
-            size, like = self.made
-            self.buffers = [like.new_zeros(1, round(tokens * GROW), size) for _ in range(2)]
+            shape = (1, round(tokens * GROW), self.like.shape[-1])
+            self.buffers = [self.like.new_zeros(shape) for _ in range(2)]
         hidden, gradient = (buffer[:, :tokens] for buffer in self.buffers)
         return hidden, gradient
 

@@ -20,7 +20,6 @@ from toolkit.engines.base import (
     EngineReport,
     Loaded,
     Packing,
-    always,
     check_modules,
     lora_settings,
     report_on,
@@ -31,7 +30,6 @@ from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
 
 PARTS = ("qkv", "o", "mlp")
-FILLED = 64  # tokens that packed micro-batches are filled up to
 
 
 def prepare() -> None:
@@ -86,7 +84,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     )
     report = report_on(recipe, model, engine, precision, "unsloth's dispatcher", patched_layers(model))
     check_patched(report, recipe)
-    return Loaded(model, tokenizer, report, Packing(packed_inputs, closed_rows, closed_rows, always(FILLED)))
+    return Loaded(model, tokenizer, report, Packing(packed_inputs, closed_rows, closed_rows))
 
 
 def packed_inputs(batch: dict[str, Any]) -> dict[str, Any]:

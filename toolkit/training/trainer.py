@@ -104,7 +104,7 @@ def build_trainer(
     import trl
     from transformers import PrinterCallback, ProgressCallback
 
-    from toolkit.engines.base import Packing, always
+    from toolkit.engines.base import FILLED, Packing, always
     from toolkit.planning.budget import recomputes
     from toolkit.training.attention import packed
     from toolkit.training.late import LateLog
@@ -218,7 +218,7 @@ def build_trainer(
             """The run folder says what a card would say."""
 
     has_gpu = torch.cuda.is_available()
-    packing = loaded.packing or Packing(dict, packed, packed, always(64 if has_gpu else 1))
+    packing = loaded.packing or Packing(dict, packed, packed, always(FILLED if has_gpu else 1))
     args = sft_config(recipe, loaded.report.precision.value, has_gpu, output, updates, token_budget is not None)
     if checkpointed is not None:
         args.gradient_checkpointing = checkpointed > 0
