@@ -253,7 +253,9 @@ def _parts(results: Results, arm: Arm) -> list[str]:
 
 
 def _ended(arm: Arm) -> str:
-    return "" if arm.status == "measured" else f" ({arm.status} while {arm.stage}: {arm.message[:160]})"
+    if arm.status != "measured":
+        return f" ({arm.status} while {arm.stage}: {arm.message[:160]})"
+    return f" (CUDA graphs given up: {arm.not_recorded[:160]})" if arm.not_recorded else ""
 
 
 def _gate_lines(results: Results) -> list[str]:

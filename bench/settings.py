@@ -95,9 +95,6 @@ def _job(bench: Bench, variant: Variant, scratch: Path) -> Job:
     rows = recipe.train.per_device_train_batch_size if settings.shape.fixed else None
     place = scratch / slug(variant.name)
     env = {
-        # Unsloth sets this for itself, so the others get it too
-        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         # workers that start together must not write one folder of generated code
         "UNSLOTH_COMPILE_LOCATION": str(place / "unsloth_compiled_cache"),
         **dict(settings.profile.env),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.command import toolkit
-from toolkit.environment import QUIET, quiet
+from toolkit.environment import ALLOCATOR, QUIET, quiet
 from toolkit.errors import InterruptedRun, RecipeError, TrainingError
 
 ROOT = Path(__file__).parents[1]
@@ -211,3 +211,18 @@ def test_nothing_is_sent_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "1"
     assert "UNSLOTH_DISABLE_STATISTICS" in os.environ
     assert os.environ["WANDB_ERROR_REPORTING"] == "true", "what the user has set stays"
+
+
+@pytest.mark.parametrize("said", [None, *ALLOCATOR])
+def test_a_gpus_memory_grows_in_place_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, said: str | None
+) -> None:
+    for name in ALLOCATOR:
+        monkeypatch.setenv(name, "")  # so that what is set here goes again
+        monkeypatch.delenv(name)
+    if said is not None:
+        monkeypatch.setenv(said, "max_split_size_mb:128")
+    quiet()
+    found = {name: os.environ.get(name) for name in ALLOCATOR}
+    usual = dict.fromkeys(ALLOCATOR, "expandable_segments:True")
+    assert found == (usual if said is None else dict.fromkeys(ALLOCATOR) | {said: "max_split_size_mb:128"})

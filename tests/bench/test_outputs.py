@@ -162,3 +162,11 @@ def test_a_broken_results_file_is_named_with_its_line(tmp_path: Path, text: str,
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         Results.load(path)
+
+
+def test_recordings_that_were_given_up_are_said() -> None:
+    results = run()
+    plant(results, "peft")
+    plant(results, "compiled", engine="compiled", not_recorded="CUDA out of memory")
+    text = report.markdown(results)
+    assert "(CUDA graphs given up: CUDA out of memory)" in text and text.count("given up") == 1

@@ -18,7 +18,6 @@ from tests.tiny import make_model
 from tests.training.test_compiled import checkpoint_some
 from tests.training.test_compiled import micro_batches as cut
 from tests.training.test_loss import adapted
-from toolkit.engines import graphs
 from toolkit.engines.compiled import CompiledLayers
 from toolkit.engines.graphs import Recorder
 from toolkit.training.attention import packed
@@ -203,15 +202,6 @@ def test_a_micro_batch_that_was_run_counts_beside_recorded_ones(tmp_path: Path) 
     assert [tokens for tokens, _ in recorder.records] == [256]
     for name, gradient in one_update(adapted(folder), None, pieces)[1].items():
         torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=1e-5)
-
-
-def test_memory_is_looked_at_on_a_card(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "memory_missing", lambda device: "recording needs 9.0 GiB, and 2.0 are free")
-    model = adapted(tiny_model)
-    recorder = Recorder(model.get_base_model().model, trained(model), again)
-    updates(model, recorder, 100)
-    assert recorder.problem == "recording needs 9.0 GiB, and 2.0 are free"
-    assert not recorder.records
 
 
 @pytest.mark.parametrize("recomputed", [False, True])

@@ -23,7 +23,6 @@ Capture = Callable[[Callable[[], None]], Replay]
 
 MOST = 64  # lengths that are recorded; others are run
 GROW = 1.25  # a buffer that is too small is made anew, and a little larger
-FREE = 1.15  # times what a micro-batch was seen to take has to be free for a recording
 ROOM = 0.2  # of the card that has to be free beside recordings, or they give back what they hold
 
 
@@ -163,14 +162,11 @@ class Recorder:
         self.ran.add(key)
         if not seen or len(self.records) >= MOST:
             return None
-        self.problem = memory_missing(given["input_ids"].device) or ""
-        if not self.problem:
-            try:
-                self.records[key] = self._record(given)
-            except RuntimeError as error:  # torch.cuda.OutOfMemoryError too
-                self.problem = str(error).strip().splitlines()[0]
-                self.live = None
-        if self.problem:
+        try:  # it takes what the run before took, whose memory torch gives back before it records
+            self.records[key] = self._record(given)
+        except RuntimeError as error:  # torch.cuda.OutOfMemoryError too
+            self.problem = str(error).strip().splitlines()[0]
+            self.live = None
             self.forget()  # all lengths are run from now on, and need the memory
         return self.records.get(key)
 
@@ -206,21 +202,6 @@ class Recorder:
             self.buffers = [self.like.new_zeros(shape) for _ in range(2)]
         hidden, gradient = (buffer[:, :tokens] for buffer in self.buffers)
         return hidden, gradient
-
-
-def memory_missing(device: torch.device) -> str | None:
-    """Why there is no room for a recording's own memory, where there is none.
-
-    A micro-batch that runs as usual and one that is replayed do not share memory, so what the largest one took so far
-    has to be free once more.
-    """
-    if device.type != "cuda":
-        return None
-    held, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - held
-    if free >= FREE * (peak - held):
-        return None
-    return f"recording needs {FREE * (peak - held) / 2**30:.1f} GiB, and {free / 2**30:.1f} are free"
 
 
 class Replayed(torch.autograd.Function):
