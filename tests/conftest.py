@@ -20,6 +20,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def qwen3_tokenizer() -> Path:
+    """The folder of Qwen3's real tokenizer and chat template; skips where this machine has none."""
+    from tests.real import QWEN3, need_tokenizer
+
+    return need_tokenizer(*QWEN3)
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen3(qwen3_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random Qwen3 under its real tokenizer."""
+    from tests.real import make_qwen3
+
+    return make_qwen3(tmp_path_factory.mktemp("models") / "tiny-qwen3", qwen3_tokenizer)
+
+
+@pytest.fixture(scope="session")
 def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 

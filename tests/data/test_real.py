@@ -1,4 +1,4 @@
-"""On the real Qwen3 tokenizer and a real data set, when environment variables say where they are."""
+"""On the real Qwen3 tokenizer, and on a real data set where TOOLKIT_TEST_DATA names one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from toolkit.data.table import build
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection
 
-QWEN3 = os.environ.get("TOOLKIT_TEST_QWEN3_TOKENIZER", "")
 DATA = os.environ.get("TOOLKIT_TEST_DATA", "")
-needs_qwen3 = pytest.mark.skipif(not QWEN3, reason="TOOLKIT_TEST_QWEN3_TOKENIZER names no folder")
 BUILTIN = SourceSection(source="builtin:tools", size=120)
 
 
@@ -25,9 +23,8 @@ def sources() -> list[SourceSection]:
     return [BUILTIN, SourceSection(source=DATA, limit=300)] if DATA else [BUILTIN]
 
 
-@needs_qwen3
-def test_rows_prompts_and_masks_on_real_chats() -> None:
-    tokenizer = load_tokenizer(Path(QWEN3))
+def test_rows_prompts_and_masks_on_real_chats(qwen3_tokenizer: Path) -> None:
+    tokenizer = load_tokenizer(qwen3_tokenizer)
     renderer, split = Renderer(tokenizer), Renderer(tokenizer, thinking="split")
     for chat in load_chats(sources()):
         given = renderer.messages(chat)
@@ -47,10 +44,9 @@ def test_rows_prompts_and_masks_on_real_chats() -> None:
             assert tokens.input_ids[-1] == renderer.markup.end_id and tokens.trained[-1]
 
 
-@needs_qwen3
-def test_tables_of_built_in_chats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_of_built_in_chats(qwen3_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
     recipe = Recipe(data=DataSection(sources=[BUILTIN], num_proc=1), eval=EvalSection(holdout=20))
-    train, held = build(recipe, Path(QWEN3), progress=False), build(recipe, Path(QWEN3), "eval", progress=False)
+    train, held = build(recipe, qwen3_tokenizer, progress=False), build(recipe, qwen3_tokenizer, "eval", progress=False)
     assert (train.n_chats, held.n_chats) == (120, 20)
     assert (train.trained > 0).all() and train.meta["dropped_rows"] == 0

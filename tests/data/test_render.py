@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests import real
 from tests.data.toys import CHATML, QWEN_LIKE, STRICT, chats, tokenizer, weather_chat
+from tests.real import find_tokenizer
 from toolkit.data.chats import Chat, ToolCall, Turn
 from toolkit.data.render import Renderer
 from toolkit.data.tokenizers import ensure_pad, load_tokenizer
@@ -25,10 +25,10 @@ RENDERERS = {
     "chatml jsonrpc": Renderer(tokenizer(CHATML), "jsonrpc", "schema"),
     "strict json": Renderer(tokenizer(STRICT), "json"),
 }
-QWEN3 = os.environ.get("TOOLKIT_TEST_QWEN3_TOKENIZER")
+QWEN3 = find_tokenizer(*real.QWEN3)
 if QWEN3:
-    RENDERERS["Qwen3 native"] = Renderer(load_tokenizer(Path(QWEN3)))
-    RENDERERS["Qwen3 json"] = Renderer(load_tokenizer(Path(QWEN3)), "json")
+    RENDERERS["Qwen3 native"] = Renderer(load_tokenizer(QWEN3))
+    RENDERERS["Qwen3 json"] = Renderer(load_tokenizer(QWEN3), "json")
 
 every_renderer = pytest.mark.parametrize("renderer", RENDERERS.values(), ids=RENDERERS.keys())
 many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -2,7 +2,7 @@
 
 TOOLKIT_LLAMA_CPP_SOURCE   llama.cpp's source tree, with convert_hf_to_gguf.py
 TOOLKIT_LLAMA_CPP_PYTHON   a Python that has llama-cpp-python, of the same version
-TOOLKIT_QWEN3_TOKENIZER    a folder with Qwen3's tokenizer files (optional)
+TOOLKIT_TEST_MODELS        a folder of tokenizer folders, Qwen3's among them (optional)
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import real
 from tests.export.shapes import LLAMA3_ROPE, adapter, base_model
 from tests.export.test_gguf import write
+from tests.real import find_tokenizer
 from toolkit.export import quantizers
 from toolkit.export.ggufraw import read_bytes, read_raw
 from toolkit.export.lora import write_lora
@@ -28,7 +30,7 @@ from toolkit.export.tokenizer import read_tokenizer
 from toolkit.export.writer import Metadata, write_gguf
 
 SOURCE, OTHER = os.environ.get("TOOLKIT_LLAMA_CPP_SOURCE"), os.environ.get("TOOLKIT_LLAMA_CPP_PYTHON")
-QWEN3 = os.environ.get("TOOLKIT_QWEN3_TOKENIZER")
+QWEN3 = find_tokenizer(*real.QWEN3)
 pytestmark = pytest.mark.skipif(not (SOURCE and OTHER), reason="no llama.cpp built beside; see .ci/llama-cpp-bytes")
 
 # the converter knows tokenizers by a hash; a tiny one is none of them, and told to be GPT-2's
@@ -93,7 +95,7 @@ def with_qwen3_tokenizer(folder: Path) -> Path:
     for path in folder.glob("*token*"):
         path.unlink()
     (folder / "chat_template.jinja").unlink(missing_ok=True)
-    for path in Path(QWEN3).iterdir():
+    for path in QWEN3.iterdir():
         shutil.copy(path, folder / path.name)
     return folder
 
@@ -127,7 +129,7 @@ def test_bytes(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         base = named(base, tmp_path / "smollm2", "LlamaForCausalLM")
     elif case == "qwen3 tokenizer":
         if not QWEN3:
-            pytest.skip("TOOLKIT_QWEN3_TOKENIZER is not set")
+            pytest.skip("no tokenizer of Qwen3 here")
         base = with_qwen3_tokenizer(tmp_path / "qwen3")
     else:
         base = base_model(tmp_path / "base", **BASES[case])
