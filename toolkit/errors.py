@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+
+_LONGEST_WORD = 100  # characters that a near name is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,12 @@ class InterruptedRun(ToolkitError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`", did you mean lora_dropout?"` for the nearest of `known`, or an empty string where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    """`", did you mean lora_dropout?"` for the nearest of `known`, or an empty string where none is near.
+
+    Comparing takes a time that grows with the square of the lengths, so long words and the 1,001st of `known` are left.
+    """
+    if len(word) > _LONGEST_WORD:
+        return ""
+    short = [other for other in islice(known, 1000) if isinstance(other, str) and len(other) <= _LONGEST_WORD]
+    near = difflib.get_close_matches(word, short, n=1, cutoff=0.6)
     return f", did you mean {near[0]}?" if near else ""

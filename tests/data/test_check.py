@@ -81,7 +81,10 @@ def test_good_calls_and_open_schemas_pass() -> None:
 
 def test_broken_schemas_twins_and_unmatched_results_are_found() -> None:
     broken = tool("f", "", a={"type": "text"})
-    assert "its parameters are no JSON schema: 'text'" in violations(calling(tools=(broken,)))[0].message
+    assert (
+        "its parameters are no JSON schema: properties.a.type: 'text' is no type"
+        in violations(calling(tools=(broken,)))[0].message
+    )
     assert "two tools are called add" in violations(calling(tools=(ADD, ADD)))[0].message
     two = (ToolCall("get_weather", {"city": "Oslo"}), ToolCall("get_weather", {"city": "Bergen"}))
     turns = (Turn("user", "Go"), Turn("assistant", "", two), Turn("tool", "1"), Turn("assistant", "So."))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 from toolkit.data.chats import Chat, ToolCall
+from toolkit.data.schema_checks import UncheckedError, checker
+from toolkit.data.schema_rules import check_schema
 from toolkit.errors import Problem, did_you_mean
 
 
@@ -21,7 +21,7 @@ def violations(chat: Chat) -> list[Problem]:
         if function["name"] in schemas:
             found.append(f"two tools are called {function['name']}")
         schemas[function["name"]] = function.get("parameters") or {}
-        if reason := _invalid(json.dumps(schemas[function["name"]])):
+        if reason := check_schema(schemas[function["name"]]):
             found.append(f"tool {function['name']}: its parameters are no JSON schema: {reason}")
     for number, turn in enumerate(chat.turns, 1):
         for call in turn.tool_calls:
@@ -35,6 +35,10 @@ def call_problems(call: ToolCall, schemas: dict[str, dict[str, Any]]) -> list[st
     if call.name not in schemas:
         return [f"calls unknown tool {call.name}{did_you_mean(call.name, schemas)}"]
     schema = schemas[call.name]
+    try:
+        held = checker(schema)
+    except UncheckedError:
+        return []  # of the tool, and said there
     known = schema.get("properties") or {}
     found = []
     if schema and schema.get("additionalProperties") in (None, False) and not schema.get("patternProperties"):
@@ -43,14 +47,14 @@ def call_problems(call: ToolCall, schemas: dict[str, dict[str, Any]]) -> list[st
             for name in call.arguments
             if name not in known
         ]
-    text = json.dumps(schema)
-    if _invalid(text):
-        return found
-    for error in _validator(text).iter_errors(call.arguments):
+    try:
+        errors = held.errors(call.arguments)
+    except UncheckedError as error:
+        return [*found, f"{call.name}: the arguments can't be held against the schema: {error}"]
+    for error in errors:
         place = ".".join(str(step) for step in error.absolute_path)
         if error.validator == "required":
-            missing = str(error.message).split("'")[1]
-            found.append(f"{call.name}: missing argument {f'{place}.' if place else ''}{missing}")
+            found.append(f"{call.name}: missing argument {f'{place}.' if place else ''}{error.validator_value}")
         elif error.validator != "additionalProperties" or place:
             found.append(f"{call.name}: {f'argument {place}: ' if place else ''}{_shortened(error.message)}")
     return found
@@ -69,25 +73,6 @@ def _unmatched_results(chat: Chat) -> Iterator[str]:
         asked, answered = len(turn.tool_calls), 0
 
 
-@lru_cache(maxsize=4096)
-def _validator(schema: str) -> Any:
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(json.loads(schema))
-
-
-@lru_cache(maxsize=4096)
-def _invalid(schema: str) -> str:
-    """Why a schema is none, or an empty string."""
-    import jsonschema
-
-    try:
-        jsonschema.Draft202012Validator.check_schema(json.loads(schema))
-    except jsonschema.SchemaError as error:
-        return _shortened(error.message)
-    return ""
-
-
 def _shortened(text: str, most: int = 160) -> str:
-    line = " ".join(text.split())
+    line = " ".join(text[: 4 * most].split())
     return line if len(line) <= most else line[: most - 3] + "..."

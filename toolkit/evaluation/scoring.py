@@ -5,14 +5,13 @@ A measure is None where it does not apply, so that its rate counts only the turn
 
 from __future__ import annotations
 
-import functools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 from toolkit.data.chats import Chat, ToolCall
+from toolkit.data.schema_checks import UncheckedError, checker
 from toolkit.evaluation.parsing import Parsed
 from toolkit.evaluation.wording import asks, lacks_means, refuses
 
@@ -251,37 +250,17 @@ def _overlap(expected: Sequence[Wanted], generated: Sequence[ToolCall]) -> tuple
 
 def schema_valid(calls: Sequence[ToolCall], offered: Mapping[str, dict[str, Any]]) -> bool | None:
     """Whether every call fits its tool's parameters ({name: JSON schema}); None when a schema can't be used."""
-    verdicts = [
-        _fits(json.dumps(offered[call.name], sort_keys=True), call.arguments) if call.name in offered else False
-        for call in calls
-    ]
+    verdicts = [_fits(offered[call.name], call.arguments) if call.name in offered else False for call in calls]
     return False if False in verdicts else None if None in verdicts else True
 
 
-def _fits(schema_text: str, arguments: dict[str, Any]) -> bool | None:
-    validator = _validator(schema_text)
-    if validator is None:
-        return None
-    schema = validator.schema
-    known = schema.get("properties")
-    closed = isinstance(known, dict) and not schema.get("additionalProperties") and not schema.get("patternProperties")
-    if closed and not arguments.keys() <= known.keys():
-        return False
+def _fits(schema: dict[str, Any], arguments: dict[str, Any]) -> bool | None:
     try:
-        return bool(validator.is_valid(arguments))
-    except Exception:  # a type, pattern or reference that the checker can't use: of the schema, not of the call
+        held = checker(schema)
+        known = schema.get("properties")
+        closed = known and not schema.get("additionalProperties") and not schema.get("patternProperties")
+        if closed and not arguments.keys() <= known.keys():
+            return False
+        return held.fits(arguments)
+    except UncheckedError:  # of the schema, not of the call
         return None
-
-
-@functools.lru_cache(maxsize=4096)
-def _validator(schema_text: str) -> Any:
-    """A validator for a schema, or None when it is no JSON schema. The empty registry keeps it from fetching $refs."""
-    import jsonschema
-    import referencing
-
-    schema = json.loads(schema_text)
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError:
-        return None
-    return jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
