@@ -1,0 +1,164 @@
+"""One stretch of training: from a model and its data to an adapter, its evaluation and a summary."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from toolkit import engines
+from toolkit.errors import InterruptedRun, TrainingError
+from toolkit.planning.budget import Budget
+from toolkit.planning.steps import Updates
+from toolkit.recipe.schema import Recipe
+from toolkit.runs import RunFolder, read_jsonl, write_json
+from toolkit.training.exhausted import out_of_memory
+from toolkit.training.finish import save_adapter, write_page
+from toolkit.training.record import Tables
+
+if TYPE_CHECKING:
+    from toolkit.evaluation.evaluate import Evaluation
+
+
+@dataclass(slots=True)
+class Session:
+    """Everything that happens once model and data are there."""
+
+    recipe: Recipe
+    folder: RunFolder
+    console: Console
+    loaded: engines.Loaded
+    tables: Tables
+    updates: Updates
+    model_folder: Path
+    adapt_threads: bool
+    on_cpu: bool
+    budget: Budget | None
+
+    def go(self, *, resuming: bool, command: str) -> RunFolder:
+        from toolkit.reports.live import LiveReader
+        from toolkit.reports.log import Facts
+        from toolkit.training.callbacks import (
+            EarlyStopping,
+            Guard,
+            HeapTrimmer,
+            MetricsWriter,
+            StopOnSignal,
+            ThreadKeeper,
+        )
+        from toolkit.training.calls import CallMeter
+        from toolkit.training.progress import TrainingProgress
+        from toolkit.training.trainer import build_trainer
+
+        calls = CallMeter(self.recipe, self.loaded, self.folder, self.console, self.updates.total)
+        before = calls.before()
+        checkpoint = self.folder.last_checkpoint() if resuming else None
+        writer = MetricsWriter(self.folder.metrics)
+        reader = LiveReader(Facts.of(self.recipe, self.tables.train.n_chats), self.console)
+        writer.listeners.append(reader.feed)
+        guard = Guard(self.recipe)
+        stopping = EarlyStopping(self.recipe, self.folder.checkpoints)
+        progress = TrainingProgress(writer, self.console)
+        signals = StopOnSignal()
+        keepers = [HeapTrimmer()] if self.on_cpu else []
+        keepers += [ThreadKeeper()] if self.adapt_threads else []
+        trainer = build_trainer(
+            self.recipe,
+            self.loaded,
+            self.tables.train,
+            self.tables.evaluation,
+            self.folder.checkpoints,
+            self.updates,
+            [writer, guard, stopping, progress, signals, *keepers],
+            measure=calls.during if self.recipe.eval.generate else None,
+            token_budget=self.budget.tokens if self.budget else None,
+            checkpointed=self.budget.checkpointed if self.budget else None,
+        )
+        for callback in (writer, guard, stopping):
+            callback.trainer = trainer
+        if resuming:
+            update = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
+            self.folder.cut_metrics(update)
+            stopping.replay(self.folder.metrics)
+            rows = list(read_jsonl(self.folder.metrics))
+            reader.replay(rows)
+            writer.skipped = max((row.get("skipped_updates", 0) for row in rows), default=0)
+            trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
+            self.console.print(f"resuming   from {checkpoint or 'the start: there is no checkpoint yet'}")
+        # where TensorBoard and W&B put what they write
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(self.folder.path / "tensorboard"))
+        os.environ.setdefault("WANDB_DIR", str(self.folder.path))
+        started = time.perf_counter()
+        try:
+            with signals, out_of_memory(self.recipe):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except TrainingError as error:
+            kept = self.folder.last_checkpoint()
+            raise TrainingError(f"{error}\nkept: {kept or 'no checkpoint yet'} and {self.folder.metrics}") from None
+        finally:
+            with contextlib.suppress(Exception):  # where the run fails, what it fails of is the thing to say
+                trainer.log_waiting()
+            progress.close()
+        if (recorder := self.loaded.recorder) is not None:
+            if recorder.problem:
+                self.console.print(f"note       CUDA graphs were given up: {recorder.problem}", markup=False)
+            recorder.forget()  # what comes now needs the memory for itself
+        update = trainer.state.global_step
+        if signals.received is not None and update < self.updates.total:
+            raise InterruptedRun(f"stopped at update {update} of {self.updates.total}; go on with: {command}")
+        seconds = time.perf_counter() - started
+        kept_update = stopping.restore_best(update)
+        save_adapter(trainer.model, self.folder, self.recipe, self.model_folder)
+        if stopping.stopped:
+            self.console.print(
+                f"stopped early at update {update}: {stopping.patience} evaluations without {stopping.what}",
+            )
+        after = calls.after(kept_update)
+        self._summary(trainer, guard, stopping, kept_update, seconds, before, after)
+        reader.finish()
+        write_page(self.folder, self.console)
+        return self.folder
+
+    def _summary(
+        self,
+        trainer: Any,
+        guard: Any,
+        stopping: Any,
+        kept_update: int,
+        seconds: float,
+        before: Evaluation | None,
+        after: Evaluation | None,
+    ) -> None:
+        from toolkit.training.callbacks import memory_bytes
+
+        rows = list(read_jsonl(self.folder.metrics))
+        losses = [row["loss"] for row in rows if row.get("loss") is not None]
+        evals = [(row["update"], row["eval_loss"]) for row in rows if "eval_loss" in row]
+        summary = {
+            "updates": trainer.state.global_step,
+            "updates_planned": self.updates.total,
+            "adapter_of_update": kept_update,
+            "stopped_early": stopping.stopped,
+            "chats": self.tables.train.n_chats,
+            "real_tokens": sum(row.get("real_tokens", 0) for row in rows),
+            "first_loss": losses[0] if losses else None,
+            "last_loss": losses[-1] if losses else None,
+            "first_eval_loss": evals[0][1] if evals else None,
+            "last_eval_loss": evals[-1][1] if evals else None,
+            "skipped_updates": guard.skipped,
+            "seconds": round(seconds, 2),
+            "peak_memory": max([memory_bytes(), *(row.get("memory", 0) for row in rows)]),
+            "calls_before": before.summary() if before else None,
+            "calls_after": after.summary() if after else None,
+        }
+        write_json(self.folder.summary, summary)
+        if evals:
+            self.console.print(f"eval loss  {evals[0][1]:.3f} before, {evals[-1][1]:.3f} after")
+        if after is not None:
+            after.render(self.console, before=before)
+        self.console.print(f"adapter    {self.folder.adapter} (of update {kept_update})")
