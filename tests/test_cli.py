@@ -106,7 +106,7 @@ def test_unknown_card(call: Any, recipe: str) -> None:
 def test_errors_of_the_work(
     call: Any, recipe: str, monkeypatch: pytest.MonkeyPatch, raised: Exception, code: int, message: str
 ) -> None:
-    def run(*args: Any) -> None:
+    def run(*args: Any, **options: Any) -> None:
         raise raised
 
     fake(monkeypatch, "toolkit.training.run", run=run)
@@ -117,7 +117,7 @@ STRUCK = """
 import sys
 from types import SimpleNamespace
 from toolkit.cli import main
-sys.modules["toolkit.training.run"] = SimpleNamespace(run=lambda *_: exec("raise KeyboardInterrupt"))
+sys.modules["toolkit.training.run"] = SimpleNamespace(run=lambda *_, **__: exec("raise KeyboardInterrupt"))
 sys.argv = ["toolkit", "run", "x.toml"]
 main()
 """
@@ -134,7 +134,7 @@ def test_an_interrupt_within_exec_ends_as_any_other(recipe: str, tmp_path: Path)
 
 
 def test_a_bug_keeps_its_traceback(call: Any, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(*args: Any) -> None:
+    def run(*args: Any, **options: Any) -> None:
         raise KeyError("oops")
 
     fake(monkeypatch, "toolkit.training.run", run=run)
@@ -146,12 +146,13 @@ def test_a_bug_keeps_its_traceback(call: Any, recipe: str, monkeypatch: pytest.M
 
 def test_run_hands_on_what_was_given(call: Any, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    fake(monkeypatch, "toolkit.training.run", run=lambda *args: calls.append(args))
+    fake(monkeypatch, "toolkit.training.run", run=lambda *args, export: calls.append((*args, export)))
     assert call("run", recipe, "--set", "train.seed=5", "--set", "lora.r=4", "--out", "here")[0] == 0
-    assert call("run", recipe, "--resume", "there")[0] == 0
-    (loaded, out, resume), (_, no_out, folder) = calls
+    assert call("run", recipe, "--resume", "there", "--no-export")[0] == 0
+    (loaded, out, resume, exports), (_, no_out, folder, no_export) = calls
     assert (loaded.recipe.train.seed, loaded.recipe.lora.r) == (5, 4)
     assert (out, resume, no_out, folder) == (Path("here"), None, None, Path("there"))
+    assert (exports, no_export) == (True, False)
 
 
 @pytest.mark.parametrize(("ok", "complete", "code"), [(True, True, 0), (False, True, 2), (True, False, 2)])

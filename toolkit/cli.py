@@ -65,6 +65,10 @@ def run(
         Path | None,
         typer.Option(metavar="FOLDER", help="Go on with this run from its last checkpoint; give its recipe again."),
     ] = None,
+    export: Annotated[
+        bool,
+        typer.Option("--export/--no-export", help="Do what the recipe's [export] asks for, or leave it for later."),
+    ] = True,
 ) -> None:
     """Train what a recipe says and leave a run folder with the adapter.
 
@@ -76,6 +80,8 @@ def run(
 
       toolkit run recipes/tools.toml --resume runs/first
 
+      toolkit run my-trial.toml --no-export
+
     Ctrl-C saves a checkpoint and says how to go on. Exit codes: 0 done, 1 the work failed, 2 the input is wrong,
     130 interrupted.
     """
@@ -85,7 +91,7 @@ def run(
     # after the recipe: a typing error should not wait for torch to be imported
     from toolkit.training.run import run as train
 
-    train(loaded, out, resume)
+    train(loaded, out, resume, export=export)
 
 
 @app.command(short_help="Say what a run will need: memory, time, cost.")

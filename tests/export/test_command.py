@@ -26,10 +26,13 @@ def test_an_export(
     assert code == 0 and "wrote      adapter-Q8_0.gguf" in out, err
     assert (tmp_path / "out" / "adapter-Q8_0.gguf").is_file()
     code, out, err = toolkit(capsys, monkeypatch, *words)
-    assert (
-        code == 2
-        and err == f"error: {tmp_path / 'out'}: exists already; name another folder with --out, or remove this one\n"
+    place = tmp_path / "out"
+    assert code == 2 and err == (
+        f"error: {place}: written, but never compared with the trained model: toolkit export --verify-only {place} "
+        "goes on; --force makes it anew, --out names another folder\n"
     )
+    code, out, err = toolkit(capsys, monkeypatch, *words, "--force")
+    assert code == 0 and "wrote      adapter-Q8_0.gguf" in out, err
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_a_whole_export(run: Path) -> None:
     assert sum(1 for _ in stream(open_weights(record))) == 20
     assert folder.ggufs() == [folder.path / "run-F16.gguf", folder.path / "run-Q8_0.gguf"]
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
-    with pytest.raises(RunError, match="exists already; name another folder with --out"):
+    with pytest.raises(RunError, match="never compared with the trained model: toolkit export --verify-only"):
         export(run, gguf=["q8_0"], verify=False)
 
 

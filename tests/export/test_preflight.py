@@ -16,7 +16,7 @@ from tests.tiny import write_recipe
 from toolkit.errors import InputError, ToolkitError
 from toolkit.export.architecture import read_architecture
 from toolkit.export.layout import ExportFolder
-from toolkit.export.preflight import check_run, preflight, space_needed
+from toolkit.export.preflight import announce, check_run, preflight, space_needed
 from toolkit.recipe import load
 from toolkit.training.run import run
 
@@ -59,6 +59,27 @@ def test_a_run_exports_at_its_end(recipe: Path, tmp_path: Path, monkeypatch: pyt
     assert told == [(folder.path / "export", 3)]
     assert [file.type for file in record.files] == ["BF16", "Q8_0"] and record.status == "passed"
     assert record.merge_base.asked == "original" and record.recipe == str(folder.recipe)
+
+
+def test_a_run_without_its_export(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = planted(monkeypatch, True)
+    folder = run(load(recipe), tmp_path / "run", export=False)
+    assert not told and not (folder.path / "export").exists() and folder.summary.is_file()
+    assert load(folder.recipe).recipe.export.gguf == ["q8_0"], "what `toolkit export` does later"
+    assert "export     none (--no-export); the recipe asks for q8_0" in capsys.readouterr().out
+
+
+def test_what_is_exported_is_said_before_training(recipe: Path, tmp_path: Path) -> None:
+    own = load(recipe)
+    assert announce(own, True) == "export     q8_0 after training; --no-export skips it"
+    trial = tmp_path / "trial.toml"
+    trial.write_text(f'extends = "{recipe.name}"\n[train]\nmax_steps = 3\n')
+    line = announce(load(trial), True)
+    assert line == f"export     q8_0 after training, inherited from {recipe}; --no-export skips it"
+    said = announce(load(trial, ['export.gguf=["f16", "q8_0"]']), True)
+    assert said == "export     f16, q8_0 after training; --no-export skips it"
 
 
 def test_a_failed_gate_fails_the_run_and_keeps_it(

@@ -21,6 +21,7 @@ def export_command(
     merged: bool,
     verify: bool,
     chats: int | None,
+    force: bool,
 ) -> None:
     """Export, and raise `ToolkitError` when the gate of the export report failed. Raises `InputError` as `export`."""
     if merge_base not in get_args(Asked):
@@ -42,6 +43,7 @@ def export_command(
         merged=merged,
         verify=verify,
         chats=chats or DEFAULT_CHATS,
+        force=force,
     )
     check_gate(folder)
 

@@ -16,7 +16,6 @@ from typing import Any, cast
 from rich.console import Console
 
 from toolkit import __version__, models
-from toolkit.cache import whole_folder
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import RunError, ToolkitError
 from toolkit.export import card, ollama
@@ -35,6 +34,7 @@ from toolkit.export.layout import (
 from toolkit.export.lora import check_lora, write_lora
 from toolkit.export.merge import Merged, open_merged
 from toolkit.export.merged import write_merged
+from toolkit.export.place import new_folder, require_free
 from toolkit.export.preflight import preflight, require_export_space
 from toolkit.export.quantize import quant_type, quantize_gguf
 from toolkit.export.source import Source, find_source
@@ -59,11 +59,13 @@ def export(
     merged: bool = True,
     verify: bool = True,
     chats: int = DEFAULT_CHATS,
+    force: bool = False,
     console: Console | None = None,
 ) -> ExportFolder:
     """Export a run, an adapter with its `base`, or a model alone, into a new folder (default: RUN/export).
 
-    `gguf` are types as `q8_0`; `lora` adds the adapter alone as a GGUF, `adapter_only` writes nothing else.
+    `gguf` are types as `q8_0`; `lora` adds the adapter alone as a GGUF, `adapter_only` writes nothing else. `force`
+    puts the new folder in the place of an older export, which stays until the new one is whole.
     The folder appears whole or not at all. Raises an `InputError` for input that can't be exported, before any work,
     and `ToolkitError` when the disk is too small. Where `verify` finds that the files are not the trained model, they
     are kept, and export.json and FAILED.txt say so: look at the record's `status`.
@@ -71,7 +73,7 @@ def export(
     console = console or Console(soft_wrap=True, highlight=False)
     source = find_source(str(what), base)
     target = (out or _default_target(source)).expanduser()
-    _require_free(target)
+    require_free(target, force=force)
     notes = preflight(source.base, [] if adapter_only else gguf)
     types = [] if adapter_only else list(dict.fromkeys(quant_type(name) for name in gguf))
     architecture = read_architecture(source.base)
@@ -103,7 +105,7 @@ def export(
     if adapter is not None and not adapter_only:
         console.print(f"base       {choice.base}: {choice.reason}")
     record = _record(source, architecture, choice, adapter.summary() if adapter else None, notes)
-    with whole_folder(target) as folder:
+    with new_folder(target, replace=force) as folder:
         work = _Work(source, architecture, choice, folder, record, console)
         if adapter is not None:
             shutil.copytree(adapter.folder, folder / "adapter")
@@ -312,11 +314,6 @@ def _record(
 
 def _default_target(source: Source) -> Path:
     return source.run.path / "export" if source.run is not None else Path("exports") / source.name
-
-
-def _require_free(target: Path) -> None:
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise RunError(f"{target}: exists already; name another folder with --out, or remove this one")
 
 
 def verify_export(folder: ExportFolder, chats: int, console: Console) -> None:

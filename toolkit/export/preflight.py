@@ -14,6 +14,7 @@ from toolkit.errors import DataError, InputError, Problem, ToolkitError
 from toolkit.export.architecture import Architecture, read_architecture
 from toolkit.export.quantize import backend_for, quant_type
 from toolkit.export.tokenizer import read_tokenizer
+from toolkit.recipe import LoadedRecipe
 from toolkit.recipe.schema import Recipe
 
 # bytes a weight, with the share that falls back to larger types at its worst (SmolLM2: 576 columns)
@@ -66,6 +67,17 @@ def space_needed(architecture: Architecture, quants: Sequence[str], *, merged: b
 def require_export_space(target: Path, architecture: Architecture, quants: Sequence[str], *, merged: bool) -> None:
     """Raise `ToolkitError` when the disk of `target` is too small for the export."""
     require_space(target, space_needed(architecture, quants, merged=merged), "the export")
+
+
+def announce(loaded: LoadedRecipe, exporting: bool) -> str:
+    """For `toolkit run`: what it will export after training, and which file says so where the recipe does not."""
+    types = ", ".join(loaded.recipe.export.gguf)
+    if not exporting:
+        return f"export     none (--no-export); the recipe asks for {types}: toolkit export does it later"
+    where = loaded.where("export.gguf")
+    file = where.rpartition(":")[0]
+    inherited = "" if where.startswith("--set") or file == str(loaded.path) else f", inherited from {file}"
+    return f"export     {types} after training{inherited}; --no-export skips it"
 
 
 def check_run(recipe: Recipe, model_folder: Path, run_folder: Path) -> list[str]:

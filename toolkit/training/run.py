@@ -28,8 +28,8 @@ from toolkit.training.session import Session
 SPACE = 200_000_000  # bytes that a run folder may need
 
 
-def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = None) -> RunFolder:
-    """Train what `loaded` describes and leave a run folder.
+def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = None, *, export: bool = True) -> RunFolder:
+    """Train what `loaded` describes and leave a run folder; `export` False leaves out what its [export] asks for.
 
     Raises an `InputError` before anything is written when the recipe can't run here, `TrainingError` when training
     went wrong and `InterruptedRun` when the user stopped it; the last two leave the last checkpoint in place.
@@ -60,10 +60,12 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     from toolkit.data.tokenizers import load_tokenizer
 
     model_folder = models.resolve(recipe.model)
+    exporting = export and bool(recipe.export.gguf)
     if recipe.export.gguf:
-        from toolkit.export.preflight import check_run
+        from toolkit.export.preflight import announce, check_run
 
-        for note in check_run(recipe, model_folder, target):
+        console.print(announce(loaded, exporting), markup=False)
+        for note in check_run(recipe, model_folder, target) if exporting else ():
             console.print(f"note       {note}", markup=False)
     tokenizer = load_tokenizer(model_folder)
     tables = _tables(recipe, model_folder)
@@ -104,8 +106,8 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         session = Session(
             recipe, folder, console, loaded_model, tables, updates, model_folder, adapt, hardware.gpu is None, budget
         )
-        session.go(resuming=resume is not None, command=_again(loaded, folder))
-    if recipe.export.gguf:
+        session.go(resuming=resume is not None, command=_again(loaded, folder, export))
+    if exporting:
         # the export reads the weights again, one at a time: what training held would only be in its way
         del session, loaded_model
         export_run(recipe, folder, console)
@@ -168,9 +170,9 @@ def _check_data(folder: RunFolder, tables: Tables) -> None:
         )
 
 
-def _again(loaded: LoadedRecipe, folder: RunFolder) -> str:
+def _again(loaded: LoadedRecipe, folder: RunFolder, export: bool) -> str:
     """The command that goes on with this run."""
-    words = ["toolkit", "run", str(loaded.path)]
+    words = ["toolkit", "run", str(loaded.path)] + ([] if export else ["--no-export"])
     for override in loaded.overrides:
         words += ["--set", override]
     return shlex.join([*words, "--resume", str(folder.path)])

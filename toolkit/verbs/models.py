@@ -52,6 +52,10 @@ def export_run(
     chats: Annotated[
         int | None, typer.Option(min=1, metavar="CHATS", help="Held-out chats to compare on; default: 24.")
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace an older export, which stays until the new one is whole."),
+    ] = False,
 ) -> None:
     """Merge a run's adapter and write it as GGUF (llama.cpp, Ollama, LM Studio) and 16-bit safetensors.
 
@@ -86,6 +90,7 @@ def export_run(
         merged=merged,
         verify=verify,
         chats=chats,
+        force=force,
     )
 
 

@@ -1,0 +1,131 @@
+"""Where an export may go, and that an older one is there until the new one is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.export.shapes import adapter, base_model
+from toolkit.errors import RunError
+from toolkit.export.export import export
+from toolkit.export.layout import ExportFolder
+from toolkit.export.place import new_folder, require_free
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export folder that was never compared."""
+    root = tmp_path_factory.mktemp("place")
+    adapter(root / "adapter", base_model(root / "base"))
+    return export(root / "adapter", gguf=["q8_0"], out=root / "out", merged=False, verify=False).path
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def set_status(folder: Path, status: str) -> None:
+    path = folder / "export.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": status}))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(RunError) as caught:
+        require_free(folder, force=False)
+    told = str(caught.value)
+    assert told.startswith(f"{folder}: ") and "\n" not in told
+    return told.removeprefix(f"{folder}: ")
+
+
+def test_a_finished_export_names_both_ways_on(folder: Path) -> None:
+    again = f"toolkit export --verify-only {folder}"
+    assert refusal(folder).startswith(f"written, but never compared with the trained model: {again} goes on; --force ")
+    for status in ("passed", "failed"):
+        set_status(folder, status)
+        assert refusal(folder) == (
+            f"exported already, and its check {status}; {again} compares its files again, "
+            "--force makes it anew, --out names another folder"
+        )
+    require_free(folder, force=True)
+
+
+def test_a_half_made_one_names_the_way_on(folder: Path) -> None:
+    gguf = ExportFolder(folder).ggufs()[0]
+    gguf.write_bytes(gguf.read_bytes()[:1000])
+    assert refusal(folder).startswith(f"a half-made export ({gguf.name} is not there whole); --force makes it anew")
+    gguf.unlink()
+    assert refusal(folder).startswith(f"a half-made export ({gguf.name} is not there whole)")
+    (folder / "export.json").write_text("{")
+    assert refusal(folder).startswith("a half-made export (can't be read")
+    (folder / "export.json").unlink()
+    assert refusal(folder).startswith("a half-made export (no export.json); --force makes it anew")
+    require_free(folder, force=True)
+
+
+def test_files_of_others_are_never_replaced(folder: Path, tmp_path: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+    for force in (False, True):
+        with pytest.raises(RunError, match=r"holds notes\.txt, which no export wrote; name another folder with --out"):
+            require_free(folder, force=force)
+    with pytest.raises(RunError, match="is a file; name a folder with --out"):
+        require_free(folder / "notes.txt", force=True)
+    require_free(tmp_path / "new", force=False)
+    (tmp_path / "empty").mkdir()
+    require_free(tmp_path / "empty", force=False)
+
+
+def test_the_old_one_stays_until_the_new_one_is_whole(folder: Path) -> None:
+    with pytest.raises(RuntimeError), new_folder(folder, replace=True) as work:
+        (work / "half").write_text("")
+        raise RuntimeError
+    assert (folder / "export.json").is_file() and [path.name for path in folder.parent.iterdir()] == ["out"]
+    with new_folder(folder, replace=True) as work:
+        (work / "whole").write_text("")
+        assert (folder / "export.json").is_file()
+    assert [path.name for path in folder.iterdir()] == ["whole"]
+    assert [path.name for path in folder.parent.iterdir()] == ["out"]
+
+
+def test_a_replacement_that_fails_or_is_killed_between_its_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = folder.with_name(".out.old")
+    rename = Path.rename
+
+    def broken(self: Path, target: Path) -> Path:
+        if self.name.startswith(".out.making-"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(OSError, match="No space"), new_folder(folder, replace=True):
+        pass
+    assert (folder / "export.json").is_file() and not old.exists()
+    monkeypatch.undo()
+    folder.rename(old)  # killed here
+    with pytest.raises(RunError, match="never compared"):
+        require_free(folder, force=False)
+    assert (folder / "export.json").is_file() and not old.exists()
+
+
+def test_what_a_killed_export_left_is_cleared_and_one_at_work_is_not(tmp_path: Path) -> None:
+    left = tmp_path / ".out.making-abc"
+    left.mkdir()
+    mine = tmp_path / ".out.settings"
+    mine.mkdir()
+    with new_folder(tmp_path / "out", replace=False) as first:
+        assert not left.exists() and mine.exists()
+        with new_folder(tmp_path / "out", replace=False) as second:
+            assert first.is_dir()
+            (second / "export.json").write_text("{}")
+        with (
+            pytest.raises(RunError, match="another export was finished there"),
+            new_folder(tmp_path / "out", replace=False),
+        ):
+            pass
+        (first / "x").write_text("")
+        (tmp_path / "out" / "export.json").unlink()  # an empty folder is no export
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x"]
