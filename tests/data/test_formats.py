@@ -9,6 +9,7 @@ from tests.data.toys import ADD, WEATHER, weather_row
 from toolkit.data.chats import Chat, ToolCall, Turn
 from toolkit.data.formats import convert, detect
 from toolkit.data.schemas import RowError, json_type, read_tool, strip_nulls
+from toolkit.data.violations import violations
 
 TOOLS = json.dumps([WEATHER, ADD])
 HERMES_SYSTEM = (
@@ -181,6 +182,15 @@ def test_assistant_turns_in_a_row_are_one_and_turns_after_the_last_answer_go() -
     )
     assert chat.turns[1] == Turn("assistant", "Let me look.", (ToolCall("get_weather", {"city": "Oslo"}),))
     assert chat.turns[-1].role == "assistant"
+
+
+def test_text_after_a_call_stays_after_it() -> None:
+    messages = weather_row()["messages"]
+    asked = {"role": "assistant", "content": "I asked."}
+    chat = chat_of({"messages": [*messages[1:3], asked, *messages[3:5]], "tools": TOOLS})
+    call = ToolCall("get_weather", {"city": "Oslo"})
+    assert plain(chat)[1:3] == [("assistant", "", (call,)), ("assistant", "I asked.", ())]
+    assert violations(chat) == []
 
 
 def test_reasoning_and_parts_become_text() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,8 @@ def test_which_turns_are_asked() -> None:
     greeting = Chat((Turn("assistant", "Hello!"), *chat(0).turns[1:]))
     assert prompted_turns(greeting, "first") == [2]
     assert prompted_turns(greeting, "all") == [2, 4]
+    bad = replace(greeting, turns=(*greeting.turns[:2], replace(greeting.turns[2], trained=False), *greeting.turns[3:]))
+    assert prompted_turns(bad, "all") == [4], "an answer that is not to be learnt is no measure either"
     assert prompted_turns(Chat((Turn("user", "Hi"),)), "all") == []
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.data.chats import Chat, ToolCall, Turn, split_thought
 from toolkit.data.signatures import signature
 
 CallFormat = Literal["native", "json", "jsonrpc"]
@@ -74,13 +74,20 @@ def write_calls(calls: Sequence[ToolCall], call_format: CallFormat) -> str:
 
 
 def to_messages(
-    chat: Chat, call_format: CallFormat, tool_prompt: ToolPrompt, *, tool_role: bool, turns: int | None = None
+    chat: Chat,
+    call_format: CallFormat,
+    tool_prompt: ToolPrompt,
+    *,
+    tool_role: bool,
+    reasoning: bool = False,
+    turns: int | None = None,
 ) -> Messages:
     """The first `turns` turns of a chat (all when None) as messages for a chat template.
 
     With `tool_role` False results are written into user turns between <tool_response> marks, for templates that
     refuse the role. Blank space that leads an assistant's text is dropped: it would melt into the header's last token,
-    and no prompt could lead to it.
+    and no prompt could lead to it. With `reasoning` (the template has a field for it) thought and answer are handed
+    over apart where the template itself would cut the text in the wrong place.
     """
     taken = chat.turns[:turns]
     messages: list[dict[str, Any]] = []
@@ -105,13 +112,22 @@ def to_messages(
                 pieces.append(("tool", content))
             index = stop
             continue
-        messages.append(_message(turn, call_format))
+        messages.append(_message(turn, call_format, reasoning=reasoning))
         pieces.append((turn.role, "" if turn.role == "assistant" else turn.content))
         index += 1
     return Messages(messages, tools, pieces)
 
 
-def _message(turn: Turn, call_format: CallFormat) -> dict[str, Any]:
+def _message(turn: Turn, call_format: CallFormat, *, reasoning: bool) -> dict[str, Any]:
+    message = _written(turn, call_format)
+    if reasoning and turn.role == "assistant":
+        thought, answer = split_thought(message["content"])
+        if "</think>" in answer or "<think>" in thought:
+            message |= {"content": answer.lstrip(), "reasoning_content": thought.strip()}
+    return message
+
+
+def _written(turn: Turn, call_format: CallFormat) -> dict[str, Any]:
     if turn.role != "assistant":
         return {"role": turn.role, "content": turn.content}
     content = turn.content.lstrip()

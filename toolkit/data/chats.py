@@ -6,11 +6,14 @@ would give every tool the union of all tools' fields.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
 
 KINDS = ("single", "parallel", "multi_step", "clarify", "refuse", "irrelevance", "other")
 
@@ -25,12 +28,17 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message. `tool_calls` only on assistant turns; `name` is the tool that answered on tool turns."""
+    """One message. `tool_calls` only on assistant turns; `name` is the tool that answered on tool turns.
+
+    `trained` is False for an assistant turn that the data asks to read but not to train (OpenAI's `weight: 0`, the
+    prompt of a prompt and its completion). Thoughts are a <think> block that leads an assistant's content.
+    """
 
     role: Role
     content: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     name: str | None = None
+    trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +56,10 @@ class Chat:
     source: str = ""
     where: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+def split_thought(content: str) -> tuple[str, str]:
+    """An assistant's text as (thought, answer). Only a <think> block that leads the text is a thought: an answer may
+    mention </think> like any other word."""
+    match = _THOUGHT.match(content)
+    return (match[1], content[match.end() :]) if match else ("", content)

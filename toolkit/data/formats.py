@@ -8,9 +8,9 @@ xlam                query, tools, answers
 hermes              messages or conversations with <tool_call> in the assistant's text, <tools> in the system's
 
 Lists and objects may be JSON text throughout. What every chat goes through: assistant turns that follow each other are
-joined into one, turns after the last answer are left out (nothing in them is trained), tools get the one shape of
-`toolkit.data.schemas`. A chat without an assistant turn, an empty answer, or a call to a tool that is not on offer
-raises `RowError`.
+joined into one (but for text after a call, which stays a turn of its own), turns after the last answer are left out
+(nothing in them is trained), tools get the one shape of `toolkit.data.schemas`. A chat without an assistant turn, an
+empty answer, or a call to a tool that is not on offer raises `RowError`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import json
 import re
 from typing import Any, Literal
 
-from toolkit.data.chats import KINDS, Chat, Role, ToolCall, Turn
+from toolkit.data.chats import KINDS, Chat, Role, ToolCall, Turn, split_thought
 from toolkit.data.hermes import read_calls, read_results, read_system
 from toolkit.data.schemas import RowError, loads, read_tools, read_xlam_tools
 from toolkit.errors import did_you_mean
@@ -210,7 +210,7 @@ def _finish(turns: list[Turn], tools: tuple[dict[str, Any], ...]) -> tuple[Turn,
     """What holds for every chat (see the module)."""
     joined: list[Turn] = []
     for turn in turns:
-        if turn.role == "assistant" and joined and joined[-1].role == "assistant":
+        if joined and _joins(joined[-1], turn):
             before = joined.pop()
             content = "\n\n".join(part for part in (before.content, turn.content) if part)
             turn = Turn("assistant", content, before.tool_calls + turn.tool_calls)
@@ -230,6 +230,13 @@ def _finish(turns: list[Turn], tools: tuple[dict[str, Any], ...]) -> tuple[Turn,
                 )
                 raise RowError(f"calls unknown tool {call.name}{hint}")
     return tuple(joined)
+
+
+def _joins(before: Turn, turn: Turn) -> bool:
+    """Whether two assistant turns are one: what is said after a call stays after it, a thought stays at the head."""
+    if before.role != "assistant" or turn.role != "assistant" or before.trained != turn.trained:
+        return False
+    return not (before.tool_calls and turn.content) and not (before.content and split_thought(turn.content)[0])
 
 
 def _calls(value: Any, what: str) -> tuple[ToolCall, ...]:

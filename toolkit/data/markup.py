@@ -13,6 +13,7 @@ from toolkit.errors import DataError
 
 _U1, _A1, _U2, _A2 = "quartz one", "amber two", "basalt three", "copper four"
 _RESULT, _TOOL, _ABOUT, _VALUE = "granite five", "probe_slate", "Marble six", "onyx seven"
+_THOUGHT = "chalk eight"
 _PROBE_TOOL = {
     "type": "function",
     "function": {
@@ -31,7 +32,8 @@ class Markup:
     """`header` opens an assistant's turn, which is what generation is prompted with; `end` closes it.
 
     `tool_role`: the template takes results as tool messages. `tools`: it describes tools and writes calls itself.
-    `why_no_tools` says what the probe saw when it does not.
+    `why_no_tools` says what the probe saw when it does not. `reasoning`: it writes the thought of an answer from a
+    field of its own (`reasoning_content`), and then leaves the answer's text as it is.
     """
 
     header: str
@@ -40,6 +42,7 @@ class Markup:
     tool_role: bool
     tools: bool
     why_no_tools: str = ""
+    reasoning: bool = False
 
 
 def render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
@@ -78,7 +81,7 @@ def probe(tokenizer: Any) -> Markup:
         raise _puzzling("in a longer chat its assistant turns look different")
     tool_role = _takes_tool_role(tokenizer, header)
     why = _why_no_tools(tokenizer, header, end)
-    return Markup(header, end, special[token], tool_role, not why, why)
+    return Markup(header, end, special[token], tool_role, not why, why, _takes_reasoning(tokenizer))
 
 
 def _takes_tool_role(tokenizer: Any, header: str) -> bool:
@@ -93,6 +96,15 @@ def _takes_tool_role(tokenizer: Any, header: str) -> bool:
     except DataError:
         return False
     return _RESULT in text and text.count(header) == 2
+
+
+def _takes_reasoning(tokenizer: Any) -> bool:
+    answer = {"role": "assistant", "content": f"{_A1}</think>{_A2}", "reasoning_content": _THOUGHT}
+    try:
+        text = render(tokenizer, [_message("user", _U1), answer])
+    except DataError:
+        return False
+    return _THOUGHT in text and answer["content"] in text
 
 
 def _why_no_tools(tokenizer: Any, header: str, end: str) -> str:

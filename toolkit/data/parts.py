@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.cache import cache_root, write_text
 from toolkit.data.chats import Chat
@@ -85,10 +85,12 @@ def holdout(recipe: Recipe, cache: Path | None = None) -> Holdout:
 
 def chat_hash(chat: Chat) -> int:
     """64 bits of a chat's content: turns, calls and tools, not where it came from."""
-    content = (
+    content: list[Any] = [
         [(turn.role, turn.content, [(call.name, call.arguments) for call in turn.tool_calls]) for turn in chat.turns],
         chat.tools,
-    )
+    ]
+    if not all(turn.trained for turn in chat.turns):
+        content.append([turn.trained for turn in chat.turns])
     text = json.dumps(content, ensure_ascii=False)
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 

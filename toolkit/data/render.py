@@ -1,8 +1,9 @@
 """From a chat to text, and from text to tokens with a mask of what is trained.
 
-Trained: every assistant turn, from the first character after its header up to and with its end token. Never trained:
-system and user turns, tool schemas, tool results, role headers. The mask is ours: stock templates (Qwen3's too) have no
-{% generation %} marks, and templates that have them often write another text than the one that serves.
+Trained: every assistant turn that the data does not ask to leave out (`Turn.trained`), from the first character after
+its header up to and with its end token. Never trained: system and user turns, tool schemas, tool results, role headers.
+The mask is ours: stock templates (Qwen3's too) have no {% generation %} marks, and templates that have them often write
+another text than the one that serves.
 
 What "the text" is, is the recipe key `data.thinking`:
 
@@ -35,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.data.calls import CallFormat, Messages, ToolPrompt, to_messages
-from toolkit.data.chats import Chat, Turn
+from toolkit.data.chats import Chat, Turn, split_thought
 from toolkit.data.markup import Markup, probe, render
 from toolkit.data.tokenizers import special_tokens
 from toolkit.errors import DataError, Problem
@@ -122,7 +123,15 @@ class Renderer:
 
     def messages(self, chat: Chat, turns: int | None = None) -> Messages:
         """What the chat template is handed for a chat's first `turns` turns."""
-        return to_messages(chat, self.call_format, self.tool_prompt, tool_role=self.markup.tool_role, turns=turns)
+        known = self.markup
+        return to_messages(
+            chat,
+            self.call_format,
+            self.tool_prompt,
+            tool_role=known.tool_role,
+            reasoning=known.reasoning,
+            turns=turns,
+        )
 
     def prompt(self, chat: Chat, turn: int) -> str:
         """The exact text that generation is prompted with for assistant turn `turn` (an index into chat.turns), given
@@ -142,6 +151,8 @@ class Renderer:
         self._refuse_special_text(chat)
         if not any(turn.role == "assistant" for turn in chat.turns):
             raise DataError(Problem(chat.where, "no assistant turn, so nothing to train on"))
+        if not any(turn.role == "assistant" and turn.trained for turn in chat.turns):
+            raise DataError(Problem(chat.where, "no assistant turn is to be trained, so nothing to train on"))
         return [self._whole(chat)] if self.thinking == "template" else list(self._split(chat))
 
     def encode(self, row: Row, max_length: int | None = None) -> Encoded:
@@ -202,14 +213,14 @@ class Renderer:
                 Problem(chat.where, f"{len(answers)} assistant turns, but the rendered text has {len(spans)} of them")
             )
         for (index, turn), (start, stop) in zip(answers, spans, strict=True):
-            said = turn.content.split("</think>")[-1].strip()
-            if said not in text[start:stop] or any(call.name not in text[start:stop] for call in turn.tool_calls):
-                raise DataError(Problem(chat.where, f"turn {index + 1} is not where its text was looked for"))
-        return Row(text, spans, _role_spans(text, given, spans), chat.where, answers[-1][0])
+            _refuse_other_text(chat, index, turn, text[start:stop])
+        trained = [(index, span) for (index, turn), span in zip(answers, spans, strict=True) if turn.trained]
+        row_spans = [span for _, span in trained]
+        return Row(text, row_spans, _role_spans(text, given, spans), chat.where, trained[-1][0])
 
     def _split(self, chat: Chat) -> Iterator[Row]:
         for index, turn in enumerate(chat.turns):
-            if turn.role != "assistant" or index == 0:
+            if turn.role != "assistant" or index == 0 or not turn.trained:
                 continue  # generation is never prompted with nothing
             prompt = self.prompt(chat, index)
             given = self.messages(chat, index + 1)
@@ -222,6 +233,7 @@ class Renderer:
             if stop < 0:
                 raise DataError(Problem(chat.where, f"turn {index + 1} has no end token {self.markup.end!r}"))
             stop += len(self.markup.end)
+            _refuse_other_text(chat, index, turn, text[len(prompt) : stop])
             spans = [(len(prompt), stop)]
             yield Row(text[:stop], spans, _role_spans(text[:stop], given, spans), chat.where, index)
 
@@ -241,6 +253,17 @@ class Renderer:
         ]
         if found:
             raise DataError(found)
+
+
+def _refuse_other_text(chat: Chat, index: int, turn: Turn, written: str) -> None:
+    """Refuse a turn whose answer the template did not write as the data has it."""
+    _, answer = split_thought(turn.content)
+    if answer.strip() in written and all(call.name in written for call in turn.tool_calls):
+        return
+    why = "the chat template does not write its text as it is"
+    if "</think>" in answer:
+        why = "the chat template cuts its text at </think>; take that out or rewrite it"
+    raise DataError(Problem(chat.where, f"turn {index + 1}: {why}"))
 
 
 def _role_spans(text: str, given: Messages, spans: list[tuple[int, int]]) -> list[tuple[str, int, int]]:

@@ -70,6 +70,8 @@ def _unmatched_results(chat: Chat) -> Iterator[str]:
             continue
         if 0 < answered < asked:
             yield f"turn {number}: {asked} calls before it, but {answered} results"
+        if turn.role == "assistant" and not turn.tool_calls and not answered:
+            continue  # text between a call and its result
         asked, answered = len(turn.tool_calls), 0
 
 

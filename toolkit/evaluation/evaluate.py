@@ -57,12 +57,13 @@ def evaluate(
 
 
 def prompted_turns(chat: Chat, turns: Literal["first", "all"]) -> list[int]:
-    """Indices of the assistant turns that a user's turn precedes: the first one, or all; where `meta["judged"]` says
-    which turns a chat is about, those."""
+    """Indices of the assistant turns that a user's turn precedes: the first one, or all, without those that the data
+    asks not to learn from; where `meta["judged"]` says which turns a chat is about, those."""
     if "judged" in chat.meta:
         return list(chat.meta["judged"])
     first_user = next((index for index, turn in enumerate(chat.turns) if turn.role == "user"), len(chat.turns))
-    found = [index for index, turn in enumerate(chat.turns) if turn.role == "assistant" and index > first_user]
+    answers = [index for index, turn in enumerate(chat.turns) if turn.role == "assistant" and turn.trained]
+    found = [index for index in answers if index > first_user]
     return found[:1] if turns == "first" else found
 
 
