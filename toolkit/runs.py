@@ -49,7 +49,15 @@ PACKAGES = (
 )
 # Settings that may differ between a run and its resumption: they change what is shown or kept, not what is learned.
 FREE_ON_RESUME = {
-    "train": {"logging_steps", "save_steps", "save_total_limit", "report_to", "torch_threads", "max_skipped_steps"},
+    "train": {
+        "fitted_steps",
+        "logging_steps",
+        "save_steps",
+        "save_total_limit",
+        "report_to",
+        "torch_threads",
+        "max_skipped_steps",
+    },
     "eval": {"generate", "generate_steps", "max_new_tokens", "generate_batch_size", "per_device_eval_batch_size"},
     "data": {"num_proc"},
 }

@@ -310,3 +310,20 @@ def test_advice_for_packed_chats_makes_them_fit(tmp_path: Path) -> None:
     assert not plan.fits and "train.micro_batch=auto" in plan.advice
     changed = load(path, plan.advice).recipe
     assert make_plan(changed, small(6), uniform(changed.train.max_length)).fits
+
+
+def test_a_time_budget_holds_what_fits() -> None:
+    whole = planned("tools", "t4")
+    assert whole.time is not None and whole.time.total > 3600
+    short = planned("tools", "t4", "train.max_minutes=30")
+    assert short.time is not None
+    assert short.updates.planned == whole.updates.total and short.updates.warmup == -(-short.updates.total // 10)
+    assert 1700 < short.time.total <= 1800 < short.time.total + short.time.update
+    text = shown(short)
+    assert f"{short.updates.total:,} of 2,943 updates fit into train.max_minutes = 30 (predicted)" in text
+    known = planned("tools", "t4", "train.max_minutes=30", "train.fitted_steps=100")
+    assert (known.updates.total, known.updates.planned) == (100, 2_943)
+    assert "100 of 2,943 updates fit into train.max_minutes = 30 (fitted in an earlier run)" in shown(known)
+    roomy = planned("tools", "t4", "train.max_minutes=6000")
+    assert roomy.updates == whole.updates and "all updates fit into train.max_minutes = 6000" in shown(roomy)
+    assert "max_minutes" not in shown(whole)

@@ -6,7 +6,7 @@ import importlib.util
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit.engines import measured
 from toolkit.engines.base import Choice, check_hardware, choose_precision
@@ -20,7 +20,7 @@ from toolkit.planning.cost import CPU_EFFICIENCY, GPU_SPEED, Speed, Time, Work, 
 from toolkit.planning.cutting import mean_pieces
 from toolkit.planning.lengths import Lengths
 from toolkit.planning.memory import Memory, Setup, full_memory, training_memory
-from toolkit.planning.steps import Updates, updates_of
+from toolkit.planning.steps import TIMED, Updates, fitted, fitting, updates_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -134,8 +134,14 @@ def make_plan(
     batch = recipe.train.per_device_train_batch_size
     memory = _memory(setup, lengths, batch) if budget is None else _packed_memory(setup, lengths, budget)
     largest = _largest(setup, lengths, card) if budget is None else 0
-    updates = updates_of(recipe, lengths.chats)
     speed = _speed(card, engine.value, precision.value)
+    updates, time = updates_of(recipe, lengths.chats), None
+    if speed is not None:
+        work = _work(recipe, shape, lengths, updates, trainable, budget, pieces)
+        time = predict(work, speed)
+        if (fewer := _fewer(recipe, updates, time, work.evaluations)) is not updates:
+            updates = fewer
+            time = predict(_work(recipe, shape, lengths, updates, trainable, budget, pieces), speed)
     rows, width = lengths.rows(batch), lengths.longest
     return Plan(
         name=name,
@@ -156,7 +162,7 @@ def make_plan(
         largest=largest,
         advice=() if memory.total <= card.memory else _advice(recipe, setup, lengths, card),
         speed=speed,
-        time=predict(_work(recipe, shape, lengths, updates, trainable, budget, pieces), speed) if speed else None,
+        time=time,
         price=price,
         budget=budget,
         pieces=pieces,
@@ -347,11 +353,10 @@ def _work(
     budget: Budget | None,
     pieces: float | None,
 ) -> Work:
-    train, settings = recipe.train, recipe.eval
+    train = recipe.train
     recomputed = float(bool(train.gradient_checkpointing))
     if budget is not None and budget.checkpointed is not None:
         recomputed = budget.checkpointed / shape.num_hidden_layers
-    every: Any = updates.per_epoch if settings.eval_steps == "epoch" else settings.eval_steps
     return Work(
         shape=shape,
         lengths=lengths,
@@ -361,7 +366,22 @@ def _work(
         trainable=trainable,
         checkpointing=recomputed,
         pieces=pieces,
-        evaluations=1 + math.floor(updates.total / every),  # one before the first update
+        evaluations=1 + math.ceil(updates.total / _every(recipe, updates)),  # one before the first update
         eval_chats=lengths_module.eval_chats(recipe, lengths.chats),
-        eval_batch=settings.per_device_eval_batch_size,
+        eval_batch=recipe.eval.per_device_eval_batch_size,
     )
+
+
+def _every(recipe: Recipe, updates: Updates) -> int:
+    """Updates between evaluations; the last update is followed by one in any case."""
+    return updates.per_epoch if recipe.eval.eval_steps == "epoch" else recipe.eval.eval_steps
+
+
+def _fewer(recipe: Recipe, updates: Updates, time: Time, evaluations: int) -> Updates:
+    """The updates that are predicted to fit into train.max_minutes: all of them, or fewer."""
+    train = recipe.train
+    if train.max_minutes is None or train.fitted_steps is not None or updates.total <= TIMED:
+        return updates
+    evaluation = time.evaluation / evaluations
+    left = 60 * train.max_minutes - TIMED * time.update - evaluation
+    return fitted(train, updates, fitting(updates, left, time.update, evaluation, _every(recipe, updates)))

@@ -122,6 +122,16 @@ def _time(plan: Plan) -> list[tuple[str, str]]:
             + (", whichever is longer (assumed)" if speed.launch else " (assumed)"),
         ),
     ]
+    if (minutes := plan.recipe.train.max_minutes) is not None:
+        fit = (
+            "all updates"
+            if plan.updates.planned is None
+            else f"{plan.updates.total:,} of {plan.updates.planned:,} updates"
+        )
+        known = "fitted in an earlier run" if plan.recipe.train.fitted_steps is not None else "predicted"
+        lines.append(
+            ("", f"{fit} fit into train.max_minutes = {minutes:g} ({known}); a run times its first and fits the rest")
+        )
     if plan.packed_seconds is not None and plan.packed_seconds < WORTH_SAYING * time.total:
         options = " ".join(f"--set train.{key}={value}" for key, value in PACKED.items())
         pace = "the host sets the pace; " if time.host_bound else ""

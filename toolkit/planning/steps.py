@@ -1,23 +1,36 @@
-"""How many updates a run makes and the learning rate of each, counted as transformers' Trainer counts them."""
+"""How many updates a run makes and the learning rate of each, counted as transformers' Trainer counts them.
+
+Under a time budget (`train.max_minutes`) the first `TIMED` updates are made as if there was none and timed; then the
+number of updates and the rest of the schedule, its warm-up and its end, are fitted to the time that is left. The number
+(`train.fitted_steps`) says all that there is to know to make the same run again.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe, TrainSection
 
 
+TIMED = 8  # updates before the fit; the first warms up
+
+
 @dataclass(frozen=True, slots=True)
 class Updates:
-    """Counts of one run. An epoch's last micro-batch and last update may hold fewer chats; both count."""
+    """Counts of one run. An epoch's last micro-batch and last update may hold fewer chats; both count.
+
+    `planned`: what `total` was before it was fitted to a time budget, whose rates the first `TIMED` updates have; None
+    where nothing was fitted.
+    """
 
     chats: int
     per_epoch: int
     total: int
     warmup: int
+    planned: int | None = None
 
     @property
     def epochs(self) -> float:
@@ -31,7 +44,33 @@ def updates_of(recipe: Recipe, n_chats: int) -> Updates:
     micro_batches = math.ceil(n_chats / train.per_device_train_batch_size)
     per_epoch = max(1, math.ceil(micro_batches / train.gradient_accumulation_steps))
     total = train.max_steps if train.max_steps > 0 else math.ceil(train.num_train_epochs * per_epoch)
-    return Updates(n_chats, per_epoch, total, warmup_of(train, total))
+    updates = Updates(n_chats, per_epoch, total, warmup_of(train, total))
+    return updates if train.fitted_steps is None else fitted(train, updates, train.fitted_steps)
+
+
+def fitted(train: TrainSection, updates: Updates, total: int) -> Updates:
+    """`updates` when only `total` of them fit into the time budget; as they are when all do."""
+    if total >= updates.total:
+        return updates
+    return replace(updates, total=total, warmup=warmup_of(train, total), planned=updates.total)
+
+
+def fitting(updates: Updates, seconds: float, update: float, evaluation: float, every: int | None) -> int:
+    """How many updates fit: those made for timing, and what then fits into `seconds`, one more at the least.
+
+    `update` and `evaluation`: seconds of one. `every`: updates between evaluations, of which one more ends the run;
+    None where there is none.
+    """
+
+    def needed(total: int) -> float:
+        evaluations = 0 if every is None else -(-total // every) - TIMED // every
+        return (total - TIMED) * update + evaluations * evaluation
+
+    low, high = min(TIMED + 1, updates.total), updates.total
+    while low < high:  # the most that fit, by bisection: more updates never need less time
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if needed(middle) <= seconds else (low, middle - 1)
+    return low
 
 
 def warmup_of(train: TrainSection, total: int) -> int:
@@ -41,15 +80,18 @@ def warmup_of(train: TrainSection, total: int) -> int:
 
 def learning_rate(train: TrainSection, updates: Updates, update: int) -> float:
     """The rate that update number `update` (from 0) is made with, as transformers' schedules compute it."""
-    if update < updates.warmup:
-        return train.learning_rate * update / max(1, updates.warmup)
-    left = max(1, updates.total - updates.warmup)
-    progress = (update - updates.warmup) / left
+    total, warmup = updates.total, updates.warmup
+    if updates.planned is not None and update < TIMED:
+        total, warmup = updates.planned, warmup_of(train, updates.planned)
+    if update < warmup:
+        return train.learning_rate * update / max(1, warmup)
+    left = max(1, total - warmup)
+    progress = (update - warmup) / left
     match train.lr_scheduler_type:
         case "cosine":
             factor = max(0.0, 0.5 * (1 + math.cos(math.pi * progress)))
         case "linear":
-            factor = max(0.0, (updates.total - update) / left)
+            factor = max(0.0, (total - update) / left)
         case _:
             factor = 1.0
     return train.learning_rate * factor

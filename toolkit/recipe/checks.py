@@ -123,6 +123,9 @@ def _schedule(recipe: Recipe) -> Iterator[Finding]:
         yield (("train", "lr_scheduler_type"), ("train", "warmup_ratio")), message
     if train.max_steps == 0:
         yield (("train", "max_steps"),), "0 updates train nothing, wanted -1 (num_train_epochs decides) or at least 1"
+    if train.fitted_steps is not None and train.max_minutes is None:
+        message = "a number that was fitted to max_minutes, which is not set; wanted max_steps, or max_minutes too"
+        yield (("train", "fitted_steps"), ("train", "max_minutes")), message
 
 
 def _evaluation(recipe: Recipe) -> Iterator[Finding]:

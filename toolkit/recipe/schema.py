@@ -114,6 +114,14 @@ class TrainSection(Section):
     )
     num_train_epochs: Annotated[float, Field(gt=0)] = 3
     max_steps: Annotated[int, Field(ge=-1)] = Field(-1, description="updates; -1 means num_train_epochs decides")
+    max_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="of training, its evaluations counted: the first updates are timed, then the number of updates and "
+        "the schedule are fitted to the time left",
+    )
+    fitted_steps: Positive | None = Field(
+        None, description="what a run with max_minutes writes into its recipe.toml, for the same run again: updates"
+    )
     warmup_ratio: Fraction = 0.1
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

@@ -31,6 +31,10 @@ class LiveReader:
         self.reader = Reader(facts)
         self.console = console
 
+    def know(self, facts: Facts) -> None:
+        """Take other facts, as when the number of updates is fitted to the time on the way."""
+        self.reader.facts = facts
+
     def replay(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take what a resumed run wrote before, without a word."""
         for row in rows:

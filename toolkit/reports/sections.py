@@ -85,11 +85,14 @@ def tiles(view: RunView) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
     planned = view.facts.total or view.summary.get("updates_planned") or 0
     ends = view.log.epoch_of(view.updates)
+    train = view.recipe.train
+    details = [f"{ends:.2f} epochs"] if math.isfinite(ends) else []
+    details += [f"as many as fit into {train.max_minutes:g} min"] if train.fitted_steps is not None else []
     found.append(
         (
             "updates",
             f"{view.updates:,}" + (f" of {planned:,}" if planned and planned != view.updates else ""),
-            f"{ends:.2f} epochs" if math.isfinite(ends) else "",
+            ", ".join(details),
         )
     )
     if (loss := view.last_loss) is not None:

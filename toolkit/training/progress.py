@@ -82,7 +82,8 @@ class TrainingProgress(TrainerCallback):
         elif "loss" in logs:
             text = line(self.writer.latest, self.speed.add(self.writer.latest))
             if self.progress is not None:
-                self.progress.update(self.task, completed=state.global_step, text=text + self.evaluation)
+                total, done = state.max_steps, state.global_step  # a time budget changes the total
+                self.progress.update(self.task, total=total, completed=done, text=text + self.evaluation)
             elif time.monotonic() - self.printed > SECONDS_BETWEEN_LINES or state.global_step == state.max_steps:
                 self.printed = time.monotonic()
                 self.console.print(f"update {state.global_step}/{state.max_steps}: {text}", highlight=False)

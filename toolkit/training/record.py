@@ -12,6 +12,7 @@ from toolkit import models
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.engines import EngineReport
 from toolkit.hardware import Hardware
+from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, command_line, sha256_of, write_json
 
@@ -29,15 +30,22 @@ class Tables:
     evaluation: TokenTable | None
 
 
-def describe_data(console: Console, recipe: Recipe, tables: Tables, total: int) -> None:
+def describe_data(console: Console, recipe: Recipe, tables: Tables, updates: Updates) -> None:
     """Print how many chats, tokens and updates there are."""
     table = tables.train
     tokens, trained = int(table.lengths.sum()), int(table.trained.sum())
     held_out = tables.evaluation.n_chats if tables.evaluation else 0
+    minutes = recipe.train.max_minutes
+    at_most = ""
+    if minutes is not None:
+        fitted = recipe.train.fitted_steps is not None
+        at_most = (
+            f", as fitted to {minutes:g} min before" if fitted else f" at most, as many as fit into {minutes:g} min"
+        )
     console.print(
         f"chats      {table.n_chats:,} to train on, {held_out:,} held out; "
         f"{tokens:,} tokens, {trained / tokens:.1%} trained, {tokens / table.n_chats:.0f} a chat\n"
-        f"updates    {total:,} of {recipe.chats_per_update} chats",
+        f"updates    {updates.total:,} of {recipe.chats_per_update} chats{at_most}",
     )
 
 

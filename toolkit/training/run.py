@@ -39,7 +39,9 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     _check_trackers(recipe)
     if resume is not None:
         folder = RunFolder.open(resume)
-        check_same(recipe, str(loaded.path), load(folder.recipe).recipe, folder)
+        saved = load(folder.recipe).recipe
+        check_same(recipe, str(loaded.path), saved, folder)
+        recipe = _as_fitted(recipe, saved)
         if folder.summary.is_file():
             raise RunError(f"{resume}: this run is finished; there is nothing to resume")
         if out is not None and out != resume:
@@ -72,7 +74,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     if resume is not None:
         _check_data(folder, tables)
     updates = updates_of(recipe, tables.train.n_chats)
-    describe_data(console, recipe, tables, updates.total)
+    describe_data(console, recipe, tables, updates)
     budget = budget_of(recipe, engine.value, precision.value, hardware, tables.train)
     if budget is not None:
         console.print(f"packing    {budget.tokens:,} tokens a micro-batch: {budget.reason}")
@@ -112,6 +114,13 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         del session, loaded_model
         export_run(recipe, folder, console)
     return folder
+
+
+def _as_fitted(recipe: Recipe, saved: Recipe) -> Recipe:
+    """With the number of updates that the run had been fitted to before it was broken off."""
+    return recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"fitted_steps": saved.train.fitted_steps})}
+    )
 
 
 def _check_trackers(recipe: Recipe) -> None:

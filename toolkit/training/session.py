@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,16 @@ from toolkit import engines
 from toolkit.errors import InterruptedRun, TrainingError
 from toolkit.planning.budget import Budget
 from toolkit.planning.steps import Updates
+from toolkit.recipe import dump
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import RunFolder, read_jsonl, write_json
+from toolkit.runs import RunFolder, read_jsonl, write_json, write_text
 from toolkit.training.exhausted import out_of_memory
 from toolkit.training.finish import save_adapter, write_page
 from toolkit.training.record import Tables
 
 if TYPE_CHECKING:
     from toolkit.evaluation.evaluate import Evaluation
+    from toolkit.training.timing import Fit, TimeBudget
 
 
 @dataclass(slots=True)
@@ -67,6 +70,13 @@ class Session:
         signals = StopOnSignal()
         keepers = [HeapTrimmer()] if self.on_cpu else []
         keepers += [ThreadKeeper()] if self.adapt_threads else []
+
+        def told(fit: Fit) -> None:
+            self._fitted(fit)
+            reader.know(Facts.of(self.recipe, self.tables.train.n_chats))
+            calls.last = fit.updates.total
+
+        timed = self._time_budget(before, told)
         trainer = build_trainer(
             self.recipe,
             self.loaded,
@@ -74,12 +84,13 @@ class Session:
             self.tables.evaluation,
             self.folder.checkpoints,
             self.updates,
-            [writer, guard, stopping, progress, signals, *keepers],
+            [*timed, writer, guard, stopping, progress, signals, *keepers],
             measure=calls.during if self.recipe.eval.generate else None,
             token_budget=self.budget.tokens if self.budget else None,
             checkpointed=self.budget.checkpointed if self.budget else None,
         )
-        for callback in (writer, guard, stopping):
+        wanting: list[Any] = [*timed, writer, guard, stopping]
+        for callback in wanting:
             callback.trainer = trainer
         if resuming:
             update = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
@@ -123,6 +134,23 @@ class Session:
         reader.finish()
         write_page(self.folder, self.console)
         return self.folder
+
+    def _time_budget(self, before: Evaluation | None, told: Callable[[Fit], None]) -> list[TimeBudget]:
+        from toolkit.training.timing import TimeBudget, decoding_seconds
+
+        if self.recipe.train.max_minutes is None:
+            return []
+        decoding = decoding_seconds(self.recipe, before.settings.get("seconds", 0.0) if before else 0.0)
+        tokens = int(self.tables.train.lengths.sum()) / self.updates.per_epoch
+        return [TimeBudget(self.recipe, self.updates, tokens, told, decoding=decoding)]
+
+    def _fitted(self, fit: Fit) -> None:
+        """Keep the number of updates: what goes on with this run, or makes it again, must not time anything."""
+        self.updates = fit.updates
+        train = self.recipe.train.model_copy(update={"fitted_steps": fit.updates.total})
+        self.recipe = self.recipe.model_copy(update={"train": train})
+        write_text(self.folder.recipe, dump(self.recipe))
+        self.console.print(f"time       {fit.line(train.max_minutes or 0.0)}")
 
     def _summary(
         self,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import TrainingError
-from toolkit.planning.steps import Updates
+from toolkit.planning.steps import Updates, learning_rate
 from toolkit.recipe.schema import Recipe
 from toolkit.training.dataset import IGNORED, Collator, chat_dataset
 
@@ -37,7 +37,7 @@ def sft_config(recipe: Recipe, precision: str, has_gpu: bool, output: Path, upda
         per_device_eval_batch_size=recipe.eval.per_device_eval_batch_size,
         gradient_accumulation_steps=1 if packed else train.gradient_accumulation_steps,
         num_train_epochs=train.num_train_epochs,
-        max_steps=train.max_steps,
+        max_steps=train.max_steps if updates.planned is None else updates.total,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.lr_scheduler_type,
         warmup_steps=updates.warmup,
@@ -116,6 +116,7 @@ def build_trainer(
         """Counts real tokens, and weighs the evaluation loss by trained tokens."""
 
         settled = False  # all modules have been put into training mode
+        updates: Updates  # how many there are to be; a time budget changes it on the way
         # mean loss of the same groups of held-out chats at every evaluation: tells a change from noise
         eval_groups: Sequence[float] = ()
 
@@ -147,6 +148,16 @@ def build_trainer(
                     for one in inputs[MICRO_BATCHES]
                 ]
             return torch.stack(losses).sum()
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            if train.max_minutes is None:
+                return super().create_scheduler(num_training_steps, optimizer)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer if optimizer is None else optimizer,
+                lambda update: learning_rate(train, self.updates, update) / train.learning_rate,
+            )
+            self._created_lr_scheduler = True
+            return self.lr_scheduler
 
         def floating_point_ops(self, inputs: Any) -> int:
             return 0  # transformers' own count knows neither adapters nor packed rows; the planner has one
@@ -217,6 +228,7 @@ def build_trainer(
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """The run folder says what a card would say."""
 
+    train = recipe.train
     has_gpu = torch.cuda.is_available()
     packing = loaded.packing or Packing(dict, packed, packed, always(FILLED if has_gpu else 1))
     args = sft_config(recipe, loaded.report.precision.value, has_gpu, output, updates, token_budget is not None)
@@ -240,6 +252,7 @@ def build_trainer(
         eval_dataset=None if eval_table is None else chat_dataset(eval_table),
         callbacks=list(callbacks),
     )
+    trainer.updates = updates
     # scaled gradients and padded batches make the host wait for the card in each update anyway
     trainer.ahead = has_gpu and token_budget is not None and not args.fp16 and args.world_size == 1
     for callback in (PrinterCallback, ProgressCallback):

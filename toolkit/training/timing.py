@@ -1,0 +1,122 @@
+"""A time budget (`train.max_minutes`): the first updates are timed, and the run is fitted to the time that is left."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainerCallback
+
+from toolkit.planning.steps import TIMED, Updates, fitted, fitting
+from toolkit.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Updates that fit, seconds of one, and whether the budget holds what is left of them."""
+
+    updates: Updates
+    seconds: float
+    held: bool
+
+    def line(self, minutes: float) -> str:
+        """What the terminal says of it."""
+        total, budget = self.updates.total, f"{minutes:g} minute{'' if minutes == 1 else 's'}"
+        if not self.held:
+            return f"{total:,} updates take longer than {budget}: {self.seconds:.2f} s an update"
+        all_of_them = "all " if self.updates.planned is None else ""
+        return f"{all_of_them}{total:,} updates fit into {budget}: {self.seconds:.2f} s an update"
+
+
+class TimeBudget(TrainerCallback):
+    """Times updates up to number `TIMED` and then tells the trainer how many there are to be.
+
+    tokens: of an update, in the mean over the run; the seconds of one go by its tokens, and by the median over the
+    timed ones but the first, so that one that waits for something (a compilation) says nothing of the others. What
+    time the start has taken counts, with the evaluation before the first update. decoding: seconds that each
+    evaluation takes beside what that one took. told: handed the fit.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        updates: Updates,
+        tokens: float,
+        told: Callable[[Fit], None],
+        *,
+        decoding: float = 0.0,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        assert recipe.train.max_minutes is not None
+        self.recipe, self.updates, self.tokens = recipe, updates, tokens
+        self.seconds = 60 * recipe.train.max_minutes
+        self.told, self.decoding, self.clock = told, decoding, clock or now
+        self.trainer: Any = None
+        self.begun = self.step_begun = 0.0
+        self.evaluation = 0.0
+        self.counted = 0  # real tokens of the updates before
+        self.paces: list[float] = []  # seconds a real token, of each timed update
+        # shorter runs are not worth fitting, and one that was fitted already goes by that
+        self.wanted = updates.total > TIMED and recipe.train.fitted_steps is None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.begun = self.clock()
+        self.wanted = self.wanted and state.global_step < TIMED
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.global_step:
+            self.evaluation = self.clock() - self.begun
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.step_begun = self.clock()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # before the schedule gives the next update its rate
+        if not self.wanted:
+            return
+        wait_for_gpu()
+        tokens = self.trainer.real_tokens
+        self.paces.append((self.clock() - self.step_begun) / max(1, tokens - self.counted))
+        self.counted = tokens
+        if state.global_step + 1 == TIMED:
+            self.wanted = False
+            fit = self._fit()
+            state.max_steps = fit.updates.total
+            self.trainer.updates = fit.updates
+            self.told(fit)
+
+    def _fit(self) -> Fit:
+        update = statistics.median(self.paces[1:] or self.paces) * self.tokens
+        left = self.seconds - (self.clock() - self.begun)
+        total = fitting(self.updates, left, update, self.evaluation + self.decoding, self._every())
+        return Fit(fitted(self.recipe.train, self.updates, total), update, held=left >= update)
+
+    def _every(self) -> int | None:
+        """Updates between evaluations; None where there is none."""
+        if self.trainer.eval_dataset is None:
+            return None
+        steps = self.recipe.eval.eval_steps
+        return self.updates.per_epoch if steps == "epoch" else steps
+
+
+def decoding_seconds(recipe: Recipe, before: float) -> float:
+    """Seconds of decoding that go with each evaluation, where decoding the same chats took `before` seconds."""
+    steps, every = recipe.eval.generate_steps, recipe.eval.eval_steps
+    if not recipe.eval.generate or not steps:
+        return 0.0
+    return before * (min(1.0, every / steps) if isinstance(steps, int) and isinstance(every, int) else 1.0)
+
+
+def now() -> float:
+    return time.perf_counter()
+
+
+def wait_for_gpu() -> None:
+    """Until the GPU has done all that it was handed, where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
