@@ -192,7 +192,7 @@ def packed_sizes(trainer: Any, updates: int) -> list[int]:
 
 def warm_shapes(trainer: Any, sizes: list[int], longest: int) -> None:
     """Run a micro-batch of each size forward and backward, so that no update that is timed waits for a compiler."""
-    from toolkit.training.packing import MICRO_BATCHES, pack
+    from toolkit.training.packing import MICRO_BATCHES
 
     collate = trainer.data_collator.collate
     with torch.random.fork_rng():
@@ -200,7 +200,7 @@ def warm_shapes(trainer: Any, sizes: list[int], longest: int) -> None:
             ids = np.full(size, collate.pad_token_id, dtype=np.int64)
             labels = np.where(np.arange(size) % 8 == 0, ids, IGNORED)
             rows = [(ids[i : i + longest], labels[i : i + longest]) for i in range(0, size, longest)]
-            packed = pack(rows, collate.pad_token_id, collate.multiple, collate.edges_multiple)
+            packed = collate.pack(rows, collate.multiple)
             items = torch.tensor(int((labels != IGNORED).sum()), device=trainer.args.device)
             trainer.training_step(trainer.model, {MICRO_BATCHES: [packed]}, items)
             trainer.model.zero_grad()

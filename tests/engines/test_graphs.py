@@ -19,7 +19,7 @@ from tests.training.test_compiled import checkpoint_some
 from tests.training.test_compiled import micro_batches as cut
 from tests.training.test_loss import adapted
 from toolkit.engines.compiled import CompiledLayers
-from toolkit.engines.graphs import Recorder
+from toolkit.engines.graphs import NotCompiled, Recorder
 from toolkit.training.attention import packed
 from toolkit.training.loss import summed_loss
 
@@ -159,36 +159,93 @@ def test_evaluation_is_run(tiny_model: Path) -> None:
     assert not recorder.records
 
 
-def test_a_recording_that_fails_is_given_up_and_training_goes_on(tmp_path: Path) -> None:
-    def refuse(work: Callable[[], None]) -> Callable[[], None]:
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
-
-    folder = make_model(tmp_path / "model", family="qwen3")
-    expected = updates(adapted(folder), None, 100)
-    model = adapted(folder)
-    recorder = Recorder(model.get_base_model().model, trained(model), refuse)
-    found = updates(model, recorder, 100)
-    assert recorder.problem == "operation not permitted when stream is capturing"
-    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected])
-
-
-def test_where_one_recording_fails_the_others_are_given_back(tmp_path: Path) -> None:
-    """A length that is too long for what is left runs as usual, and needs what the shorter ones hold."""
-    model = adapted(make_model(tmp_path / "model", family="qwen3"))
+def failing(error: Callable[[], Exception], when: Callable[[int], bool]) -> Callable[..., Any]:
+    """A capture that raises `error` at the recordings, counted from 1, for which `when` holds."""
     made = 0
 
-    def until_full(work: Callable[[], None]) -> Callable[[], None]:
+    def capture(work: Callable[[], None]) -> Callable[[], None]:
         nonlocal made
         made += 1
-        if made > 4:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        if when(made):
+            raise error()
         return again(work)
 
-    expected = updates(adapted(tmp_path / "model"), None, 4096)
-    recorder = Recorder(model.get_base_model().model, trained(model), until_full)
-    found = updates(model, recorder, 4096)
-    assert recorder.problem.startswith("CUDA out of memory") and not recorder.records
-    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-5)
+    return capture
+
+
+def with_capture(folder: Path, budget: int, capture: Callable[..., Any]) -> tuple[Recorder, bool]:
+    """(recorder, losses and gradients are those without it) of all updates."""
+    folder = make_model(folder / "model", family="qwen3")
+    expected = updates(adapted(folder), None, budget)
+    model = adapted(folder)
+    recorder = Recorder(model.get_base_model().model, trained(model), capture)
+    found = updates(model, recorder, budget)
+    same = all(
+        mine == pytest.approx(loss, rel=1e-5)
+        and all(torch.allclose(own[name], gradient, rtol=1e-4, atol=1e-5) for name, gradient in gradients.items())
+        for (loss, gradients), (mine, own) in zip(expected, found, strict=True)
+    )
+    return recorder, same
+
+
+def test_where_every_recording_fails_it_is_given_up_and_training_goes_on(tmp_path: Path) -> None:
+    refused = failing(
+        lambda: RuntimeError("operation not permitted when stream is capturing\nand more"), lambda made: True
+    )
+    recorder, same = with_capture(tmp_path, 100, refused)
+    assert recorder.problem == "operation not permitted when stream is capturing"
+    assert same and not recorder.records and recorder.replayed == 0
+    assert recorder.told.endswith("given up: operation not permitted when stream is capturing")
+
+
+def test_a_length_that_can_t_be_recorded_leaves_the_others(tmp_path: Path) -> None:
+    """The second length fails in its backward: it is run from then on, and the others are recorded again."""
+    once = failing(
+        lambda: RuntimeError("operation failed due to a previous error during capture"), lambda made: made == 4
+    )
+    recorder, same = with_capture(tmp_path, 100, once)
+    assert same and recorder.problem == ""
+    (refused,) = recorder.tries
+    assert recorder.records and refused not in recorder.records and recorder.replayed > len(recorder.records)
+
+
+def test_a_length_that_is_too_long_for_the_memory_is_run_and_shorter_ones_are_recorded(tmp_path: Path) -> None:
+    """The longest needs what the shorter ones hold while it runs; they are recorded again after it."""
+    full = failing(
+        lambda: torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), lambda made: made == 5
+    )
+    recorder, same = with_capture(tmp_path, 4096, full)
+    assert same and recorder.problem == ""
+    assert recorder.longest == 383 and not recorder.records, "384 tokens, the last of all, were too many"
+    model = adapted(tmp_path / "model")
+    recorder = Recorder(model.get_base_model().model, trained(model), again)
+    recorder.longest = 255
+    updates(model, recorder, 4096)
+    assert [tokens for tokens, _ in recorder.records] == [128]
+
+
+def test_what_is_not_compiled_yet_is_run_and_recorded_when_it_comes_again(tmp_path: Path) -> None:
+    recorder, same = with_capture(tmp_path, 100, failing(lambda: NotCompiled("first"), lambda made: made == 3))
+    assert same and recorder.problem == "" and recorder.failures == 0
+    (late,) = recorder.tries
+    assert len(recorder.records) > 1, "what was recorded before stays"
+    assert late in recorder.records or recorder.tries[late] == 1
+
+
+def test_another_number_of_row_edges_is_run_before_it_is_recorded(tmp_path: Path) -> None:
+    """One code serves all lengths, but not all numbers of edges: a recording must find it compiled."""
+    model = adapted(make_model(tmp_path / "model", family="qwen3"))
+    recorder = Recorder(model.get_base_model().model, trained(model), again)
+    few = micro_batches([40, 9, 57])[0]
+    edges = few["cu_seq_lens"]
+    many = few | {"cu_seq_lens": torch.cat([edges, edges[-1:].expand(8)])}
+    recorded_after = []
+    for batch in (many, many, few, few, many):
+        one_update(model, recorder, [batch])
+        recorded_after.append(sorted(edges for _, edges in recorder.records))
+    most, least = len(many["cu_seq_lens"]), len(few["cu_seq_lens"])
+    assert most != least
+    assert recorded_after == [[], [most], [most], [least, most], [least, most]]
 
 
 def test_a_micro_batch_that_was_run_counts_beside_recorded_ones(tmp_path: Path) -> None:

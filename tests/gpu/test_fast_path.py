@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -257,3 +258,24 @@ def test_float8_products_train_alike(recipe: Path, tmp_path: Path, padded: Calla
     for mine, theirs in zip(updates, plain, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=0.1)
     assert updates[-1]["loss"] < updates[0]["loss"] - 0.5
+
+
+@pytest.mark.parametrize("products", ["separate", "fused", "float8"])
+def test_recordings_are_kept_over_epochs(recipe: Path, tmp_path: Path, products: str) -> None:
+    """Each epoch ends in an update of fewer chats, with another number of row edges."""
+    settings = (
+        *("train.engine=compiled", PACKED, f"train.products={products}", "train.gradient_checkpointing=false"),
+        *("train.max_steps=-1", "train.num_train_epochs=3", "eval.eval_steps=100"),
+        *("train.per_device_train_batch_size=64", "train.gradient_accumulation_steps=1"),
+    )
+    words = [sys.executable, "-m", "toolkit", "run", str(recipe), "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [*words, *(part for one in settings for part in ("--set", one))], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (told,) = re.findall(r"^graphs     ([\d,]+) of ([\d,]+) micro-batches replayed$", done.stdout, re.MULTILINE)
+    replayed, all_of_them = (int(number.replace(",", "")) for number in told)
+    updates = [row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    assert len(updates) == all_of_them == 12, "232 chats, 64 an update, three times"
+    assert replayed >= 10, "all but the first, which compiles"
+    assert updates[-1]["loss"] < updates[0]["loss"]

@@ -91,6 +91,20 @@ def test_an_epoch_s_short_last_update_makes_no_new_length() -> None:
     assert len(other["cu_seq_lens"]) % 8 == 0
 
 
+def test_all_micro_batches_come_to_have_the_same_number_of_edges() -> None:
+    """An epoch's last update, with few chats, has the edges that the ones before it had."""
+    collate = PackingCollator(0, 4096, multiple=64, edges_multiple=8)
+
+    def edges(*lengths: int) -> list[int]:
+        made = collate([{"rows": [row]} for row in rows_of(list(lengths), 50)])["micro_batches"]
+        assert all(one["cu_seq_lens"][-1] == one["input_ids"].shape[1] for one in made)
+        return [len(one["cu_seq_lens"]) for one in made]
+
+    assert [edges(30), edges(*[20] * 12), edges(30), edges(9, 9)] == [[8], [16], [16], [16]]
+    plain = PackingCollator(0, 4096)
+    assert [len(one["cu_seq_lens"]) for one in plain([{"rows": rows_of([30], 50)}])["micro_batches"]] == [2]
+
+
 def gradients(model: Any, batches: list[dict[str, Any]], *, packs: bool) -> tuple[float, dict[str, torch.Tensor]]:
     """(summed loss, gradients of the adapter) over micro-batches."""
     model.zero_grad()

@@ -22,6 +22,8 @@ Replay = Callable[[], None]
 Capture = Callable[[Callable[[], None]], Replay]
 
 MOST = 64  # lengths that are recorded; others are run
+TRIES = 2  # of one length: the first may find that torch has to compile for it
+FAILURES = 3  # lengths that can't be recorded, before none is
 GROW = 1.25  # a buffer that is too small is made anew, and a little larger
 ROOM = 0.2  # of the card that has to be free beside recordings, or they give back what they hold
 
@@ -43,8 +45,15 @@ def reset_peak() -> None:
     _Peak.most = 0
 
 
+class NotCompiled(RuntimeError):
+    """torch would have to compile what is being recorded. Nothing was recorded, and nothing is lost."""
+
+
 class CudaCapture:
-    """Records what a function launches, in one pool of memory for all. `__call__` gives what launches it again."""
+    """Records what a function launches, in one pool of memory for all. `__call__` gives what launches it again.
+
+    Raises `NotCompiled` where torch would have to compile: that asks the card, which a recording forbids.
+    """
 
     def __init__(self) -> None:
         self.pool: Any = None
@@ -54,8 +63,16 @@ class CudaCapture:
             self.pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         # other threads may pin memory meanwhile
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            work()
+        try:
+            with (
+                torch.compiler.set_stance("fail_on_recompile"),
+                torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"),
+            ):
+                work()
+        except RuntimeError as error:
+            if "fail_on_recompile" in str(error):
+                raise NotCompiled("torch has to compile for this length first") from error
+            raise
         return graph.replay  # type: ignore[no-any-return]
 
 
@@ -74,9 +91,10 @@ class Record:
 class Recorder:
     """Stands in for the forward of a `decoder` whose trained parameters are `parameters`, while it trains.
 
-    `allowed` says whether now is a time for it, before each micro-batch. A length is run as usual first, `each` time
-    that one comes which has not been run, or only until any has; then it is recorded. `problem` says why nothing
-    is recorded any more, where it failed.
+    `allowed` says whether now is a time for it, before each micro-batch. What is recorded has to be compiled: `each`
+    length is run as usual once before it is recorded, or, where one code serves all, one length for each number of row
+    edges. A length that can't be recorded is run and leaves the others as they are; `problem` says why nothing is
+    recorded any more, where too many could not. `replayed` and `run` count micro-batches.
     """
 
     def __init__(
@@ -93,7 +111,10 @@ class Recorder:
         self.capture, self.each, self.allowed = capture or CudaCapture(), each, allowed
         self.records: dict[tuple[int, int], Record] = {}
         self.ran: set[tuple[int, int]] = set()
-        self.problem = ""
+        self.tries: dict[tuple[int, int], int] = {}  # recordings of a length that failed
+        self.longest: int | None = None  # tokens: what is longer did not fit into memory
+        self.failures, self.problem = 0, ""
+        self.replayed = self.run = 0
         self.gradients: list[torch.Tensor] = []
         self.buffers: list[torch.Tensor] = []  # hidden states and their gradient, for all lengths
         self.live: torch.Tensor | None = None
@@ -115,10 +136,12 @@ class Recorder:
             record = self._record_of(given) if torch.is_grad_enabled() and self.allowed() else None
             if record is None:
                 self.make_room()
+                self.run += torch.is_grad_enabled()
                 output = self.usual(**given)
                 hidden = output.last_hidden_state
                 self.like = hidden.new_empty(1, 0, hidden.shape[-1])
                 return output
+        self.replayed += 1
         _Peak.most = max(_Peak.most, record.peak)
         for name, mine in record.inputs.items():
             mine.copy_(given[name], non_blocking=True)
@@ -158,17 +181,38 @@ class Recorder:
         key = (given["input_ids"].shape[1], given["cu_seq_lens"].shape[0])
         if key in self.records or self.problem:
             return self.records.get(key)
-        seen = key in self.ran if self.each else bool(self.ran)
+        # one code serves all numbers of tokens, but a number of edges has its own
+        seen = key in self.ran if self.each else any(edges == key[1] for _, edges in self.ran)
         self.ran.add(key)
-        if not seen or len(self.records) >= MOST:
+        fits = self.longest is None or key[0] <= self.longest
+        if not seen or not fits or len(self.records) >= MOST or self.tries.get(key, 0) >= TRIES:
             return None
         try:  # it takes what the run before took, whose memory torch gives back before it records
             self.records[key] = self._record(given)
         except RuntimeError as error:  # torch.cuda.OutOfMemoryError too
-            self.problem = str(error).strip().splitlines()[0]
-            self.live = None
-            self.forget()  # all lengths are run from now on, and need the memory
+            self._failed(key, error)
         return self.records.get(key)
+
+    def _failed(self, key: tuple[int, int], error: RuntimeError) -> None:
+        """A length is run instead. What the others hold is given back where the memory is needed or can't be trusted;
+        they are recorded again."""
+        self.live = None
+        self.tries[key] = self.tries.get(key, 0) + 1
+        if isinstance(error, NotCompiled):
+            return  # it is compiled when it is run now
+        self.tries[key] = TRIES
+        self.forget()
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            self.longest = key[0] - 1
+        self.failures += 1
+        if self.failures >= FAILURES:
+            self.problem = str(error).strip().splitlines()[0]
+
+    @property
+    def told(self) -> str:
+        """What came of recording, in a line."""
+        lengths = f"{self.replayed:,} of {self.replayed + self.run:,} micro-batches replayed"
+        return f"{lengths}; given up: {self.problem}" if self.problem else lengths
 
     def _record(self, given: dict[str, Any]) -> Record:
         inputs = {name: value.clone() for name, value in given.items() if isinstance(value, torch.Tensor)}

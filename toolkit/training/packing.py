@@ -19,11 +19,13 @@ from toolkit.training.dataset import IGNORED, Row
 MICRO_BATCHES = "micro_batches"
 
 
-def pack(rows: Sequence[Row], pad_token_id: int, multiple: int = 1, edges_multiple: int = 1) -> dict[str, Any]:
+def pack(
+    rows: Sequence[Row], pad_token_id: int, multiple: int = 1, edges_multiple: int = 1, least_edges: int = 0
+) -> dict[str, Any]:
     """Rows one after the other, filled up to a `multiple` of tokens by rows that train nothing.
 
     Filling is cut into rows no longer than the longest of `rows`. The last edge is repeated until there are a multiple
-    of `edges_multiple` edges, so that few shapes occur.
+    of `edges_multiple` edges and no fewer than `least_edges`, so that few shapes occur.
 
     Returns input_ids, labels and position_ids of shape [1, tokens], int64; `sizes`, the rows' lengths, filling
     included; and `cu_seq_lens`, where rows start and the last one ends, int32 of shape [rows + 1] or, rounded up, more.
@@ -40,7 +42,8 @@ def pack(rows: Sequence[Row], pad_token_id: int, multiple: int = 1, edges_multip
         input_ids[start : start + len(ids)] = ids
         labels[start : start + len(ids)] = targets
         labels[start] = IGNORED  # nothing comes before a row's first token
-    repeated = -len(edges) % edges_multiple
+    wanted = max(len(edges), least_edges)
+    repeated = wanted + -wanted % edges_multiple - len(edges)
     positions = np.concatenate([np.arange(size, dtype=np.int64) for size in sizes])
     return {
         "input_ids": torch.from_numpy(input_ids)[None],
@@ -55,6 +58,9 @@ def pack(rows: Sequence[Row], pad_token_id: int, multiple: int = 1, edges_multip
 class PackingCollator:
     """Cuts the rows of some chats, those of a whole update in training, into packed micro-batches.
 
+    With an `edges_multiple`, all have as many edges as the one that had most so far: an epoch's last update may have
+    few chats, and code that is compiled or kernels that are recorded for another number of edges cost more than it.
+
     Returns {"micro_batches": [as `pack` gives them, ...], "trained": tokens with a label, "real_tokens": tokens}.
     """
 
@@ -63,18 +69,24 @@ class PackingCollator:
         self.budget = budget
         self.multiple = multiple
         self.edges_multiple = edges_multiple
+        self.edges = 0  # the most that any had
 
     def __call__(self, chats: Sequence[dict[str, Any]]) -> dict[str, Any]:
         rows: list[Row] = [row for chat in chats for row in chat["rows"]]
         groups = cut([len(ids) for ids, _ in rows], self.budget)
-        packed = [
-            pack([rows[i] for i in group], self.pad_token_id, self.multiple, self.edges_multiple) for group in groups
-        ]
+        packed = [self.pack([rows[i] for i in group], self.multiple) for group in groups]
         return {
             MICRO_BATCHES: packed,
             "trained": sum(int((one["labels"] != IGNORED).sum()) for one in packed),
             "real_tokens": sum(len(ids) for ids, _ in rows),
         }
+
+    def pack(self, rows: Sequence[Row], multiple: int) -> dict[str, Any]:
+        """`pack` with this collator's settings, filled up to a `multiple` of tokens."""
+        one = pack(rows, self.pad_token_id, multiple, self.edges_multiple, self.edges)
+        if self.edges_multiple > 1:
+            self.edges = max(self.edges, len(one["cu_seq_lens"]))
+        return one
 
 
 class KnownLengths:
@@ -101,4 +113,4 @@ class KnownLengths:
             return one
         parts = (one[name][0].cpu().split(one["sizes"]) for name in ("input_ids", "labels"))  # accelerate moved them
         rows: list[Row] = [(ids.numpy(), labels.numpy()) for ids, labels in zip(*parts, strict=True)]
-        return pack(rows, self.collator.pad_token_id, self.shortest, self.collator.edges_multiple)
+        return self.collator.pack(rows, self.shortest)

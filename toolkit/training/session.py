@@ -116,8 +116,7 @@ class Session:
                 trainer.log_waiting()
             progress.close()
         if (recorder := self.loaded.recorder) is not None:
-            if recorder.problem:
-                self.console.print(f"note       CUDA graphs were given up: {recorder.problem}", markup=False)
+            self.console.print(f"graphs     {recorder.told}", markup=False)
             recorder.forget()  # what comes now needs the memory for itself
         update = trainer.state.global_step
         if signals.received is not None and update < self.updates.total:
