@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +14,6 @@ from tests.tiny import ADD
 from toolkit.data.chats import ToolCall, Turn
 from toolkit.errors import InputError
 from toolkit.inference.chat import Conversation, talk
-from toolkit.inference.serve import require_port
 from toolkit.inference.speaker import Sampling
 from toolkit.inference.tools import Toolbox, choose_tools
 from toolkit.models import resolve
@@ -197,45 +190,6 @@ def test_bad_input_is_one_line(
     Path("run/recipe.toml").write_text("")
     code, _, err = toolkit(capsys, monkeypatch, *words)
     assert code == 2 and told in err and err.startswith("error: ") and err.count("\n") == 1
-
-
-def test_a_port_that_is_taken() -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(InputError, match=rf"127.0.0.1:{port} is taken.*is free: --port "):
-            require_port(port)
-    require_port(port)
-
-
-def test_serving_on_loopback(exported: Path) -> None:
-    """The command as users run it: it says a curl line that works, and ends well at Ctrl-C."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "toolkit", "serve", str(exported), "--port", str(port), "--threads", "1"]
-    server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
-    )
-    try:
-        assert server.stdout is not None
-        first, curl = server.stdout.readline(), server.stdout.readline()
-        assert f"http://127.0.0.1:{port}/v1" in first and curl.startswith("curl ")
-        address, body = curl.split()[1], curl.split("-d ")[1].strip().strip("'")
-        question = {**json.loads(body), "max_tokens": 4}
-        request = urllib.request.Request(address, json.dumps(question).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as response:
-            assert json.loads(response.read())["choices"][0]["message"]["role"] == "assistant"
-        listening = subprocess.run(["cat", f"/proc/{server.pid}/net/tcp"], capture_output=True, text=True).stdout
-        places = [line.split()[1] for line in listening.splitlines()[1:] if line.split()[1].endswith(f":{port:04X}")]
-        assert all(place.startswith("0100007F") for place in places)
-        os.kill(server.pid, signal.SIGINT)
-        out, err = server.communicate(timeout=30)
-        assert server.returncode == 0 and out.endswith("stopped\n") and err == ""
-    finally:
-        server.kill()
-        server.wait()
 
 
 @pytest.mark.model

@@ -135,5 +135,5 @@ def test_a_runtime_that_is_missing_or_can_not_load(monkeypatch: pytest.MonkeyPat
 
 def test_calls_go_to_llama_cpp_as_json_text() -> None:
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
-    sent = module._openai({"role": "assistant", "content": "", "tool_calls": [call]})
+    sent = module.openai_message({"role": "assistant", "content": "", "tool_calls": [call]})
     assert json.loads(sent["tool_calls"][0]["function"]["arguments"]) == {"a": 1}

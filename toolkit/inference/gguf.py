@@ -1,7 +1,7 @@
-"""A GGUF file in llama.cpp, through `xllamacpp`: llama.cpp's own server inside this process.
+"""A GGUF file in llama.cpp, through `xllamacpp`: llama.cpp's own server, in a process of its own.
 
 What is measured here is what the user's llama.cpp, Ollama or LM Studio does with the file: its tokenizer, its template
-engine, its arithmetic. The server listens on a port of loopback that the system picks, with a key made for the process.
+engine, its arithmetic.
 """
 
 from __future__ import annotations
@@ -9,11 +9,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
-import secrets
-import tempfile
-import time
-import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,9 +19,10 @@ from typing import Any
 from toolkit.errors import EngineError, ModelError, ToolkitError
 from toolkit.evaluation.decode import Done, Generated, Meter
 from toolkit.hardware import free_cores
+from toolkit.inference.process import LlamaProcess
 
 INSTALL = "pip install 'toolkit[serve]'"
-LOOPBACK = "127.0.0.1"
+HEADERS = {"Content-Type": "application/json"}
 Message = dict[str, Any]
 
 
@@ -62,7 +58,7 @@ class GgufModel:
     threads: CPU threads; default: the cores that are free now, as threads that wait for a busy core cost more than
     they give.
     lora: a LoRA GGUF that is put over the model.
-    port: default: one that the system picks, with a key. With a port given there is no key.
+    plain: for people, not for measuring: special tokens are not written out in what is generated.
 
     Raises `EngineError` when there is no runtime, `ModelError` when the file can't be loaded.
     """
@@ -75,7 +71,7 @@ class GgufModel:
         threads: int | None = None,
         lora: Path | None = None,
         parallel: int = 1,
-        port: int = 0,
+        plain: bool = False,
     ) -> None:
         self.path = path
         self.n_ctx = n_ctx
@@ -84,30 +80,9 @@ class GgufModel:
             if file is not None:
                 require_gguf(file)
         self.threads = threads or free_cores()
-        self._key = "" if port else secrets.token_hex(16)
-        module = runtime()
-        params = module.CommonParams()
-        params.model.path = str(path)
-        params.hostnames, params.port = [LOOPBACK], port
-        params.n_ctx, params.n_parallel = n_ctx * parallel, parallel
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self.threads
-        params.warmup = params.fit_params = False
-        params.offline = True
-        params.special = True  # special tokens are part of what is generated: calls may be marked with them
-        params.ui = bool(port)
-        if self._key:
-            params.api_keys = [self._key]
-        if lora is not None:
-            adapter = module.CommonAdapterLoraInfo()
-            adapter.path, adapter.scale = str(lora), 1.0
-            params.lora_adapters = [adapter]
-        params.verbosity = 0
-        try:
-            self._server: Any = module.Server(params)
-        except RuntimeError:
-            params.verbosity = 1
-            raise ModelError(f"{path}: llama.cpp can't load it: {_reason(module, params)}") from None
-        self.address: str = self._server.listening_address
+        runtime()
+        self.process = LlamaProcess(path, n_ctx=n_ctx, threads=self.threads, parallel=parallel, lora=lora, plain=plain)
+        self.process.ready()
         self._plain: int | None = None
 
     def __enter__(self) -> GgufModel:
@@ -118,7 +93,7 @@ class GgufModel:
 
     def close(self) -> None:
         """Stop the server and free the model."""
-        self._server = None
+        self.process.close()
 
     @property
     def n_vocab(self) -> int:
@@ -139,7 +114,7 @@ class GgufModel:
 
         `options` go to the template, as enable_thinking=False. Raises `ModelError` when the template refuses them.
         """
-        body: dict[str, Any] = {"messages": [_openai(message) for message in messages]}
+        body: dict[str, Any] = {"messages": [openai_message(message) for message in messages]}
         if tools:
             body["tools"] = list(tools)
         if options:
@@ -209,7 +184,7 @@ class GgufModel:
 
     def _events(self, path: str, body: Any) -> Iterator[dict[str, Any]]:
         """The server's events, one by one. Leaving early makes the server stop."""
-        with contextlib.closing(self._connect()) as connection:
+        with self._connection() as connection:
             for line in self._send(connection, path, body):
                 if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
                     continue
@@ -247,18 +222,9 @@ class GgufModel:
             body |= {"seed": seed, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
         return body
 
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._server is None:
-            raise ValueError("the model is closed")
-        place = urllib.parse.urlsplit(self.address)
-        return http.client.HTTPConnection(place.hostname or LOOPBACK, place.port)
-
     def _send(self, connection: http.client.HTTPConnection, path: str, body: Any) -> http.client.HTTPResponse:
-        headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
         # ASCII only: lone surrogates, which JSON allows, could not be encoded otherwise
-        connection.request("GET" if body is None else "POST", path, body and json.dumps(body), headers)
+        connection.request("GET" if body is None else "POST", path, body and json.dumps(body), HEADERS)
         response = connection.getresponse()
         if response.status != 200:
             try:
@@ -268,8 +234,19 @@ class GgufModel:
             raise self._failed(told)
         return response
 
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[http.client.HTTPConnection]:
+        """A connection to the server. Raises `EngineError` when llama.cpp ends under it."""
+        if self.process.closed:
+            raise ValueError("the model is closed")
+        with contextlib.closing(self.process.connect()) as connection:
+            try:
+                yield connection
+            except (OSError, http.client.HTTPException):
+                raise EngineError(f"{self.path.name}: llama.cpp is gone: {self.process.ended()}") from None
+
     def _ask(self, path: str, body: Any = None) -> Any:
-        with contextlib.closing(self._connect()) as connection:
+        with self._connection() as connection:
             return json.loads(self._send(connection, path, body).read())
 
     def _failed(self, error: dict[str, Any]) -> ToolkitError:
@@ -348,30 +325,7 @@ def cut_at_stop(ids: list[int], stops: frozenset[int]) -> list[int]:
     return ids if end is None else ids[: end + 1]
 
 
-def _reason(module: Any, params: Any) -> str:
-    """What llama.cpp says when it is asked again to load what it just refused; it says so only to standard error."""
-    with tempfile.TemporaryFile() as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            module.Server(params)
-            return "it failed once, and loaded the second time; try again"
-        except RuntimeError:
-            for _ in range(20):  # its log is written by a thread of its own
-                if os.fstat(file.fileno()).st_size:
-                    break
-                time.sleep(0.05)
-            time.sleep(0.05)
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-        file.seek(0)
-        lines = [line.decode(errors="replace").split(" E ", 1)[-1].strip() for line in file if b" E " in line]
-    told = [line for line in lines if "error loading model" in line] or lines
-    return told[0].split("error loading model: ")[-1] if told else "no reason given"
-
-
-def _openai(message: Message) -> Message:
+def openai_message(message: Message) -> Message:
     """A message as the OpenAI API has it: arguments of calls as JSON text."""
     if not message.get("tool_calls"):
         return message

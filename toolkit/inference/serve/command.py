@@ -1,0 +1,166 @@
+"""The command: what to serve, to whom, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+import shlex
+import signal
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from toolkit.errors import InputError, Problem, RunError
+from toolkit.export.layout import ExportFolder
+from toolkit.hardware import free_cores
+from toolkit.inference.prompting import prompting_of
+from toolkit.inference.serve.bounds import MAX_BODY, Limits, hosts_of
+from toolkit.inference.tools import choose_tools
+
+LOOPBACK = "127.0.0.1"
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says. origins: pages that may ask. tools: on offer where a client sends none."""
+
+    model: str
+    host: str = LOOPBACK
+    port: int = 8080
+    allow_remote: bool = False
+    key: str | None = None
+    origins: Sequence[str] = ()
+    tools: str | None = None
+    max_body: int = MAX_BODY
+    context: int = 4096
+    parallel: int = 1
+    threads: int | None = None
+
+
+def find_gguf(word: str) -> Path:
+    """The GGUF that a word means: the file, or the smallest one of an export folder or of a run's export.
+
+    Raises `RunError` with the command that makes one.
+    """
+    path = Path(word).expanduser()
+    if path.suffix == ".gguf" or path.is_file():
+        return path
+    for folder in (path, path / "export"):
+        if (folder / "export.json").is_file():
+            found = [file for file in ExportFolder(folder).ggufs() if file.is_file()]
+            if not found:
+                raise RunError(f"{folder}: no GGUF in it; write one: toolkit export RUN --gguf q8_0 --out FOLDER")
+            return min(found, key=lambda file: file.stat().st_size)
+    if (path / "recipe.toml").is_file():
+        raise RunError(f"{path}: no GGUF of this run yet; write one: toolkit export {path} --gguf q8_0")
+    raise RunError(f"{word}: no GGUF file, export folder or run; llama.cpp serves GGUF files")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises `InputError` when it can't, with a port that is free."""
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError:
+        raise InputError(f"--host: {host} is no address of this machine") from None
+    opened = _opened(kind, address)
+    if opened is not None:
+        return opened
+    taken = f"--port: {host}:{port} is taken, or not yours to use"
+    for other in range(port + 1, min(65536, port + 100)):
+        if probe := _opened(kind, (address[0], other, *address[2:])):
+            probe.close()
+            raise InputError(f"{taken}; port {other} is free: --port {other}")
+    raise InputError(taken)
+
+
+def _opened(kind: int, address: Any) -> socket.socket | None:
+    opened = socket.socket(kind, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind(address)
+        opened.listen(64)
+    except OSError:
+        opened.close()
+        return None
+    return opened
+
+
+def limits_of(options: Options) -> Limits:
+    """The bounds that the options ask for. Raises `InputError` for a server that would be open to others."""
+    problems = []
+    remote = not _is_loopback(options.host)
+    if remote and not (options.allow_remote and options.key):
+        problems.append(
+            Problem("--host", f"{options.host} can be reached by others: that needs --allow-remote and an --api-key")
+        )
+    if options.key is not None and (not options.key.isascii() or not options.key.isprintable() or len(options.key) < 8):
+        problems.append(Problem("--api-key", "wanted at least 8 plain characters (letters, digits, signs)"))
+    for origin in options.origins:
+        if origin == "*" and not options.key:
+            problems.append(Problem("--cors", "every page of every site is only let in with an --api-key"))
+        elif origin != "*" and not _ORIGIN.fullmatch(origin):
+            problems.append(Problem("--cors", f"{origin!r}: wanted an origin, as http://localhost:3000"))
+    if problems:
+        raise InputError(problems)
+    return Limits(
+        hosts=None if remote else hosts_of(options.port),
+        origins=frozenset(options.origins),
+        key=options.key,
+        max_body=options.max_body,
+        running=options.parallel,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(options: Options) -> None:
+    """Serve a GGUF until SIGINT or SIGTERM. Raises an `InputError` for what can't be served."""
+    stop = threading.Event()
+
+    def stopped(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, stopped) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _serve(options, stop)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    print("stopped", flush=True)
+
+
+def _serve(options: Options, stop: threading.Event) -> None:
+    path = find_gguf(options.model)
+    limits = limits_of(options)
+    toolbox = choose_tools(options.tools or "none")
+    prompting = prompting_of(path)
+    threads = options.threads or free_cores()
+    with contextlib.closing(listen(options.host, options.port)) as opened:
+        from toolkit.inference.serve.server import Loading, run
+
+        loading = Loading(path, prompting, options.context, options.parallel, threads)
+        run(loading, limits, toolbox.schemas, opened, stop, lambda n_ctx: _say(options, loading, n_ctx))
+
+
+def _say(options: Options, loading: Any, n_ctx: int) -> None:
+    """What is served, and a line to try it with."""
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"http://{host}:{options.port}/v1"
+    print(f"serving {loading.path.name} at {address} ({loading.threads} CPU threads); Ctrl-C stops")
+    if n_ctx < options.context:
+        print(f"note    a chat has {n_ctx} tokens: the model was made for no more (--context {options.context})")
+    body = '{"messages": [{"role": "user", "content": "Hi"}]}'
+    headers = "-H 'Content-Type: application/json'"
+    headers += ' -H "Authorization: Bearer $TOOLKIT_API_KEY"' if options.key else ""
+    print(f"curl {address}/chat/completions {headers} -d {shlex.quote(body)}", flush=True)
