@@ -37,14 +37,14 @@ class Pattern:
         text = _encodable(text)
         if self._re2 is not None:
             return self._re2.search(text) is not None
-        return self._stopped_in_time(text)
+        return self._stopped_in_time(self._regex, text)
 
-    def _stopped_in_time(self, text: str) -> bool:
+    def _stopped_in_time(self, regex: Any, text: str) -> bool:
         global _timeouts
         if len(text) > LONGEST_FALLBACK_TEXT or self._slow or _timeouts >= MOST_TIMEOUTS:
             raise PatternError(f"the pattern {_short(self.text)} takes too long to search")
         try:
-            return self._regex.search(text, timeout=SECONDS) is not None
+            return regex.search(text, timeout=SECONDS) is not None
         except TimeoutError:
             self._slow = True
             _timeouts += 1

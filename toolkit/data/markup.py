@@ -6,6 +6,7 @@ Nothing is read from the template's source: what counts is what it does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from toolkit.data.tokenizers import special_tokens
@@ -46,16 +47,35 @@ class Markup:
 
 
 def render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
-    """The chat template's text. Raises `DataError` when there is no template, or it refuses the messages."""
+    """The chat template's text, as `tokenizer.apply_chat_template(messages, tokenize=False, **options)` writes it.
+
+    `options`: `tools`, `add_generation_prompt` and whatever the template reads. Raises `DataError` when there is no
+    template, when it refuses the messages, and when it loops or writes without end.
+    """
     if not getattr(tokenizer, "chat_template", None):
         raise DataError("the tokenizer has no chat template; take the instruct version of the model")
-    import jinja2
+    from toolkit.data.sandbox import render_template
+    from toolkit.data.spending import LimitError
 
+    values = {"tools": None, "documents": None, "add_generation_prompt": False, **tokenizer.special_tokens_map}
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    except (jinja2.exceptions.TemplateError, TypeError, ValueError, KeyError) as error:
+        template = tokenizer.get_chat_template(None, options.get("tools"))
+        return render_template(template, {**values, **options, "messages": messages})
+    except LimitError:
+        raise DataError(f"{_home(tokenizer)} loops or writes more than any chat needs: it is not used") from None
+    except RecursionError:
+        raise DataError(f"{_home(tokenizer)} calls itself without end: it is not used") from None
+    except Exception as error:  # a program of somebody else's: it can raise anything
         raise DataError(f"the chat template refuses this chat: {error}") from error
-    return str(text)
+
+
+def _home(tokenizer: Any) -> str:
+    """The chat template, by its file where that is known."""
+    folder = Path(str(getattr(tokenizer, "name_or_path", "") or ""))
+    for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            return f"{folder / name}: the chat template"
+    return "the chat template"
 
 
 def probe(tokenizer: Any) -> Markup:

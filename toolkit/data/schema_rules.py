@@ -182,7 +182,8 @@ def _refuse_circle(edges: dict[int, list[int]], found: dict[int, dict[str, Any]]
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else {dict: "an object", list: "a list"}.get(type(value)) or repr(value)
+    kinds: dict[type, str] = {dict: "an object", list: "a list"}
+    text = value if isinstance(value, str) else kinds.get(type(value)) or repr(value)
     text = text if len(text) <= 60 else text[:57] + "..."
     return repr(text) if isinstance(value, str) else text
 

@@ -49,8 +49,8 @@ def call_problems(call: ToolCall, schemas: dict[str, dict[str, Any]]) -> list[st
         ]
     try:
         errors = held.errors(call.arguments)
-    except UncheckedError as error:
-        return [*found, f"{call.name}: the arguments can't be held against the schema: {error}"]
+    except UncheckedError as reason:
+        return [*found, f"{call.name}: the arguments can't be held against the schema: {reason}"]
     for error in errors:
         place = ".".join(str(step) for step in error.absolute_path)
         if error.validator == "required":

@@ -257,7 +257,7 @@ def schema_valid(calls: Sequence[ToolCall], offered: Mapping[str, dict[str, Any]
 def _fits(schema: dict[str, Any], arguments: dict[str, Any]) -> bool | None:
     try:
         held = checker(schema)
-        known = schema.get("properties")
+        known = schema.get("properties") or {}
         closed = known and not schema.get("additionalProperties") and not schema.get("patternProperties")
         if closed and not arguments.keys() <= known.keys():
             return False
