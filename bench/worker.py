@@ -164,7 +164,10 @@ class Worker:
             gpu = replace(hardware.gpu, memory=min(hardware.gpu.memory, self.job.cap))
             hardware = replace(hardware, gpu=gpu)
         report = loaded.report
-        budget = budget_of(self.recipe, report.engine.value, report.precision.value, hardware, table)
+        # where nothing is autocast, products are in the precision that the weights are held in
+        products = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+        precision = products[report.weights] if report.precision.value == "none" else report.precision.value
+        budget = budget_of(self.recipe, report.engine.value, precision, hardware, table)
         self.budget = budget
         trainer = build_trainer(
             self.recipe,

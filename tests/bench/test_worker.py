@@ -81,6 +81,11 @@ def test_variants_agree_on_real_lengths(measured: Callable[..., Results]) -> Non
     assert states["optimizer states"] == pytest.approx(2 * states["trained weights"], rel=0.01)
 
 
+def test_all_weights_train_where_nothing_is_autocast(measured: Callable[..., Results]) -> None:
+    arm = measured(names=("full",)).arms["full"]
+    assert (arm.status, arm.message) == ("measured", "")
+
+
 def test_fixed_shapes_have_no_padding_and_repeat(measured: Callable[..., Results]) -> None:
     results = measured("2x64", names=("peft",))
     assert {(u.real_tokens, u.padded_tokens) for u in results.updates} == {(256, 256)}

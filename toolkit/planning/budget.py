@@ -92,6 +92,8 @@ def budget_of(recipe: Recipe, engine: str, precision: str, hardware: Hardware, t
     """The budget that `train.micro_batch` asks for; None where micro-batches are padded chats."""
     from toolkit.planning.lengths import from_table
 
+    if recipe.train.micro_batch == "fixed":
+        return None
     setup = setup_of(recipe, load_shape(recipe.model), engine, precision, cuda=hardware.gpu is not None)
     memory = hardware.gpu.memory if hardware.gpu is not None else hardware.memory
     return budget_for(recipe, setup, memory, from_table(table))
