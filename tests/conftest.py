@@ -45,3 +45,25 @@ def cache(cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Token tables and models go to a folder of this test session."""
     monkeypatch.setenv("TOOLKIT_CACHE", str(cache_root))
     return cache_root
+
+
+@pytest.fixture(scope="session")
+def qwen3_run(tiny_qwen3: Path, cache_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the tiny Qwen3 on short chats with calls in its own format. To be read, not written to."""
+    from tests.tiny import write_recipe
+    from toolkit.recipe import load
+    from toolkit.training.run import run
+
+    place = tmp_path_factory.mktemp("qwen3")
+    recipe = write_recipe(
+        place,
+        tiny_qwen3,
+        24,
+        data={"call_format": "native"},
+        train={"max_steps": 6, "gradient_checkpointing": False},
+        eval={"early_stopping_patience": 0},
+        export={"gguf": ["q8_0"], "chats": 2},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_CACHE", str(cache_root))
+        return run(load(recipe), place / "qwen3-run", export=False).path

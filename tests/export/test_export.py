@@ -125,18 +125,18 @@ class Verdict:
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_the_gate(run: Path, monkeypatch: pytest.MonkeyPatch, passed: bool) -> None:
-    told = SimpleNamespace(chats=0)
+    told = SimpleNamespace()
 
-    def verify(folder: Path, *, chats: int, console: Any) -> Verdict:
+    def verify(folder: Path, *, chats: int, max_minutes: float, console: Any) -> Verdict:
         assert ExportFolder(folder).record().status == "unverified"
-        told.chats = chats
+        told.bounds = chats, max_minutes
         return Verdict(passed)
 
     fake = ModuleType("toolkit.export.verify")
     fake.verify = verify  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "toolkit.export.verify", fake)
-    folder = export(run, gguf=["q8_0"], chats=7)
-    assert told.chats == 7
+    folder = export(run, gguf=["q8_0"], chats=7, max_minutes=3)
+    assert told.bounds == (7, 3)
     assert folder.record().status == ("passed" if passed else "failed")
     if passed:
         check_gate(folder)

@@ -35,15 +35,15 @@ def recipe(base: Path, tmp_path: Path, cache: Path) -> Path:
         lora={"lora_dropout": 0.0},
         train={"max_steps": 1, "gradient_checkpointing": False},
         eval={"holdout": 2},
-        export={"gguf": ["q8_0"], "merge_base": "original", "chats": 3},
+        export={"gguf": ["q8_0"], "merge_base": "original", "chats": 3, "max_minutes": 2.5},
     )
 
 
-def planted(monkeypatch: pytest.MonkeyPatch, passed: bool) -> list[tuple[Path, int]]:
-    told: list[tuple[Path, int]] = []
+def planted(monkeypatch: pytest.MonkeyPatch, passed: bool) -> list[tuple[Path, int, float]]:
+    told: list[tuple[Path, int, float]] = []
 
-    def verify(folder: Path, *, chats: int, console: Any) -> Any:
-        told.append((folder, chats))
+    def verify(folder: Path, *, chats: int, max_minutes: float, console: Any) -> Any:
+        told.append((folder, chats, max_minutes))
         return SimpleNamespace(passed=passed, lines=["Q8_0: too far away"])
 
     fake = ModuleType("toolkit.export.verify")
@@ -56,7 +56,7 @@ def test_a_run_exports_at_its_end(recipe: Path, tmp_path: Path, monkeypatch: pyt
     told = planted(monkeypatch, True)
     folder = run(load(recipe), tmp_path / "run")
     record = ExportFolder(folder.path / "export").record()
-    assert told == [(folder.path / "export", 3)]
+    assert told == [(folder.path / "export", 3, 2.5)]
     assert [file.type for file in record.files] == ["BF16", "Q8_0"] and record.status == "passed"
     assert record.merge_base.asked == "original" and record.recipe == str(folder.recipe)
 

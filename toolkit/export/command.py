@@ -21,6 +21,7 @@ def export_command(
     merged: bool,
     verify: bool,
     chats: int | None,
+    max_minutes: float | None,
     force: bool,
 ) -> None:
     """Export, and raise `ToolkitError` when the gate of the export report failed. Raises `InputError` as `export`."""
@@ -30,7 +31,7 @@ def export_command(
     if adapter_only and gguf:
         raise InputError("--adapter-only writes no merged model, so --gguf does not go with it; wanted --lora?")
     types = _types(run, gguf)
-    from toolkit.export.export import DEFAULT_CHATS, check_gate, export
+    from toolkit.export.export import DEFAULT_CHATS, DEFAULT_MINUTES, check_gate, export
 
     folder = export(
         run,
@@ -43,22 +44,24 @@ def export_command(
         merged=merged,
         verify=verify,
         chats=chats or DEFAULT_CHATS,
+        max_minutes=max_minutes or DEFAULT_MINUTES,
         force=force,
     )
     check_gate(folder)
 
 
-def verify_command(folder: str, *, chats: int | None) -> None:
+def verify_command(folder: str, *, chats: int | None, max_minutes: float | None) -> None:
     """Compare an export's files with the trained model again. Raises `ModelError` when the gate failed."""
     from rich.console import Console
 
-    from toolkit.export.export import DEFAULT_CHATS, check_gate, verify_export
+    from toolkit.export.export import DEFAULT_CHATS, DEFAULT_MINUTES, check_gate, verify_export
     from toolkit.export.layout import ExportFolder
 
     path = Path(folder).expanduser()
     if not (path / "export.json").is_file() and (path / "export" / "export.json").is_file():
         path = path / "export"
-    verify_export(ExportFolder(path), chats or DEFAULT_CHATS, Console(soft_wrap=True, highlight=False))
+    console = Console(soft_wrap=True, highlight=False)
+    verify_export(ExportFolder(path), console, chats or DEFAULT_CHATS, max_minutes or DEFAULT_MINUTES)
     check_gate(ExportFolder(path))
 
 

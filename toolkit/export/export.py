@@ -42,7 +42,7 @@ from toolkit.export.tokenizer import read_tokenizer
 from toolkit.export.writer import Advance, Float16OverflowError, Metadata, Type16, write_gguf
 from toolkit.runs import command_line
 
-DEFAULT_CHATS = 24
+DEFAULT_CHATS, DEFAULT_MINUTES = 24, 10.0
 _SIXTEEN = ("F16", "BF16")
 _PACKAGES = ("gguf", "libgguf", "xllamacpp", "torch", "transformers", "peft")
 
@@ -59,13 +59,15 @@ def export(
     merged: bool = True,
     verify: bool = True,
     chats: int = DEFAULT_CHATS,
+    max_minutes: float = DEFAULT_MINUTES,
     force: bool = False,
     console: Console | None = None,
 ) -> ExportFolder:
     """Export a run, an adapter with its `base`, or a model alone, into a new folder (default: RUN/export).
 
     `gguf` are types as `q8_0`; `lora` adds the adapter alone as a GGUF, `adapter_only` writes nothing else. `force`
-    puts the new folder in the place of an older export, which stays until the new one is whole.
+    puts the new folder in the place of an older export, which stays until the new one is whole. `chats` and
+    `max_minutes` bound the comparison with the trained model that `verify` asks for.
     The folder appears whole or not at all. Raises an `InputError` for input that can't be exported, before any work,
     and `ToolkitError` when the disk is too small. Where `verify` finds that the files are not the trained model, they
     are kept, and export.json and FAILED.txt say so: look at the record's `status`.
@@ -120,7 +122,7 @@ def export(
     console.print(f"export     {target}")
     result = ExportFolder(target)
     if verify and types:
-        verify_export(result, chats, console)
+        verify_export(result, console, chats, max_minutes)
     return result
 
 
@@ -316,11 +318,11 @@ def _default_target(source: Source) -> Path:
     return source.run.path / "export" if source.run is not None else Path("exports") / source.name
 
 
-def verify_export(folder: ExportFolder, chats: int, console: Console) -> None:
+def verify_export(folder: ExportFolder, console: Console, chats: int, max_minutes: float) -> None:
     """Compare the files with the trained model, and write down what came of it: the report, the status, FAILED.txt."""
     from toolkit.export.verify import verify
 
-    report = verify(folder.path, chats=chats, console=console)
+    report = verify(folder.path, chats=chats, max_minutes=max_minutes, console=console)
     record = folder.record()
     record.status = "passed" if report.passed else "failed"
     record.save(folder.path)
@@ -344,6 +346,4 @@ def _progress(console: Console, what: str, total: int) -> Iterator[Advance]:
 def check_gate(folder: ExportFolder) -> None:
     """Raise `ToolkitError` when the export's gate failed; the files are kept."""
     if folder.record().status == "failed":
-        raise ToolkitError(
-            f"{folder.path}: the export is not the trained model, see {folder.failed}; the files are kept"
-        )
+        raise ToolkitError(f"{folder.path}: not shown to be the trained model, see {folder.failed}; the files are kept")

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,8 @@ from toolkit.errors import ModelError
 
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 _STRING, _ARRAY, _UINT32 = 8, 9, 4
-_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SIZES = {kind: struct.calcsize(f"<{code}") for kind, code in _CODES.items()}
 
 
 Info = tuple[str, tuple[int, ...], int, int]
@@ -53,9 +54,22 @@ class RawGguf:
         """A uint32 value."""
         return int(struct.unpack("<I", self.keys[key][-4:])[0])
 
+    def value(self, key: str) -> Any:
+        """Any value: a number, a truth value, a string, or a list of them. None where there is no such key."""
+        raw = self.keys.get(key)
+        return None if raw is None else _value(raw, 8 + len(key.encode()))
+
 
 def read_raw(path: Path) -> RawGguf:
     """The header of a little-endian GGUF of version 3. Raises `ModelError` for anything else."""
+    try:
+        return _read_raw(path)
+    except (struct.error, KeyError, UnicodeDecodeError, OverflowError) as error:
+        why = "cut short" if isinstance(error, struct.error) else "broken"
+        raise ModelError(f"{path}: not a readable GGUF (its header is {why})") from None
+
+
+def _read_raw(path: Path) -> RawGguf:
     with path.open("rb") as file:
         magic, version, tensor_count, key_count = struct.unpack("<4sIQQ", file.read(24))
         if magic != MAGIC or version != VERSION:
@@ -72,6 +86,8 @@ def read_raw(path: Path) -> RawGguf:
         for _ in range(tensor_count):
             name = _string(file)
             dimensions = struct.unpack("<I", file.read(4))[0]
+            if not 1 <= dimensions <= 4:
+                raise ModelError(f"{path}: not a readable GGUF ({name} has {dimensions} dimensions)")
             shape = struct.unpack(f"<{dimensions}Q", file.read(8 * dimensions))
             kind, offset = struct.unpack("<IQ", file.read(12))
             infos.append((name, tuple(reversed(shape)), kind, offset))
@@ -116,6 +132,30 @@ def _padded(size: int) -> int:
 
 def _string(file: BinaryIO) -> str:
     return file.read(struct.unpack("<Q", file.read(8))[0]).decode()
+
+
+def _value(raw: bytes, at: int) -> Any:
+    (kind,) = struct.unpack_from("<I", raw, at)
+    at += 4
+    if kind == _STRING:
+        return _text(raw, at)[0]
+    if kind != _ARRAY:
+        return struct.unpack_from(f"<{_CODES[kind]}", raw, at)[0]
+    inner, count = struct.unpack_from("<IQ", raw, at)
+    at += 12
+    if inner != _STRING:
+        return list(struct.unpack_from(f"<{count}{_CODES[inner]}", raw, at))
+    found = []
+    for _ in range(count):
+        text, at = _text(raw, at)
+        found.append(text)
+    return found
+
+
+def _text(raw: bytes, at: int) -> tuple[str, int]:
+    start = at + 8
+    end = start + int(struct.unpack_from("<Q", raw, at)[0])
+    return raw[start:end].decode(), end
 
 
 def _skip_value(file: BinaryIO) -> None:

@@ -70,7 +70,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> GgufTokenizer:
         special=_special(folder, tokenizer),
         eot=_end_of_turn(tokenizer),
         add_bos=_adds_bos(tokenizer),
-        template=_template(tokenizer),
+        template=chat_template(tokenizer),
     )
 
 
@@ -176,6 +176,7 @@ def _adds_bos(tokenizer: Any) -> bool:
     return bool(tokenizer.bos_token_id is not None and ids and ids[0] == tokenizer.bos_token_id)
 
 
-def _template(tokenizer: Any) -> str | None:
+def chat_template(tokenizer: Any) -> str | None:
+    """The template that a file gets: the tokenizer's own, the default one where it has several."""
     template = tokenizer.chat_template
     return template.get("default") if isinstance(template, dict) else template

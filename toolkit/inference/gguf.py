@@ -99,9 +99,10 @@ class GgufModel:
     def n_vocab(self) -> int:
         return int(self._ask("/v1/models")["data"][0]["meta"]["n_vocab"])
 
-    def tokenize(self, text: str) -> list[int]:
-        """Ids by llama.cpp's tokenizer: special tokens in the text are special, none are added."""
-        return list(self._ask("/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"])
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Ids by llama.cpp's tokenizer. Control tokens in the text are read as such, unless `special` is False; none
+        are added."""
+        return list(self._ask("/tokenize", {"content": text, "add_special": False, "parse_special": special})["tokens"])
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens written out."""

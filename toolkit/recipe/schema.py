@@ -184,6 +184,9 @@ class ExportSection(Section):
         "auto", description="after training on 4-bit weights: the original base, what training saw of it, or the better"
     )
     chats: Positive = Field(24, description="held-out chats that the export report compares the files on")
+    max_minutes: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="that the comparison may take: fewer chats are compared where they do not fit"
+    )
 
 
 class Recipe(Section):

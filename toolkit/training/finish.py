@@ -35,7 +35,12 @@ def export_run(recipe: Recipe, folder: RunFolder, console: Console) -> None:
     settings = recipe.export
     try:
         done = export(
-            folder.path, gguf=settings.gguf, merge_base=settings.merge_base, chats=settings.chats, console=console
+            folder.path,
+            gguf=settings.gguf,
+            merge_base=settings.merge_base,
+            chats=settings.chats,
+            max_minutes=settings.max_minutes,
+            console=console,
         )
     except ToolkitError as error:
         again = f"toolkit export {folder.path} --gguf {','.join(settings.gguf)}"

@@ -52,6 +52,14 @@ def export_run(
     chats: Annotated[
         int | None, typer.Option(min=1, metavar="CHATS", help="Held-out chats to compare on; default: 24.")
     ] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            metavar="MINUTES",
+            help="How long comparing may take; fewer chats are compared where they do not fit. Default: 10.",
+        ),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option("--force", help="Replace an older export, which stays until the new one is whole."),
@@ -77,7 +85,7 @@ def export_run(
     from toolkit.export.command import export_command, verify_command
 
     if verify_only:
-        verify_command(run, chats=chats)
+        verify_command(run, chats=chats, max_minutes=max_minutes)
         return
     export_command(
         run,
@@ -90,6 +98,7 @@ def export_run(
         merged=merged,
         verify=verify,
         chats=chats,
+        max_minutes=max_minutes,
         force=force,
     )
 

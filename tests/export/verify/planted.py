@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from toolkit.export.tokenizer import PRE_TOKENIZERS
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def make_export(root: Path, family: str, gguf: tuple[str, ...] = ("f16",)) -> Path:
-    """A finished run on a tiny model, exported and not verified."""
-    base = base_model(root / "base", family, hidden_size=64, intermediate_size=96)
+def make_export(root: Path, family: str, gguf: tuple[str, ...] = ("f16",), tokens: Sequence[str] = ()) -> Path:
+    """A finished run on a tiny model, exported and not verified. `tokens` are ordinary tokens of its vocabulary."""
+    more = {"vocab_size": 416} if tokens else {}
+    base = base_model(root / "base", family, hidden_size=64, intermediate_size=96, **more)
+    add_tokens(base, tokens)
     if family == "qwen3":
         as_qwen2(base)
     run = root / "run"
@@ -32,6 +34,15 @@ def make_export(root: Path, family: str, gguf: tuple[str, ...] = ("f16",)) -> Pa
     )
     adapter(run / "adapter", base)
     return export(run, gguf=gguf, verify=False).path
+
+
+def add_tokens(base: Path, tokens: Sequence[str]) -> None:
+    """Put ordinary tokens that no merge makes into a tiny tokenizer's vocabulary."""
+    path = base / "tokenizer.json"
+    spec = json.loads(path.read_text())
+    first = max(max(spec["model"]["vocab"].values()), *(token["id"] for token in spec["added_tokens"])) + 1
+    spec["model"]["vocab"] |= {token: number for number, token in enumerate(tokens, first)}
+    path.write_text(json.dumps(spec))
 
 
 def as_qwen2(base: Path) -> None:
@@ -46,7 +57,9 @@ def as_qwen2(base: Path) -> None:
     path.write_text(json.dumps(spec))
 
 
-def plant(folder: Path, *, keys: dict[str, str | int | float] | None = None, tensors: Change | None = None) -> None:
+def plant(
+    folder: Path, *, keys: dict[str, str | int | float | list[int]] | None = None, tensors: Change | None = None
+) -> None:
     """Write the folder's first GGUF anew with keys or 16-bit tensors changed, as a faulty writer would have done it."""
     from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 
@@ -62,6 +75,8 @@ def plant(folder: Path, *, keys: dict[str, str | int | float] | None = None, ten
     for key, value in changed.items():
         if isinstance(value, str):
             writer.add_string(key, value)
+        elif isinstance(value, list):
+            writer.add_array(key, value)
         elif isinstance(value, int):
             writer.add_uint32(key, value)
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.export.verify.planted import make_export, plant, rehash
 from tests.test_cli import toolkit
@@ -16,6 +17,7 @@ from toolkit.errors import EngineError, RunError
 from toolkit.export.export import export
 from toolkit.export.layout import ExportFolder
 from toolkit.export.verify import VerifyReport, verify
+from toolkit.export.verify.material import gather
 from toolkit.inference import gguf as llama
 
 pytest.importorskip("xllamacpp")
@@ -50,7 +52,14 @@ def test_a_clean_export_passes(folder: Path) -> None:
     assert agreement.numbers["all"]["positions"] == report.how["positions"] > 20
     saved = json.loads((folder / "export_report.json").read_text())
     assert saved["passed"] is True and saved["verdict"] == report.verdict
-    assert VerifyReport.load(folder).checks == report.checks
+    assert VerifyReport.load(folder) == report
+    assert {step.name for step in report.steps} >= {"weights", "its answers", "dequantised", "in llama.cpp"}
+    assert (
+        all(step.done == step.of for step in report.steps) and report.times in (folder / "export_report.md").read_text()
+    )
+    old = {name: value for name, value in saved.items() if name != "steps"}
+    (folder / "export_report.json").write_text(json.dumps(old))
+    assert VerifyReport.load(folder).steps == [] and VerifyReport.load(folder).checks == report.checks
     html = (folder / "export_report.html").read_text()
     assert "http" not in html and "<script" not in html and report.verdict in html
     assert "| run-F16.gguf |" in (folder / "export_report.md").read_text()
@@ -62,6 +71,7 @@ def test_another_template(folder: Path) -> None:
     report, failed = check(folder)
     assert failed == {"template"}
     assert "[user]" in report.lines[0] or "[system]" in report.lines[0]
+    assert "is not the one that was trained with: write it again with --force" in report.lines[0]
 
 
 def test_another_pre_tokenizer(folder: Path) -> None:
@@ -69,6 +79,7 @@ def test_another_pre_tokenizer(folder: Path) -> None:
     report, failed = check(folder)
     assert "tokenizer" in failed and not failed & {"structure", "weights", "agreement"}
     assert "training cut" in report.lines[0]
+    assert "tokenizer.ggml.pre is not that of" in report.lines[0] and "write it again with --force" in report.lines[0]
 
 
 def test_a_dropped_adapter(folder: Path) -> None:
@@ -179,13 +190,15 @@ def test_text_that_is_not_composed(tmp_path: Path) -> None:
     report, failed = check(folder)
     assert not failed, report.lines
     tokenizer = report.of("tokenizer", "run-F16.gguf")
-    assert tokenizer and tokenizer.numbers["equal_after_nfc"] >= 4 and "NFC" in tokenizer.summary
+    assert tokenizer and tokenizer.numbers["equal_after_nfc"] >= 4
+    (note,) = tokenizer.notes
+    assert "(NFC)" in note and "(none of them of the data)" in note
     spec_path = tmp_path / "base" / "tokenizer.json"
     spec = json.loads(spec_path.read_text())
     spec["normalizer"] = {"type": "NFKC"}
     spec_path.write_text(json.dumps(spec))
-    _, failed = check(folder)
-    assert failed == {"tokenizer"}
+    report, failed = check(folder)
+    assert failed == {"tokenizer"} and "normalizer NFKC can't be exported" in report.lines[0]
 
 
 def test_a_plain_model_has_no_control(folder: Path, tmp_path: Path) -> None:
@@ -195,6 +208,38 @@ def test_a_plain_model_has_no_control(folder: Path, tmp_path: Path) -> None:
     control = report.of("control")
     assert not failed and control and control.outcome == "skip", report.lines
     assert report.how["chats_from"] == "built-in held-out chats"
+
+
+def test_little_time_compares_fewer_chats_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = verify(folder, chats=4, max_minutes=1e-6, threads=1, console=Console(soft_wrap=True))
+    assert report.passed, report.lines
+    counted = {step.name: (step.done, step.of) for step in report.steps if step.of}
+    assert counted["its predictions"] == (1, 4) and counted["its answers"] == (2, 4)  # two at a time
+    assert counted["without the adapter"] == counted["dequantised"] == (1, 1) and counted["in llama.cpp"] == (1, 2)
+    assert counted["weights"][0] == counted["weights"][1] > 1, "what is read whole is not cut"
+    note = "1 of 4 chats were compared in every step: more did not fit into 1e-06 minutes; --max-minutes allows more"
+    out = capsys.readouterr().out
+    assert note in report.how["notes"] and note in out
+    assert "time       " in out and "run-F16.gguf: dequantised" in out
+
+
+def test_a_model_that_does_not_end_its_turns_is_not_decoded_to_the_limit(folder: Path) -> None:
+    """Random weights never end: an answer is cut at half as much again as the longest in the data."""
+    record = ExportFolder(folder).record()
+    assert record.recipe
+    recipe = Path(record.recipe)
+    recipe.write_text(recipe.read_text().replace("max_new_tokens = 12", "max_new_tokens = 2000"))
+    try:
+        found = gather(record, 3)
+    finally:
+        recipe.write_text(recipe.read_text().replace("max_new_tokens = 2000", "max_new_tokens = 12"))
+    longest = 0
+    for prompt in found.asked:
+        assert prompt.row is not None
+        row, start = found.rows[prompt.row].ids, len(found.ids(prompt.text))
+        longest = max(longest, row.index(found.renderer.end_token_ids[0], start) - start + 1)
+    assert found.max_new_tokens == int(1.5 * longest) + 32 < 2000
+    assert gather(record, 3).max_new_tokens == 12
 
 
 def test_without_llama_cpp_the_rest_is_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,10 @@ from toolkit.export.layout import ExportRecord
 from toolkit.export.merge import open_merged
 from toolkit.export.merge_base import load_into
 from toolkit.export.verify.files import GgufFile, GgufWeights
-from toolkit.export.verify.material import ScoredRow
+from toolkit.export.verify.material import Material, ScoredRow
 
-Array = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(slots=True)
@@ -61,20 +62,34 @@ class Divergence:
 
 @dataclass(slots=True)
 class Reference:
-    """What the trained model predicts: log-probabilities [positions, vocabulary], kept on disk, row after row."""
+    """What the trained model predicts: log-probabilities [positions, vocabulary], kept on disk, row after row.
+
+    `rows` are those that it was asked about: all of the first `chats` chats.
+    """
 
     logprobs: npt.NDArray[np.float32]
-    rows: Sequence[ScoredRow]
-    starts: list[int]
+    rows: list[ScoredRow] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    chats: int = 0
+
+    @property
+    def positions(self) -> int:
+        return sum(len(row.positions) for row in self.rows)
 
     def of(self, row: int) -> npt.NDArray[np.float32]:
         """[positions of the row, vocabulary]"""
         return self.logprobs[self.starts[row] : self.starts[row] + len(self.rows[row].positions)]
 
+    def add(self, row: ScoredRow, logprobs: npt.NDArray[np.float32]) -> None:
+        start = self.positions
+        self.logprobs[start : start + len(row.positions)] = logprobs
+        self.starts.append(start)
+        self.rows.append(row)
+
 
 def load_trained(record: ExportRecord, dtype: str, device: str) -> Any:
     """The model that the export is of: base and adapter, side by side; the base as the merge took it."""
-    model = load_base(Path(record.base.folder), dtype)
+    model = load_base(Path(record.base.folder), dtype, device)
     if record.merge_base.base == "dequant":
         held = record.merge_base.held_dtype or "bfloat16"
         load_into(model, open_merged(Path(record.base.folder), None, dequant=True, held_dtype=held))
@@ -85,15 +100,17 @@ def load_trained(record: ExportRecord, dtype: str, device: str) -> Any:
     return model.eval().to(device)
 
 
-def load_base(folder: Path, dtype: str, config: Any = None) -> Any:
-    """A transformers model from a folder, in eval mode, without progress bars."""
+def load_base(folder: Path, dtype: str, device: str, config: Any = None) -> Any:
+    """A transformers model from a folder, on a device, in eval mode, without progress bars."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    options: dict[str, Any] = {} if config is None else {"config": config}
+    if device != "cpu":
+        options["device_map"] = {"": device}  # straight onto it, without a copy in this machine's memory
     try:
-        options = {} if config is None else {"config": config}
         loaded = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", local_files_only=True, **options
         )
@@ -110,48 +127,68 @@ def load_file(file: GgufFile, record: ExportRecord, dtype: str, device: str) -> 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     config.rms_norm_eps = float(file.value("{arch}.attention.layer_norm_rms_epsilon"))
     config.rope_parameters = {**config.rope_parameters, "rope_theta": float(file.value("{arch}.rope.freq_base"))}
-    model = load_base(folder, dtype, config)
+    model = load_base(folder, dtype, device, config)
     load_into(model, GgufWeights(file, read_architecture(folder)))
-    return model.to(device)
+    return model
 
 
 @contextlib.contextmanager
-def reference_of(model: Any, rows: Sequence[ScoredRow], vocabulary: int, scratch: Path) -> Iterator[Reference]:
-    """The trained model's log-probabilities at all positions of `rows`, in a file of `scratch` for the block."""
-    starts = np.cumsum([0, *(len(row.positions) for row in rows)]).tolist()
+def reference_of(
+    model: Any,
+    material: Material,
+    vocabulary: int,
+    scratch: Path,
+    advance: Callable[[], None],
+    goes_on: Callable[[], bool],
+) -> Iterator[Reference]:
+    """The trained model's log-probabilities at all positions of chat after chat, in a file of `scratch` for the block.
+
+    Ends early, but never before the first chat, when `goes_on` says so; `advance` is called after each chat.
+    """
+    total = sum(len(row.positions) for row in material.rows)
     path = scratch / "reference.f32"
-    kept = np.memmap(path, dtype=np.float32, mode="w+", shape=(starts[-1], vocabulary))
+    kept = np.memmap(path, dtype=np.float32, mode="w+", shape=(total, vocabulary))
+    reference = Reference(kept)
     try:
-        for row, start in zip(rows, starts, strict=False):
-            kept[start : start + len(row.positions)] = logprobs(model, row)
-        yield Reference(kept, rows, starts[:-1])
+        for number in range(len(material.chats)):
+            if number and not goes_on():
+                break
+            for row in material.rows:
+                if row.chat == number:
+                    reference.add(row, logprobs(model, row).cpu().numpy())
+            reference.chats += 1
+            advance()
+        yield reference
     finally:
-        del kept
+        del kept, reference.logprobs
         path.unlink(missing_ok=True)
 
 
-def compare(model: Any, reference: Reference) -> Divergence:
-    """How `model` differs from the trained one, at every position."""
+def compare(model: Any, reference: Reference, advance: Callable[[], None] = lambda: None) -> Divergence:
+    """How `model` differs from the trained one, at every position; `advance` is called after each chat."""
     found = Divergence()
     for index, row in enumerate(reference.rows):
         add(found, reference.of(index), logprobs(model, row), row)
+        if index + 1 == len(reference.rows) or reference.rows[index + 1].chat != row.chat:
+            advance()
     return found
 
 
-def add(found: Divergence, trained: npt.NDArray[np.float32], other: npt.NDArray[np.float32], row: ScoredRow) -> None:
-    """Put a row's positions into `found`; both log-probabilities [positions, vocabulary]."""
-    p, q = trained.astype(np.float64), other.astype(np.float64)
-    targets = [row.ids[position] for position in row.positions]
-    places = np.arange(len(targets))
+def add(found: Divergence, trained: npt.NDArray[np.float32], other: Tensor, row: ScoredRow) -> None:
+    """Put a row's positions into `found`; both log-probabilities [positions, vocabulary]. Computed where `other` is."""
+    import torch
+
+    p, q = torch.from_numpy(np.array(trained)).to(other.device).double(), other.double()
+    targets = torch.tensor([[row.ids[position]] for position in row.positions], device=other.device)
     # at least 0 by definition; rounding in float32 can put a few 1e-9 below
-    found.kl += np.maximum(0.0, (np.exp(p) * (p - q)).sum(axis=1)).tolist()
-    found.same += (p.argmax(axis=1) == q.argmax(axis=1)).tolist()
-    found.loss += (p[places, targets] - q[places, targets]).tolist()
+    found.kl += (p.exp() * (p - q)).sum(dim=1).clamp(min=0.0).tolist()
+    found.same += (p.argmax(dim=1) == q.argmax(dim=1)).tolist()
+    found.loss += (p.gather(1, targets) - q.gather(1, targets))[:, 0].tolist()
     found.in_call += row.in_call
 
 
-def logprobs(model: Any, row: ScoredRow) -> npt.NDArray[np.float32]:
-    """Log-probabilities [positions, vocabulary] of what follows ids[:position]."""
+def logprobs(model: Any, row: ScoredRow) -> Tensor:
+    """Log-probabilities [positions, vocabulary] of what follows ids[:position], float32, where the model is."""
     import torch
 
     device = next(model.parameters()).device
@@ -159,8 +196,7 @@ def logprobs(model: Any, row: ScoredRow) -> npt.NDArray[np.float32]:
     ids = torch.tensor([row.ids[: row.positions[-1]]], device=device)  # what comes after is not asked about
     with torch.inference_mode():
         logits = model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits[0]
-        result: npt.NDArray[np.float32] = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
-    return result
+        return torch.log_softmax(logits.float(), dim=-1)
 
 
 def release() -> None:

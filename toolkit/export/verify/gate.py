@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from toolkit.evaluation.statistics import Rate
@@ -15,40 +15,76 @@ if TYPE_CHECKING:
     from toolkit.export.verify.material import Material
     from toolkit.export.verify.runtime import TokenizerFindings
 
+_NAMED = 5
 _FINER = "Export a finer type, as q8_0 or f16; if F16 fails too, the merge or the writer is at fault: report it"
 
 
-def tokenizer(name: str, found: TokenizerFindings, material: Material) -> Check:
-    """Ids must be equal, but for text that is not in composed form where training's tokenizer composes it."""
-    numbers = {"texts": found.texts, "different": len(found.different), "equal_after_nfc": len(found.composed)}
+def tokenizer(name: str, found: TokenizerFindings, material: Material, file_differs: Callable[[], str]) -> Check:
+    """Ids must be equal, but for what llama.cpp does to any such file, which is noted: it does not compose text, and it
+    takes some tokens for others than the file says. `file_differs` says where the file's tokenizer is not the run's."""
+    numbers = {
+        "texts": found.texts,
+        "different": len(found.different),
+        "equal_after_nfc": len(found.composed),
+        "equal_after_overrides": len(found.overridden),
+        "overrides": [str(one) for one in found.overrides],
+    }
     if found.different:
         summary = f"{len(found.different)} of {found.texts} texts come out as other tokens: {found.different[0]}"
-        advice = (
-            "The model would read other tokens than it was trained on: export with the tokenizer that it was trained "
-            "with"
-        )
+        advice = "The model would read other tokens than it was trained on. "
+        if why := file_differs():
+            advice += f"The file does not hold the run's tokenizer ({why}): write it again with --force"
+        else:
+            advice += (
+                "The file holds the run's tokenizer whole, so it is llama.cpp that cuts otherwise: serve merged/ with "
+                "vLLM or transformers, which have the tokenizer itself, and report the text above"
+            )
         return Check("tokenizer", name, "fail", summary, numbers, found.different[:20], advice)
-    summary = f"the same tokens for {found.texts - len(found.composed)} of {found.texts} texts"
-    if not found.composed:
-        return Check("tokenizer", name, "pass", summary, numbers)
-    own = sum(text in set(material.texts) for text in found.composed)
-    summary += (
-        f"; the other {len(found.composed)} are not in Unicode's composed form (NFC), to which training's tokenizer "
-        "brings text and llama.cpp does not: the same tokens once composed"
-    )
-    if own:
-        summary += f". {own} of them are prompts of the data: have the program that calls llama.cpp compose its text"
+    own = set(material.texts)
+    notes = []
+    if found.overrides:
+        many = len(found.overrides)
+        named = ", ".join(map(str, found.overrides[:_NAMED])) + (f" and {many - _NAMED} more" if many > _NAMED else "")
+        texts = _texts(found.overridden, own, "have")
+        notes.append(
+            f"llama.cpp makes {named} by itself, whatever the file says: {texts} it and come out as other tokens than "
+            "in training"
+        )
+    if found.composed:
+        notes.append(
+            "llama.cpp does not bring text to Unicode's composed form (NFC), training's tokenizer does: "
+            f"{_texts(found.composed, own, 'are')} not, and come out as other tokens unless the program that calls "
+            "llama.cpp composes them"
+        )
+    explained = {*found.composed, *found.overridden}
+    summary = f"the same tokens for {found.texts - len(explained)} of {found.texts} texts"
+    if explained:
+        summary += f"; the other {len(explained)} differ by what llama.cpp does to any such file"
+    numbers["of_the_data"] = len(explained & own)
     details = [f"{text[:60]!r} -> {unicodedata.normalize('NFC', text)[:60]!r}" for text in found.composed]
-    return Check("tokenizer", name, "pass", summary, {**numbers, "of_the_data": own}, details)
+    return Check("tokenizer", name, "pass", summary, numbers, details, notes=notes)
 
 
-def template(name: str, different: Sequence[str], prompts: int) -> Check:
-    """Every prompt must be the same text."""
+def _texts(texts: Sequence[str], own: Set[str], verb: str) -> str:
+    """How many of the texts tried, and how many of them are the data's."""
+    prompts = sum(text in own for text in texts)
+    whose = f"{prompts} of them prompts of the data" if prompts else "none of them of the data"
+    return f"{len(texts)} texts of those tried ({whose}) {verb}"
+
+
+def template(name: str, different: Sequence[str], prompts: int, file_differs: bool) -> Check:
+    """Every prompt must be the same text. `file_differs`: the file's template is not the one that training used."""
     numbers = {"prompts": prompts, "different": len(different)}
     if not different:
         return Check("template", name, "pass", f"the same text for {prompts} prompts", numbers)
     summary = f"{len(different)} of {prompts} prompts differ; {different[0]}"
-    advice = "The file's chat template is not the one that was trained with: export again with the run's tokenizer"
+    if file_differs:
+        advice = "The file's chat template is not the one that was trained with: write it again with --force"
+    else:
+        advice = (
+            "The file holds the template that was trained with, so it is llama.cpp that writes it otherwise: serve "
+            "merged/ with vLLM or transformers, whose engine training used, and report the text above"
+        )
     return Check("template", name, "fail", summary, numbers, list(different[:20]), advice)
 
 

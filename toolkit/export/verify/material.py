@@ -53,12 +53,14 @@ DECOMPOSED = (
 
 @dataclass(slots=True)
 class ScoredRow:
-    """A rendered chat. `positions` are the places of trained tokens: position p is the token ids[p], which the model
-    predicts from ids[:p]; `in_call` says which of them stand in a turn with tool calls."""
+    """A rendered chat, or one turn of it; `chat` is its number in `Material.chats`. `positions` are the places of
+    trained tokens: position p is the token ids[p], which the model predicts from ids[:p]; `in_call` says which of them
+    stand in a turn with tool calls."""
 
     ids: list[int]
     positions: list[int]
     in_call: list[bool]
+    chat: int = 0
 
 
 @dataclass(slots=True)
@@ -80,6 +82,8 @@ class Material:
     renderer: Renderer
     call_format: CallFormat
     max_new_tokens: int
+    """Of a decoded answer: the recipe's, or what the longest answer here takes and half as much again. A model that
+    does not end its turns would otherwise write to the recipe's limit in every chat."""
     source: str
     notes: list[str] = field(default_factory=list)
 
@@ -123,14 +127,25 @@ def gather(record: ExportRecord, count: int) -> Material:
         _add(material, chat, longest)
     if not material.rows:
         raise DataError(f"no chat of {source} can be rendered in {longest} tokens, so there is nothing to compare on")
+    if answers := [_answer(material, prompt) for prompt in material.asked if prompt.row is not None]:
+        material.max_new_tokens = min(max_new_tokens, int(1.5 * max(answers)) + 32)
     return material
 
 
 def spread(chats: Sequence[Chat], count: int) -> list[Chat]:
-    """`count` chats, taken from all over the list."""
-    if len(chats) <= count:
-        return list(chats)
-    return [chats[index * len(chats) // count] for index in range(count)]
+    """`count` chats, taken from all over the list, in an order of which every beginning is from all over it too."""
+    taken = min(len(chats), count)
+    bits = max(1, taken - 1).bit_length()
+    order = sorted(range(taken), key=lambda index: int(f"{index:0{bits}b}"[::-1], 2))
+    return [chats[index * len(chats) // taken] for index in order]
+
+
+def _answer(material: Material, prompt: Prompt) -> int:
+    """Tokens of the answer that the data has for a prompt, its end token included."""
+    row = material.rows[prompt.row or 0].ids
+    start = len(material.ids(prompt.text))
+    stops = set(material.renderer.end_token_ids)
+    return next((at for at in range(start, len(row)) if row[at] in stops), len(row) - 1) - start + 1
 
 
 def _renderer(record: ExportRecord, tokenizer: Any) -> Renderer:
@@ -186,7 +201,8 @@ def _add(material: Material, chat: Chat, longest: int) -> None:
         ids = one.input_ids.tolist()
         by_turn = answers if renderer.thinking == "template" else [row.turn]
         positions, in_call = _positions(one.trained.tolist(), [bool(chat.turns[turn].tool_calls) for turn in by_turn])
-        material.rows.append(ScoredRow(ids, positions[:PER_CHAT], in_call[:PER_CHAT]))
+        most = max(1, PER_CHAT // len(rows))
+        material.rows.append(ScoredRow(ids, positions[:most], in_call[:most], len(material.chats) - 1))
     for number, (turn, text) in enumerate(zip(turns, texts, strict=True)):
         index = next((i for i in range(first_row, len(material.rows)) if _begins(material, i, text)), None)
         material.prompts.append(Prompt(renderer.messages(chat, turn), text, number == 0, index))

@@ -70,6 +70,7 @@ def as_markdown(report: VerifyReport) -> str:
                 place = f"**{check.file}**: " if check.file else ""
                 advice = f". {check.advice}" if check.advice else ""
                 lines.append(f"- {MARKS[check.outcome]} {place}{_plain(check.summary)}{advice}")
+                lines += [f"  - note: {_plain(note)}" for note in check.notes]
                 lines += [f"  - {_plain(detail)}" for detail in check.details]
     lines += ["", "## How it was measured", "", *(f"- {key}: {value}" for key, value in _how(report)), "", METHOD]
     return "\n".join(lines) + "\n"
@@ -153,7 +154,7 @@ def _how(report: VerifyReport) -> list[tuple[str, str]]:
             value = "; ".join(map(str, value))
         if value not in ("", None):
             found.append((key.replace("_", " "), str(value)))
-    return found
+    return [*found, ("time", report.times)] if report.steps else found
 
 
 def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.cache import write_text
 from toolkit.errors import RunError
+from toolkit.export.verify.clock import Step
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +33,8 @@ QUESTIONS: dict[CheckName, str] = {
 class Check:
     """One question about one file (None: about all), its answer in a line, and the numbers behind it.
 
-    `advice` says what to do, on a failed check only. `details` are lines for who looks closer.
+    `advice` says what to do, on a failed check only. `details` are lines for who looks closer; `notes` say what the
+    runtime does to any such file, which is no fault of this one but worth knowing.
     """
 
     name: CheckName
@@ -42,6 +44,7 @@ class Check:
     numbers: dict[str, Any] = field(default_factory=dict)
     details: list[str] = field(default_factory=list)
     advice: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         place = f"{self.file}: " if self.file else ""
@@ -50,7 +53,8 @@ class Check:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """A verification. `how` says what was measured with what: chats, tokens, precision, runtime, threads."""
+    """A verification. `how` says what was measured with what: chats, tokens, precision, runtime, threads; `steps`
+    where its `seconds` went."""
 
     name: str
     created: str
@@ -58,6 +62,7 @@ class VerifyReport:
     how: dict[str, Any]
     checks: list[Check] = field(default_factory=list)
     seconds: float = 0.0
+    steps: list[Step] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -84,6 +89,17 @@ class VerifyReport:
         left_out = f", {len(self.skipped)} could not be made" if self.skipped else ""
         return f"passed: {len(self.checks) - len(self.skipped)} checks{left_out}"
 
+    @property
+    def times(self) -> str:
+        """Where the time went, as `weights 3 s, trained model 12 s (24 of 24), ...`."""
+        told = []
+        for step in self.steps:
+            place = f"{step.file}: " if step.file else ""
+            told.append(
+                f"{place}{step.name} {step.seconds:g} s" + (f" ({step.done:,} of {step.of:,})" if step.of else "")
+            )
+        return ", ".join(told)
+
     def of(self, name: CheckName, file: str | None = None) -> Check | None:
         """The check of a name about a file, if it was made."""
         return next((check for check in self.checks if check.name == name and check.file == file), None)
@@ -104,17 +120,20 @@ class VerifyReport:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             checks = [Check(**check) for check in values.pop("checks")]
+            steps = [Step(**step) for step in values.pop("steps", [])]
             del values["passed"], values["verdict"]
-            return cls(checks=checks, **values)
+            return cls(checks=checks, steps=steps, **values)
         except FileNotFoundError:
             raise RunError(f"{folder}: no export_report.json; verify the export first") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path}: not a report of this toolkit ({error})") from None
 
     def render(self, console: Console) -> None:
-        """A line a check, then the verdict."""
+        """A line a check, then where the time went and the verdict."""
         for check in self.checks:
             show(console, check)
+        if self.steps:
+            console.print(f"time       {self.seconds:g} s: {self.times}", markup=False)
         console.print(f"verified   {self.verdict}", markup=False)
 
 
@@ -122,3 +141,5 @@ def show(console: Console, check: Check) -> None:
     """One check on a terminal."""
     mark = {"pass": "ok", "fail": "FAILED", "skip": "not made"}[check.outcome]
     console.print(f"{mark:9}  {check}", markup=False, style="bold red" if check.outcome == "fail" else None)
+    for note in check.notes:
+        console.print(f"note       {note}", markup=False)

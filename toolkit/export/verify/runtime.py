@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,47 +12,76 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import ModelError
+from toolkit.evaluation.decode import Generated, read_tokens
 from toolkit.export.verify.agreement import Divergence, Reference
+from toolkit.export.verify.files import GgufFile
 from toolkit.export.verify.material import DECOMPOSED, HARD_STRINGS, Material, Prompt
+from toolkit.export.verify.vocabulary import Override, overrides, own_marks, with_overrides
 from toolkit.inference.gguf import GgufModel, TopTokens
 
 TOP = 200  # tokens whose probability llama.cpp tells at a place; the rest count as one
 POSITIONS = 8  # places a chat at which it is asked
+_LONGER = 64  # tokens by which a file's answer may be longer than the trained model's before it is cut
 
 
 @dataclass(slots=True)
 class TokenizerFindings:
-    """`texts` were tokenised by both. `different`: what came out otherwise, and why, where that is known."""
+    """`texts` were tokenised by both. `different`: what came out otherwise, and why, where that is known.
+
+    `composed`: equal once the text is in Unicode's composed form. `overridden`: equal once training's tokenizer takes
+    `overrides`, tokens that llama.cpp takes for others than the file says, as llama.cpp does.
+    """
 
     texts: int = 0
     different: list[str] = field(default_factory=list)
-    composed: list[str] = field(default_factory=list)  # equal once the text is in Unicode's composed form
+    composed: list[str] = field(default_factory=list)
+    overridden: list[str] = field(default_factory=list)
+    overrides: list[Override] = field(default_factory=list)
 
 
-def compare_tokenizers(model: GgufModel, material: Material) -> TokenizerFindings:
-    """Ids of the data's own text and of hard strings, by llama.cpp and by training's tokenizer.
+def compare_tokenizers(model: GgufModel, file: GgufFile, material: Material) -> TokenizerFindings:
+    """Ids of the data's own text, of hard strings and of the tokenizer's own marks, by llama.cpp and by training's
+    tokenizer.
 
-    llama.cpp does not normalise. Where training's tokenizer does (Qwen: NFC), text that is not composed comes out
-    otherwise and is put among `composed`, if composing it first makes both equal.
+    llama.cpp does not normalise: where training's tokenizer does (Qwen: NFC), text that is not composed comes out
+    otherwise. And it takes some tokens for others than the file says. What comes of these alone is told apart.
     """
-    found = TokenizerFindings()
-    for text in dict.fromkeys([*material.texts, *HARD_STRINGS, *DECOMPOSED]):
+    found = TokenizerFindings(overrides=overrides(model, file))
+    own = with_overrides(material.tokenizer, found.overrides) if found.overrides else None
+    marks = [f"a{one.token} {one.token}" for one in found.overrides] + own_marks(material.tokenizer)
+    for text in dict.fromkeys([*material.texts, *HARD_STRINGS, *DECOMPOSED, *marks]):
         found.texts += 1
         wanted, got = material.ids(text), model.tokenize(text)
         if wanted == got:
             continue
         normal = unicodedata.normalize("NFC", text)
-        if normal != text and model.tokenize(normal) == wanted:
+        on_normal = model.tokenize(normal) if normal != text else got
+        changed = own.encode(text, add_special_tokens=False).ids if own is not None else wanted
+        if wanted == on_normal:
             found.composed.append(text)
+        elif changed in (got, on_normal):
+            found.overridden.append(text)
+            if changed != got:
+                found.composed.append(text)
         else:
             place = next((i for i, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), len(got))
             trained, here = (_around(material, ids, place) for ids in (wanted, got))
-            found.different.append(f"{text[:60]!r}: training cut {trained!r} where llama.cpp cuts {here!r}")
+            found.different.append(
+                f"{_near(material, text, wanted, place)!r}: training cut {trained!r} where llama.cpp cuts {here!r}"
+            )
     return found
 
 
 def _around(material: Material, ids: list[int], place: int) -> list[str]:
     return [str(piece) for piece in material.tokenizer.convert_ids_to_tokens(ids[place : place + 4])]
+
+
+def _near(material: Material, text: str, ids: list[int], place: int) -> str:
+    """The part of a text around one of its tokens."""
+    if len(text) <= 60:
+        return text
+    start = len(material.tokenizer.decode(ids[:place]))
+    return text[max(0, start - 20) : start + 40]
 
 
 def compare_templates(model: GgufModel, prompts: Sequence[Prompt], options: dict[str, Any]) -> list[str]:
@@ -74,28 +103,45 @@ def compare_templates(model: GgufModel, prompts: Sequence[Prompt], options: dict
     return different
 
 
-def run_file(model: GgufModel, material: Material, reference: Reference) -> tuple[Divergence, list[list[int]]]:
+def run_file(
+    model: GgufModel,
+    material: Material,
+    reference: Reference,
+    trained: Sequence[Generated],
+    advance: Callable[[], None],
+    goes_on: Callable[[], bool],
+) -> tuple[Divergence, list[str]]:
     """What a file in llama.cpp predicts at some places of each chat, and what it writes for each chat's first answer.
 
-    The prompt's cache serves both, so each chat is read once.
+    `trained` is what the trained model wrote for as many chats. The prompt's cache serves both, so each chat is read
+    once. Ends early, but never before the first chat, when `goes_on` says so; `advance` is called after each chat.
     """
     found = Divergence()
-    written = []
+    written: list[str] = []
     stops = material.renderer.end_token_ids
-    for prompt in material.asked:
-        ids = material.ids(prompt.text)
-        written += model.complete([ids], max_new_tokens=material.max_new_tokens, stop_ids=stops)
-        if prompt.row is None:
-            continue
-        row, trained = material.rows[prompt.row], reference.of(prompt.row)
-        chosen = _places(len(row.positions))
-        told = model.logprobs(row.ids, [row.positions[i] for i in chosen], top=min(TOP, reference.logprobs.shape[1]))
-        for i, top in zip(chosen, told, strict=True):
-            kl, same = top_divergence(trained[i], top)
-            found.kl.append(kl)
-            found.same.append(same)
-            found.in_call.append(row.in_call[i])
+    for number, prompt in enumerate(material.asked[: max(len(trained), reference.chats)]):
+        if number and not goes_on():
+            break
+        if number < len(trained):
+            most = trained[number].new_tokens + (_LONGER if trained[number].stopped else 0)
+            most = min(most, material.max_new_tokens)
+            (made,) = model.complete([material.ids(prompt.text)], max_new_tokens=most, stop_ids=stops)
+            written.append(read_tokens(material.tokenizer, made, stops).text)
+        if prompt.row is not None and prompt.row < len(reference.rows):
+            _places_of(found, model, reference, prompt.row)
+        advance()
     return found, written
+
+
+def _places_of(found: Divergence, model: GgufModel, reference: Reference, index: int) -> None:
+    row, trained = reference.rows[index], reference.of(index)
+    chosen = _places(len(row.positions))
+    told = model.logprobs(row.ids, [row.positions[i] for i in chosen], top=min(TOP, trained.shape[1]))
+    for i, top in zip(chosen, told, strict=True):
+        kl, same = top_divergence(trained[i], top)
+        found.kl.append(kl)
+        found.same.append(same)
+        found.in_call.append(row.in_call[i])
 
 
 def _places(count: int) -> list[int]:

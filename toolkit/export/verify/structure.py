@@ -26,7 +26,7 @@ WORST = 5
 _EXTRA = frozenset({"rope_freqs.weight"})  # llama3's rope factors: of the architecture, not of the weights
 _AGAIN = "Export again; if it comes back, report it with this file"
 
-Advance = Callable[[str], None]
+Advance = Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -48,15 +48,15 @@ class Examined:
 
 
 def examine(
-    folder: ExportFolder, record: ExportRecord, advance: Advance = lambda name: None
+    folder: ExportFolder, record: ExportRecord, threads: int = 1, advance: Advance = lambda: None
 ) -> tuple[list[Examined], list[Check]]:
-    """Look at every GGUF and the merged safetensors; `advance` is told each weight's name.
+    """Look at every GGUF and the merged safetensors; `advance` is called after each weight.
 
     Each merged weight is computed once and compared with all files.
     """
     files = [Examined(one, folder.path / one.name) for one in record.files]
     for one in files:
-        _open(one)
+        _open(one, threads)
     weights = open_weights(record)
     architecture = weights.architecture
     models = [one for one in files if one.record.kind == "gguf"]
@@ -74,7 +74,7 @@ def examine(
             file, short = one.gguf, gguf_name(name)
             if file is not None and short in file.tensors and file.shape(short) == shape:
                 _compare(one, file, short, ordered)
-        advance(name)
+        advance()
     checks = []
     for one in files:
         checks.append(_structure_check(one))
@@ -83,7 +83,7 @@ def examine(
     return [one for one in files if one.record.kind == "gguf"], checks
 
 
-def _open(one: Examined) -> None:
+def _open(one: Examined, threads: int) -> None:
     """The file is there, is the one that was written, and can be opened."""
     if not one.path.is_file():
         one.breaks("the file is not there")
@@ -94,7 +94,7 @@ def _open(one: Examined) -> None:
         one.problems.append(f"sha256 is {digest[:12]}..., export.json says {one.record.sha256[:12]}...")
     if one.record.kind in ("gguf", "lora"):
         try:
-            one.gguf = GgufFile(one.path)
+            one.gguf = GgufFile(one.path, threads)
         except ModelError as error:
             one.breaks(str(error))
             return
@@ -107,7 +107,7 @@ def _finite(one: Examined, file: GgufFile) -> None:
 
     for name in file.tensors:
         one.types[file.kind(name)] += 1
-        if not all(np.isfinite(values).all() for _, _, values in file.parts(name)):
+        if not all(file.parts(name, lambda start, stop, values: bool(np.isfinite(values).all()))):
             one.problems.append(f"{name} holds NaN or infinity")
 
 
@@ -175,14 +175,19 @@ def _compare(one: Examined, file: GgufFile, name: str, weight: Tensor) -> None:
     import numpy as np
 
     reference = weight.numpy()
-    wrong, whole = 0.0, 0.0
-    for start, stop, values in file.parts(name):
-        part = reference[start:stop] if reference.ndim > 1 else reference
-        if not np.isfinite(values).all():
-            one.breaks(f"{name} holds {int((~np.isfinite(values)).sum()):,} values that are NaN or infinite")
-            return
-        wrong += float(np.square(values - part, dtype=np.float64).sum())
-        whole += float(np.square(part, dtype=np.float64).sum())
+
+    def part(start: int, stop: int, values: Any) -> tuple[int, float, float]:
+        """Values that are not finite, sum of squared errors, sum of squares."""
+        bad = int(values.size - np.isfinite(values).sum())
+        values -= reference[start:stop]
+        wrong = float(np.square(values, out=values).sum(dtype=np.float64))
+        return bad, wrong, float(np.square(reference[start:stop]).sum(dtype=np.float64))
+
+    parts = list(file.parts(name, part))
+    if bad := sum(part[0] for part in parts):
+        one.breaks(f"{name} holds {bad:,} values that are NaN or infinite")
+        return
+    wrong, whole = sum(part[1] for part in parts), sum(part[2] for part in parts)
     _note_error(one, name, wrong, whole, thresholds.RMSE[file.kind(name)])
 
 

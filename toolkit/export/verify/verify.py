@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from toolkit.errors import EngineError, ModelError, RunError
 from toolkit.export.layout import ExportFolder, ExportRecord
 from toolkit.export.verify import gate
 from toolkit.export.verify.calls import compare_calls
+from toolkit.export.verify.clock import Advance, Clock
 from toolkit.export.verify.material import Material, gather
 from toolkit.export.verify.report import Check, CheckName, VerifyReport, show
 from toolkit.export.verify.structure import Examined, examine
@@ -23,23 +23,33 @@ from toolkit.hardware import free_cores
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from toolkit.evaluation.decode import Generated
+    from toolkit.export.architecture import Architecture
     from toolkit.export.verify.agreement import Reference
     from toolkit.export.verify.files import GgufFile
     from toolkit.inference.gguf import GgufModel
 
-DEFAULT_CHATS = 24
 _RUNNING: tuple[CheckName, ...] = ("tokenizer", "template", "agreement", "runtime", "calls")
-_BATCH = 8  # chats that the trained model decodes at a time
+_BATCH = {"cuda": 8, "cpu": 2}  # chats that the trained model decodes at a time
+# Shares of the time that is left: what the trained model predicts, which every file's weights take once more, and what
+# it writes. The rest goes to the files in llama.cpp.
+_PREDICTING, _WRITING = 0.4, 0.3
 
 
 def verify(
-    folder: Path, *, chats: int = DEFAULT_CHATS, console: Console | None = None, threads: int | None = None
+    folder: Path,
+    *,
+    chats: int = 24,
+    max_minutes: float = 10.0,
+    console: Console | None = None,
+    threads: int | None = None,
 ) -> VerifyReport:
     """Check every file of an export folder against the model that was trained; leaves export_report.* in the folder.
 
-    `chats` held-out chats are compared on. `threads`: CPU threads, default: the free cores. A file that fails to open
-    or to match is a failed check, never an exception. Raises `RunError` when `folder` is no export folder or holds no
-    GGUF, or what it was made from (base, adapter) is not there any more.
+    `chats` held-out chats are compared on, or as many of them as `max_minutes` allow, but at least one: the report says
+    how many. What is read whole (tensors, tokens, prompts) is not cut. `threads`: CPU threads, default: the free cores.
+    A file that fails to open or to match is a failed check, never an exception. Raises `RunError` when `folder` is no
+    export folder or holds no GGUF, or what it was made from (base, adapter) is not there any more.
     """
     place = ExportFolder(folder)
     record = place.record()
@@ -48,14 +58,16 @@ def verify(
     for name in filter(None, (record.base.folder, record.adapter, record.tokenizer["folder"])):
         if not Path(name).is_dir():
             raise RunError(f"{folder}: was made from {name}, which is not there any more; the files can't be compared")
-    started = time.perf_counter()
+    clock = Clock(60 * max_minutes, console)
     with tempfile.TemporaryDirectory(prefix="toolkit-verify-") as scratch:
-        work = _Work(place, record, chats, threads or free_cores(), Path(scratch), console)
+        work = _Work(place, record, chats, threads or free_cores(), Path(scratch), console, clock)
         with work.torch_threads():
             report = work.go()
-    report.seconds = round(time.perf_counter() - started, 1)
+    report.seconds = round(clock.spent, 1)
+    report.steps = clock.steps
     report.save(folder)
     if console is not None:
+        console.print(f"time       {report.seconds:g} s: {report.times}", markup=False)
         console.print(f"verified   {report.verdict}; {folder / 'export_report.html'}", markup=False)
     return report
 
@@ -68,6 +80,7 @@ class _Work:
     threads: int
     scratch: Path
     console: Console | None
+    clock: Clock
     report: VerifyReport = field(init=False)
     dtype: str = field(init=False)
     device: str = field(init=False)
@@ -80,35 +93,46 @@ class _Work:
         self.report = VerifyReport(self.record.name, datetime.now(UTC).isoformat(timespec="seconds"), files, {})
 
     def go(self) -> VerifyReport:
-        with self._busy("reading the files and the merged weights") as tell:
-            files, checks = examine(self.folder, self.record, tell)
+        with self.clock.step("weights", of=len(_architecture(self.record).tensors())) as advance:
+            files, checks = examine(self.folder, self.record, self.threads, advance)
         self._add(*checks)
-        material = gather(self.record, self.chats)
+        with self.clock.step("the chats"):
+            material = gather(self.record, self.chats)
         problem = _runtime_problem()
         self._describe(material, problem)
         self._models(files, material, problem)
+        self._tell_cuts()
         return self.report
 
     def _models(self, files: list[Examined], material: Material, problem: str) -> None:
         """Everything that takes running models, one of them in memory at a time."""
         from toolkit.export.verify import agreement
 
-        with self._busy("the trained model on held-out chats"):
+        sound = [one for one in files if one.gguf is not None and not one.broken]
+        count, adapted = len(material.chats), self.record.adapter is not None
+        with self.clock.step("the trained model"):
             model = agreement.load_trained(self.record, self.dtype, self.device)
             vocabulary = int(model.config.vocab_size)
-        with agreement.reference_of(model, material.rows, vocabulary, self.scratch) as reference:
-            self.report.how["positions"] = len(reference.logprobs)
+        with contextlib.ExitStack() as stack:
+            with self.clock.step("its predictions", of=count) as advance:
+                in_time = self.clock.share(_PREDICTING / (1 + adapted + len(sound)))
+                reference = stack.enter_context(
+                    agreement.reference_of(model, material, vocabulary, self.scratch, advance, in_time)
+                )
+            self.report.how["positions"] = reference.positions
             control = None
-            if self.record.adapter is not None:
-                with model.disable_adapter():
-                    control = agreement.compare(model, reference).numbers()
-            written = self._decode(model, material)
+            if adapted:
+                with self.clock.step("without the adapter", of=reference.chats) as advance, model.disable_adapter():
+                    control = agreement.compare(model, reference, advance).numbers()
+            with self.clock.step("its answers", of=count) as advance:
+                written = self._decode(model, material, count, advance, self.clock.share(_WRITING))
             del model
             agreement.release()
+            for number, one in enumerate(sound):
+                assert one.gguf is not None
+                self._file(one, one.gguf, material, reference, written, problem, 1 / (len(sound) - number))
             for one in files:
-                if one.gguf is not None and not one.broken:
-                    self._file(one, one.gguf, material, reference, written, problem)
-                else:
+                if one not in sound:
                     why = "the file's structure is wrong"
                     self._add(*(Check(name, one.record.name, "skip", why) for name in _RUNNING))
             agreed = [check for check in self.report.checks if check.name == "agreement" and check.outcome != "skip"]
@@ -120,48 +144,69 @@ class _Work:
         file: GgufFile,
         material: Material,
         reference: Reference,
-        written: list[str],
+        written: list[Generated],
         problem: str,
+        share: float,
     ) -> None:
         from toolkit.export.verify import agreement
 
         name, kind = one.record.name, one.record.type
-        with self._busy(f"{name}, dequantised"):
+        with self.clock.step("dequantised", name, reference.chats) as advance:
             model = agreement.load_file(file, self.record, self.dtype, self.device)
-            found = agreement.compare(model, reference).numbers()
+            found = agreement.compare(model, reference, advance).numbers()
             self._add(gate.agreement(name, kind, found))
-            texts = self._decode(model, material) if problem else []
-            del model
-            agreement.release()
+        texts: list[str] = []
+        if problem:
+            with self.clock.step("its answers", name, len(written)) as advance:
+                made = self._decode(model, material, len(written), advance, self.clock.share(share))
+            texts = [one.text for one in made]
+        del model
+        agreement.release()
         if problem:
             missing: tuple[CheckName, ...] = ("tokenizer", "template", "runtime")
             self._add(*(Check(check, name, "skip", problem) for check in missing))
         else:
-            texts = self._in_llama_cpp(one, material, reference)
-        if len(texts) == len(written):
-            same, flips = compare_calls(written, texts, material.call_format)
+            texts = self._in_llama_cpp(one, file, material, reference, written, share)
+        if texts:
+            trained = [one.text for one in written[: len(texts)]]
+            same, flips = compare_calls(trained, texts, material.call_format)
             route = "transformers, dequantised" if problem else "llama.cpp"
             self._add(gate.calls(name, kind, same, flips, route))
 
-    def _in_llama_cpp(self, one: Examined, material: Material, reference: Reference) -> list[str]:
+    def _in_llama_cpp(
+        self,
+        one: Examined,
+        file: GgufFile,
+        material: Material,
+        reference: Reference,
+        written: list[Generated],
+        share: float,
+    ) -> list[str]:
+        from toolkit.export.tokenizer import chat_template
         from toolkit.export.verify import runtime
+        from toolkit.export.verify.vocabulary import file_differs
         from toolkit.inference.gguf import GgufModel
 
         name, kind = one.record.name, one.record.type
+        folder, rows = Path(self.record.tokenizer["folder"]), reference.logprobs.shape[1]
         try:
-            with self._busy(f"{name}, in llama.cpp"), self._open(one, material, GgufModel) as model:
-                self._add(gate.tokenizer(name, runtime.compare_tokenizers(model, material), material))
-                different = runtime.compare_templates(model, material.prompts, material.template_options)
-                self._add(gate.template(name, different, len(material.prompts)))
-                found, written = runtime.run_file(model, material, reference)
+            with self.clock.step("loading", name):
+                model = self._open(one, material, GgufModel)
+            with model:
+                with self.clock.step("tokens and prompts", name):
+                    tokens = runtime.compare_tokenizers(model, file, material)
+                    self._add(gate.tokenizer(name, tokens, material, lambda: file_differs(file, folder, rows)))
+                    different = runtime.compare_templates(model, material.prompts, material.template_options)
+                    other = file.value("tokenizer.chat_template") != chat_template(material.tokenizer)
+                    self._add(gate.template(name, different, len(material.prompts), other))
+                with self.clock.step("in llama.cpp", name, max(len(written), reference.chats)) as advance:
+                    in_time = self.clock.share(share)
+                    found, texts = runtime.run_file(model, material, reference, written, advance, in_time)
                 self._add(gate.runtime(name, kind, found.numbers()))
-        except ModelError as error:
+        except (ModelError, EngineError) as error:
             self._add(Check("runtime", name, "fail", str(error), advice="The file does not run in llama.cpp"))
             return []
-        from toolkit.evaluation.decode import read_tokens
-
-        stops = material.renderer.end_token_ids
-        return [read_tokens(material.tokenizer, ids, stops).text for ids in written]
+        return texts
 
     def _open(self, one: Examined, material: Material, kind: type[GgufModel]) -> GgufModel:
         longest = max(len(row.ids) for row in material.rows)
@@ -169,19 +214,40 @@ class _Work:
         context = max(longest, prompts + material.max_new_tokens) + 8
         return kind(one.path, n_ctx=context, threads=self.threads)
 
-    def _decode(self, model: Any, material: Material) -> list[str]:
+    def _decode(
+        self, model: Any, material: Material, count: int, advance: Advance, goes_on: Callable[[], bool]
+    ) -> list[Generated]:
+        """What a model writes for the first answers of up to `count` chats; ends early when `goes_on` says so."""
         from toolkit.evaluation.decode import decode
 
-        made = decode(
-            model,
-            material.tokenizer,
-            [prompt.text for prompt in material.asked],
-            max_new_tokens=material.max_new_tokens,
-            batch_size=_BATCH,
-            stop_ids=material.renderer.end_token_ids,
-            progress=False,
+        made: list[Generated] = []
+        prompts = [prompt.text for prompt in material.asked[:count]]
+        while len(made) < len(prompts) and (not made or goes_on()):
+            made += decode(
+                model,
+                material.tokenizer,
+                prompts[len(made) : len(made) + _BATCH[self.device]],
+                max_new_tokens=material.max_new_tokens,
+                batch_size=_BATCH[self.device],
+                stop_ids=material.renderer.end_token_ids,
+                progress=False,
+                done=lambda index, one: advance(),
+            )
+        return made
+
+    def _tell_cuts(self) -> None:
+        """Say where the time was too short for all chats."""
+        cut = [step for step in self.clock.steps if step.done < step.of and step.name != "weights"]
+        if not cut:
+            return
+        fewest = min(cut, key=lambda step: step.done)
+        note = (
+            f"{fewest.done} of {self.report.how['chats']} chats were compared in every step: more did not fit into "
+            f"{self.clock.seconds / 60:g} minutes; --max-minutes allows more"
         )
-        return [one.text for one in made]
+        self.report.how["notes"].append(note)
+        if self.console is not None:
+            self.console.print(f"note       {note}", markup=False)
 
     def _describe(self, material: Material, problem: str) -> None:
         from importlib import metadata
@@ -196,6 +262,7 @@ class _Work:
             "prompts": len(material.prompts),
             "call_format": material.call_format,
             "max_new_tokens": material.max_new_tokens,
+            "max_minutes": self.clock.seconds / 60,
             "trained_model": "base and PEFT adapter, unmerged" if self.record.adapter else "the model itself",
             "base_weights": self.record.merge_base.base,
             "precision": self.dtype,
@@ -212,15 +279,6 @@ class _Work:
                 show(self.console, check)
 
     @contextlib.contextmanager
-    def _busy(self, what: str) -> Iterator[Callable[[str], None]]:
-        """A line that says what goes on, on a terminal."""
-        if self.console is None or not self.console.is_terminal:
-            yield lambda detail: None
-            return
-        with self.console.status(f"verifying  {what}") as status:
-            yield lambda detail: status.update(f"verifying  {what}: {detail}")
-
-    @contextlib.contextmanager
     def torch_threads(self) -> Iterator[None]:
         import torch
 
@@ -233,16 +291,23 @@ class _Work:
 
 
 def _precision(record: ExportRecord) -> tuple[str, str]:
-    """(dtype, device) of the models compared: float32 wherever it fits."""
+    """(dtype, device) of the models compared: a GPU where they fit, float32 wherever it fits."""
     import psutil
     import torch
 
+    needed = 1.4 * 4 * _architecture(record).shape.parameters
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        for dtype, factor in (("float32", 1.0), ("bfloat16", 0.5)):
+            if factor * needed < free:
+                return dtype, "cuda"
+    return ("float32" if needed < psutil.virtual_memory().available else "bfloat16"), "cpu"
+
+
+def _architecture(record: ExportRecord) -> Architecture:
     from toolkit.export.architecture import read_architecture
 
-    if torch.cuda.is_available():
-        return "float32", "cuda"
-    needed = 4 * read_architecture(Path(record.base.folder)).shape.parameters
-    return ("float32" if 1.4 * needed < psutil.virtual_memory().available else "bfloat16"), "cpu"
+    return read_architecture(Path(record.base.folder))
 
 
 def _runtime_problem() -> str:
