@@ -170,6 +170,7 @@ def _header(bench: Bench, card: Card) -> dict[str, Any]:
         "recipe": str(settings.recipe),
         "model": recipe.model.name,
         "parameters": bench.shape.parameters,
+        "model_shape": asdict(bench.shape),
         "trained_share": bench.share,
         "chats_per_update": recipe.chats_per_update,
         "settings": {

@@ -158,6 +158,14 @@ def table(
         put_between_markers(into, text)
 
 
+@bench_app.command("published", short_help="Check predictions against times that others published.")
+def published() -> None:
+    """Step times that others published of a T4, and the mean length of a chat that each implies by the prediction."""
+    from bench.published import show
+
+    show(_console())
+
+
 def _console() -> Console:
     from rich.console import Console
 

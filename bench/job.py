@@ -16,7 +16,7 @@ class Job:
 
     `share`: of trained tokens in fixed shapes. `cap`: bytes that torch may take, None for all. `flash`: flash
     attention may be used. `warmup` updates before the first turn. `vocab`: ids of synthetic rows are below it. `site`:
-    a folder of packages before those installed.
+    a folder of packages before those installed. `card` and `capability`: of the card that is imposed.
     """
 
     variant: str
@@ -34,6 +34,8 @@ class Job:
     threads: int
     env: dict[str, str] = field(default_factory=dict)
     site: str | None = None
+    card: str = ""
+    capability: tuple[int, int] | None = None
 
     @property
     def settings(self) -> Recipe:

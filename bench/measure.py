@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -296,8 +295,8 @@ def absorb(results: Results, name: str, told: dict[str, Any]) -> None:
 
 
 def _complete(bench: Bench, results: Results, card: Card) -> None:
-    """Work, the planner's word and other cards' times, which need what was measured."""
-    from bench.roofline import elsewhere
+    """Work and the planner's word, which need what was measured."""
+    from toolkit.planning.lengths import from_table
 
     for name, job in bench.jobs.items():
         arm, recipe = results.arms[name], job.settings
@@ -307,6 +306,7 @@ def _complete(bench: Bench, results: Results, card: Card) -> None:
         padded = sum(u.padded_tokens for u in timed) / len(timed)
         real = sum(u.real_tokens for u in timed) / len(timed)
         rows = recipe.chats_per_update
+        arm.width = padded / rows if job.way.packed is False else float(from_table(job.table()).attention_width)
         arm.flops = work.update_flops(
             bench.shape,
             job.way,
@@ -329,10 +329,6 @@ def _complete(bench: Bench, results: Results, card: Card) -> None:
             flash=job.flash,
             padded=job.rows is None,
         )
-        target = bench.settings.profile.card
-        if target is not None and bench.settings.gpu:
-            prediction = elsewhere(bench.shape, job.way, recipe, results, name, padded, card, target)
-            arm.elsewhere = asdict(prediction) if prediction is not None else {}
 
 
 def recomputed(arm: Arm, layers: int) -> float:

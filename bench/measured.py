@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench.evidence import GB, Claim, Evidence, Finding, near, where
 from bench.results import Arm, Results
+from bench.roofline import predicted
 from toolkit.planning.cards import CARDS
 
 GIB = 2**30
@@ -30,10 +31,9 @@ def t4_update(evidence: Evidence, name: str = "unsloth") -> Known | None:
             continue
         if results.run["card"] == "t4":
             return Known(seconds.median, f"measured ({where(results)}):", True)
-        if arm.elsewhere:
-            told = arm.elsewhere
-            how = f"predicted from {where(results)} (at least {told['least']:.1f}, at most {told['most']:.1f} s):"
-            return Known(told["seconds"], how, False)
+        if (told := predicted(results, name)) is not None:
+            how = f"predicted from {where(results)} ({told.least:.1f} to {told.most:.1f} s):"
+            return Known(told.seconds, how, False)
     for results, arm in evidence.arms(name, profile="this"):
         seconds = results.seconds(name)
         if results.run["card"] == "t4" and arm.status == "measured" and seconds is not None:

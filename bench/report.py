@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.kernels import IDLE, by_kind
 from bench.results import Arm, Results
+from bench.roofline import predicted, target
 from toolkit.cache import write_text
 from toolkit.errors import InputError
-from toolkit.planning.calibration import Pair, PastError, error_of
+from toolkit.planning.calibration import FORMULA, Pair, PastError, error_of
+from toolkit.planning.cost import rates_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,8 +63,8 @@ def _row(results: Results, arm: Arm) -> list[str]:
         f"{len(failed)} of {total} failed" if failed else f"{total} passed",
     ]
     if predicts(results):
-        told = arm.elsewhere
-        cells.append(f"{told['seconds']:.1f} ({told['least']:.1f}-{told['most']:.1f})" if told else "")
+        told = predicted(results, name)
+        cells.append(f"{told.seconds:.1f} ({told.least:.1f}-{told.most:.1f})" if told else "")
     return cells
 
 
@@ -137,17 +140,29 @@ def notes(results: Results) -> list[str]:
         lines.append(f"planned GiB is what `toolkit plan`'s formulas say: {planned}.")
     if predicts(results):
         lines.append(
-            f"s on {run['profile']} is PREDICTED, not measured: FLOPs / (e x {run['profile']}'s FLOP/s) + bytes / "
-            "(e x its bytes/s), e being the part of its data sheet that a matrix product reached here; in brackets the "
-            "data-sheet bound and the measured time scaled by the cards' worse ratio."
+            f"s on {run['profile']} is PREDICTED, not measured, by the formula of `toolkit plan`: products, attention, "
+            "what the kernels between them move and unpacking of NF4, or the host's launches where they take longer"
+            f"{sustained(results)}; in brackets with products at the most and the least of it."
         )
-        errors = [arm.elsewhere["error"] for arm in results.arms.values() if arm.elsewhere]
+        errors = [found.error for name in results.arms if (found := predicted(results, name)) is not None]
         if errors:
             lines.append(
-                f"The same formula for the card measured is off by {min(errors):+.0%} to {max(errors):+.0%}: it leaves "
-                "out the time that the GPU waits for the host."
+                f"The same formula for the card measured is off by {min(errors):+.0%} to {max(errors):+.0%}, "
+                f"{statistics.median(map(abs, errors)):.0%} in the median."
             )
     return lines
+
+
+def sustained(results: Results) -> str:
+    """What the other card is taken to sustain."""
+    card = target(results)
+    rates = rates_of(card, "fp16") if card is not None else None
+    if card is None or rates is None or rates.memory is None:
+        return ""
+    return (
+        f" ({rates.products / 1e12:.3g} TFLOP/s in products, {rates.memory / 1e9:.0f} GB/s, "
+        f"{rates.attention / 1e12:.2g} TFLOP/s in attention)"
+    )
 
 
 def planner_error(results: Results) -> PastError | None:
@@ -174,6 +189,7 @@ def pairs(results: Results) -> list[Pair]:
                 measured_memory=peak,
                 predicted_seconds=arm.predicted_seconds,
                 measured_seconds=seconds.median,
+                formula=FORMULA,
             )
         )
     return found
@@ -320,7 +336,8 @@ def _short(results: Results, name: str) -> list[str]:
     if arm.status != "measured":
         return [arm.status, ""]
     if predicts(results):
-        return [gib(results.peak(name)), f"{arm.elsewhere['seconds']:.1f}" if arm.elsewhere else ""]
+        told = predicted(results, name)
+        return [gib(results.peak(name)), f"{told.seconds:.1f}" if told else ""]
     return [gib(results.peak(name)), number(results.throughput(name))]
 
 

@@ -74,7 +74,8 @@ class Arm:
     `checkpointed` modules have checkpointing on, and `checkpointed_wanted` is how many layers the planner wanted it in,
     where it was asked; `token_budget` is that of packed micro-batches; compiling `shapes` lengths took
     `compile_seconds` before the first update, `recorded` lengths were replayed as CUDA graphs and `not_recorded` says
-    why no more were. `widest` is the (rows, tokens) of the largest micro-batch; `flops` are an update's.
+    why no more were. `widest` is the (rows, tokens) of the largest micro-batch; `flops` are an update's and `width` the
+    length of equal rows that cost attention as much as its own, 0 where that was not kept.
     """
 
     variant: str
@@ -114,9 +115,9 @@ class Arm:
     chats: list[str] = field(default_factory=list)
     widest: list[int] = field(default_factory=list)
     flops: float = 0.0
+    width: float = 0.0
     predicted_memory: float | None = None
     predicted_seconds: float | None = None
-    elsewhere: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
 

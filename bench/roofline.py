@@ -1,96 +1,129 @@
 """Step time on a card that is not here, predicted. Never a measurement, and always shown as a prediction.
 
-    seconds = FLOPs / (e x FLOP/s of the card) + bytes / (e x bytes/s of the card)
-
-FLOPs are those of an update's matrix products, padding included. Bytes are what the kernels between them move: the
-weights once a pass and micro-batch, and every stored activation written, read forward and read backward. Products and
-the kernels between them run one after the other, so their times add up. Rates are the two cards' data sheets'; e is
-the part of its data sheet that the matrix product measured beside the run reached on the card that is here.
-
-`least` has the other card at its data sheet's rates with one time hidden behind the other. `most` scales the time
-measured here by the worse of the two cards' ratios, as if nothing of it had been waiting for the host. `here` is the
-same formula for the card that is here, and `error` how far that is from what was measured: the only check there is.
-Where the host sets the pace here (`error` far below 0), the other, slower card is likely not to be held up by it.
+The formula is `toolkit.planning.seconds`, the same that `toolkit plan` goes by, over the tokens and micro-batches that
+were measured here. It is computed from the stored rows whenever they are read, so that a page made today from rows of
+last month has today's formula. `here` is the same formula for the card that is here and `error` how far that is from
+what was measured: a check of the formula, not of what it takes the other card to sustain.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from toolkit.planning.architecture import ModelShape
-from toolkit.planning.cards import Card
+from bench.results import Arm, Results
+from bench.variants import BY_NAME
+from toolkit.planning.architecture import KNOWN, ModelShape
+from toolkit.planning.cards import CARDS, Card
+from toolkit.planning.cost import doubt, rates_of
+from toolkit.planning.seconds import UPDATE_GAP, Products, Rates, Seconds, Way, training
 
-if TYPE_CHECKING:
-    from bench.results import Results
-    from bench.variants import Variant
-    from toolkit.recipe.schema import Recipe
-
-TOUCHES = 3  # an activation that is kept is written once and read twice
+UNEVEN = 4 / 3  # rows spread evenly from nothing to twice their mean cost attention as much as equal ones this long
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Seconds of an update on another card; see the module's text."""
+    """Seconds of an update on another card: what is taken, and with products at the most and the least that they are
+    thought to sustain. `kinds`: where they go. `here` and `error`: see the module's text."""
 
     seconds: float
     least: float
     most: float
+    kinds: Seconds
     here: float
     error: float
 
 
-def predict(
-    flops: float, moved: float, efficiency: float, measured: float, here: Card, there: Card
-) -> Prediction | None:
-    """`flops` and `moved` bytes of an update that took `measured` seconds on `here`; None where a rate is unknown."""
-    if not (here.half and here.bandwidth and there.half and there.bandwidth and efficiency > 0):
+def predicted(results: Results, name: str) -> Prediction | None:
+    """The prediction for the card whose profile was imposed; None where nothing is, or a rate or size is not known.
+
+    Not for all weights trained, nor where attention was plain products that hold all scores, of which nothing is known
+    on another card.
+    """
+    there = target(results)
+    here = CARDS.get(results.run["card"])
+    seconds, arm = results.seconds(name), results.arms.get(name)
+    shape = shape_of(results)
+    if there is None or here is None or seconds is None or arm is None or shape is None:
         return None
-
-    def formula(card: Card) -> float:
-        assert card.half and card.bandwidth
-        return (flops / (card.half * 1e12) + moved / (card.bandwidth * 1e9)) / efficiency
-
-    slower = max(here.half / there.half, here.bandwidth / there.bandwidth)
+    if arm.trained != "adapter" or holds_scores(results, arm, there):
+        return None
+    flash = there.flash
+    rates, own = rates_of(there, arm.precision), rates_of(here, arm.precision, flash=flash)
+    if rates is None or own is None:
+        return None
+    least, most = doubt(there)
+    found = update(results, arm, shape, rates, flash=flash)
+    known = update(results, arm, shape, own, flash=flash).total
     return Prediction(
-        seconds=formula(there),
-        least=max(flops / (there.half * 1e12), moved / (there.bandwidth * 1e9)),
-        most=measured * slower,
-        here=formula(here),
-        error=formula(here) / measured - 1,
+        seconds=found.total,
+        least=update(results, arm, shape, _scaled(rates, most), flash=flash).total,
+        most=update(results, arm, shape, _scaled(rates, least), flash=flash).total,
+        kinds=found,
+        here=known,
+        error=known / seconds.median - 1,
     )
 
 
-def moved_bytes(shape: ModelShape, variant: Variant, recipe: Recipe, padded: float) -> float:
-    """Bytes that an update over `padded` tokens moves, products apart."""
-    from toolkit.planning.memory import Setup, layer_activations, weight_bytes
-
-    held = "nf4" if variant.four_bit else "16-bit"
-    lora = recipe.lora
-    targets = shape.lora_targets(lora.target_modules)
-    dropped = sum(fan_in for _, fan_in, _ in targets) // shape.num_hidden_layers if lora.lora_dropout else 0
-    setup = Setup(shape, variant.engine, held, 0, "off", dropped=dropped)  # type: ignore[arg-type]
-    again = 1 if recipe.train.gradient_checkpointing else 0
-    pieces = 1 if variant.packed else recipe.train.gradient_accumulation_steps
-    weights = weight_bytes(shape, held) * (2 + again) * pieces  # type: ignore[arg-type]
-    activations = padded * shape.num_hidden_layers * layer_activations(setup) * (TOUCHES + again)
-    return weights + activations
+def target(results: Results) -> Card | None:
+    """The card that was imposed on the one that is here; None where none was."""
+    return CARDS.get(results.run["profile"]) if results.run.get("cap") is not None else None
 
 
-def elsewhere(
-    shape: ModelShape,
-    variant: Variant,
-    recipe: Recipe,
-    results: Results,
-    name: str,
-    padded: float,
-    here: Card,
-    there: Card,
-) -> Prediction | None:
-    """The prediction for a variant that was measured here, or None where a rate is missing."""
-    seconds, product = results.seconds(name), results.product(name)
-    if seconds is None or not product or not here.half:
-        return None
-    efficiency = min(1.0, product / (here.half * 1e12))
-    moved = moved_bytes(shape, variant, recipe, padded)
-    return predict(results.arms[name].flops, moved, efficiency, seconds.median, here, there)
+def holds_scores(results: Results, arm: Arm, card: Card) -> bool:
+    """Whether SDPA held all scores: rows of one length bring no mask, and there was no flash attention."""
+    return arm.engine == "peft" and not card.flash and results.run["shape"] != "real" and not arm.token_budget
+
+
+def shape_of(results: Results) -> ModelShape | None:
+    """The model's sizes: those that the run kept, or the known model with as many parameters."""
+    if kept := results.run.get("model_shape"):
+        return ModelShape(**{**kept, "biased": tuple(kept["biased"])})
+    count = results.run.get("parameters")
+    return next((shape for shape in KNOWN.values() if shape.parameters == count), None)
+
+
+def products_of(variant: str) -> Products:
+    """`train.products` of a variant, by the settings behind its name and its own; "separate" where it says nothing."""
+    listed, *own = variant.split("+")
+    usual: Sequence[str] = BY_NAME[listed].overrides if listed in BY_NAME else ()
+    for setting in (*own, *usual):
+        key, _, value = setting.partition("=")
+        if key == "train.products" and value.strip('"') in ("fused", "float8"):
+            return value.strip('"')  # type: ignore[return-value]
+    return "separate"
+
+
+def update(results: Results, arm: Arm, shape: ModelShape, rates: Rates, *, flash: bool) -> Seconds:
+    """An update of a variant, of as many tokens and micro-batches as its measured ones had."""
+    timed = results.timed(arm.variant)
+    padded = sum(one.padded_tokens for one in timed) / len(timed)
+    real = sum(one.real_tokens for one in timed) / len(timed)
+    packed = arm.token_budget is not None
+    pieces = max(1, -(-padded // arm.token_budget)) if arm.token_budget else arm.accumulation
+    width = arm.width or padded / results.run["chats_per_update"]
+    if not arm.width and packed and results.run["shape"] == "real":
+        width *= UNEVEN
+    recomputed = 0.0 if arm.checkpointing == "off" else 1.0
+    if arm.checkpointed_wanted is not None:
+        recomputed = arm.checkpointed_wanted / shape.num_hidden_layers
+    way = Way(
+        shape=shape,
+        engine=arm.engine,
+        trainable=arm.trainable,
+        recomputed=recomputed,
+        products=products_of(arm.variant),
+        four_bit=arm.four_bit,
+        dropout=arm.dropout > 0,
+        flash=flash,
+        recorded=arm.recorded > 0,
+        element=4 if arm.precision == "fp32" else 2,
+        whole_head=arm.engine == "unsloth" and not packed,
+        full_logits=arm.full_logits,
+    )
+    one = training(way, rates, padded / pieces, width, real * results.run["trained_share"] / pieces)
+    return one.times(pieces, UPDATE_GAP)
+
+
+def _scaled(rates: Rates, share: float) -> Rates:
+    return replace(rates, products=rates.products * share, attention=rates.attention * share)

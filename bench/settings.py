@@ -115,6 +115,8 @@ def _job(bench: Bench, variant: Variant, scratch: Path) -> Job:
         flash=settings.profile.flash,
         threads=settings.threads,
         env=env,
+        card=settings.profile.card.title if settings.profile.card else "",
+        capability=settings.profile.card.capability if settings.profile.card else None,
         site=variant.site and str(Path(variant.site).resolve()),
     )
 

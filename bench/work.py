@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit.planning.architecture import ModelShape
@@ -147,40 +148,42 @@ def _checkpointing(asked: bool | str, checkpointed: int | None) -> Any:
 def seconds(
     shape: ModelShape, variant: Variant, recipe: Recipe, lengths: Any, card: Any, precision: str
 ) -> float | None:
-    """Seconds of an update by the planner; None where the card's rate is unknown or all weights train."""
-    from toolkit.planning.cost import CPU_EFFICIENCY, GPU_SPEED, Speed, Work, predict
+    """Seconds of an update by the planner; None where the card's rates are unknown or all weights train."""
+    from toolkit.hardware import Gpu
+    from toolkit.planning.budget import budget_for, pace_of, setup_of
+    from toolkit.planning.cost import Work, predict, rates_of, way_of
+    from toolkit.planning.cutting import mean_pieces
     from toolkit.planning.steps import updates_of
 
-    rate = card.single if precision == "fp32" else card.half
-    if not rate or variant.trained != "adapter":
+    rates = rates_of(card, precision)
+    if rates is None or variant.trained != "adapter":
         return None
-    efficiency, launch = (
-        (CPU_EFFICIENCY.get(precision, CPU_EFFICIENCY["fp32"]), 0.0)
-        if card.name == "cpu"
-        else GPU_SPEED[variant.engine]
-    )
-    if variant.packed:
-        return None  # the planner's times are of padded micro-batches
     train = recipe.train
+    recomputed, pieces = float(bool(train.gradient_checkpointing)), None
+    if variant.packed:
+        cuda = card.name != "cpu"
+        setup = setup_of(recipe, shape, variant.engine, precision, cuda=cuda)
+        setup = replace(setup, pace=pace_of(Gpu(card.title, card.memory, card.capability) if cuda else None))
+        budget = budget_for(recipe, setup, card.memory, lengths)
+        assert budget is not None  # packed
+        pieces = mean_pieces(lengths.tokens, lengths.rows(recipe.chats_per_update), budget.tokens)
+        recomputed = float(bool(train.gradient_checkpointing))
+        if budget.checkpointed is not None:
+            recomputed = budget.checkpointed / shape.num_hidden_layers
+    way = way_of(recipe, shape, variant.engine, precision, card, recomputed)
     work = Work(
-        shape=shape,
+        way=replace(way, full_logits=variant.full_logits),
         lengths=lengths,
         updates=updates_of(recipe, lengths.chats),
         batch=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps,
-        trainable=shape.trainable_parameters(recipe.lora),
-        checkpointing=bool(train.gradient_checkpointing),
-        evaluations=0,
-        eval_chats=0,
-        eval_batch=1,
+        pieces=pieces,
     )
-    return predict(work, Speed(rate * 1e12, efficiency, launch)).update
+    return predict(work, rates).update
 
 
 def fixed_lengths(lengths: Any, tokens: int) -> Any:
     """`lengths` as if every row had `tokens` tokens."""
-    from dataclasses import replace
-
     import numpy as np
 
     return replace(lengths, tokens=np.full(1, tokens, dtype=np.int64), rows_per_chat=1.0)

@@ -161,7 +161,11 @@ class Worker:
         logits = self.variant.full_logits or (full and self.device == "cpu")
         hardware = detect()
         if self.job.cap is not None and hardware.gpu is not None:
-            gpu = replace(hardware.gpu, memory=min(hardware.gpu.memory, self.job.cap))
+            # micro-batches are cut as on the card that is imposed
+            name, memory = self.job.card or hardware.gpu.name, min(hardware.gpu.memory, self.job.cap)
+            gpu = replace(
+                hardware.gpu, name=name, memory=memory, capability=self.job.capability or hardware.gpu.capability
+            )
             hardware = replace(hardware, gpu=gpu)
         report = loaded.report
         # where nothing is autocast, products are in the precision that the weights are held in

@@ -18,8 +18,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from toolkit.cache import cache_root
+from toolkit.engines.base import UNSLOTH_LEAST
 from toolkit.hardware import BF16_FLAGS, FLASH4, cpu_flags, cpu_name, usable_cores
-from toolkit.planning.cards import GIB, UNSLOTH_LEAST, SeenGpu, seen_gpus
+from toolkit.planning.cards import GIB, SeenGpu, seen_gpus
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,10 +136,15 @@ def test_update_time_is_measured_on_a_t4_and_predicted_elsewhere() -> None:
     assert "measured" in check("update time", real).found
     slow = one("unsloth", profile="t4", card="t4", seconds=(5.0, 5.1, 5.2))
     assert verdict("update time", slow) == "does not hold"
-    told = {"seconds": 6.0, "least": 4.0, "most": 16.0, "here": 0.4, "error": -0.5}
-    elsewhere = one("unsloth", profile="t4", elsewhere=told)
-    assert verdict("update time", elsewhere) == "does not hold"
-    assert "predicted" in check("update time", elsewhere).found
+    long, short = one("unsloth", profile="t4"), one("unsloth", profile="t4")
+    for results, tokens in ((long, 16 * 950), (short, 16 * 210)):
+        for update in results.updates:
+            update.real_tokens = update.padded_tokens = tokens
+    assert verdict("update time", long) == "does not hold"
+    assert verdict("update time", short) == "holds"
+    assert re.search(
+        r"predicted from real, NVIDIA H200 as a t4 \([\d.]+ to [\d.]+ s\): 2\.\d s", check("update time", short).found
+    )
 
 
 def test_hours_and_cost_follow_the_update_time() -> None:

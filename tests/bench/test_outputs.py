@@ -14,6 +14,7 @@ from bench import compare, report
 from bench.gates import judge
 from bench.page import page
 from bench.results import Results
+from bench.roofline import predicted
 from tests.bench.planted import plant, run
 from toolkit.errors import InputError
 
@@ -70,13 +71,15 @@ def test_table_names_failures_and_what_ran_out(results: Results) -> None:
 
 def test_predictions_are_called_predictions() -> None:
     made = run("real", "t4")
-    told = {"seconds": 6.0, "least": 4.0, "most": 16.0, "here": 0.4, "error": -0.5}
-    plant(made, "unsloth", elsewhere=told)
+    plant(made, "unsloth")
+    told = predicted(made, "unsloth")
+    assert told is not None
     text = report.markdown(made)
     assert "s on t4 (predicted)" in text
-    assert "6.0 (4.0-16.0)" in text
+    assert f"{told.seconds:.1f} ({told.least:.1f}-{told.most:.1f})" in text
     assert "PREDICTED, not measured" in text
-    assert "-50%" in text
+    assert "22 TFLOP/s in products, 240 GB/s" in text
+    assert f"off by {told.error:+.0%}" in text
     assert "predicted" not in report.markdown(run("real", "t4", "t4"))
 
 

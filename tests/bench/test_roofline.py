@@ -1,50 +1,130 @@
+"""Times on another card: the formula of the planner over what was measured here."""
+
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bench.roofline import moved_bytes, predict
+from bench import work
+from bench.results import Results
+from bench.roofline import predicted, products_of, shape_of
 from bench.variants import BY_NAME
 from bench.work import update_flops
+from tests.bench.planted import plant, run
 from toolkit.planning.architecture import KNOWN
 from toolkit.planning.cards import CARDS
+from toolkit.planning.plan import make_plan
 from toolkit.recipe import load
+from toolkit.recipe.schema import Recipe
 
-HERE, T4 = CARDS["h200"], CARDS["t4"]
 SHAPE = KNOWN["Qwen/Qwen3-1.7B"]
 RECIPE = load(Path("recipes/tools.toml")).recipe
 
 
-@given(
-    flops=st.floats(1e12, 1e16),
-    moved=st.floats(1e9, 1e13),
-    efficiency=st.floats(0.1, 1.0),
+def one(name: str = "unsloth", shape: str = "real", tokens: int = 16_000, **values: object) -> Results:
+    results = run(shape, "t4")
+    plant(results, name, precision="fp16", **values)  # type: ignore[arg-type]
+    for update in results.updates:
+        update.real_tokens = update.padded_tokens = tokens
+    return results
+
+
+def test_a_prediction_stands_between_its_bounds_and_says_how_far_off_it_is_here() -> None:
+    found = predicted(one(seconds=(1.2, 1.3, 1.4)), "unsloth")
+    assert found is not None
+    assert found.least < found.seconds < found.most
+    assert found.seconds == found.kinds.total
+    assert found.error == pytest.approx(found.here / 1.3 - 1)
+
+
+def test_time_grows_with_tokens() -> None:
+    short, long = (predicted(one(tokens=tokens), "unsloth") for tokens in (8_000, 16_000))
+    assert short is not None and long is not None
+    assert 1.8 < long.seconds / short.seconds < 2.3
+
+
+def test_the_bench_and_the_planner_say_the_same() -> None:
+    """The planner's update over the very lengths that were measured."""
+    recipe = RECIPE.model_copy(
+        update={"train": RECIPE.train.model_copy(update={"micro_batch": "fixed", "gradient_checkpointing": True})}
+    )
+    from toolkit.planning.lengths import assumed
+
+    lengths = work.fixed_lengths(assumed(recipe), 1000)
+    planned = make_plan(recipe, CARDS["t4"], lengths)
+    assert planned.time is not None
+    results = one(tokens=16 * 1000, shape="4x1000", dropout=recipe.lora.lora_dropout)
+    results.run["trained_share"] = lengths.trained
+    found = predicted(results, "unsloth")
+    assert found is not None
+    assert found.seconds == pytest.approx(planned.time.update, rel=0.01)
+    assert work.seconds(SHAPE, BY_NAME["unsloth"], recipe, lengths, CARDS["t4"], "fp16") == pytest.approx(
+        planned.time.update
+    )
+
+
+def test_four_bit_is_not_predicted_to_be_faster() -> None:
+    results = one()
+    plant(results, "unsloth-4bit", precision="fp16")
+    for update in results.updates:
+        update.real_tokens = update.padded_tokens = 16_000
+    plain, four = predicted(results, "unsloth"), predicted(results, "unsloth-4bit")
+    assert plain is not None and four is not None
+    assert four.seconds > plain.seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "values"),
+    [
+        ("full", "real", {"trained": "all 16-bit"}),  # every weight's own gradient and state
+        ("peft", "4x2048", {}),  # SDPA without flash attention held all scores
+    ],
 )
-def test_bounds_hold_where_nothing_waits(flops: float, moved: float, efficiency: float) -> None:
-    """A device-bound run that took what the formula says is predicted between its bounds on a slower card."""
-    assert HERE.half and HERE.bandwidth
-    measured = (flops / (HERE.half * 1e12) + moved / (HERE.bandwidth * 1e9)) / efficiency
-    found = predict(flops, moved, efficiency, measured, HERE, T4)
-    assert found is not None
-    assert found.least <= found.seconds <= found.most * (1 + 1e-9)
-    assert found.error == pytest.approx(0, abs=1e-9)
+def test_what_nothing_is_known_of_is_not_predicted(name: str, shape: str, values: dict[str, str]) -> None:
+    assert predicted(one(name, shape, **values), name) is None
 
 
-def test_a_run_that_waits_for_the_host_shows_as_error() -> None:
-    assert HERE.half
-    found = predict(100e12, 1e9, 0.8, 2.0, HERE, T4)
-    assert found is not None
-    assert found.error < -0.9
-    assert found.seconds == pytest.approx(100e12 / 65e12 / 0.8, rel=0.01)
+def test_nothing_is_predicted_without_a_card_or_sizes() -> None:
+    assert predicted(run("real", "this"), "unsloth") is None
+    measured = run("real", "t4", "t4")
+    plant(measured, "unsloth")
+    assert predicted(measured, "unsloth") is None, "it was measured on one"
+    unknown = one()
+    unknown.run["parameters"] = 123
+    assert predicted(unknown, "unsloth") is None
+    kept = one()
+    kept.run.update(parameters=123, model_shape={**asdict(SHAPE), "biased": []})
+    assert shape_of(kept) == SHAPE
+    assert predicted(kept, "unsloth") == predicted(one(), "unsloth")
 
 
-def test_nothing_is_predicted_for_unknown_rates() -> None:
-    from dataclasses import replace
+@pytest.mark.parametrize(
+    ("variant", "products"),
+    [
+        ("unsloth", "separate"),
+        ("compiled-nockpt", "separate"),
+        ("compiled-fused-autockpt", "fused"),
+        ('compiled-float8-nockpt+train.compile="static"', "float8"),
+        ('compiled-nockpt+train.products="fused"', "fused"),
+        ("of another version", "separate"),
+    ],
+)
+def test_products_are_read_off_the_variant(variant: str, products: str) -> None:
+    assert products_of(variant) == products
 
-    assert predict(1e12, 1e9, 0.8, 1.0, replace(HERE, half=None), T4) is None
+
+def test_packed_variants_have_a_plan_of_their_time() -> None:
+    from toolkit.planning.lengths import assumed
+
+    recipe = Recipe.model_validate(
+        {"train": {"engine": "compiled", "micro_batch": "auto", "gradient_checkpointing": "auto"}}
+    )
+    variant = BY_NAME["compiled-fused-autockpt"]
+    found = work.seconds(SHAPE, variant, recipe, assumed(recipe), CARDS["t4"], "fp16")
+    plan = make_plan(recipe, CARDS["t4"], assumed(recipe))
+    assert plan.time is not None and found == pytest.approx(plan.time.update)
 
 
 def test_flops_of_variants() -> None:
@@ -56,11 +136,3 @@ def test_flops_of_variants() -> None:
     assert everywhere - plain == pytest.approx(4 * SHAPE.head_parameters * (32768 - 3736))
     full = update_flops(SHAPE, BY_NAME["full"], RECIPE, **{**sizes, "trainable": 0})
     assert full > plain + 1.9 * SHAPE.linear_parameters * 32768 - 8 * 17_432_576 * 32768
-
-
-def test_bytes_grow_with_tokens_and_passes() -> None:
-    one = moved_bytes(SHAPE, BY_NAME["unsloth"], RECIPE, 10_000)
-    two = moved_bytes(SHAPE, BY_NAME["unsloth"], RECIPE, 20_000)
-    assert one < two < 2 * one  # the weights are read again for each micro-batch, not for each token
-    off = RECIPE.model_copy(update={"train": RECIPE.train.model_copy(update={"gradient_checkpointing": False})})
-    assert moved_bytes(SHAPE, BY_NAME["unsloth-nockpt"], off, 10_000) < one

@@ -47,6 +47,17 @@ def test_unsloth_asked_for_where_it_can_not_run() -> None:
         choose_engine(recipe(engine="unsloth"), H200, False)
 
 
+def test_a_gpu_that_unsloth_is_too_new_for() -> None:
+    """One rule for a run, a plan and doctor."""
+    p100 = replace(CPU, gpu=Gpu("Tesla P100", 16 << 30, (6, 0)))
+    why = "Unsloth needs compute capability 7.0, Tesla P100 has 6.0"
+    for installed in (True, False):
+        assert str(choose_engine(Recipe(), p100, installed)) == f"peft ({why})"
+        with pytest.raises(EngineError, match=f"train.engine: {why}; --set train.engine=peft goes without"):
+            choose_engine(recipe(engine="unsloth"), p100, installed)
+    assert choose_engine(Recipe(), replace(CPU, gpu=Gpu("V100", 16 << 30, (7, 0))), True).value == "unsloth"
+
+
 @pytest.mark.parametrize(
     ("hardware", "train", "wanted"),
     [

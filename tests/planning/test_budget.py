@@ -8,6 +8,7 @@ import pytest
 
 from toolkit.engines.compiled import SHARE, filled_to
 from toolkit.errors import EngineError
+from toolkit.hardware import Gpu
 from toolkit.planning.architecture import KNOWN
 from toolkit.planning.budget import (
     LAUNCH_TOKENS,
@@ -16,6 +17,7 @@ from toolkit.planning.budget import (
     Budget,
     check_packing,
     least_recomputed,
+    pace_of,
     setup_of,
     token_budget,
 )
@@ -162,3 +164,29 @@ def test_what_a_recipe_says_of_filling(train: dict[str, object], engine: str, ex
     recipe = Recipe(train=TrainSection(micro_batch="auto", **train))  # type: ignore[arg-type]
     setup = setup_of(recipe, KNOWN["Qwen/Qwen3-1.7B"], engine, "bf16", cuda=True)
     assert (setup.dynamic, setup.recorded, setup.filled) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "capability", "pace"),
+    [
+        ("NVIDIA H200", 140 * GIB, (9, 0), 1.0),
+        ("Tesla T4", 15 * GIB, (7, 5), 22 / 695),
+        ("T4 16 GB", round(14.56 * GIB), (7, 5), 22 / 695),
+        ("a card of next year", 15 * GIB, (13, 0), 1.0),
+    ],
+)
+def test_the_pace_is_that_of_the_cards_products(
+    name: str, memory: int, capability: tuple[int, int], pace: float
+) -> None:
+    assert pace_of(Gpu(name, memory, capability)) == pytest.approx(pace)
+    assert pace_of(None) == 1.0
+
+
+@pytest.mark.parametrize("engine", ["peft", "unsloth"])
+def test_a_slow_card_takes_more_pieces_rather_than_recompute(engine: str) -> None:
+    """It is busy with a piece for longer than the host needs to launch the next."""
+    setup = replace(SETUP, engine=engine, packed=True)
+    fast = least_recomputed(setup, round(14.56 * GIB), expected=EXPECTED, **UPDATE)
+    slow = least_recomputed(replace(setup, pace=22 / 695), round(14.56 * GIB), expected=EXPECTED, **UPDATE)
+    assert (fast.checkpointed or 0) > 0
+    assert slow.checkpointed == 0 and slow.tokens < fast.tokens

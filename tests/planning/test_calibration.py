@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.planning.calibration import Pair, error_of, past_error, record, store
+from toolkit.planning.calibration import FORMULA, Pair, error_of, past_error, record, store
 
-PAIR = Pair("2026-01-02", "h200", "unsloth", "unsloth", "real", "Qwen/Qwen3-1.7B", 5.5e9, 5.0e9, 1.0, 2.0)
+PAIR = Pair("2026-01-02", "h200", "unsloth", "unsloth", "real", "Qwen/Qwen3-1.7B", 5.5e9, 5.0e9, 1.0, 2.0, FORMULA)
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +53,11 @@ def test_lines_of_other_versions_are_passed_over() -> None:
     found = past_error("unsloth", "h200")
     assert found is not None
     assert found.count == 1
+
+
+def test_errors_of_other_formulas_do_not_count() -> None:
+    record([replace(PAIR, formula=FORMULA - 1)])
+    assert past_error("unsloth", "h200") is None
+    with store().open("a") as file:  # as versions wrote it that did not say by which
+        file.write('{"date": "2026-01-02", "card": "h200", "engine": "unsloth"}\n')
+    assert past_error("unsloth", "h200") is None

@@ -17,10 +17,11 @@ from toolkit.hardware import Gpu, Hardware, detect
 from toolkit.planning.architecture import KNOWN
 from toolkit.planning.budget import STEP, budget_of
 from toolkit.planning.cards import GIB, Card, cpu_card
-from toolkit.planning.cost import Speed, Work, predict
+from toolkit.planning.cost import Work, predict
 from toolkit.planning.cutting import cut, mean_pieces
 from toolkit.planning.lengths import Lengths, from_table
 from toolkit.planning.plan import make_plan
+from toolkit.planning.seconds import Rates, Way
 from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe, TrainSection
 
@@ -100,12 +101,13 @@ def test_time_follows_the_share_of_layers_that_recompute() -> None:
     lengths = Lengths(1600, np.array([500, 1500]), 1.0, 0.1, "test", True)
     shape = KNOWN["Qwen/Qwen3-1.7B"]
 
-    def update(share: float, launch: float) -> float:
-        work = Work(shape, lengths, Updates(1600, 100, 100, 0), 4, 4, 17_432_576, share, 0, 0, 1, pieces=2.0)
-        return predict(work, Speed(1e14, 0.4, launch)).update
+    def update(share: float, fast: float) -> float:
+        way = Way(shape, "unsloth", 17_432_576, share)
+        work = Work(way, lengths, Updates(1600, 100, 100, 0), 4, 4, pieces=2.0)
+        return predict(work, Rates(4e13 * fast, 1e13 * fast, 1e12 * fast)).update
 
-    for launch in (0.0, 1.0):  # the card sets the pace, or the host does
-        none, half, whole = (update(share, launch) for share in (0.0, 0.5, 1.0))
+    for fast in (1.0, 1e6):  # the card sets the pace, or the host does
+        none, half, whole = (update(share, fast) for share in (0.0, 0.5, 1.0))
         assert half == pytest.approx((none + whole) / 2)
         assert none < half
 

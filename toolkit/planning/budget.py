@@ -6,9 +6,9 @@ Seconds of an update are taken to be in proportion to
 
 A frozen weight takes part in one product forward and one backward (2), and c of L layers, checkpointed, run forward
 once more. A micro-batch costs as much as LAUNCH_TOKENS tokens before it has any: the host launches as many kernels for
-few tokens as for many, or hands over a recording of them. For each c the micro-batch is as large as fits, so one
-update in one piece without recomputation wins wherever it fits; where it does not, the formula weighs more pieces
-against more recomputation.
+few tokens as for many, or hands over a recording of them; a slower card does fewer tokens in that time. For each c the
+micro-batch is as large as fits, so one update in one piece without recomputation wins wherever it fits; where it does
+not, the formula weighs more pieces against more recomputation.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from toolkit.engines.base import weight_dtype
 from toolkit.engines.compiled import filled_to
 from toolkit.errors import EngineError
 from toolkit.planning.architecture import ModelShape, load_shape
+from toolkit.planning.cards import CARDS, SeenGpu
+from toolkit.planning.cost import rates_of
 from toolkit.planning.memory import Setup, training_memory
 
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
-    from toolkit.hardware import Hardware
+    from toolkit.hardware import Gpu, Hardware
     from toolkit.planning.lengths import Lengths
     from toolkit.recipe.schema import Recipe
 
 STEP = 256  # tokens; budgets are multiples of it
 USABLE = 0.90  # of the device, for what the formulas do not see: they are within 10% of what was measured
 MOST_ON_CPU = 2048  # tokens: a core's products are no faster beyond, and its caches hold less
-# from updates of one and of more micro-batches on an H200, where launching holds layers up; a CPU hardly waits
+# from updates of one and of more micro-batches on an H200, where launching holds layers up; a slower card works on
+# fewer tokens meanwhile (`pace_of`), and a CPU hardly waits
 LAUNCH_TOKENS = {"peft": 4096, "unsloth": 4096, "compiled": 5000}
 LAUNCH_RECORDED = 300
 LAUNCH_TOKENS_CPU = 64
@@ -83,6 +86,14 @@ def setup_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, *, 
     )
 
 
+def pace_of(gpu: Gpu | None) -> float:
+    """How fast products are on a GPU, those of an H200 being 1; 1 where it is not known."""
+    card = None if gpu is None else SeenGpu(gpu.name, gpu.memory, gpu.capability, "").card
+    rates = None if card is None else rates_of(card, "bf16" if card.flash else "fp16")
+    fastest = rates_of(CARDS["h200"], "bf16")
+    return rates.products / fastest.products if rates is not None and fastest is not None else 1.0
+
+
 def recomputes(recipe: Recipe, checkpointed: int | None) -> bool:
     """Whether any layer does, where a budget says in how many, or None."""
     return bool(recipe.train.gradient_checkpointing if checkpointed is None else checkpointed)
@@ -94,7 +105,8 @@ def budget_of(recipe: Recipe, engine: str, precision: str, hardware: Hardware, t
 
     if recipe.train.micro_batch == "fixed":
         return None
-    setup = setup_of(recipe, load_shape(recipe.model), engine, precision, cuda=hardware.gpu is not None)
+    cuda, pace = hardware.gpu is not None, pace_of(hardware.gpu)
+    setup = replace(setup_of(recipe, load_shape(recipe.model), engine, precision, cuda=cuda), pace=pace)
     memory = hardware.gpu.memory if hardware.gpu is not None else hardware.memory
     return budget_for(recipe, setup, memory, from_table(table))
 
@@ -166,7 +178,7 @@ def least_recomputed(
 def _launch_tokens(setup: Setup) -> int:
     if not setup.cuda:
         return LAUNCH_TOKENS_CPU
-    return LAUNCH_RECORDED if _recorded(setup) else LAUNCH_TOKENS[setup.engine]
+    return round(setup.pace * (LAUNCH_RECORDED if _recorded(setup) else LAUNCH_TOKENS[setup.engine]))
 
 
 def _recorded(setup: Setup) -> bool:

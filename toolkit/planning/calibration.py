@@ -11,12 +11,15 @@ from pathlib import Path
 from toolkit.cache import cache_root
 from toolkit.runs import read_jsonl
 
+FORMULA = 2  # goes up with every change to how time or memory are predicted: errors of older ones say nothing
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One variant that `toolkit bench` measured. Memory in bytes, as torch counts it; seconds of an update.
 
-    `engine` is unsloth, peft or full; `card` a name of `toolkit.planning.cards`, or cpu.
+    `engine` is unsloth, peft, compiled or full; `card` a name of `toolkit.planning.cards`, or cpu. `formula` says by
+    which formulas it was predicted.
     """
 
     date: str
@@ -29,6 +32,7 @@ class Pair:
     measured_memory: float
     predicted_seconds: float | None
     measured_seconds: float
+    formula: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ def past_error(engine: str, card: str) -> PastError | None:
             pair = Pair(**row)
         except TypeError:
             continue  # written by another version
-        if (pair.engine, pair.card) == (engine, card):
+        if (pair.engine, pair.card, pair.formula) == (engine, card, FORMULA):
             latest[pair.variant, pair.shape, pair.model] = pair
     return error_of(latest.values())
 

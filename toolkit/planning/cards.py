@@ -1,4 +1,15 @@
-"""What known GPUs hold and how fast they are, from their makers' data sheets, and which of them is in this machine."""
+"""What known GPUs hold and how fast they are, and which of them is in this machine.
+
+Data sheets say what a card can do for a moment; what it sustains is less, and is what training meets. Where somebody
+measured it, that stands beside the data sheet's figure:
+
+- T4: 4096^3 products in fp16 at 20.4 TFLOP/s (a Kaggle T4, in Unsloth's fp16_emulation.py) and at 24, its 70 W being
+  the cause (NVIDIA's forum, 264462); copies on the card at 239.6 GB/s (NVIDIA's bandwidthTest).
+- A100 40 GB and V100: 1,157.5 and 739.8 GB/s, by the same test.
+- H200: products of training at 660 to 730 TFLOP/s and kernels at 4.3 TB/s (docs/benchmarks/2026-11-28-fast-path.md).
+
+For other cards the H200's share of the data sheet's products and the T4's and A100's of its bandwidth are assumed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +20,7 @@ from dataclasses import dataclass
 from toolkit.errors import InputError, did_you_mean
 
 GIB = 2**30
-UNSLOTH_LEAST = (7, 0)  # compute capability
+AMPERE = (8, 0)  # the first compute capability with bfloat16 and flash attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +28,9 @@ class Card:
     """A device to plan for.
 
     `gib`: memory that torch can use, in GiB. `half` and `single`: dense matrix products in 16 bits (accumulated in
-    fp32) and in fp32, TFLOP/s. `bandwidth`: memory, GB/s. None where it is not known.
+    fp32) and in fp32, TFLOP/s, and `bandwidth`: memory, GB/s, all by the data sheet; None where it is not known.
+    `sustained`: what large 16-bit products were measured to go on at, least and most, and `copied`: what memory was,
+    in the same units; None where nobody is known to have measured.
     """
 
     name: str
@@ -28,33 +41,40 @@ class Card:
     single: float | None
     bandwidth: float | None
     note: str = ""
+    sustained: tuple[float, float] | None = None
+    copied: float | None = None
 
     @property
     def memory(self) -> int:
         """Usable bytes."""
         return int(self.gib * GIB)
 
+    @property
+    def flash(self) -> bool:
+        """Whether there is flash attention for it."""
+        return self.capability >= AMPERE
+
 
 _OLD = "PyTorch wheels for CUDA 13 have left it out: take the ones for CUDA 12.6"
 CARDS = {
     card.name: card
     for card in (
-        Card("t4", "T4 16 GB", 14.56, (7, 5), 65, 8.1, 320),
+        Card("t4", "T4 16 GB", 14.56, (7, 5), 65, 8.1, 320, sustained=(20, 24), copied=239.6),
         Card("l4", "L4 24 GB", 22.0, (8, 9), 121, 30.3, 300),
         Card("a10g", "A10G 24 GB", 22.0, (8, 6), 70, 31.2, 600),
         Card("l40s", "L40S 48 GB", 44.4, (8, 9), 362, 91.6, 864),
         Card("a6000", "RTX A6000 48 GB", 47.4, (8, 6), 154.8, 38.7, 768),
-        Card("a100-40", "A100 40 GB", 39.4, (8, 0), 312, 19.5, 1555),
+        Card("a100-40", "A100 40 GB", 39.4, (8, 0), 312, 19.5, 1555, copied=1157.5),
         Card("a100-80", "A100 80 GB", 79.1, (8, 0), 312, 19.5, 2039),
         Card("h100", "H100 SXM 80 GB", 79.1, (9, 0), 989, 66.9, 3350),
-        Card("h200", "H200 141 GB", 139.8, (9, 0), 989, 66.9, 4800),
+        Card("h200", "H200 141 GB", 139.8, (9, 0), 989, 66.9, 4800, sustained=(660, 730), copied=4300),
         Card("rtx3060", "RTX 3060 12 GB", 11.6, (8, 6), 25.6, 12.7, 360),
         Card("rtx3090", "RTX 3090 24 GB", 23.6, (8, 6), 71, 35.6, 936),
         Card("rtx4060", "RTX 4060 8 GB", 7.6, (8, 9), 30.2, 15.1, 272),
         Card("rtx4090", "RTX 4090 24 GB", 23.5, (8, 9), 165.2, 82.6, 1008),
         Card("rtx5090", "RTX 5090 32 GB", 31.3, (12, 0), 209.5, 104.8, 1792),
-        Card("v100", "V100 16 GB", 15.7, (7, 0), 125, 15.7, 900, _OLD),
-        Card("v100-32", "V100 32 GB", 31.7, (7, 0), 125, 15.7, 900, _OLD),
+        Card("v100", "V100 16 GB", 15.7, (7, 0), 125, 15.7, 900, _OLD, copied=739.8),
+        Card("v100-32", "V100 32 GB", 31.7, (7, 0), 125, 15.7, 900, _OLD, copied=739.8),
         Card("p100", "P100 16 GB", 15.8, (6, 0), 18.7, 9.3, 732, _OLD),
     )
 }

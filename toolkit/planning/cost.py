@@ -1,81 +1,126 @@
-"""How long a run takes and what it costs, by a roofline: the slower of the device's arithmetic and its host.
+"""How long a run takes and what it costs: `toolkit.planning.seconds` for each micro-batch, counted over the run.
 
-A micro-batch takes max(FLOPs / (rate x efficiency), seconds that the host needs to launch it). The efficiencies and
-launch times were fitted to updates measured on one H200 with real chat lengths (docs/benchmarks) and carry over to
-other cards only roughly; what comes out is a prediction and is shown as one.
+What comes out is a prediction and is shown as one.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from toolkit.planning.architecture import ModelShape
-from toolkit.planning.flops import forward_flops, training_flops
+from toolkit.engines.base import products_of
+from toolkit.planning.cards import Card
 from toolkit.planning.lengths import Lengths
+from toolkit.planning.seconds import UPDATE_GAP, Rates, Seconds, Way, evaluating, training
 from toolkit.planning.steps import Updates
 
+if TYPE_CHECKING:
+    from toolkit.planning.architecture import ModelShape
+    from toolkit.recipe.schema import Recipe
 
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """`rate`: peak FLOP/s. `efficiency`: the part of it that training reaches. `launch`: host seconds for each layer
-    of a micro-batch with checkpointing, of which a forward pass is a third."""
-
-    rate: float
-    efficiency: float
-    launch: float
-
-    @property
-    def reached(self) -> float:
-        return self.rate * self.efficiency
+CPU_EFFICIENCY = {"fp32": 0.63, "bf16": 0.47}  # of a core's products; measured with SmolLM2-135M on two cores
+PRODUCTS = 0.70  # of the data sheet's products, where nobody is known to have measured: the H200's share
+SINGLE = 0.80  # of fp32's
+COPIED = 0.75  # of the data sheet's bandwidth: the T4's share and the A100's
+# what attention reaches of what products do, with flash attention and without: on Hopper measured, else assumed. The
+# flash kernels written for Turing reach 63% of a T4 and are twice as fast as the memory-efficient ones that PyTorch has
+HOPPER_ATTENTION = (0.30, 0.145)
+ATTENTION = (0.60, 0.30)
+OLD_ATTENTION = 0.40  # before Ampere, of products that power or heat holds down
 
 
-# (efficiency, host seconds a layer and micro-batch)
-GPU_SPEED = {"unsloth": (0.40, 0.0125), "peft": (0.30, 0.018), "compiled": (0.40, 0.003)}
-CPU_EFFICIENCY = {"fp32": 0.63, "bf16": 0.47}  # measured with SmolLM2-135M on two cores
+def rates_of(card: Card, precision: str, *, flash: bool = True) -> Rates | None:
+    """What a card sustains in a precision; None where its data sheet is not known. `flash`: it may be used."""
+    if card.name == "cpu":
+        rate = card.single if precision == "fp32" else card.half
+        reached = (rate or 0) * 1e12 * CPU_EFFICIENCY.get(precision, CPU_EFFICIENCY["fp32"])
+        return Rates(reached, reached, None) if reached else None
+    if not (card.half and card.single and card.bandwidth):
+        return None
+    if precision == "fp32":
+        products = SINGLE * card.single
+    else:
+        products = sum(card.sustained) / 2 if card.sustained else PRODUCTS * card.half
+    if not card.flash:
+        attention = OLD_ATTENTION
+    else:
+        attention = (HOPPER_ATTENTION if card.capability >= (9, 0) else ATTENTION)[0 if flash else 1]
+    return Rates(products * 1e12, attention * products * 1e12, (card.copied or COPIED * card.bandwidth) * 1e9)
+
+
+def doubt(card: Card) -> tuple[float, float]:
+    """(least, most) that products sustain, as a share of what is taken: what was measured of this very card, or the
+    spread of what plans and measurements differ by."""
+    if card.sustained is None:
+        return 0.8, 1.2
+    middle = sum(card.sustained) / 2
+    return card.sustained[0] / middle, card.sustained[1] / middle
+
+
+def way_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, card: Card, recomputed: float) -> Way:
+    """How a recipe trains on a card; `recomputed`: the share of the layers that run forward again."""
+    packed, cuda = recipe.train.micro_batch != "fixed", card.name != "cpu"
+    return Way(
+        shape=shape,
+        engine=engine,
+        trainable=shape.trainable_parameters(recipe.lora),
+        recomputed=recomputed,
+        products=products_of(recipe, engine),
+        four_bit=recipe.model.load_in_4bit,
+        dropout=recipe.lora.lora_dropout > 0,
+        flash=card.flash,
+        recorded=engine == "compiled" and cuda and recipe.train.cuda_graphs and not recomputed,
+        element=4 if precision == "fp32" else 2,
+        whole_head=engine == "unsloth" and not packed,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
     """Predicted seconds. `update` for one update, `training` for all, `evaluation` for the evaluation losses.
 
-    `flops` are an update's. `host_bound`: launching takes longer than computing, so a faster card would not help.
+    `kinds`: where an update's go. `host_bound`: launching takes longer than computing, so a faster card would not help.
     """
 
-    update: float
+    kinds: Seconds
     training: float
     evaluation: float
-    flops: float
     padding: float
-    host_bound: bool
+
+    @property
+    def update(self) -> float:
+        return self.kinds.total
 
     @property
     def total(self) -> float:
         return self.training + self.evaluation
 
+    @property
+    def host_bound(self) -> bool:
+        return self.kinds.host > self.kinds.card
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is computed: the model, the chats and how they are cut up.
+    """What is computed: how a model trains, the chats and how they are cut up.
 
-    `checkpointing`: the share of the layers that run forward again. `pieces`: micro-batches of an update in the mean,
-    where its chats are packed without padding; None where `accumulation` micro-batches of `batch` chats are padded.
+    `pieces`: micro-batches of an update in the mean, where its chats are packed without padding; None where
+    `accumulation` micro-batches of `batch` chats are padded.
     """
 
-    shape: ModelShape
+    way: Way
     lengths: Lengths
     updates: Updates
     batch: int
     accumulation: int
-    trainable: int
-    checkpointing: float
-    evaluations: int
-    eval_chats: int
-    eval_batch: int
+    evaluations: int = 0
+    eval_chats: int = 0
+    eval_batch: int = 1
     pieces: float | None = None
 
 
-def predict(work: Work, speed: Speed) -> Time:
+def predict(work: Work, rates: Rates) -> Time:
     """Seconds for the updates and the evaluation losses of a run; loading, saving and decoding are not in it."""
     lengths, updates = work.lengths, work.updates
     if work.pieces is None:
@@ -87,19 +132,13 @@ def predict(work: Work, speed: Speed) -> Time:
         micro_batches = work.pieces * updates.chats / (updates.per_epoch * whole)
     tokens, width = _tokens(work, chats)
     real = lengths.mean * chats
-    flops = training_flops(
-        work.shape, tokens, width, real * lengths.trained, work.trainable, checkpointing=work.checkpointing
-    )
-    launch = speed.launch * work.shape.num_hidden_layers * (2 + work.checkpointing) / 3
-    compute = flops / speed.reached
-    update = max(compute, launch) * micro_batches
+    one = training(work.way, rates, tokens, width, real * lengths.trained)
+    kinds = one.times(micro_batches, UPDATE_GAP if rates.memory is not None else 0.0)
     return Time(
-        update=update,
-        training=update * updates.total,
-        evaluation=work.evaluations * _evaluation(work, speed),
-        flops=flops * micro_batches,
+        kinds=kinds,
+        training=kinds.total * updates.total,
+        evaluation=work.evaluations * _evaluation(work, rates),
         padding=tokens / real,
-        host_bound=launch > compute,
     )
 
 
@@ -112,15 +151,22 @@ def _tokens(work: Work, chats: float) -> tuple[float, int]:
     return lengths.rows(round(chats)) * width, width
 
 
-def _evaluation(work: Work, speed: Speed) -> float:
+def _evaluation(work: Work, rates: Rates) -> float:
     if not work.eval_chats:
         return 0.0
     batch = min(work.eval_batch, work.eval_chats)
     tokens, width = _tokens(work, batch)
     trained = work.lengths.mean * batch * work.lengths.trained
-    flops = forward_flops(work.shape, tokens, width, trained, work.trainable)
-    launch = speed.launch * work.shape.num_hidden_layers / 3
-    return math.ceil(work.eval_chats / batch) * max(flops / speed.reached, launch)
+    return math.ceil(work.eval_chats / batch) * evaluating(work.way, rates, tokens, width, trained).total
+
+
+def range_of(work: Work, card: Card, rates: Rates) -> tuple[float, float]:
+    """(least, most) seconds of an update, where products sustain the most and the least that is thought of them."""
+    least, most = doubt(card)
+    fast, slow = (
+        replace(rates, products=rates.products * share, attention=rates.attention * share) for share in (most, least)
+    )
+    return predict(work, fast).update, predict(work, slow).update
 
 
 def dollars(seconds: float, price: float) -> float:

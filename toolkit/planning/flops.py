@@ -8,7 +8,7 @@ from __future__ import annotations
 from toolkit.planning.architecture import ModelShape
 
 
-def attention_flops(shape: ModelShape, width: int) -> float:
+def attention_flops(shape: ModelShape, width: float) -> float:
     """Forward FLOPs of attention for one token, averaged over a causal row of `width` tokens (scores and values)."""
     return 4 * shape.num_hidden_layers * shape.attention_size * (width + 1) / 2
 

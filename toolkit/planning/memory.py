@@ -43,7 +43,7 @@ class Setup:
     are packed, and the loss is the toolkit's own. `float8`: layers' weights are held in 8 bits too, once for products
     forward and once for backward. `dynamic`: compiled layers have one code for all lengths of packed micro-batches, and
     `recorded`: each length is, where no layer recomputes. `filled`: what micro-batches are filled up to a multiple of;
-    None: what the engine wants.
+    None: what the engine wants. `pace`: how fast the card is, an H200 being 1.
     """
 
     shape: ModelShape
@@ -62,6 +62,7 @@ class Setup:
     dynamic: bool = True
     recorded: bool = False
     filled: int | None = None
+    pace: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ from toolkit.errors import EngineError
 from toolkit.hardware import Gpu, Hardware, cpu_flags, cpu_name, usable_cores
 from toolkit.planning import lengths as lengths_module
 from toolkit.planning.architecture import ATTENTION, MLP, ModelShape, load_shape
-from toolkit.planning.budget import STEP, USABLE, Budget, budget_for, setup_of
-from toolkit.planning.cards import CARDS, UNSLOTH_LEAST, Card, cpu_card, find_card, seen_gpus
-from toolkit.planning.cost import CPU_EFFICIENCY, GPU_SPEED, Speed, Time, Work, dollars, predict
+from toolkit.planning.budget import STEP, USABLE, Budget, budget_for, pace_of, setup_of
+from toolkit.planning.cards import CARDS, Card, cpu_card, find_card, seen_gpus
+from toolkit.planning.cost import Time, Work, dollars, predict, range_of, rates_of, way_of
 from toolkit.planning.cutting import mean_pieces
 from toolkit.planning.lengths import Lengths
 from toolkit.planning.memory import Memory, Setup, full_memory, training_memory
+from toolkit.planning.seconds import Rates, Way
 from toolkit.planning.steps import TIMED, Updates, fitted, fitting, updates_of
 
 if TYPE_CHECKING:
@@ -59,9 +60,10 @@ class Plan:
     full: Memory
     largest: int
     advice: tuple[str, ...]
-    speed: Speed | None
+    rates: Rates | None
     time: Time | None
     price: float | None
+    update_range: tuple[float, float] | None = None
     budget: Budget | None = None
     pieces: float | None = None
     packed_seconds: float | None = None
@@ -126,22 +128,28 @@ def make_plan(
     trainable = shape.trainable_parameters(recipe.lora)
     hardware = _hardware(card)
     check_hardware(recipe, hardware)
-    engine = _engine(recipe, card, hardware, unsloth)
+    engine = measured.fastest_engine(recipe, hardware, unsloth, measured.load())
     precision = choose_precision(recipe, hardware)
     setup = setup_of(recipe, shape, engine.value, precision.value, cuda=card.name != "cpu")
+    setup = replace(setup, pace=pace_of(hardware.gpu))
     budget = budget_for(recipe, setup, hardware.gpu.memory if hardware.gpu else hardware.memory, lengths)
     pieces = mean_pieces(lengths.tokens, lengths.rows(recipe.chats_per_update), budget.tokens) if budget else None
     batch = recipe.train.per_device_train_batch_size
     memory = _memory(setup, lengths, batch) if budget is None else _packed_memory(setup, lengths, budget)
     largest = _largest(setup, lengths, card) if budget is None else 0
-    speed = _speed(card, engine.value, precision.value)
+    rates = rates_of(card, precision.value)
+    recomputed = float(bool(recipe.train.gradient_checkpointing))
+    if budget is not None and budget.checkpointed is not None:
+        recomputed = budget.checkpointed / shape.num_hidden_layers
+    way = way_of(recipe, shape, engine.value, precision.value, card, recomputed)
     updates, time = updates_of(recipe, lengths.chats), None
-    if speed is not None:
-        work = _work(recipe, shape, lengths, updates, trainable, budget, pieces)
-        time = predict(work, speed)
+    work = _work(recipe, way, lengths, updates, pieces)
+    if rates is not None:
+        time = predict(work, rates)
         if (fewer := _fewer(recipe, updates, time, work.evaluations)) is not updates:
             updates = fewer
-            time = predict(_work(recipe, shape, lengths, updates, trainable, budget, pieces), speed)
+            work = _work(recipe, way, lengths, updates, pieces)
+            time = predict(work, rates)
     rows, width = lengths.rows(batch), lengths.longest
     return Plan(
         name=name,
@@ -161,9 +169,10 @@ def make_plan(
         ),
         largest=largest,
         advice=() if memory.total <= card.memory else _advice(recipe, setup, lengths, card),
-        speed=speed,
+        rates=rates,
         time=time,
         price=price,
+        update_range=range_of(work, card, rates) if rates else None,
         budget=budget,
         pieces=pieces,
         packed_seconds=_packed_time(recipe, card, lengths, unsloth),
@@ -200,19 +209,6 @@ def _all_memory(card: Card) -> int:
     import psutil
 
     return max(card.memory, int(psutil.virtual_memory().total))
-
-
-def _engine(recipe: Recipe, card: Card, hardware: Hardware, unsloth: bool) -> Choice:
-    engine = measured.fastest_engine(recipe, hardware, unsloth, measured.load())
-    if engine.value == "unsloth" and card.capability < UNSLOTH_LEAST:
-        major, minor = card.capability
-        why = (
-            f"Unsloth needs compute capability {UNSLOTH_LEAST[0]}.{UNSLOTH_LEAST[1]}, {card.title} has {major}.{minor}"
-        )
-        if recipe.train.engine == "unsloth":
-            raise EngineError(f"train.engine: {why}; --set train.engine=peft goes without")
-        return Choice("peft", why)
-    return engine
 
 
 def _fast_path(recipe: Recipe, shape: ModelShape, engine: str) -> Choice:
@@ -336,35 +332,14 @@ def _cut(lengths: Lengths, longest: int) -> Lengths:
     return replace(lengths, tokens=lengths.tokens.clip(max=longest))
 
 
-def _speed(card: Card, engine: str, precision: str) -> Speed | None:
-    rate = card.single if precision == "fp32" else card.half
-    if rate is None:
-        return None
-    efficiency, launch = (CPU_EFFICIENCY[precision], 0.0) if card.name == "cpu" else GPU_SPEED[engine]
-    return Speed(rate * 1e12, efficiency, launch)
-
-
-def _work(
-    recipe: Recipe,
-    shape: ModelShape,
-    lengths: Lengths,
-    updates: Updates,
-    trainable: int,
-    budget: Budget | None,
-    pieces: float | None,
-) -> Work:
+def _work(recipe: Recipe, way: Way, lengths: Lengths, updates: Updates, pieces: float | None) -> Work:
     train = recipe.train
-    recomputed = float(bool(train.gradient_checkpointing))
-    if budget is not None and budget.checkpointed is not None:
-        recomputed = budget.checkpointed / shape.num_hidden_layers
     return Work(
-        shape=shape,
+        way=way,
         lengths=lengths,
         updates=updates,
         batch=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps,
-        trainable=trainable,
-        checkpointing=recomputed,
         pieces=pieces,
         evaluations=1 + math.ceil(updates.total / _every(recipe, updates)),  # one before the first update
         eval_chats=lengths_module.eval_chats(recipe, lengths.chats),

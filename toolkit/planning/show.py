@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit.planning.calibration import past_error
-from toolkit.planning.cards import GIB
+from toolkit.planning.cards import GIB, Card
 from toolkit.planning.plan import PACKED, Plan
+from toolkit.planning.seconds import Rates, Seconds
 from toolkit.planning.steps import learning_rate
 
 if TYPE_CHECKING:
@@ -103,24 +104,21 @@ def _memory(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _time(plan: Plan) -> list[tuple[str, str]]:
-    time, speed = plan.time, plan.speed
-    if time is None or speed is None:
+    time, rates = plan.time, plan.rates
+    if time is None or rates is None or plan.update_range is None:
         return [
             ("time", f"not predicted: the speed of {plan.card.title} is not known; --gpu NAME plans for a known one")
         ]
+    least, most = plan.update_range
     lines = [
         (
             "time",
             f"{duration(time.total)} predicted: {plan.updates.total:,} updates x {time.update:.2f} s"
+            + (f" ({least:.2f} to {most:.2f})" if rates.memory else "")
             + (f" + {duration(time.evaluation)} of evaluation" if time.evaluation else ""),
         ),
-        (
-            "",
-            f"an update: {time.flops / 1e12:,.0f} TFLOP (padding x {time.padding:.2f}) at {speed.efficiency:.0%} of "
-            f"{speed.rate / 1e12:,.3g} TFLOP/s"
-            + (f", or {speed.launch * 1e3:.1f} ms a layer and micro-batch on the host" if speed.launch else "")
-            + (", whichever is longer (assumed)" if speed.launch else " (assumed)"),
-        ),
+        ("", f"an update (padding x {time.padding:.2f}): {_kinds(time.kinds, cuda=rates.memory is not None)}"),
+        ("", _taken(plan.card, rates)),
     ]
     if (minutes := plan.recipe.train.max_minutes) is not None:
         fit = (
@@ -141,6 +139,30 @@ def _time(plan: Plan) -> list[tuple[str, str]]:
     elif plan.card.name != "cpu":
         lines.append(("cost", "--price DOLLARS_PER_HOUR says what it costs"))
     return lines
+
+
+def _kinds(kinds: Seconds, *, cuda: bool) -> str:
+    """Where an update's seconds go."""
+    named = {"products": kinds.products, "attention": kinds.attention}
+    if not cuda:
+        return ", ".join(f"{name} {seconds:.2f} s" for name, seconds in named.items())
+    named["between them"] = kinds.between
+    if kinds.unpacking:
+        named["NF4 to 16 bits"] = kinds.unpacking
+    card = ", ".join(f"{name} {seconds:.2f}" for name, seconds in named.items())
+    return f"{card} = {kinds.card:.2f} s on the card; {kinds.host:.2f} s of launching on the host, beside it"
+
+
+def _taken(card: Card, rates: Rates) -> str:
+    """The rates that the prediction takes, and whether they are anybody's measurement."""
+    products = f"{rates.products / 1e12:,.3g} TFLOP/s in large products"
+    if rates.memory is None:
+        return f"taken: {products} (assumed)"
+    of = f"of the data sheet's {card.half:g}" if card.half else ""
+    products += f" {of} ({f'{card.sustained[0]:g} to {card.sustained[1]:g} measured' if card.sustained else 'assumed'})"
+    memory = f"{rates.memory / 1e9:,.0f} GB/s of {card.bandwidth:,g} ({'measured' if card.copied else 'assumed'})"
+    how = "measured" if card.sustained and card.capability >= (9, 0) else "assumed"
+    return f"taken: {products}, {memory}, {rates.attention / 1e12:,.3g} TFLOP/s in attention ({how})"
 
 
 def _past_error(plan: Plan) -> list[tuple[str, str]]:
