@@ -169,6 +169,7 @@ def test_packing_is_not_advised_on_a_cpu() -> None:
 
 
 def test_the_card_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "_these_cores", lambda: plan_module.cpu_card(2, 64 * 2**30, "idle"))
     loaded = load(ROOT / "recipes" / "tools.toml", PADDED)
     plan = plan_recipe(loaded)
     assert plan.card is CARDS["t4"]
@@ -188,7 +189,8 @@ def test_on_the_cpu() -> None:
     assert "CUDA context" not in shown(plan)
 
 
-def test_without_a_gpu_a_small_recipe_is_planned_for_these_cores() -> None:
+def test_without_a_gpu_a_small_recipe_is_planned_for_these_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "_these_cores", lambda: plan_module.cpu_card(2, 64 * 2**30, "idle"))
     plan = plan_recipe(load(ROOT / "recipes" / "quickstart.toml"))
     assert plan.card.name == "cpu"
     assert "no GPU found here" in plan.card_reason and "--gpu NAME" in plan.card_reason
