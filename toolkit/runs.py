@@ -7,6 +7,7 @@ checkpoints/      the trainer's own, for --resume
 adapter/          PEFT's format
 evaluation/       decoded held-out chats before and after, where the recipe asks for them
 samples.json      a few chats token by token, with what is trained of them
+tools.json        the tools that its chats had on offer, the most frequent first (`toolkit.data.seen`)
 summary.json      the end
 report.html       all of this as a page
 """
@@ -130,6 +131,10 @@ class RunFolder:
     @property
     def samples(self) -> Path:
         return self.path / "samples.json"
+
+    @property
+    def tools(self) -> Path:
+        return self.path / "tools.json"
 
     @property
     def report(self) -> Path:

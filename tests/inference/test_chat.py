@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import pytest
 
 from tests.test_cli import toolkit
 from tests.tiny import ADD
+from toolkit.data.builtin import TOOLS
 from toolkit.data.chats import ToolCall, Turn
+from toolkit.data.seen import SeenTools
 from toolkit.errors import InputError
-from toolkit.inference.chat import Conversation, talk
+from toolkit.inference.chat import Conversation, once, talk
 from toolkit.inference.speaker import Sampling
 from toolkit.inference.tools import Toolbox, choose_tools
 from toolkit.models import resolve
-from toolkit.recipe.schema import ModelSection, Recipe
+from toolkit.recipe.schema import DataSection, ModelSection, Recipe, SourceSection
 
 
 class Scripted:
@@ -118,6 +121,53 @@ def test_tools_of_the_recipe_and_of_the_command_line(tmp_path: Path) -> None:
     for path in (wrapped, bare):
         toolbox = choose_tools(str(path), Recipe())
         assert toolbox.names == ["add"] and toolbox.run(ToolCall("add", {})) is None
+
+
+def test_tools_seen_in_training(tmp_path: Path) -> None:
+    """They are offered where a recipe trains on more than built-in chats; what is built in among them runs."""
+    light = TOOLS["set_light"].schema
+    own = Recipe(data=DataSection(sources=[SourceSection(source="own.jsonl")]))
+    seen = SeenTools(tmp_path / "tools.json", (ADD, light), 2)
+    toolbox = choose_tools(None, own, seen)
+    assert toolbox.names == ["add", "set_light"] and toolbox.about == "tools: add, set_light (seen in training)"
+    assert toolbox.run(ToolCall("add", {"a": 1, "b": 2})) is None and toolbox.run(ToolCall("sub", {})) is None
+    assert toolbox.run(ToolCall("set_light", {"room": "study", "on": True})) is not None
+    assert choose_tools(None, own, seen, execute=False).run(ToolCall("set_light", {})) is None
+    other = {"type": "function", "function": {**light["function"], "description": "Another."}}
+    assert choose_tools(None, own, replace(seen, schemas=(other,))).run(ToolCall("set_light", {})) is None
+    assert choose_tools(None, Recipe(), seen).names == choose_tools(None, Recipe()).names
+    for nothing in (None, replace(seen, schemas=())):
+        assert "no tools on offer" in choose_tools(None, own, nothing).about
+
+
+def test_as_many_tools_as_a_prompt_has_room_for(tmp_path: Path) -> None:
+    large = tuple(
+        {"type": "function", "function": {"name": f"t{i}", "description": "x" * 3000, "parameters": {}}}
+        for i in range(9)
+    )
+    toolbox = choose_tools(None, None, SeenTools(tmp_path / "tools.json", large, 9))
+    assert toolbox.names == ["t0", "t1"] and "the most frequent of 9" in toolbox.about
+    alone = choose_tools(None, None, SeenTools(tmp_path / "tools.json", large[:1] * 1, 1))
+    assert alone.names == ["t0"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ('{"tool": "add", "argu', "begins a call and is none"),
+        ("  ", "no text and no call"),
+        ("\ufffd\ufffd ab \x01", "neither text nor a call"),
+    ],
+)
+def test_an_answer_that_can_not_be_read_is_told(capsys: pytest.CaptureFixture[str], answer: str, told: str) -> None:
+    for as_json in (False, True):
+        talk_, _ = conversation(answer)
+        once(talk_, "Hi", as_json=as_json)
+        assert told in capsys.readouterr().err
+    talk_, _ = conversation("Plain.", call("current_weather", city="Oslo"), "Cold.")
+    once(talk_, "Hi", as_json=False)
+    once(talk_, "Weather?", as_json=False)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ _CODE = (
     "readers.py",
     "render.py",
     "schemas.py",
+    "seen.py",
     "signatures.py",
     "sources.py",
     "tablefile.py",

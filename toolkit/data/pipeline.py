@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.data.chats import Chat
+from toolkit.data.seen import ToolTally
 from toolkit.errors import DataError, Problem, ToolkitError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Chunk:
     """The rows of some chats, laid end to end.
 
     input_ids int32[tokens], trained uint8[tokens], row_lengths and row_trained int64[rows]; `kept` has the chats that
-    gave rows, `rows_per_chat` how many each.
+    gave rows, `rows_per_chat` how many each, `tools` what they had on offer.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -67,6 +68,7 @@ class Chunk:
     rows_per_chat: list[int]
     tally: Tally
     problems: list[Problem]
+    tools: ToolTally = field(default_factory=ToolTally)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def encode_chats(renderer: Renderer, chats: Sequence[Chat], max_length: int) -> 
             chunk.kept.append(chat)
             chunk.rows_per_chat.append(kept)
     del tally.dropped[20:]
+    chunk.tools.add_chats(chunk.kept)
     if pieces:
         chunk.input_ids, chunk.trained = np.concatenate(pieces), np.concatenate(masks)
     return chunk

@@ -10,6 +10,7 @@ A table is a folder named by the hash of all that decides what is in it (`toolki
     kind_codes.npy    int16[chats]    index into meta's kind_names
     source_codes.npy  int16[chats]    index into meta's source_names
     where.txt, where_offsets.npy      the place that each chat came from
+    tools.json                        the tools on offer in its chats (`toolkit.data.seen`)
     meta.json                         counts, settings, hashes
 """
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.cache import require_space, whole_folder
+from toolkit.data import seen
 from toolkit.data.keys import data_key
 from toolkit.data.parts import Part, part_chats
 from toolkit.data.pipeline import Chunk, Settings, Tally, encode_stream
@@ -86,6 +87,7 @@ def write(
             "seconds": round(time.monotonic() - started, 2),
         }
         (work / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
+        (work / seen.FILE).write_text(json.dumps(writer.tools.as_dict(), indent=1, ensure_ascii=False) + "\n")
 
 
 class _GrowingArray:
@@ -115,6 +117,7 @@ class _GrowingArray:
 class _TableWriter:
     def __init__(self, folder: Path) -> None:
         self.tally = Tally()
+        self.tools = seen.ToolTally()
         self.chats = self.rows = self.tokens = self.trained = 0
         self._folder = folder
         self._formats: Counter[str] = Counter()
@@ -161,6 +164,7 @@ class _TableWriter:
         self.tokens += len(chunk.input_ids)
         self.trained += sum(chunk.row_trained)
         self.tally.add(chunk.tally)
+        self.tools.add(chunk.tools)
 
     def summary(self) -> dict[str, Any]:
         tally = self.tally

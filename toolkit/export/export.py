@@ -223,7 +223,9 @@ class _Work:
         self._add(path, "lora", "F16", f"torch, gguf {metadata.version('gguf')}", started, types)
 
     def papers(self) -> None:
-        """Modelfile and README.md."""
+        """Modelfile, README.md and the tools that the run's chats had on offer."""
+        if self.source.run is not None and self.source.run.tools.is_file():
+            shutil.copyfile(self.source.run.tools, self.folder / self.source.run.tools.name)
         ggufs = [file for file in self.record.files if file.kind == "gguf"]
         if ggufs:
             smallest = min(ggufs, key=lambda file: file.bytes)

@@ -4,6 +4,7 @@
       export.json                  this module's `ExportRecord`
       README.md                    the model card
       Modelfile                    for Ollama; names the smallest GGUF of this folder (only where there is a GGUF)
+      tools.json                   the tools that the run's chats had on offer (`toolkit.data.seen`)
       NAME-Q8_0.gguf ...           one file a type asked for; NAME is the run folder's name
       NAME-lora-F16.gguf           the adapter alone, for a base GGUF in llama.cpp (--lora, or --adapter-only)
       adapter/                     a copy of PEFT's adapter (not when a plain model is exported)

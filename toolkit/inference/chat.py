@@ -125,10 +125,14 @@ def chat(options: Options) -> None:
     if options.tools is not None:
         choose_tools(options.tools)  # a typing error should not wait for the model
     with open_speaker(options.model, context=options.context, threads=options.threads) as speaker:
-        toolbox = choose_tools(options.tools, speaker.recipe, seed=options.seed, execute=options.execute)
+        toolbox = choose_tools(options.tools, speaker.recipe, speaker.seen, seed=options.seed, execute=options.execute)
         sampling = Sampling(options.max_new_tokens, options.temperature, options.seed)
         conversation = Conversation(speaker, toolbox, options.system, options.max_steps, sampling)
+        for note in speaker.notes:
+            _say(f"note: {note}")
         if options.once is not None:
+            if options.tools is None:
+                _say(toolbox.about)
             once(conversation, options.once, as_json=options.as_json)
         else:
             talk(conversation)
@@ -139,6 +143,7 @@ def once(conversation: Conversation, question: str, *, as_json: bool) -> None:
     if as_json:
         steps = conversation.ask(question)
         last = steps[-1].parsed
+        _notes(steps)
         value = {"answer": last.text if not last.calls else None, "steps": [step.as_dict() for step in steps]}
         print(json.dumps(value, indent=2, ensure_ascii=False))
     else:
@@ -148,8 +153,7 @@ def once(conversation: Conversation, question: str, *, as_json: bool) -> None:
 def talk(conversation: Conversation) -> None:
     """Questions from the terminal until Ctrl-D. Ctrl-C stops an answer, and at the prompt it leaves."""
     _say(conversation.speaker.about)
-    toolbox = conversation.toolbox
-    _say(f"tools: {', '.join(toolbox.names)} ({toolbox.source})" if toolbox.names else "no tools; see --tools")
+    _say(conversation.toolbox.about)
     _say(HELP)
     _line_editing()
     while True:
@@ -206,10 +210,28 @@ def _shown(conversation: Conversation, question: str) -> None:
     steps = conversation.ask(question, wrote=wrote, ran=ran)
     if not fresh:
         print()
-    for problem in steps[-1].parsed.problems:
-        _say(f"note: {problem}")
+    _notes(steps)
     if steps[-1].parsed.calls and None not in steps[-1].results:
         _say(f"stopped after {len(steps)} steps (--max-steps)")
+
+
+def _notes(steps: list[Step]) -> None:
+    """What is odd about an answer, on standard error."""
+    last = steps[-1].parsed
+    for problem in last.problems:
+        _say(f"note: {problem}")
+    if last.has_call and not last.calls:
+        _say("note: the answer can't be read: it begins a call and is none")
+    elif not last.calls and not last.text.strip():
+        _say("note: the answer can't be read: there is no text and no call in it")
+    elif not last.calls and _is_noise(last.text):
+        _say("note: the answer can't be read: it is neither text nor a call")
+
+
+def _is_noise(text: str) -> bool:
+    """Whether a good part of a text is characters that no text has: bytes that are none, control characters."""
+    odd = sum(one == "\ufffd" or (not one.isprintable() and not one.isspace()) for one in text)
+    return odd * 10 > len(text)
 
 
 def _say(line: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 
@@ -12,14 +12,16 @@ def stream(
     prompt: str,
     *,
     stop_ids: Sequence[int],
+    hidden_ids: Collection[int] = (),
     max_new_tokens: int,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Iterator[str]:
     """What the model writes after a rendered prompt, piece by piece, without the stop token; greedy at temperature 0.
+    Nothing is told of tokens in `hidden_ids`.
 
-    Greedy, the pieces together are the text that `toolkit.evaluation.decode.decode` gives. The plain loop can be left
-    at any token, which `generate` can't.
+    Greedy, and with none hidden, the pieces together are the text that `toolkit.evaluation.decode.decode` gives. The
+    plain loop can be left at any token, which `generate` can't.
     """
     import torch
     from tokenizers.decoders import DecodeStream
@@ -39,6 +41,6 @@ def stream(
             token = int(logits.argmax())
         if token in stop_ids:
             return
-        if piece := pieces.step(tokenizer.backend_tokenizer, token):
+        if token not in hidden_ids and (piece := pieces.step(tokenizer.backend_tokenizer, token)):
             yield piece
         ids = torch.tensor([[token]], device=device)

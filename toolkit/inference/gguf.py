@@ -23,6 +23,8 @@ from toolkit.inference.process import LlamaProcess
 
 INSTALL = "pip install 'toolkit[serve]'"
 HEADERS = {"Content-Type": "application/json"}
+# Of the special tokens that a vocabulary may have, those that are written out for people too.
+MARKS = ("<tool_call>", "</tool_call>", "<think>", "</think>")
 Message = dict[str, Any]
 
 
@@ -76,6 +78,7 @@ class GgufModel:
         self.path = path
         self.n_ctx = n_ctx
         self.parallel = parallel
+        self.plain = plain
         for file in (path, lora):
             if file is not None:
                 require_gguf(file)
@@ -218,7 +221,14 @@ class GgufModel:
 
     def _body(self, prompt: Sequence[int] | str, max_new_tokens: int, temperature: float, seed: int) -> dict[str, Any]:
         given = prompt if isinstance(prompt, str) else list(prompt)
-        body = {"prompt": given, "n_predict": max_new_tokens, "temperature": temperature, "cache_prompt": True}
+        body: dict[str, Any] = {
+            "prompt": given,
+            "n_predict": max_new_tokens,
+            "temperature": temperature,
+            "cache_prompt": True,
+        }
+        if self.plain:
+            body["preserved_tokens"] = list(MARKS)
         if temperature:  # the plain distribution, as transformers samples it with top_k=0 and top_p=1
             body |= {"seed": seed, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
         return body

@@ -1,15 +1,16 @@
-"""How a GGUF is prompted: what its own template takes, and what is to be said about the file before it is used."""
+"""How a GGUF is prompted: by its own template, or as an older export of ours was trained."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.data.calls import CallFormat, Messages, to_messages
 from toolkit.data.chats import Chat, Turn
+from toolkit.data.render import Renderer
 from toolkit.errors import ModelError
 from toolkit.evaluation.columns import Rendering
 from toolkit.export.ggufraw import read_raw
@@ -21,37 +22,40 @@ TEMPLATE = "tokenizer.chat_template"
 
 @dataclass(frozen=True, slots=True)
 class Prompting:
-    """template: the file's own. options: what goes to it beside messages and tools. notes: what users should know."""
+    """template: the file's own. renderer: what writes the prompts where that template can't."""
 
     template: str
     rendering: Rendering
-    options: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    renderer: Renderer | None = None
 
     @property
     def call_format(self) -> CallFormat:
         return self.rendering.call_format
 
     def given(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> Messages:
-        """Messages and tools for the template."""
+        """Messages and tools for the file's template."""
         chat = Chat(tuple(turns), tuple(tools))
         native = self.rendering.call_format == "native"
         return to_messages(chat, self.rendering.call_format, self.rendering.tool_prompt, tool_role=native)
 
+    def rendered(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> str:
+        """The prompt that `renderer` writes. Raises `DataError`."""
+        assert self.renderer is not None
+        return self.renderer.prompt(Chat((*turns, Turn("assistant")), tuple(tools), where="chat"), len(turns))
+
 
 def prompting_of(path: Path) -> Prompting:
-    """Of a GGUF file. Raises `ModelError` when it has no template."""
+    """Of a GGUF file. Raises `ModelError` when it can't be read or has no template."""
     template = template_in(path)
     if not template:
-        raise ModelError(f"{path}: has no chat template; take the instruct version of the model")
+        raise ModelError(f"{path}: no chat template in it, so no chat can be put to it; take a chat (instruct) model")
     folder = ExportFolder(path.parent)
     record = folder.record() if folder.record_path.is_file() else None
-    if record is not None and record.data is not None:
-        rendering = Rendering.of(record.data)
-    else:
-        rendering = Rendering("native" if "tools" in template else "json", "signature", "template")
-    options = {"enable_thinking": False} if rendering.thinking == "split" else {}
-    return Prompting(template, rendering, options)
+    if record is None or record.data is None:
+        return Prompting(template, Rendering("native" if "tools" in template else "json", "signature", "template"))
+    from toolkit.evaluation.columns import columns_of, renderer_of, settle
+
+    return Prompting(template, Rendering.of(record.data), renderer_of(settle(columns_of([str(path)]))[0]))
 
 
 def template_in(path: Path) -> str:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from toolkit.data.calls import CallFormat, to_messages
+from toolkit.data.calls import CallFormat
 from toolkit.data.chats import Chat, Turn
 from toolkit.data.render import Renderer
-from toolkit.errors import ModelError
-from toolkit.evaluation.columns import Column, Rendering, columns_of, renderer_of, settle
+from toolkit.data.seen import SeenTools, read_seen
+from toolkit.data.tokenizers import special_tokens
+from toolkit.evaluation.columns import Column, columns_of, renderer_of, settle
 from toolkit.export.layout import ExportFolder
 from toolkit.inference.folder import stream
-from toolkit.inference.gguf import GgufModel
+from toolkit.inference.gguf import MARKS, GgufModel
+from toolkit.inference.prompting import Prompting, prompting_of
+from toolkit.inference.standing import standing
 from toolkit.recipe.schema import Recipe
-
-Prompter = Callable[[Sequence[Turn], Sequence[dict[str, Any]]], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class Sampling:
 
 
 class Speaker(Protocol):
-    """`about` says in a line what runs and how; `recipe` is the run's, where there is one."""
+    """`about` says in a line what runs and how; `recipe` is the run's, where there is one. `seen`: the tools of its
+    training, where they are known. `notes`: what users should know of the model."""
 
     @property
     def call_format(self) -> CallFormat: ...
@@ -39,6 +41,12 @@ class Speaker(Protocol):
 
     @property
     def recipe(self) -> Recipe | None: ...
+
+    @property
+    def seen(self) -> SeenTools | None: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
 
     def prompt(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> str:
         """The rendered text that the assistant's next turn is prompted with."""
@@ -52,13 +60,21 @@ class Speaker(Protocol):
 @dataclass(frozen=True, slots=True)
 class GgufSpeaker:
     model: GgufModel
-    call_format: CallFormat
+    prompting: Prompting
     about: str
     recipe: Recipe | None
-    prompter: Prompter
+    seen: SeenTools | None = None
+    notes: Sequence[str] = ()
+
+    @property
+    def call_format(self) -> CallFormat:
+        return self.prompting.call_format
 
     def prompt(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> str:
-        return self.prompter(turns, tools)
+        if self.prompting.renderer is not None:
+            return self.prompting.rendered(turns, tools)
+        given = self.prompting.given(turns, tools)
+        return self.model.apply_template(given.messages, given.tools)
 
     def stream(self, prompt: str, sampling: Sampling) -> Iterator[str]:
         yield from self.model.stream(
@@ -75,6 +91,8 @@ class FolderSpeaker:
     renderer: Renderer
     about: str
     recipe: Recipe | None
+    seen: SeenTools | None = None
+    notes: Sequence[str] = ()
 
     @property
     def call_format(self) -> CallFormat:
@@ -89,6 +107,7 @@ class FolderSpeaker:
             self.renderer.tokenizer,
             prompt,
             stop_ids=self.renderer.end_token_ids,
+            hidden_ids=_hidden(self.renderer.tokenizer),
             max_new_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
             seed=sampling.seed,
@@ -104,8 +123,8 @@ def open_speaker(word: str, *, context: int = 4096, threads: int | None = None) 
     """
     column = find_column(word)
     if column.gguf is not None:
-        with GgufModel(column.gguf, n_ctx=context, threads=threads) as model:
-            yield _gguf_speaker(column, model)
+        with GgufModel(column.gguf, n_ctx=context, threads=threads, plain=True) as model:
+            yield _gguf_speaker(column.gguf, model)
         return
     with _folder_speaker(settle([column])[0], threads) as speaker:
         yield speaker
@@ -132,49 +151,40 @@ def _folder_speaker(column: Column, threads: int | None) -> Iterator[FolderSpeak
     where = hardware.gpu.name if hardware.gpu else f"{torch.get_num_threads()} CPU threads"
     about = f"{column.name}, {models.precision(column)}, {where}"
     with models.opened(column) as model:
-        yield FolderSpeaker(model, renderer_of(column), about, column.recipe)
+        yield FolderSpeaker(model, renderer_of(column), about, column.recipe, _seen_of(column))
     models.close()
 
 
-def _gguf_speaker(column: Column, model: GgufModel) -> GgufSpeaker:
-    about = f"{model.path.name}, llama.cpp, {model.threads} CPU threads"
-    if column.folder is not None:
-        settled = settle([column])[0]
-        renderer = renderer_of(settled)
-        prompter: Prompter = lambda turns, tools: _as_trained(renderer, turns, tools)  # noqa: E731
-        return GgufSpeaker(model, renderer.call_format, about, _recipe_of(model.path), prompter)
-    rendering = _own_rendering(model)
-    about += f"; prompts by the file's own template, calls as {rendering.call_format}"
-    prompter = lambda turns, tools: _by_own_template(model, rendering, turns, tools)  # noqa: E731
-    return GgufSpeaker(model, rendering.call_format, about, None, prompter)
+def _hidden(tokenizer: Any) -> frozenset[int]:
+    """Special tokens, but for those that mark thoughts and calls."""
+    names = [name for name in special_tokens(tokenizer) if name not in MARKS]
+    return frozenset(tokenizer.convert_tokens_to_ids(names))
+
+
+def _seen_of(column: Column) -> SeenTools | None:
+    """What a run, or the export that a merged model is in, keeps of the tools of its training."""
+    if column.adapter is not None:
+        return read_seen(column.adapter.parent)
+    merged = column.folder is not None and ExportFolder(column.folder.parent).record_path.is_file()
+    return read_seen(column.folder.parent) if merged and column.folder is not None else None
+
+
+def _gguf_speaker(path: Path, model: GgufModel) -> GgufSpeaker:
+    prompting = prompting_of(path)
+    about = f"{path.name}, llama.cpp, {model.threads} CPU threads, calls as {prompting.call_format}"
+    notes = tuple(note for note in (standing(path),) if note)
+    return GgufSpeaker(model, prompting, about, _recipe_of(path), read_seen(path.parent), notes)
 
 
 def _as_trained(renderer: Renderer, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> str:
     return renderer.prompt(Chat((*turns, Turn("assistant")), tuple(tools), where="chat"), len(turns))
 
 
-def _by_own_template(
-    model: GgufModel, rendering: Rendering, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]
-) -> str:
-    chat = Chat(tuple(turns), tuple(tools))
-    given = to_messages(chat, rendering.call_format, rendering.tool_prompt, tool_role=rendering.call_format == "native")
-    return model.apply_template(given.messages, given.tools)
-
-
-def _own_rendering(model: GgufModel) -> Rendering:
-    """`native` where the file's template speaks of tools, else `json`. Raises `ModelError` when it has no template."""
-    from toolkit.export.verify.files import GgufFile
-
-    template = GgufFile(model.path).value("tokenizer.chat_template")
-    if not template:
-        raise ModelError(f"{model.path}: has no chat template; take the instruct version of the model")
-    return Rendering("native" if "tools" in template else "json", "signature", "template")
-
-
 def _recipe_of(path: Path) -> Recipe | None:
     """The recipe of the run that a GGUF was exported from, if it is still there."""
-    record = ExportFolder(path.parent).record()
-    if record.recipe is None or not Path(record.recipe).is_file():
+    folder = ExportFolder(path.parent)
+    record = folder.record() if folder.record_path.is_file() else None
+    if record is None or record.recipe is None or not Path(record.recipe).is_file():
         return None
     from toolkit.recipe import load
 

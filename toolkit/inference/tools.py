@@ -1,4 +1,4 @@
-"""The tools on offer in a chat: the built-in world's, which really run, or a file's, which don't."""
+"""The tools on offer in a chat: the built-in world's, which really run, or others, which don't."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from typing import Any
 from toolkit.data.builtin import DOMAINS, TOOLS, World
 from toolkit.data.chats import ToolCall
 from toolkit.data.schemas import RowError, read_tools
+from toolkit.data.seen import SeenTools
 from toolkit.errors import InputError, Problem, did_you_mean
 from toolkit.recipe.schema import Recipe
 
 PREFIX = "builtin:"
 ON_OFFER = 8  # as many as one built-in chat has at most
+SEEN_ON_OFFER = 16  # of those seen in training
+SEEN_CHARACTERS = 8_000  # about 2,000 tokens, which leaves room for a chat
+HOW = f"give some: --tools FILE (a JSON list of function schemas) or {PREFIX}DOMAIN"
 
 
 @dataclass(slots=True)
 class Toolbox:
-    """Function schemas (OpenAI's shape), and the world in which calls run; None where nothing can run them."""
+    """Function schemas (OpenAI's shape), and the world in which built-in ones run; None where nothing is to run."""
 
     schemas: tuple[dict[str, Any], ...] = ()
     world: World | None = None
@@ -30,34 +34,76 @@ class Toolbox:
     def names(self) -> list[str]:
         return [schema["function"]["name"] for schema in self.schemas]
 
+    @property
+    def about(self) -> str:
+        """What is on offer, or that nothing is and how to offer some, in a line."""
+        return f"tools: {', '.join(self.names)} ({self.source})" if self.names else f"no tools on offer; {self.source}"
+
     def run(self, call: ToolCall) -> str | None:
-        """The result of a call as JSON text, {"error": ...} where it can't be made; None where nothing runs here."""
+        """The result of a call as JSON text, {"error": ...} where it can't be made; None where nothing runs it."""
         if self.world is None:
             return None
-        if call.name not in self.names:
-            return json.dumps({"error": f"unknown tool: {call.name}"})
+        offered = {schema["function"]["name"]: schema for schema in self.schemas}
+        ours = TOOLS.get(call.name)
+        if call.name not in offered:
+            # to a world of built-in tools alone a wrong name is an error; another world might have known it
+            return json.dumps({"error": f"unknown tool: {call.name}"}) if self._all_ours else None
+        if ours is None or ours.schema != offered[call.name]:
+            return None
         return self.world.call(call.name, call.arguments)
 
+    @property
+    def _all_ours(self) -> bool:
+        return all(
+            name in TOOLS and TOOLS[name].schema == schema
+            for name, schema in zip(self.names, self.schemas, strict=True)
+        )
 
-def choose_tools(word: str | None, recipe: Recipe | None = None, *, seed: int = 0, execute: bool = True) -> Toolbox:
+
+def choose_tools(
+    word: str | None,
+    recipe: Recipe | None = None,
+    seen: SeenTools | None = None,
+    *,
+    seed: int = 0,
+    execute: bool = True,
+) -> Toolbox:
     """The tools that --tools names: `builtin:home,music`, single tools as `builtin:play_music`, `none`, or a JSON file.
 
-    Without a word: built-in tools of the recipe's domains, where it trains on built-in chats; else none.
-    `seed` is the simulated world's. Raises `InputError`.
+    Without a word: built-in tools of the recipe's domains, where it trains on nothing but built-in chats; else those
+    `seen` in training, the most frequent where there are many. `seed` is the simulated world's. Raises `InputError`.
     """
     if word == "none":
-        return Toolbox()
+        return Toolbox(source="--tools none")
     if word is None:
         sources = [one for one in recipe.data.sources if one.source == "builtin:tools"] if recipe else []
-        if not sources:
-            return Toolbox()
-        domains = sources[0].domains or list(DOMAINS)
-        names = _across(domains, min(ON_OFFER, sources[0].max_tools) if sources[0].domains else ON_OFFER)
-        return _builtin(names, f"of the recipe's domains; others with --tools {PREFIX}DOMAIN", seed, execute)
+        if recipe is not None and sources and len(sources) == len(recipe.data.sources):
+            domains = sources[0].domains or list(DOMAINS)
+            names = _across(domains, min(ON_OFFER, sources[0].max_tools) if sources[0].domains else ON_OFFER)
+            return _builtin(names, f"of the recipe's domains; others with --tools {PREFIX}DOMAIN", seed, execute)
+        return _seen(seen, seed, execute)
     if word.startswith(PREFIX):
         wanted = [name.strip() for name in word.removeprefix(PREFIX).split(",") if name.strip()]
         return _builtin(_named(wanted, word), f"of {word}", seed, execute)
     return Toolbox(_read(Path(word).expanduser(), word), None, f"of {word}")
+
+
+def _seen(seen: SeenTools | None, seed: int, execute: bool) -> Toolbox:
+    """As many of the tools seen in training as a prompt has room for."""
+    if seen is None or not seen.schemas:
+        why = "its training had none" if seen is not None else "what it was trained with is not known"
+        return Toolbox(source=f"{why}: {HOW}")
+    kept: list[dict[str, Any]] = []
+    size = 0
+    for schema in seen.schemas[:SEEN_ON_OFFER]:
+        size += len(json.dumps(schema))
+        if kept and size > SEEN_CHARACTERS:
+            break
+        kept.append(schema)
+    source = "seen in training"
+    if len(kept) < seen.distinct:
+        source = f"the most frequent of {seen.distinct:,} seen in training; others with --tools FILE, see {seen.path}"
+    return Toolbox(tuple(kept), World(seed) if execute else None, source)
 
 
 def _builtin(names: Sequence[str], source: str, seed: int, execute: bool) -> Toolbox:

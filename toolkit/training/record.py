@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from toolkit import models
+from toolkit.data import seen
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.engines import EngineReport
 from toolkit.hardware import Hardware
 from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import RunFolder, command_line, sha256_of, write_json
+from toolkit.runs import RunFolder, command_line, sha256_of, write_json, write_text
 
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
@@ -124,6 +125,13 @@ def write_samples(folder: RunFolder, table: TokenTable, tokenizer: Any) -> None:
             }
         )
     write_json(folder.samples, samples)
+
+
+def write_tools(folder: RunFolder, table: TokenTable) -> None:
+    """Write tools.json: what its chats had on offer, so that the trained model can be offered it again."""
+    made = table.folder / seen.FILE
+    if made.is_file():
+        write_text(folder.tools, made.read_text(encoding="utf-8"))
 
 
 def token_texts(tokenizer: Any, ids: list[int]) -> list[str]:

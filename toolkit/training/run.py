@@ -22,7 +22,7 @@ from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, check_same, default_folder, versions
 from toolkit.training.exhausted import out_of_memory
 from toolkit.training.finish import export_run
-from toolkit.training.record import Tables, describe_data, engine_lines, write_environment, write_samples
+from toolkit.training.record import Tables, describe_data, engine_lines, write_environment, write_samples, write_tools
 from toolkit.training.session import Session
 
 SPACE = 200_000_000  # bytes that a run folder may need
@@ -105,6 +105,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     with folder.held():
         write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
         write_samples(folder, tables.train, tokenizer)
+        write_tools(folder, tables.train)
         session = Session(
             recipe, folder, console, loaded_model, tables, updates, model_folder, adapt, hardware.gpu is None, budget
         )

@@ -15,9 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from toolkit.inference.gguf import MARKS
 from toolkit.inference.serve.backend import Backend, Piece, Prompt
 from toolkit.inference.serve.bounds import Refused
-from toolkit.inference.serve.calls import MARKS, AnswerReader, Delta
+from toolkit.inference.serve.calls import AnswerReader, Delta
 from toolkit.inference.serve.grammar import call_grammar
 from toolkit.inference.serve.requests import ChatRequest, Sampling, TextRequest
 

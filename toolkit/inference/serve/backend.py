@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from toolkit.data.chats import Turn
+from toolkit.errors import DataError
 from toolkit.inference.gguf import openai_message
 from toolkit.inference.prompting import Prompting
 from toolkit.inference.serve.bounds import Refused
@@ -57,13 +58,16 @@ class Backend:
         await self._client.aclose()
 
     async def chat_prompt(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> Prompt:
-        """The prompt for a chat, by the file's own template."""
+        """The prompt for a chat, as training had it."""
+        if self.prompting.renderer is not None:
+            try:
+                return await self.text_prompt(await asyncio.to_thread(self.prompting.rendered, turns, tools))
+            except DataError as error:
+                raise Refused(400, str(error).splitlines()[0], param="messages") from None
         given = self.prompting.given(turns, tools)
         body: dict[str, Any] = {"messages": [openai_message(message) for message in given.messages]}
         if given.tools:
             body["tools"] = given.tools
-        if self.prompting.options:
-            body["chat_template_kwargs"] = self.prompting.options
         answer = await self._ask("/apply-template", body)
         return await self.text_prompt(answer["prompt"])
 

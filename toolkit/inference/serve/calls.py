@@ -20,8 +20,6 @@ from toolkit.evaluation.parsing import parse
 
 Delta = dict[str, Any]
 THINK, THINK_END, CALL, FENCE = "<think>", "</think>", "<tool_call>", "```"
-# Told apart though a tokenizer may have them as special tokens, which are not written out otherwise.
-MARKS = [CALL, "</tool_call>", THINK, THINK_END]
 # Where a call may begin. A bracket alone, as in [a link](...) or in code, begins none.
 _OPENER = re.compile(r"<tool_call>|```|\{\s*[\"']|\[\s*\{")
 _TOKENS = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)

@@ -15,14 +15,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from toolkit.data.seen import read_seen
 from toolkit.errors import InputError, Problem, RunError
 from toolkit.export.layout import ExportFolder
 from toolkit.hardware import free_cores
 from toolkit.inference.prompting import prompting_of
 from toolkit.inference.serve.bounds import MAX_BODY, Limits, hosts_of
-from toolkit.inference.tools import choose_tools
+from toolkit.inference.standing import standing
+from toolkit.inference.tools import Toolbox, choose_tools
 
 LOOPBACK = "127.0.0.1"
+NAMES = 6  # of the tools seen in training that are named at the start
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
 
 
@@ -145,22 +148,45 @@ def _serve(options: Options, stop: threading.Event) -> None:
     limits = limits_of(options)
     toolbox = choose_tools(options.tools or "none")
     prompting = prompting_of(path)
+    note = standing(path)
     threads = options.threads or free_cores()
     with contextlib.closing(listen(options.host, options.port)) as opened:
         from toolkit.inference.serve.server import Loading, run
 
         loading = Loading(path, prompting, options.context, options.parallel, threads)
-        run(loading, limits, toolbox.schemas, opened, stop, lambda n_ctx: _say(options, loading, n_ctx))
+
+        def serving(n_ctx: int) -> None:
+            address = f"http://{f'[{options.host}]' if ':' in options.host else options.host}:{options.port}/v1"
+            print(f"serving {path.name} at {address} ({threads} CPU threads, {n_ctx:,} tokens a chat); Ctrl-C stops")
+            if n_ctx < options.context:
+                print(f"note    --context {options.context}: the model was made for {n_ctx} tokens and no more")
+            if note:
+                print(f"note    {note}")
+            print(f"tools   {_tools_line(path, toolbox)}")
+            print(_curl(address, options.key is not None), flush=True)
+
+        run(loading, limits, toolbox.schemas, opened, stop, serving)
 
 
-def _say(options: Options, loading: Any, n_ctx: int) -> None:
-    """What is served, and a line to try it with."""
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    address = f"http://{host}:{options.port}/v1"
-    print(f"serving {loading.path.name} at {address} ({loading.threads} CPU threads); Ctrl-C stops")
-    if n_ctx < options.context:
-        print(f"note    a chat has {n_ctx} tokens: the model was made for no more (--context {options.context})")
+def _tools_line(path: Path, toolbox: Toolbox) -> str:
+    """Which tools the model knows, and who offers them."""
+    seen = read_seen(path.parent)
+    if seen is None:
+        known = "what it was trained with is not known"
+    elif not seen.schemas:
+        known = "trained with none"
+    else:
+        names = [schema["function"]["name"] for schema in seen.schemas[:NAMES]]
+        more = f" and {seen.distinct - len(names):,} more ({seen.path})" if seen.distinct > len(names) else ""
+        known = f"trained with {', '.join(names)}{more}"
+    if toolbox.names:
+        return f"{known}; clients that send none get {', '.join(toolbox.names)} ({toolbox.source})"
+    return f'{known}; clients send theirs as "tools", others get none (--tools FILE offers some to all)'
+
+
+def _curl(address: str, key: bool) -> str:
+    """A line to try the server with."""
     body = '{"messages": [{"role": "user", "content": "Hi"}]}'
     headers = "-H 'Content-Type: application/json'"
-    headers += ' -H "Authorization: Bearer $TOOLKIT_API_KEY"' if options.key else ""
-    print(f"curl {address}/chat/completions {headers} -d {shlex.quote(body)}", flush=True)
+    headers += ' -H "Authorization: Bearer $TOOLKIT_API_KEY"' if key else ""
+    return f"curl {address}/chat/completions {headers} -d {shlex.quote(body)}"
