@@ -164,12 +164,14 @@ def reference_of(
         path.unlink(missing_ok=True)
 
 
-def compare(model: Any, reference: Reference, advance: Callable[[], None] = lambda: None) -> Divergence:
-    """How `model` differs from the trained one, at every position; `advance` is called after each chat."""
+def compare(model: Any, reference: Reference, chats: int, advance: Callable[[], None] = lambda: None) -> Divergence:
+    """How `model` differs from the trained one, at every position of the first `chats` chats; `advance` is called
+    after each of them."""
     found = Divergence()
-    for index, row in enumerate(reference.rows):
+    rows = [row for row in reference.rows if row.chat < chats]
+    for index, row in enumerate(rows):
         add(found, reference.of(index), logprobs(model, row), row)
-        if index + 1 == len(reference.rows) or reference.rows[index + 1].chat != row.chat:
+        if index + 1 == len(rows) or rows[index + 1].chat != row.chat:
             advance()
     return found
 

@@ -14,7 +14,8 @@ METHOD = (
     "by the gguf package into a transformers model whose rope and norm follow the file's keys, at every trained token "
     "and over the whole vocabulary. Runtime: llama.cpp itself at up to 8 places a chat, from the 200 most probable "
     "tokens, the rest taken as one (which can only lower KL). Calls: greedy decoding of each chat's first answer. "
-    "Intervals are Wilson's at 95%. Limits: toolkit/export/verify/thresholds.py, with the runs they come from."
+    "Without the adapter: the first 6 chats. Intervals are Wilson's at 95%. Limits: "
+    "toolkit/export/verify/thresholds.py, with the runs they come from."
 )
 _TABLE = (
     "file", "KL", "KL p99", "top-1 the same", "loss", "KL of calls", "KL in llama.cpp", "same calls", "95%",
