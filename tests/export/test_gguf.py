@@ -14,7 +14,7 @@ from toolkit.export.lora import check_lora, write_lora
 from toolkit.export.merge import Merged, open_merged
 from toolkit.export.tensors import heads_of, hf_name, stream, unpermute
 from toolkit.export.tokenizer import read_tokenizer
-from toolkit.export.writer import Float16OverflowError, Metadata, Type16, write_gguf
+from toolkit.export.writer import Float16OverflowError, Metadata, Type16, plain_name, write_gguf
 
 IDS = list(range(3, 380, 11))
 CASES = {
@@ -33,6 +33,23 @@ def write(path: Path, weights: Merged, kind: Type16 = "F16") -> dict[str, int]:
     base = weights.base.folder
     tokenizer = read_tokenizer(base, weights.architecture.shape.vocab_size)
     return write_gguf(path, weights, tokenizer, Metadata("tiny", "Apache-2.0", "tiny/base"), kind)
+
+
+@pytest.mark.parametrize("name", ["my-phi3-run", "Phi-3", "modern-bert-tools"])
+def test_a_name_that_llama_cpp_takes_for_a_family_s(name: str, tmp_path: Path) -> None:
+    """It would drop the blanks beside control tokens, or not load the file."""
+    pytest.importorskip("xllamacpp")
+    from toolkit.data.tokenizers import load_tokenizer
+    from toolkit.inference.gguf import GgufModel
+
+    base = base_model(tmp_path / "base", "llama")
+    weights = open_merged(base, None)
+    tokenizer = read_tokenizer(base, weights.architecture.shape.vocab_size)
+    write_gguf(tmp_path / "x.gguf", weights, tokenizer, Metadata(name, None, None), "F16")
+    text = "a <|im_start|> b <|im_end|>\n c"
+    with GgufModel(tmp_path / "x.gguf", n_ctx=64, threads=1) as model:
+        assert model.tokenize(text) == load_tokenizer(base)(text, add_special_tokens=False)["input_ids"]
+    assert plain_name(name) != name and plain_name("quickstart-3") == "quickstart-3"
 
 
 def dequantised(path: Path, weights: Merged) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,11 +108,23 @@ def require_f16(tensor: Any, name: str) -> None:
         )
 
 
+_FAMILIES = re.compile(r"(phi|modern)-?(?=3|bert)", re.IGNORECASE)
+
+
+def plain_name(name: str) -> str:
+    """A model's name as it is written into a file.
+
+    llama.cpp takes a model whose name holds "phi3", "phi-3" or "modern-bert" for one of that family, and then drops
+    blanks beside control tokens, or does not load it: such a word is parted.
+    """
+    return _FAMILIES.sub(r"\1 ", name)
+
+
 def add_model(writer: GGUFWriter, architecture: Architecture, metadata: Metadata) -> None:
     """The keys that describe the model's shape."""
     shape = architecture.shape
     writer.add_type("model")
-    writer.add_name(metadata.name)
+    writer.add_name(plain_name(metadata.name))
     if metadata.license:
         writer.add_license(metadata.license.lower())
     if metadata.base_name:
