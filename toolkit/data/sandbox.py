@@ -163,7 +163,7 @@ class _Paid(NodeTransformer):
         costs = {name: _cost(getattr(node, name)) for name in runs}
         if isinstance(node, nodes.For) and node.test is not None:
             costs["test"] = _cost([node.test])
-        node = super().generic_visit(node, *args, **kwargs)
+        super().generic_visit(node, *args, **kwargs)  # changes it in place
         for name, cost in costs.items():
             if name == "test":
                 node.test = nodes.And(_call("spend", nodes.Const(cost)), node.test)
