@@ -85,16 +85,15 @@ def _summary(run: Path, recipe: Recipe) -> dict[str, Any]:
 
 
 def show(findings: Sequence[tuple[Claim, Finding]], console: Console) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title="What the chapter says, checked", title_justify="left", pad_edge=False, show_lines=True)
     for name in ("claim", "verdict", "found", "conditions"):
         table.add_column(name, no_wrap=name == "verdict")
     for claim, finding in findings:
-        colour = COLOURS[finding.verdict]
-        verdict = f"[{colour}]{finding.verdict}[/{colour}]"
-        table.add_row(escape(claim.said), verdict, escape(finding.found), escape(finding.conditions))
+        verdict = Text(finding.verdict, style=COLOURS[finding.verdict])
+        table.add_row(claim.said, verdict, finding.found, finding.conditions)
     console.print(table)
     counts = [f"{sum(f.verdict == verdict for _, f in findings)} {verdict}" for verdict in COLOURS]
     console.print(f"{len(findings)} claims: {', '.join(counts)}", highlight=False)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolkit.terminal import new_console, say
+
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 bench_app = typer.Typer(
     help="Measure memory and speed against other ways to train, and check the chapter's claims.\n\n"
@@ -85,7 +87,7 @@ def bench(
         return
     from bench import bench as benching
 
-    console = _console()
+    console = new_console()
     if list_variants:
         benching.list_variants(console)
         return
@@ -124,7 +126,7 @@ def compare(
     from bench.compare import show
     from bench.results import Results
 
-    show(Results.load(a), Results.load(b), _console())
+    show(Results.load(a), Results.load(b), new_console())
 
 
 @bench_app.command("report", short_help="Write Markdown and HTML from results.")
@@ -153,7 +155,7 @@ def table(
 
     text = readme_table([Results.load(file) for file in files], [str(file) for file in files])
     if into is None:
-        typer.echo(text)
+        say(text)
     else:
         put_between_markers(into, text)
 
@@ -163,10 +165,4 @@ def published() -> None:
     """Step times that others published of a T4, and the mean length of a chat that each implies by the prediction."""
     from bench.published import show
 
-    show(_console())
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
+    show(new_console())

@@ -21,6 +21,7 @@ from typing import Any
 from bench.job import Job
 from bench.watch import Finished, Recording, Watch
 from toolkit.environment import quiet
+from toolkit.terminal import warn
 
 
 class Channel:
@@ -61,7 +62,7 @@ def enter(connection: Connection, job: Job, log: str) -> None:
         # as it is while the parent asks the driver: nothing is given back in between
         channel.say("bye", reserved=reserved(worker.device))
     except BaseException as error:
-        traceback.print_exc()
+        warn(traceback.format_exc().rstrip())
         if out_of_memory(error):
             from bench.gauges import at_failure
 

@@ -7,11 +7,11 @@ from io import StringIO
 
 import pytest
 from packaging.requirements import Requirement
-from rich.console import Console
 
 from toolkit import doctor
 from toolkit.doctor import Facts, Report, Torch, judge
 from toolkit.planning.cards import SeenGpu
+from toolkit.terminal import new_console
 
 GIB = 2**30
 T4 = SeenGpu("Tesla T4", 15 * GIB, (7, 5), "550.54")
@@ -40,7 +40,7 @@ GPU = replace(
 
 def text(report: Report) -> str:
     file = StringIO()
-    report.render(Console(file=file, width=40))
+    report.render(new_console(file=file, width=40))
     return file.getvalue()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import signal
 import sys
 import traceback
@@ -16,14 +16,11 @@ from bench.cli import bench_app
 from toolkit import __version__
 from toolkit.environment import quiet
 from toolkit.errors import InputError, InterruptedRun, ToolkitError
+from toolkit.machine import refusal
+from toolkit.terminal import guard, new_console, one_line, say, warn
 from toolkit.verbs import models
 from toolkit.verbs.data import data_app
-from toolkit.verbs.options import Overrides, RecipePath, new_console
-
-# What the machine refuses, wherever it happens: a full disk, a folder that can't be written. Never a bug of ours.
-REFUSED = frozenset(
-    (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EIO)
-)
+from toolkit.verbs.options import Overrides, RecipePath
 
 app = typer.Typer(
     name="toolkit",
@@ -41,7 +38,7 @@ app.add_typer(bench_app, name="bench", short_help="Measure memory and speed of w
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"toolkit {__version__}")
+        say(f"toolkit {__version__}")
         raise typer.Exit
 
 
@@ -193,24 +190,31 @@ def doctor() -> None:
 def main() -> None:
     """The `toolkit` command. Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 130 interrupted."""
     quiet()
+    guard()
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        app(prog_name="toolkit")
-    except SystemExit as stop:
-        if stop.code == InterruptedRun.exit_code:  # Typer leaves with it, and without a word
-            print("interrupted", file=sys.stderr)
+        code = app(prog_name="toolkit", standalone_mode=False)
+        if code == InterruptedRun.exit_code:  # Typer leaves with it, and without a word
+            warn("interrupted")
             exec("")  # clears a mark that an interrupt within exec leaves, by which `python -m` would end by SIGINT
-        raise
+        sys.exit(code if isinstance(code, int) else 0)
     except ToolkitError as error:
         _report(error)
         sys.exit(error.exit_code)
+    except typer.Abort:
+        warn("aborted")
+        sys.exit(1)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in REFUSED:
-            place = f"{error.filename}: " if error.filename else ""
-            print(f"error: {place}{(error.strerror or str(error)).lower()}", file=sys.stderr)
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # what Typer says of a command line
+            told = io.StringIO()
+            error.show(file=told)
+            say(told.getvalue(), file=sys.stderr, end="")
+            sys.exit(error.exit_code)
+        if told_by_machine := refusal(error):
+            warn(f"error: {told_by_machine}")
             sys.exit(1)
-        traceback.print_exc()
-        print("error: this is a bug in toolkit, not a mistake of yours; please report the lines above", file=sys.stderr)
+        warn(traceback.format_exc().rstrip())
+        warn("error: this is a bug in toolkit, not a mistake of yours; please report the lines above")
         sys.exit(1)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -225,7 +229,7 @@ def _report(error: ToolkitError) -> None:
     """One line a problem, never wrapped, so that `file:line` stays whole for editors and scripts."""
     problems = error.problems if isinstance(error, InputError) else (error,)
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        warn(f"error: {one_line(problem) if isinstance(error, InputError) else problem}")
 
 
 if __name__ == "__main__":

@@ -85,21 +85,22 @@ class Report:
         return not self.problems
 
     def render(self, console: Console) -> None:
-        signs = {True: "[green]ok [/]", False: "[red]no [/]", None: "   "}
+        signs = {True: ("ok ", "green"), False: ("no ", "red"), None: ("   ", None)}
         for title, lines in self.sections.items():
-            console.print(f"[bold]{title}[/]")
+            console.print(title, style="bold")
             for line in lines:
-                console.print(f"  {signs[line.ok]}", end="")
+                sign, style = signs[line.ok]
+                console.print(f"  {sign}", style=style, end="")
                 text = f"{line.name:<18} {line.found}" + (f"  ({line.note})" if line.note else "")
-                console.print(text, markup=False, highlight=False, soft_wrap=True)
+                console.print(text, soft_wrap=True)
         for title, items in (("missing", self.problems), ("would help", self.hints)):
             if items:
-                console.print(f"[bold]{title}[/]")
+                console.print(title, style="bold")
             for what, command in items:
-                console.print(f"  {what}", markup=False, highlight=False, soft_wrap=True)
+                console.print(f"  {what}", soft_wrap=True)
                 if command:
-                    console.print(f"    {command}", markup=False, highlight=False, soft_wrap=True)
-        console.print("toolkit run works here" if self.ok else "toolkit run does not work here yet", highlight=False)
+                    console.print(f"    {command}", soft_wrap=True)
+        console.print("toolkit run works here" if self.ok else "toolkit run does not work here yet")
 
 
 def examine() -> Report:

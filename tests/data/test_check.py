@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from tests.data.toys import ADD, QWEN_LIKE, WEATHER, save_tokenizer, tool, weather_chat, weather_row, write_jsonl
 from toolkit.data.chats import Chat, ToolCall, Turn
@@ -15,6 +14,7 @@ from toolkit.data.table import find
 from toolkit.data.violations import violations
 from toolkit.errors import ModelError
 from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection, TrainSection
+from toolkit.terminal import new_console
 
 
 @dataclass
@@ -37,7 +37,7 @@ def loaded(path: Path, **changes: Any) -> Any:
 
 
 def printed(report: CheckReport) -> str:
-    console = Console(file=io.StringIO(), width=200)
+    console = new_console(file=io.StringIO(), width=200)
     report.render(console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from tests.data.toys import QWEN_LIKE, save_tokenizer, tokenizer, weather_chat, weather_row, write_jsonl
 from toolkit.data.preview import chosen, page, preview, shown, terminal_text
 from toolkit.data.render import Renderer
 from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection
+from toolkit.terminal import new_console
 
 RENDERER = Renderer(tokenizer(QWEN_LIKE))
 CHAT = replace(
@@ -72,7 +72,7 @@ def test_the_command_prints_and_writes(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("toolkit.models.resolve", lambda model, weights=True: folder)
     path = write_jsonl(tmp_path / "x.jsonl", [weather_row("[bold]Oslo[/bold]"), weather_row("Bergen")])
     recipe = Recipe(data=DataSection(sources=[SourceSection(source=str(path))]), eval=EvalSection(holdout=0))
-    console = Console(file=io.StringIO(), width=80)
+    console = new_console(file=io.StringIO(), width=80)
     preview(Loaded(recipe), 2, tmp_path / "out" / "p.html", console)  # type: ignore[arg-type]
     output = console.file.getvalue()  # type: ignore[attr-defined]
     assert "It rains in [bold]Oslo[/bold].<|im_end|>" in output, "a chat's text is never read as markup"

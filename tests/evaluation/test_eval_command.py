@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from tests.tiny import make_model, write_chats
 from toolkit.data.chats import Chat
@@ -22,6 +21,7 @@ from toolkit.evaluation.questions import evenly, held_out
 from toolkit.evaluation.results import Evaluation
 from toolkit.hardware import detect
 from toolkit.recipe import load
+from toolkit.terminal import new_console
 
 RECIPE = """
 [model]
@@ -74,7 +74,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def table_of(*words: Path | str, **options: Any) -> Table:
-    return evaluate_models([str(word) for word in words], Options(**{"chats": 4} | options), Console(quiet=True))
+    return evaluate_models([str(word) for word in words], Options(**{"chats": 4} | options), new_console(quiet=True))
 
 
 def answers(evaluation: Evaluation) -> list[str]:

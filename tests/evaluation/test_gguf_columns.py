@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from tests.evaluation.test_eval_command import RECIPE
 from tests.export.shapes import adapter, base_model
 from tests.tiny import write_chats
 from toolkit.evaluation.columns import columns_of, settle
 from toolkit.evaluation.command import Options, evaluate_models
+from toolkit.terminal import new_console
 
 pytest.importorskip("xllamacpp")
 torch = pytest.importorskip("torch")
@@ -38,14 +38,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "recipe.toml").write_text(
         RECIPE.format(model=place / "model", chats=chats, call_format="json").replace("holdout = 6", "holdout = 12")
     )
-    export(folder, gguf=["f16"], verify=False, console=Console(quiet=True))
+    export(folder, gguf=["f16"], verify=False, console=new_console(quiet=True))
     return folder
 
 
 def test_folder_merged_and_gguf_agree(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
     words = [str(run), str(run / "export")]
-    table = evaluate_models(words, Options(chats=12, max_new_tokens=4), Console(quiet=True))
+    table = evaluate_models(words, Options(chats=12, max_new_tokens=4), new_console(quiet=True))
     said = {name: [row.generated for row in evaluation.rows] for name, evaluation in table.columns}
     assert list(said) == ["base", "run", "run-merged", "run-F16"]
     # 16-bit rounding flips ties of a random model now and then; another prompt would change nearly all
@@ -54,7 +54,7 @@ def test_folder_merged_and_gguf_agree(run: Path, tmp_path: Path, monkeypatch: py
     assert sum(map(str.__eq__, said["base"], said["run"])) <= 3
     assert len(set(said["run"])) > 3
     assert table.columns[3][1].settings["precision"] == "llama.cpp"
-    again = evaluate_models(words, Options(chats=12, max_new_tokens=4), Console(quiet=True))
+    again = evaluate_models(words, Options(chats=12, max_new_tokens=4), new_console(quiet=True))
     assert again.columns[3][1].settings["decoded"] == 0
     assert again.columns[3][1].rows == table.columns[3][1].rows
 

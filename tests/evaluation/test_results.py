@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from toolkit.errors import DataError
 from toolkit.evaluation.results import Comparison, Evaluation, Row
+from toolkit.terminal import new_console
 
 
 def row(
@@ -127,7 +127,7 @@ def test_evaluations_of_other_chats_cannot_be_compared() -> None:
 
 
 def printed(evaluation: Evaluation, before: Evaluation | None) -> str:
-    console = Console(file=io.StringIO(), width=100)
+    console = new_console(file=io.StringIO(), width=100)
     evaluation.render(console, before=before)
     return console.file.getvalue()  # type: ignore[attr-defined]
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from toolkit import models
 from toolkit.errors import DataError, EngineError
@@ -27,6 +26,7 @@ from toolkit.planning.plan import Plan, make_plan, plan_recipe, same_update
 from toolkit.planning.show import duration, plot
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
+from toolkit.terminal import new_console
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shown(plan: Plan, encoding: str = "utf-8") -> str:
     file = TextIOWrapper(BytesIO(), encoding=encoding)
-    plan.render(Console(file=file, width=40))
+    plan.render(new_console(file=file, width=40))
     file.seek(0)
     return file.read()
 

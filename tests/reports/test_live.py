@@ -9,13 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from tests.reports.planted import falling, rows
 from tests.tiny import make_tokenizer, write_recipe
 from toolkit.recipe import load
 from toolkit.reports.live import LiveReader
 from toolkit.reports.log import Facts, read_metrics
+from toolkit.terminal import new_console
 from toolkit.training.record import token_texts
 from toolkit.training.run import run
 from toolkit.training.trainer import MOST_GROUPS, fold_groups
@@ -23,7 +23,7 @@ from toolkit.training.trainer import MOST_GROUPS, fold_groups
 
 def test_a_verdict_is_printed_once_until_it_changes() -> None:
     out = io.StringIO()
-    reader = LiveReader(Facts(total=200), Console(file=out, width=60))
+    reader = LiveReader(Facts(total=200), new_console(file=out, width=60))
     for row in rows(falling(200, speed=20), 0.02):
         reader.feed(row)
     lines = out.getvalue().splitlines()
@@ -34,7 +34,7 @@ def test_a_verdict_is_printed_once_until_it_changes() -> None:
 
 def test_what_a_resumed_run_wrote_before_is_not_said_again() -> None:
     out = io.StringIO()
-    reader = LiveReader(Facts(total=100), Console(file=out))
+    reader = LiveReader(Facts(total=100), new_console(file=out))
     found = rows(falling(100), 0.02)
     reader.replay(found[:60])
     assert out.getvalue() == "" and reader.reader.verdicts

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from tests.tiny import write_chats
 from toolkit.errors import RecipeError
@@ -16,6 +15,7 @@ from toolkit.evaluation.results import Evaluation, Row
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, read_jsonl
+from toolkit.terminal import new_console
 from toolkit.training import calls as module
 from toolkit.training.calls import CallMeter
 from toolkit.training.run import run
@@ -37,7 +37,7 @@ class Planted(CallMeter):
         recipe = Recipe.model_validate({"eval": {"generate": 4, **settings}})
         model = SimpleNamespace(modules=list)  # without adapters
         loaded: Any = SimpleNamespace(model=model)
-        super().__init__(recipe, loaded, RunFolder(tmp_path), Console(quiet=True), last=8)
+        super().__init__(recipe, loaded, RunFolder(tmp_path), new_console(quiet=True), last=8)
         self.answers = iter(answers)
         self.when: list[str] = []
 

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from tests.tiny import write_recipe
 from toolkit.errors import RecipeError
@@ -18,6 +17,7 @@ from toolkit.planning.steps import TIMED, Updates, learning_rate, updates_of
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, read_jsonl
+from toolkit.terminal import new_console
 from toolkit.training import timing
 from toolkit.training.record import Tables, describe_data
 from toolkit.training.run import run
@@ -259,7 +259,7 @@ def test_the_terminal_says_at_most(tiny_table: Tables) -> None:
     for train, said in (({}, "at most, as many as fit into 1.5 min"), ({"fitted_steps": 9}, "as fitted to 1.5 min")):
         file = io.StringIO()
         recipe = recipe_of(max_minutes=1.5, **train)
-        describe_data(Console(file=file, width=200), recipe, tiny_table, updates_of(recipe, 20))
+        describe_data(new_console(file=file, width=200), recipe, tiny_table, updates_of(recipe, 20))
         assert said in file.getvalue()
 
 

@@ -156,19 +156,16 @@ class _MarkupFormatter(_PaidFormatter, SandboxedEscapeFormatter):
 class _Paid(NodeTransformer):
     """Puts into a template what pays for it: each run of a block, `~`, slices and comparisons."""
 
-    def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
-        runs = [
-            name for name in _LISTS if getattr(node, name, None) or (name == "body" and isinstance(node, nodes.For))
-        ]
+    def generic_visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
+        loop = isinstance(node, nodes.For)
+        runs = [name for name in ("body", "else_") if getattr(node, name, None) or (loop and name == "body")]
         costs = {name: _cost(getattr(node, name)) for name in runs}
-        if isinstance(node, nodes.For) and node.test is not None:
-            costs["test"] = _cost([node.test])
+        test = _cost([node.test]) if loop and node.test is not None else 0
         super().generic_visit(node, *args, **kwargs)  # changes it in place
         for name, cost in costs.items():
-            if name == "test":
-                node.test = nodes.And(_call("spend", nodes.Const(cost)), node.test)
-            elif name != "elif_":
-                getattr(node, name).insert(0, nodes.ExprStmt(_call("spend", nodes.Const(cost))))
+            getattr(node, name).insert(0, nodes.ExprStmt(_call("spend", nodes.Const(cost))))
+        if test:
+            node.test = nodes.And(_call("spend", nodes.Const(test)), node.test)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:

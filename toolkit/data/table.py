@@ -17,7 +17,6 @@ A table is a folder named by the hash of all that decides what is in it (`toolki
 from __future__ import annotations
 
 import json
-import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from toolkit.cache import cache_root
 from toolkit.data.keys import table_key
 from toolkit.data.parts import Part, eval_chats
 from toolkit.errors import DataError, Problem
+from toolkit.terminal import warn
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
@@ -152,7 +152,7 @@ def build(
         table = TokenTable(place)
     refuse_dropped(recipe, table.meta)
     if progress and (note := losses(table.meta)):
-        print(f"{part}: {note}", file=sys.stderr)
+        warn(f"{part}: {note}")
     return table
 
 

@@ -22,6 +22,7 @@ from toolkit.data.pipeline import Chunk, Settings, Tally, encode_stream
 from toolkit.data.sources import shortened
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError, Problem, ToolkitError
+from toolkit.terminal import new_console
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
@@ -199,15 +200,14 @@ def _code(names: list[str], name: str) -> int:
 @contextmanager
 def _bar(part: str, shown: bool) -> Iterator[Any]:
     """Yields a function that is told how many chats were added."""
-    from rich.console import Console
 
-    console = Console(stderr=True)
+    console = new_console(stderr=True)
     if not shown or not console.is_terminal:
         yield lambda count: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(f"tokens and masks ({part})", total=None)
         yield lambda count: bar.advance(task, count)

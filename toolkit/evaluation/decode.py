@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from toolkit.evaluation.attention import fast_decoding
+from toolkit.terminal import new_console
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -254,11 +255,9 @@ class Meter:
     """A progress bar with tokens/s, or a line now and then where there is no terminal."""
 
     def __init__(self, total: int, shown: bool) -> None:
-        from rich import get_console
-
         self.total = total
         self.shown = shown and total > 0
-        self.console = get_console()
+        self.console = new_console()
         self.done = self.tokens = 0
         self.started = self.printed = time.monotonic()
         self.progress: Progress | None = None
@@ -269,11 +268,11 @@ class Meter:
 
         if self.shown and self.console.is_terminal:
             self.progress = Progress(
-                TextColumn("decoding"),
+                TextColumn("decoding", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
                 console=self.console,
             )
             self.task = self.progress.add_task("", total=self.total, text="")

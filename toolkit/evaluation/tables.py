@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from toolkit.evaluation.results import FRACTIONS, LABELS, LOWER_IS_BETTER, Comparison, Evaluation, Row
@@ -57,7 +56,7 @@ def _shares(columns: Columns, comparisons: Comparisons) -> Table:
     table = Table(title="Held-out chats: right answers, with 95% intervals", title_justify="left")
     table.add_column("kind")
     for name, _ in columns:
-        table.add_column(escape(name), **_RIGHT)
+        table.add_column(name, **_RIGHT)
     for _ in comparisons:
         table.add_column("difference", **_RIGHT)
     for label, group in _groups(columns[-1][1]):
@@ -65,21 +64,21 @@ def _shares(columns: Columns, comparisons: Comparisons) -> Table:
             table.add_section()
             continue
         cells = [_cell(_rate_of([row for row in evaluation.rows if group(row)])) for _, evaluation in columns]
-        table.add_row(escape(label), *cells, *(_difference(one.where(group).paired()) for _, one in comparisons))
+        table.add_row(label, *cells, *(_difference(one.where(group).paired()) for _, one in comparisons))
     return table
 
 
 def _differences(first: str, last: Evaluation, comparisons: Comparisons) -> Table:
     """Differences of several columns from the first, in percentage points."""
-    table = Table(title=f"Differences from {escape(first)}, in points", title_justify="left")
+    table = Table(title=f"Differences from {first}, in points", title_justify="left")
     table.add_column("kind")
     for name, _ in comparisons:
-        table.add_column(escape(name), **_RIGHT)
+        table.add_column(name, **_RIGHT)
     for label, group in _groups(last):
         if group is None:
             table.add_section()
             continue
-        table.add_row(escape(label), *(_difference(one.where(group).paired()) for _, one in comparisons))
+        table.add_row(label, *(_difference(one.where(group).paired()) for _, one in comparisons))
     return table
 
 
@@ -108,7 +107,7 @@ def _measures(columns: Columns) -> Table:
     table = Table()
     table.add_column("measure")
     for name, _ in columns:
-        table.add_column("share" if len(columns) == 1 else escape(name), **_RIGHT)
+        table.add_column("share" if len(columns) == 1 else name, **_RIGHT)
     rates = [evaluation.rates() for _, evaluation in columns]
     for name in (name for name in LABELS if any(name in one for one in rates)):
         found = [one.get(name, Rate(0, 0)) for one in rates]
@@ -145,14 +144,14 @@ def _samples(console: Console, comparison: Comparison, samples: int, names: tupl
     shown += [("became wrong", pair) for pair in lost[: max(1, samples // 3)]]
     width = max(len("expected"), *map(len, names)) + 1
     for what, (before, after) in shown:
-        console.print(f"\n[bold]{what}[/bold] ({after.kind}, {escape(after.where)})", highlight=False)
+        console.print(f"\n{what} ({after.kind}, {after.where})", style="bold")
         for label, text in (
             ("user", after.user),
             ("expected", after.expected),
             (names[0], before.generated),
             (names[1], after.generated),
         ):
-            console.print(f"  {escape(f'{label:<{width}}{_short(text)}')}", highlight=False, soft_wrap=True)
+            console.print(f"  {label:<{width}}{_short(text)}", highlight=False, soft_wrap=True)
 
 
 def _short(text: str) -> str:

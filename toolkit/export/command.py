@@ -7,6 +7,7 @@ from typing import cast, get_args
 
 from toolkit.errors import InputError, did_you_mean
 from toolkit.export.merge_base import Asked
+from toolkit.terminal import new_console
 
 
 def export_command(
@@ -52,7 +53,6 @@ def export_command(
 
 def verify_command(folder: str, *, chats: int | None, max_minutes: float | None) -> None:
     """Compare an export's files with the trained model again. Raises `ModelError` when the gate failed."""
-    from rich.console import Console
 
     from toolkit.export.export import DEFAULT_CHATS, DEFAULT_MINUTES, check_gate, verify_export
     from toolkit.export.layout import ExportFolder
@@ -60,7 +60,7 @@ def verify_command(folder: str, *, chats: int | None, max_minutes: float | None)
     path = Path(folder).expanduser()
     if not (path / "export.json").is_file() and (path / "export" / "export.json").is_file():
         path = path / "export"
-    console = Console(soft_wrap=True, highlight=False)
+    console = new_console(soft_wrap=True)
     verify_export(ExportFolder(path), console, chats or DEFAULT_CHATS, max_minutes or DEFAULT_MINUTES)
     check_gate(ExportFolder(path))
 

@@ -41,6 +41,7 @@ from toolkit.export.source import Source, find_source
 from toolkit.export.tokenizer import read_tokenizer
 from toolkit.export.writer import Advance, Float16OverflowError, Metadata, Type16, write_gguf
 from toolkit.runs import command_line
+from toolkit.terminal import new_console
 
 DEFAULT_CHATS, DEFAULT_MINUTES = 24, 10.0
 _SIXTEEN = ("F16", "BF16")
@@ -72,7 +73,7 @@ def export(
     and `ToolkitError` when the disk is too small. Where `verify` finds that the files are not the trained model, they
     are kept, and export.json and FAILED.txt say so: look at the record's `status`.
     """
-    console = console or Console(soft_wrap=True, highlight=False)
+    console = console or new_console(soft_wrap=True)
     source = find_source(str(what), base)
     target = (out or _default_target(source)).expanduser()
     require_free(target, force=force)
@@ -338,7 +339,7 @@ def _progress(console: Console, what: str, total: int) -> Iterator[Advance]:
     """A bar on a terminal; nothing where there is none, as a line follows when the file is there."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         advance: Callable[[int], None] = lambda count: progress.advance(task, count)  # noqa: E731

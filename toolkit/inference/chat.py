@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from toolkit.errors import InputError
 from toolkit.evaluation.parsing import Parsed, parse
 from toolkit.inference.speaker import Sampling, Speaker, open_speaker
 from toolkit.inference.tools import Toolbox, choose_tools
+from toolkit.terminal import say, warn
 
 HELP = "/tools shows the tools, /reset begins anew, /quit (or Ctrl-D) leaves; Ctrl-C stops an answer"
 
@@ -145,7 +145,7 @@ def once(conversation: Conversation, question: str, *, as_json: bool) -> None:
         last = steps[-1].parsed
         _notes(steps)
         value = {"answer": last.text if not last.calls else None, "steps": [step.as_dict() for step in steps]}
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        say(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         _shown(conversation, question)
 
@@ -160,7 +160,7 @@ def talk(conversation: Conversation) -> None:
         try:
             question = input("> ").strip()
         except (EOFError, KeyboardInterrupt):
-            print()
+            say()
             return
         if not question:
             continue
@@ -195,21 +195,20 @@ def _shown(conversation: Conversation, question: str) -> None:
 
     def wrote(piece: str) -> None:
         nonlocal fresh
-        sys.stdout.write(piece)
-        sys.stdout.flush()
+        say(piece, end="", flush=True)
         fresh = piece.endswith("\n")
 
     def ran(call: ToolCall, result: str | None) -> None:
         nonlocal fresh
         if not fresh:
-            print()
+            say()
             fresh = True
         arguments = json.dumps(call.arguments, ensure_ascii=False)
-        print(f"  {call.name} {arguments} -> {result if result is not None else '(not run)'}", flush=True)
+        say(f"  {call.name} {arguments} -> {result if result is not None else '(not run)'}", flush=True)
 
     steps = conversation.ask(question, wrote=wrote, ran=ran)
     if not fresh:
-        print()
+        say()
     _notes(steps)
     if steps[-1].parsed.calls and None not in steps[-1].results:
         _say(f"stopped after {len(steps)} steps (--max-steps)")
@@ -236,7 +235,7 @@ def _is_noise(text: str) -> bool:
 
 def _say(line: str) -> None:
     """What is not the model's goes to standard error, so that a script reads only answers."""
-    print(line, file=sys.stderr, flush=True)
+    warn(line)
 
 
 def _line_editing() -> None:

@@ -18,6 +18,8 @@ import signal
 import sys
 from typing import Any
 
+from toolkit import terminal
+
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear
@@ -65,7 +67,7 @@ def params_of(module: Any, settings: dict[str, Any]) -> Any:
 
 
 def say(value: dict[str, Any]) -> None:
-    print(json.dumps(value), flush=True)
+    terminal.say(json.dumps(value), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-
 from toolkit.errors import InputError, RunError
 from toolkit.reports.log import Log
 from toolkit.reports.runview import facts_of, read_object, state_of
@@ -108,14 +106,14 @@ def show_runs(folder: Path, console: Console) -> None:
     for name in ("updates", "loss", "eval", "right", "size"):
         table.add_column(name, justify="right", no_wrap=True)
     for run in runs:
-        name = escape(str(run.path.relative_to(folder)) if run.path != folder else run.path.resolve().name)
+        name = str(run.path.relative_to(folder)) if run.path != folder else run.path.resolve().name
         if run.problem:
-            table.add_row(name, f"can't be read: {escape(run.problem)}", *[""] * 5, size(run.size))
+            table.add_row(name, f"can't be read: {run.problem}", *[""] * 5, size(run.size))
             continue
         before, after = run.accuracy
         table.add_row(
             name,
-            escape(run.recipe),
+            run.recipe,
             run.state,
             f"{run.updates:,}" + (f"/{run.planned:,}" if run.planned and run.planned != run.updates else ""),
             "" if run.loss is None else f"{run.loss:.3f}",

@@ -19,6 +19,7 @@ from toolkit.errors import TrainingError
 from toolkit.hardware import FreeCores
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import read_jsonl
+from toolkit.terminal import warn
 from toolkit.training.best import Best
 from toolkit.training.calls import LOGGED
 from toolkit.training.saving import saving, tensor_bytes
@@ -254,7 +255,7 @@ class StopOnSignal(TrainerCallback):
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
-        print(f"\n{self.received.name}: saving a checkpoint after this update", file=sys.stderr, flush=True)
+        warn(f"\n{self.received.name}: saving a checkpoint after this update")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.received is not None:

@@ -63,11 +63,11 @@ class TrainingProgress(TrainerCallback):
         if not self.console.is_terminal:
             return
         self.progress = Progress(
-            TextColumn("training"),
+            TextColumn("training", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=self.console,
         )
         self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step, text="")

@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from toolkit import engines, models
 from toolkit.cache import require_space
 from toolkit.errors import EngineError, Problem, RunError
@@ -20,6 +18,7 @@ from toolkit.planning.steps import updates_of
 from toolkit.recipe import LoadedRecipe, dump, load
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, check_same, default_folder, versions
+from toolkit.terminal import new_console
 from toolkit.training.exhausted import out_of_memory
 from toolkit.training.finish import export_run
 from toolkit.training.record import Tables, describe_data, engine_lines, write_environment, write_samples, write_tools
@@ -34,7 +33,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     Raises an `InputError` before anything is written when the recipe can't run here, `TrainingError` when training
     went wrong and `InterruptedRun` when the user stopped it; the last two leave the last checkpoint in place.
     """
-    console = Console(soft_wrap=True, highlight=False)
+    console = new_console(soft_wrap=True)
     recipe = loaded.recipe
     _check_trackers(recipe)
     if resume is not None:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from toolkit.errors import InputError
-from toolkit.verbs.options import Overrides, RecipePath, new_console
+from toolkit.terminal import new_console, say
+from toolkit.verbs.options import Overrides, RecipePath
 
 data_app = typer.Typer(
     help="Look at a recipe's chats before training on them.",
@@ -64,6 +65,4 @@ def data_build(recipe: RecipePath, overrides: Overrides = None) -> None:
     for part in parts:
         table = build(settings, folder, part)
         tokens, trained = int(table.lengths.sum()), int(table.trained.sum())
-        typer.echo(
-            f"{part:5}  {table.n_chats:,} chats, {tokens:,} tokens, {trained / tokens:.1%} trained  {table.folder}"
-        )
+        say(f"{part:5}  {table.n_chats:,} chats, {tokens:,} tokens, {trained / tokens:.1%} trained  {table.folder}")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from toolkit.terminal import new_console, say
 from toolkit.verbs.options import wide_console
 
 
@@ -302,8 +303,6 @@ def evaluate(
     """
     import json
 
-    from rich.console import Console
-
     from toolkit.evaluation.command import Options, evaluate_models
 
     options = Options(
@@ -319,12 +318,12 @@ def evaluate(
         batch_size=batch_size,
         cache=cache,
     )
-    table = evaluate_models(models, options, Console(stderr=as_json, highlight=False, soft_wrap=True))
+    table = evaluate_models(models, options, new_console(stderr=as_json, soft_wrap=True))
     if out is not None:
         table.save(out)
     if as_json:
-        typer.echo(json.dumps(table.as_dict(), indent=2, ensure_ascii=True))
+        say(json.dumps(table.as_dict(), indent=2, ensure_ascii=True))
     else:
         table.render(wide_console(), samples)
         if out is not None:
-            typer.echo(f"\nwritten to {out}")
+            say(f"\nwritten to {out}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolkit.terminal import new_console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -19,12 +21,6 @@ Overrides = Annotated[
         help="Put a value over the recipe's, as --set train.learning_rate=1e-4. May be given many times.",
     ),
 ]
-
-
-def new_console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
 
 
 def wide_console() -> Console:

@@ -67,7 +67,12 @@ class Clock:
         step = Step(name, file, 0.0, 0, of)
         started = time.perf_counter()
         shown = self.console if self.console is not None and self.console.is_terminal else None
-        columns = (TextColumn("verifying  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("verifying  {task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         try:
             with Progress(*columns, console=shown, transient=True, disable=shown is None) as progress:
                 task = progress.add_task(f"{file}: {name}" if file else name, total=of or None)

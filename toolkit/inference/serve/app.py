@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from toolkit.inference.serve.answers import ChatAnswer, Left, TextAnswer, respon
 from toolkit.inference.serve.backend import Backend
 from toolkit.inference.serve.bounds import OPEN, Counter, Gate, Limits, Refused, read_body
 from toolkit.inference.serve.requests import read_chat, read_json, read_text
+from toolkit.terminal import warn
 
 JSON_TYPE = "application/json"
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/models", OPEN)
@@ -122,4 +122,4 @@ class _Guard:
                 raise
             at = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(at.filename).name}:{at.lineno}"
-            print(f"error: a request failed: {type(error).__name__}: {error} ({place})", file=sys.stderr, flush=True)
+            warn(f"error: a request failed: {type(error).__name__}: {error} ({place})")

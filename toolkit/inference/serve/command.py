@@ -23,6 +23,7 @@ from toolkit.inference.prompting import prompting_of
 from toolkit.inference.serve.bounds import MAX_BODY, Limits, hosts_of
 from toolkit.inference.standing import standing
 from toolkit.inference.tools import Toolbox, choose_tools
+from toolkit.terminal import say
 
 LOOPBACK = "127.0.0.1"
 NAMES = 6  # of the tools seen in training that are named at the start
@@ -140,7 +141,7 @@ def serve(options: Options) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    print("stopped", flush=True)
+    say("stopped", flush=True)
 
 
 def _serve(options: Options, stop: threading.Event) -> None:
@@ -157,13 +158,13 @@ def _serve(options: Options, stop: threading.Event) -> None:
 
         def serving(n_ctx: int) -> None:
             address = f"http://{f'[{options.host}]' if ':' in options.host else options.host}:{options.port}/v1"
-            print(f"serving {path.name} at {address} ({threads} CPU threads, {n_ctx:,} tokens a chat); Ctrl-C stops")
+            say(f"serving {path.name} at {address} ({threads} CPU threads, {n_ctx:,} tokens a chat); Ctrl-C stops")
             if n_ctx < options.context:
-                print(f"note    --context {options.context}: the model was made for {n_ctx} tokens and no more")
+                say(f"note    --context {options.context}: the model was made for {n_ctx} tokens and no more")
             if note:
-                print(f"note    {note}")
-            print(f"tools   {_tools_line(path, toolbox)}")
-            print(_curl(address, options.key is not None), flush=True)
+                say(f"note    {note}")
+            say(f"tools   {_tools_line(path, toolbox)}")
+            say(_curl(address, options.key is not None), flush=True)
 
         run(loading, limits, toolbox.schemas, opened, stop, serving)
 

@@ -1,0 +1,88 @@
+"""What the machine refuses, in plain words: a full disk, too many open files, no memory left. Never a bug of ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+_ELSEWHERE = "name another folder (--out, or TOOLKIT_CACHE for the cache)"
+_SAID = {
+    errno.ENOSPC: f"no space left on the disk: free some, or {_ELSEWHERE}",
+    errno.EDQUOT: f"the disk quota is used up: free some, or {_ELSEWHERE}",
+    errno.EFBIG: f"the file would be larger than the file system or `ulimit -f` allows: raise it, or {_ELSEWHERE}",
+    errno.EMFILE: "too many open files: raise the limit, as by `ulimit -n 4096`",
+    errno.ENFILE: "too many open files on this machine",
+    errno.ENOMEM: "not enough memory; close other programs, or take a smaller model, train.max_length or batch size",
+    errno.EROFS: f"the file system is read-only; {_ELSEWHERE}",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "links lead round in a circle",
+    errno.ENOTDIR: "not a directory",
+    errno.EISDIR: "is a directory",
+    errno.EIO: "the disk can't be read or written (input/output error)",
+    errno.ENODEV: "no such device",
+    errno.ENXIO: "no such device",
+    errno.ESTALE: "the network folder has changed under us; try again",
+}
+# How libraries in Rust and C++ tell of the same: the number within a text.
+_NUMBERED = re.compile(r"\(os error (\d+)\)|\bcode: (\d+), kind:|\[Errno (\d+)\]")
+_UNNUMBERED = (
+    (re.compile(r"PytorchStreamWriter failed|file write failed"), errno.ENOSPC),
+    (re.compile(r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|std::bad_alloc"), errno.ENOMEM),
+    (re.compile(r"Unable to allocate .* for an array|malloc of size \d+ failed|Cannot allocate memory"), errno.ENOMEM),
+    (re.compile(r"No space left on device"), errno.ENOSPC),
+)
+_ASKED = re.compile(r"tried to allocate (\d+) bytes|malloc of size (\d+)")
+
+
+def refusal(error: BaseException) -> str | None:
+    """What the machine refused, in one line with the file where that is known; None for any other error."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        if told := _told(one):
+            return told
+        one = one.__cause__ or one.__context__
+    return None
+
+
+def _told(error: BaseException) -> str | None:
+    if isinstance(error, OSError) and error.errno in _SAID:
+        place = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+        return f"{place}: {_SAID[error.errno]}" if place else _SAID[error.errno]
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        return f"{_around(error)}: a name that is not UTF-8; rename the file or folder"
+    if isinstance(error, MemoryError):
+        return _memory(str(error))
+    if isinstance(error, (OSError, RuntimeError)) or type(error).__module__.split(".")[0] in _LIBRARIES:
+        return _read(str(error))
+    return None
+
+
+_LIBRARIES = ("safetensors", "safetensors_rust", "pyarrow", "zstandard", "numpy", "tokenizers", "builtins")
+
+
+def _read(text: str) -> str | None:
+    for match in _NUMBERED.finditer(text):
+        number = int(next(group for group in match.groups() if group))
+        if number in _SAID:
+            return _memory(text) if number == errno.ENOMEM else _SAID[number]
+    for pattern, number in _UNNUMBERED:
+        if pattern.search(text):
+            return _memory(text) if number == errno.ENOMEM else _SAID[number]
+    return None
+
+
+def _memory(text: str) -> str:
+    asked = _ASKED.search(text)
+    size = f" ({int(asked[1] or asked[2]) / 2**30:,.1f} GiB more were asked for)" if asked else ""
+    return f"{_SAID[errno.ENOMEM]}{size}"
+
+
+def _around(error: UnicodeEncodeError) -> str:
+    """The word that holds what can't be written."""
+    words = re.split(r"[\s\"']", error.object)
+    return next((word for word in words if not word.isascii() and re.search("[\ud800-\udfff]", word)), "")[-120:]
