@@ -77,3 +77,9 @@ def test_the_socket_is_this_users_alone_and_goes(
             assert place.stat().st_mode & 0o077 == 0 and place.stat().st_uid == os.getuid()
             assert (place.parent == folder) == (folder is tmp_path and len(str(model.process.socket)) <= 100)
         assert not place.exists()
+
+
+def test_the_script_needs_nothing_of_the_toolkit() -> None:
+    """It runs where the package can be imported only from the folder that is worked in, which is not searched."""
+    text = Path(llama_server.__file__).read_text()
+    assert "import toolkit" not in text and "from toolkit" not in text

@@ -18,8 +18,6 @@ import signal
 import sys
 from typing import Any
 
-from toolkit import terminal
-
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear
@@ -67,7 +65,7 @@ def params_of(module: Any, settings: dict[str, Any]) -> Any:
 
 
 def say(value: dict[str, Any]) -> None:
-    terminal.say(json.dumps(value), flush=True)
+    os.write(1, json.dumps(value).encode() + b"\n")
 
 
 if __name__ == "__main__":
