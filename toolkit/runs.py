@@ -2,6 +2,7 @@
 
 recipe.toml       as resolved, can be run again as it is
 environment.json  versions, hardware, engine and why, hashes of data, template and token table
+chat_template.jinja  what renders its chats, in training and after it
 metrics.jsonl     one line an update or evaluation
 checkpoints/      the trainer's own, for --resume
 adapter/          PEFT's format
@@ -111,6 +112,10 @@ class RunFolder:
     @property
     def environment(self) -> Path:
         return self.path / "environment.json"
+
+    @property
+    def template(self) -> Path:
+        return self.path / "chat_template.jinja"
 
     @property
     def metrics(self) -> Path:

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.toys import ADD, WEATHER, calls, tool, weather_chat
-from toolkit.data.calls import to_messages, tools_text, write_calls
+from toolkit.data.calls import write_calls
 from toolkit.data.chats import ToolCall, Turn
+from toolkit.data.legacy import to_messages, tools_text
 from toolkit.data.signatures import signature
+from toolkit.data.template import Rendering
 
 OSLO = ToolCall("get_weather", {"city": "Oslo"})
 BERGEN = ToolCall("get_weather", {"city": "Bergen"})
@@ -42,11 +44,11 @@ def test_jsonrpc_results_are_responses_to_the_ids_of_their_calls() -> None:
     chat = replace(
         chat, turns=(chat.turns[1], Turn("assistant", "", (OSLO, BERGEN)), *results, Turn("assistant", "So."))
     )
-    written = to_messages(chat, "jsonrpc", "signature", tool_role=True).messages
+    written = to_messages(chat, Rendering("jsonrpc"), tool_role=True).messages
     assert [message["role"] for message in written] == ["system", "user", "assistant", "tool", "assistant"]
     assert written[3]["content"].startswith('[{"jsonrpc": "2.0", "id": 1, "result": {"sky": "rain",  "n": 1e2}}, ')
     assert json.loads(written[3]["content"])[1] == {"jsonrpc": "2.0", "id": 2, "result": "no such city"}
-    one = to_messages(weather_chat(), "jsonrpc", "signature", tool_role=True).messages[3]
+    one = to_messages(weather_chat(), Rendering("jsonrpc"), tool_role=True).messages[3]
     assert one["content"] == '{"jsonrpc": "2.0", "id": 1, "result": {"sky": "rain"}}'
 
 
@@ -54,7 +56,7 @@ def test_jsonrpc_results_are_responses_to_the_ids_of_their_calls() -> None:
 def test_jsonrpc_results_are_always_json(result: str) -> None:
     chat = weather_chat()
     turns = tuple(replace(turn, content=result) if turn.role == "tool" else turn for turn in chat.turns)
-    content = to_messages(replace(chat, turns=turns), "jsonrpc", "signature", tool_role=True).messages[3]["content"]
+    content = to_messages(replace(chat, turns=turns), Rendering("jsonrpc"), tool_role=True).messages[3]["content"]
     assert json.loads(content, parse_constant=lambda name: pytest.fail(name))["result"] == result
 
 
@@ -68,9 +70,9 @@ def test_calls_are_json_that_says_the_same_again(made: list[ToolCall]) -> None:
 
 
 def test_the_system_turn_keeps_the_users_own_text_first() -> None:
-    system = to_messages(weather_chat(), "json", "signature", tool_role=True).messages[0]["content"]
+    system = to_messages(weather_chat(), Rendering("json"), tool_role=True).messages[0]["content"]
     assert system.startswith("Be brief.\n\nTools:\nget_weather(city: string) - Current weather of a city.\nadd(")
-    no_tools = to_messages(replace(weather_chat(), tools=()), "json", "signature", tool_role=True)
+    no_tools = to_messages(replace(weather_chat(), tools=()), Rendering("json"), tool_role=True)
     assert no_tools.messages[0]["content"] == "Be brief." and no_tools.tools is None
 
 

@@ -14,7 +14,7 @@ from toolkit.data.render import Renderer
 from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection
 from toolkit.terminal import new_console
 
-RENDERER = Renderer(tokenizer(QWEN_LIKE))
+RENDERER = Renderer.of(tokenizer(QWEN_LIKE))
 CHAT = replace(
     weather_chat(), turns=(*weather_chat().turns[:4], replace(weather_chat().turns[4], content="Rain 🙂 <b>&</b>"))
 )

@@ -25,7 +25,7 @@ def sources() -> list[SourceSection]:
 
 def test_rows_prompts_and_masks_on_real_chats(qwen3_tokenizer: Path) -> None:
     tokenizer = load_tokenizer(qwen3_tokenizer)
-    renderer, split = Renderer(tokenizer), Renderer(tokenizer, thinking="split")
+    renderer, split = Renderer.of(tokenizer), Renderer.of(tokenizer, thinking="split")
     for chat in load_chats(sources()):
         given = renderer.messages(chat)
         stock = tokenizer.apply_chat_template(given.messages, tools=given.tools, tokenize=True)["input_ids"]

@@ -14,21 +14,28 @@ from tests import real
 from tests.data.toys import CHATML, QWEN_LIKE, STRICT, chats, tokenizer, weather_chat
 from tests.real import find_tokenizer
 from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.data.markup import probe
 from toolkit.data.render import Renderer
 from toolkit.data.tokenizers import ensure_pad, load_tokenizer
 from toolkit.errors import DataError
 
-RENDERERS = {
-    "qwen-like native": Renderer(tokenizer(QWEN_LIKE)),
-    "qwen-like jsonrpc": Renderer(tokenizer(QWEN_LIKE), "jsonrpc"),
-    "chatml json": Renderer(tokenizer(CHATML), "json"),
-    "chatml jsonrpc": Renderer(tokenizer(CHATML), "jsonrpc", "schema"),
-    "strict json": Renderer(tokenizer(STRICT), "json"),
+OWN = {
+    "qwen-like native": tokenizer(QWEN_LIKE),
+    "qwen-like hermes": tokenizer(QWEN_LIKE),
+    "qwen-like jsonrpc": tokenizer(QWEN_LIKE),
+    "chatml hermes": tokenizer(CHATML),
+    "chatml json": tokenizer(CHATML),
+    "chatml jsonrpc schema": tokenizer(CHATML),
+    "strict json": tokenizer(STRICT),
+    "strict hermes schema": tokenizer(STRICT),
 }
 QWEN3 = find_tokenizer(*real.QWEN3)
 if QWEN3:
-    RENDERERS["Qwen3 native"] = Renderer(load_tokenizer(QWEN3))
-    RENDERERS["Qwen3 json"] = Renderer(load_tokenizer(QWEN3), "json")
+    OWN["Qwen3 native"] = OWN["Qwen3 json"] = OWN["Qwen3 hermes"] = load_tokenizer(QWEN3)
+FORMATS: dict[str, tuple[Any, Any]] = {
+    name: (name.split()[1], "schema" if name.endswith("schema") else "signature") for name in OWN
+}
+RENDERERS = {name: Renderer.of(OWN[name], *FORMATS[name]) for name in OWN}
 
 every_renderer = pytest.mark.parametrize("renderer", RENDERERS.values(), ids=RENDERERS.keys())
 many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -101,8 +108,7 @@ def test_every_prompt_is_a_token_prefix_and_what_follows_is_trained(renderer: Re
 @many
 @given(chat=chats())
 def test_split_rows_are_exactly_non_thinking_decoding(name: str, chat: Chat) -> None:
-    whole = RENDERERS[name]
-    renderer = Renderer(whole.tokenizer, whole.call_format, whole.tool_prompt, "split")
+    renderer = Renderer.of(OWN[name], *FORMATS[name], thinking="split")
     rows = renderer.rows(chat)
     answers = [index for index, turn in enumerate(chat.turns) if turn.role == "assistant"]
     assert [row.turn for row in rows] == answers
@@ -127,8 +133,8 @@ def test_a_header_that_melts_with_the_answer_is_refused() -> None:
         "message['role'] + '\n'", "message['role'] + ('\n\n' if message['role'] == 'assistant' else '\n')"
     )
     with pytest.raises(DataError, match=r'melts.*data\.thinking = "split"'):
-        Renderer(tokenizer(melting), "json")
-    split = Renderer(tokenizer(melting), "json", thinking="split")
+        Renderer.of(tokenizer(melting), "json")
+    split = Renderer.of(tokenizer(melting), "json", thinking="split")
     assert trained_texts(split, weather_chat())[1] == "It rains in Oslo.<|im_end|>"
 
 
@@ -138,7 +144,7 @@ def test_only_answers_and_their_ends_are_trained() -> None:
         "It rains in Oslo.<|im_end|>",
         "<think>\n\n</think>\n\nYou are welcome.<|im_end|>",
     ]
-    split = Renderer(tokenizer(QWEN_LIKE), thinking="split")
+    split = Renderer.of(tokenizer(QWEN_LIKE), thinking="split")
     assert trained_texts(split, weather_chat())[-1] == "You are welcome.<|im_end|>"
     assert trained_texts(RENDERERS["chatml json"], weather_chat()) == [
         '{"tool": "get_weather", "arguments": {"city": "Oslo"}}<|im_end|>',
@@ -185,7 +191,7 @@ def test_text_that_spells_special_tokens_is_refused(renderer: Renderer, place: s
 
 def test_special_text_is_caught_even_where_special_tokens_are_unknown() -> None:
     """The count of assistant turns is held against the chat's: a second fence."""
-    renderer = Renderer(tokenizer(CHATML), "json")
+    renderer = Renderer.of(tokenizer(CHATML), "json")
     renderer._special = __import__("re").compile("(?!)")
     chat = replace(weather_chat(), turns=(Turn("user", INJECTION), Turn("assistant", "No.")))
     with pytest.raises(DataError, match="1 assistant turns, but the rendered text has 2"):
@@ -208,20 +214,20 @@ def test_cut_from_the_right_and_what_was_lost_is_counted() -> None:
 
 def test_native_needs_a_template_with_tools() -> None:
     with pytest.raises(
-        DataError, match=r'data\.call_format = "native".*does not describe the tools.*"json" or "jsonrpc"'
+        DataError, match=r'data\.call_format = "native".*does not describe the tools.*set data\.call_format = "hermes"'
     ):
-        Renderer(tokenizer(CHATML))
-    assert Renderer(tokenizer(QWEN_LIKE)).markup.tools
+        Renderer.of(tokenizer(CHATML))
+    assert Renderer.of(tokenizer(QWEN_LIKE)).markup.tools
 
 
 def test_templates_that_mention_tools_without_writing_them_are_seen_through() -> None:
     """Looking for the word in the template's source would be fooled."""
     mentions = "{% if tools %}{% endif %}{# tools, tool_calls #}" + CHATML
     with pytest.raises(DataError, match="does not describe the tools"):
-        Renderer(tokenizer(mentions))
+        Renderer.of(tokenizer(mentions))
     no_calls = QWEN_LIKE.replace("m.tool_calls or []", "[]")
     with pytest.raises(DataError, match="does not write the assistant's tool calls"):
-        Renderer(tokenizer(no_calls))
+        Renderer.of(tokenizer(no_calls))
 
 
 @pytest.mark.parametrize(
@@ -235,12 +241,12 @@ def test_templates_that_mention_tools_without_writing_them_are_seen_through() ->
 )
 def test_templates_that_cant_be_understood_are_refused(template: str | None, why: str) -> None:
     with pytest.raises(DataError, match=why):
-        Renderer(tokenizer(template), "json")  # type: ignore[arg-type]
+        Renderer.of(tokenizer(template), "json")  # type: ignore[arg-type]
 
 
 def test_results_become_user_turns_where_the_template_refuses_their_role() -> None:
     renderer = RENDERERS["strict json"]
-    assert not renderer.markup.tool_role
+    assert not probe(tokenizer(STRICT)).tool_role
     chat = weather_chat()
     two = (ToolCall("get_weather", {"city": "Oslo"}), ToolCall("get_weather", {"city": "Bergen"}))
     turns = (
@@ -260,10 +266,10 @@ def test_pad_is_never_the_end_token() -> None:
     other = load_copy(CHATML)
     other.pad_token = other.eos_token
     with pytest.raises(DataError, match="pad token"):
-        Renderer(other, "json")
+        Renderer.of(other, "json")
     ensure_pad(other)
     assert other.pad_token == "<|endoftext|>" and len(other) == len(renderer.tokenizer)
-    assert Renderer(other, "json").end_token_ids == [other.eos_token_id]
+    assert Renderer.of(other, "json").end_token_ids == [other.eos_token_id]
 
 
 def load_copy(template: str) -> Any:
@@ -282,7 +288,7 @@ def test_reasoning_contradicts_split() -> None:
     chat = replace(weather_chat(), turns=(Turn("user", "Hm?"), Turn("assistant", "<think>\nwhy\n</think>\n\nSo.")))
     assert RENDERERS["chatml json"].rows(chat)
     if QWEN3:
-        split = Renderer(RENDERERS["Qwen3 native"].tokenizer, thinking="split")
+        split = Renderer.of(RENDERERS["Qwen3 native"].tokenizer, thinking="split")
         with pytest.raises(DataError, match="non-thinking"):
             split.rows(chat)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.data.test_render import RENDERERS, trained_texts
+from tests.data.test_render import FORMATS, OWN, RENDERERS, trained_texts
 from tests.data.toys import CHATML, QWEN_LIKE, tokenizer, weather_chat
 from toolkit.data.chats import Chat, ToolCall, Turn, split_thought
 from toolkit.data.render import Renderer
@@ -38,7 +38,7 @@ def test_only_a_leading_block_is_a_thought(content: str, parts: tuple[str, str])
 @pytest.mark.parametrize("thinking", ["template", "split"])
 def test_an_answer_that_mentions_the_end_of_thinking_is_trained_whole(name: str, thinking: Any) -> None:
     """Qwen3's own template cuts a text at its last </think>, in the last turn and in earlier ones."""
-    renderer = Renderer(RENDERERS[name].tokenizer, RENDERERS[name].call_format, thinking=thinking)
+    renderer = Renderer.of(OWN[name], *FORMATS[name], thinking=thinking)
     chat = Chat((USER, Turn("assistant", MENTION), USER, Turn("assistant", f"Again: {MENTION}")), where="made:1")
     first, last = trained_texts(renderer, chat)
     opening = "<think>\n\n</think>\n\n" if thinking == "template" else ""
@@ -63,13 +63,12 @@ def test_calls_written_into_the_text_keep_the_mark_in_an_argument() -> None:
 
 
 def test_a_template_that_cuts_texts_is_refused_by_name() -> None:
-    renderer = Renderer(tokenizer(CUTTING))
     chat = Chat((USER, Turn("assistant", MENTION)), where="made:7")
     for thinking in ("template", "split"):
-        renderer.thinking = thinking  # type: ignore[assignment]
+        renderer = Renderer.of(tokenizer(CUTTING), thinking=thinking)  # type: ignore[arg-type]
         with pytest.raises(DataError, match=r"made:7: turn 2: the chat template cuts its text at </think>"):
             renderer.rows(chat)
-    assert trained_texts(Renderer(tokenizer(CHATML), "json"), chat) == [f"{MENTION}<|im_end|>"]
+    assert trained_texts(Renderer.of(tokenizer(CHATML), "json"), chat) == [f"{MENTION}<|im_end|>"]
 
 
 @pytest.mark.parametrize("name", RENDERERS)
@@ -84,7 +83,7 @@ def test_turns_that_are_not_trained_are_read_and_not_learnt(name: str) -> None:
     assert whole.encode(row).input_ids.tolist() == whole.encode(*whole.rows(weather_chat())).input_ids.tolist()
     assert whole.encode(row).roles["assistant"] == whole.encode(*whole.rows(weather_chat())).roles["assistant"]
     if "strict" not in name:
-        split = Renderer(whole.tokenizer, whole.call_format, whole.tool_prompt, "split")
+        split = Renderer.of(OWN[name], *FORMATS[name], thinking="split")
         assert [row.turn for row in split.rows(chat)] == [2, 6]
 
 

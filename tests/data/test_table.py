@@ -21,6 +21,7 @@ from toolkit.data.pipeline import Settings, encode_stream
 from toolkit.data.render import Renderer
 from toolkit.data.sources import load_chats
 from toolkit.data.table import IGNORED, TokenTable, build, eval_chats, find
+from toolkit.data.template import Rendering
 from toolkit.errors import DataError, ModelError, ToolkitError
 from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection, TrainSection
 
@@ -54,7 +55,7 @@ def test_the_table_holds_what_the_renderer_makes(tmp_path: Path, model: Path, th
     path = write_jsonl(tmp_path / "x.jsonl", rows(70))
     settings = recipe(path, thinking=thinking)
     table = build(settings, model, progress=False)
-    renderer = Renderer(tokenizer(QWEN_LIKE), thinking=thinking)
+    renderer = Renderer.of(tokenizer(QWEN_LIKE), thinking=thinking)
     chats = list(load_chats(settings.data.sources))
     assert table.n_chats == 70 and table.n_rows == len(table.lengths) == 70 * (3 if thinking == "split" else 1)
     seen = []
@@ -115,8 +116,8 @@ def test_workers_say_why_they_fail(model: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(pipeline, "_any_done", lambda starting: True)
     chats = [Chat((), where=str(number), meta={"bomb": Bomb()}) for number in range(3)]
     with pytest.raises(ToolkitError, match=r"process that builds the token table died.*data\.num_proc = 1"):
-        list(encode_stream(Settings(model, "native", "signature", "template", 2048), iter(chats), 2))
-    nowhere = Settings(model / "nothing here", "native", "signature", "template", 2048)
+        list(encode_stream(Settings(model, Rendering(), 2048), iter(chats), 2))
+    nowhere = Settings(model / "nothing here", Rendering(), 2048)
     with pytest.raises(ModelError, match="no tokenizer here") as caught:
         list(encode_stream(nowhere, iter([Chat(()) for _ in range(3)]), 2))
     assert len(caught.value.problems) == 1
@@ -274,7 +275,7 @@ def test_bad_rows_stop_the_build_and_leave_nothing(tmp_path: Path, model: Path, 
 def test_native_calls_without_tools_in_the_template_stop_the_build(tmp_path: Path) -> None:
     model = save_tokenizer(tmp_path / "model", CHATML)
     path = write_jsonl(tmp_path / "x.jsonl", rows(3))
-    with pytest.raises(DataError, match=r'set data\.call_format = "json" or "jsonrpc"'):
+    with pytest.raises(DataError, match=r'set data\.call_format = "hermes"'):
         build(recipe(path), model, progress=False)
     assert build(recipe(path, call_format="json"), model, progress=False).n_chats == 3
 

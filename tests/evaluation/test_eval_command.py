@@ -157,12 +157,12 @@ def test_renderings_that_differ_are_an_error(place: Path, tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="different renderings"):
         settle(both[:1], load(tmp_path / "other" / "recipe.toml").recipe, "x.toml")
     settled = settle(columns_of([str(place / "model")]), load(tmp_path / "other" / "recipe.toml").recipe, "x.toml")
-    assert settled[0].rendering is not None and settled[0].rendering.call_format == "jsonrpc"
+    assert settled[0].template is not None and settled[0].template.rendering.call_format == "jsonrpc"
 
 
 def test_a_plain_model_is_asked_in_a_format_its_template_can(place: Path) -> None:
     (column,) = settle(columns_of([str(place / "model")]))
-    assert column.rendering is not None and column.rendering.call_format == "json"
+    assert column.template is not None and column.template.rendering.call_format == "hermes"
 
 
 def test_names_that_mean_nothing_are_said_all_at_once(place: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def loaded(tiny_model: Path) -> tuple[Any, Any, Renderer]:
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
-    return model, tokenizer, Renderer(tokenizer, "json")
+    return model, tokenizer, Renderer.of(tokenizer, "json")
 
 
 class Planted:

@@ -216,7 +216,7 @@ def test_a_real_tiny_model(tiny_model: Path) -> None:
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
-    renderer = Renderer(tokenizer, "json")
+    renderer = Renderer.of(tokenizer, "json")
     decoder = TorchDecoder(model, tokenizer, renderer.end_token_ids, max_new_tokens=6, batch_size=4, progress=False)
     result = evaluate_executed(decoder, renderer, CHATS[:3], call_format="json")
     assert [row.where for row in result.rows] == [chat.where for chat in CHATS[:3]]

@@ -62,5 +62,5 @@ def test_folder_merged_and_gguf_agree(run: Path, tmp_path: Path, monkeypatch: py
 def test_settings_come_from_export_json(run: Path) -> None:
     gguf = next((run / "export").glob("*.gguf"))
     (column,) = settle(columns_of([str(gguf)]))
-    assert column.rendering is not None and column.rendering.call_format == "json"
+    assert column.template is not None and column.template.rendering.call_format == "json"
     assert column.folder == (run.parent / "model").resolve()

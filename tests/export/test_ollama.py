@@ -11,7 +11,6 @@ import pytest
 
 from tests.export.gotemplate import render
 from tests.tiny import ADD, CHATML, make_tokenizer
-from toolkit.data.calls import tools_text
 from toolkit.data.chats import Chat, ToolCall, Turn
 from toolkit.data.markup import probe
 from toolkit.data.render import Renderer
@@ -92,7 +91,7 @@ def test_renders_what_training_rendered(name: str, call_format: str) -> None:
     turns, tools = CHATS[name]
     chat = Chat(turns, tools)
     data = DataRecord(form, "schema", thinking or "template")  # type: ignore[arg-type]
-    renderer = Renderer(tokenizer, data.call_format, data.tool_prompt, data.thinking)
+    renderer = Renderer.of(tokenizer, data.call_format, data.tool_prompt, data.thinking)
     wanted = renderer.prompt(chat, len(turns) - 1)
     found = render(go_template(tokenizer, probe(tokenizer), data), go_data(chat))
     assert compact(found) == compact(wanted)
@@ -102,7 +101,7 @@ def test_without_a_recipe_and_without_tools_in_the_template() -> None:
     tokenizer = make_tokenizer(["some text"])
     chat = Chat((SYSTEM, USER, LAST), ())
     found = render(go_template(tokenizer, probe(tokenizer), None), go_data(chat))
-    assert found == Renderer(tokenizer, "json").prompt(chat, 2)
+    assert found == Renderer.of(tokenizer, "json").prompt(chat, 2)
 
 
 def test_a_modelfile() -> None:
@@ -113,7 +112,7 @@ def test_a_modelfile() -> None:
     assert 'PARAMETER stop "<|im_end|>"' in text and 'PARAMETER stop "<|im_start|>"' in text
     assert "PARAMETER num_ctx 6000" in text and "PARAMETER repeat_penalty 1\n" in text
     assert "one-line signatures" in text  # what differs from training is said
-    assert tools_text([ADD], "json", "schema").rpartition("\n\n")[2] in text
+    assert 'To call tools, answer with {"tool": NAME, "arguments": {...}}, one call a line.' in text
     assert text.count('"""') == 2
     short = modelfile(Path("m.gguf"), tokenizer, None, max_length=512, context=2048)
     assert "PARAMETER num_ctx 2048" in short

@@ -35,9 +35,9 @@ def test_the_built_in_chats_have_about_700_tokens() -> None:
     assert "estimated from the text" in found.origin
 
 
-@pytest.mark.parametrize("call_format", ["native", "json", "jsonrpc"])
+@pytest.mark.parametrize("call_format", ["native", "hermes", "json", "jsonrpc"])
 def test_the_estimate_is_near_what_a_tokenizer_counts(call_format: str) -> None:
-    renderer = Renderer(load_tokenizer(need_tokenizer(*QWEN3)), call_format, "signature")  # type: ignore[arg-type]
+    renderer = Renderer.of(load_tokenizer(need_tokenizer(*QWEN3)), call_format, "signature")  # type: ignore[arg-type]
     given = recipe({"source": "builtin:tools"}, data={"call_format": call_format})
     chats = list(islice(load_chats(given.data.sources, bad=[]), SAMPLE))
     encoded = [renderer.encode(row) for chat in chats for row in renderer.rows(chat)]

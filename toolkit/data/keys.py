@@ -15,6 +15,7 @@ from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError
 
 if TYPE_CHECKING:
+    from toolkit.data.template import ChatTemplate
     from toolkit.recipe.schema import Recipe, SourceSection
 
 # Every module whose change can change a table. Their own text is hashed: a stale table is worse than one made anew.
@@ -23,6 +24,7 @@ _CODE = (
     "chats.py",
     "formats.py",
     "hermes.py",
+    "legacy.py",
     "markup.py",
     "parts.py",
     "pipeline.py",
@@ -33,6 +35,7 @@ _CODE = (
     "signatures.py",
     "sources.py",
     "tablefile.py",
+    "template.py",
     "tokenizers.py",
 )
 _BUILTIN_OPTIONS = ("split", "size", "seed", "domains", "kinds", "max_tools")
@@ -50,13 +53,18 @@ def data_key(sources: Sequence[SourceSection]) -> str:
     return digest([_source_key(source) for source in sources])
 
 
-def table_key(recipe: Recipe, folder: Path, part: str) -> str:
-    """Everything that decides what is in a token table: data, tokenizer and template, settings, code, versions."""
+def table_key(recipe: Recipe, folder: Path, part: str, template: ChatTemplate | None = None) -> str:
+    """Everything that decides what is in a token table: data, tokenizer and template, settings, code, versions.
+
+    The template's text is made from the tokenizer's files, the settings and our own templates, which are all here;
+    another `template` than that one counts with its own text.
+    """
     settings = {
         "part": part,
         "call_format": recipe.data.call_format,
         "tool_prompt": recipe.data.tool_prompt,
         "thinking": recipe.data.thinking,
+        **({"template": template.text} if template is not None else {}),
         "max_length": recipe.train.max_length,
         "holdout": recipe.eval.holdout,
     }
@@ -73,9 +81,10 @@ def table_key(recipe: Recipe, folder: Path, part: str) -> str:
 
 
 def code_key() -> str:
-    """Hash of the modules that make the table."""
+    """Hash of the modules and templates that make the table."""
     here = Path(__file__).parent
-    return digest([hashlib.sha256((here / name).read_bytes()).hexdigest() for name in _CODE])
+    files = [*(here / name for name in _CODE), *sorted((here / "templates").glob("*.jinja"))]
+    return digest([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
 
 
 def file_hash(path: Path) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.template import with_thinking
 from toolkit.data.tokenizers import special_tokens
 from toolkit.errors import DataError
 
@@ -80,6 +81,7 @@ def _home(tokenizer: Any) -> str:
 
 def probe(tokenizer: Any) -> Markup:
     """Learn a tokenizer's markup. Raises `DataError` when the template can't be understood."""
+    tokenizer = with_thinking(tokenizer)
     user, answer = _message("user", _U1), _message("assistant", _A1)
     question = render(tokenizer, [user])
     prompt = render(tokenizer, [user], add_generation_prompt=True)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from toolkit.data.chats import Chat
 from toolkit.data.seen import ToolTally
+from toolkit.data.template import ChatTemplate, Rendering, compose
 from toolkit.errors import DataError, Problem, ToolkitError
 
 if TYPE_CHECKING:
@@ -73,24 +74,23 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a worker needs to render as the recipe says."""
+    """What a worker needs to render as the recipe says, or by `template` where one is given."""
 
     folder: Path
-    call_format: str
-    tool_prompt: str
-    thinking: str
+    rendering: Rendering
     max_length: int
+    template: ChatTemplate | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, folder: Path) -> Settings:
-        data = recipe.data
-        return cls(folder, data.call_format, data.tool_prompt, data.thinking, recipe.train.max_length)
+    def of(cls, recipe: Recipe, folder: Path, template: ChatTemplate | None = None) -> Settings:
+        return cls(folder, Rendering.of(recipe.data), recipe.train.max_length, template)
 
     def renderer(self) -> Renderer:
         from toolkit.data.render import Renderer
         from toolkit.data.tokenizers import load_tokenizer
 
-        return Renderer(load_tokenizer(self.folder), self.call_format, self.tool_prompt, self.thinking)  # type: ignore[arg-type]
+        tokenizer = load_tokenizer(self.folder)
+        return Renderer.by(tokenizer, self.template or ChatTemplate.of(compose(tokenizer, self.rendering)))
 
 
 def encode_chats(renderer: Renderer, chats: Sequence[Chat], max_length: int) -> Chunk:

@@ -1,4 +1,7 @@
-"""From a chat to text, and from text to tokens with a mask of what is trained.
+"""From a chat to text by its chat template, and from text to tokens with a mask of what is trained.
+
+The text of a row is `tokenizer.apply_chat_template(messages, tools=tools)` and nothing else: what a call format writes
+is in the template (`toolkit.data.template`), which goes wherever the model goes.
 
 Trained: every assistant turn that the data does not ask to leave out (`Turn.trained`), from the first character after
 its header up to and with its end token. Never trained: system and user turns, tool schemas, tool results, role headers.
@@ -17,9 +20,9 @@ template (default)
     Decoding with enable_thinking=False, whose prompt ends in the block, continues what was trained at last turns only.
 split
     One row an assistant turn, exactly as decoding with enable_thinking=False prompts and continues it: the prompt is
-    `apply_chat_template(messages[:i], add_generation_prompt=True, enable_thinking=False)` and only the turn itself is
-    trained. Exact at every turn; the price is that earlier turns are tokenised and computed again for every later one.
-    The token table reports the factor (`split_factor`).
+    `apply_chat_template(messages[:i], add_generation_prompt=True)` with a template that turns thinking off by itself,
+    and only the turn itself is trained. Exact at every turn; the price is that earlier turns are tokenised and
+    computed again for every later one. The token table reports the factor (`split_factor`).
 
 Reasoning inside a chat's own text (<think>...</think>) is kept or dropped by the template as it would be when serving;
 with `split` such a turn is refused, as the empty block contradicts it.
@@ -27,21 +30,33 @@ with `split` such a turn is refused, as the empty block contradicts it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.data.calls import CallFormat, Messages, ToolPrompt, to_messages
+from toolkit.data import legacy
+from toolkit.data.calls import Messages, to_messages
 from toolkit.data.chats import Chat, Turn, split_thought
 from toolkit.data.markup import Markup, probe, render
+from toolkit.data.template import (
+    CallFormat,
+    ChatTemplate,
+    Rendering,
+    Thinking,
+    ToolPrompt,
+    compose,
+    own_template,
+    rendering_of,
+    templated,
+)
 from toolkit.data.tokenizers import special_tokens
 from toolkit.errors import DataError, Problem
 
-Thinking = Literal["template", "split"]
 TEXT_ROLES = ("system", "tools", "user", "assistant", "tool", "markup")
 
 
@@ -76,27 +91,22 @@ class Encoded:
 
 
 class Renderer:
-    """Renders chats for one tokenizer and one set of the recipe's data settings.
+    """Renders chats by a tokenizer's chat template, which says itself what call format it writes.
 
+    `as_before` is the rendering of a run that kept no template: its messages are written by `toolkit.data.legacy`.
     Raises `DataError` when the template can't do what is asked, above all `native` calls without tools in the template.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        call_format: CallFormat = "native",
-        tool_prompt: ToolPrompt = "signature",
-        thinking: Thinking = "template",
-    ) -> None:
+    def __init__(self, tokenizer: Any, as_before: Rendering | None = None) -> None:
         self.tokenizer = tokenizer
-        self.call_format: CallFormat = call_format
-        self.tool_prompt: ToolPrompt = tool_prompt
-        self.thinking: Thinking = thinking
+        self.as_before = as_before
+        self.rendering = as_before or rendering_of(own_template(tokenizer, "native")[0])
         self.markup: Markup = probe(tokenizer)
-        if call_format == "native" and not self.markup.tools:
+        if self.call_format == "native" and not self.markup.tools:
             raise DataError(
                 f'data.call_format = "native" needs a chat template that knows tools: {self.markup.why_no_tools}; '
-                'set data.call_format = "json" or "jsonrpc", which describe the tools in the system turn'
+                'set data.call_format = "hermes", which writes tools and calls as Qwen does ("json" and "jsonrpc" are '
+                "others)"
             )
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == self.markup.end_id:
             raise DataError(f"the pad token {tokenizer.pad_token!r} must not be {self.markup.end!r}, which ends a turn")
@@ -104,11 +114,50 @@ class Renderer:
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
-        if thinking == "template" and not self._prompts_are_prefixes():
+        if self.thinking == "template" and not self._prompts_are_prefixes():
             raise DataError(
                 "the tokenizer melts the end of the assistant's header with what follows, so prompts would not be what "
                 'was trained on; set data.thinking = "split", which tokenises prompts and answers apart'
             )
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Any,
+        call_format: CallFormat = "native",
+        tool_prompt: ToolPrompt = "signature",
+        thinking: Thinking = "template",
+    ) -> Renderer:
+        """For a tokenizer with its model's own template, which a recipe's data settings are put before."""
+        return cls(templated(tokenizer, compose(tokenizer, Rendering(call_format, tool_prompt, thinking))))
+
+    @classmethod
+    def by(cls, tokenizer: Any, template: ChatTemplate) -> Renderer:
+        """By a template that was kept, or as a run that kept none was trained."""
+        if template.text is not None:
+            return cls(templated(tokenizer, template.text))
+        if template.rendering.call_format in ("json", "jsonrpc"):
+            own, _ = own_template(tokenizer, template.rendering.call_format)
+            return cls(templated(tokenizer, own), template.rendering)
+        if template.rendering == Rendering():
+            return cls(tokenizer)  # as it is: with several templates, transformers chose one for each chat
+        return cls(templated(tokenizer, compose(tokenizer, template.rendering)))
+
+    @property
+    def carried(self) -> str:
+        """The template that goes with the model: the one that renders here, or, for a run from before runs kept
+        theirs, one that comes as near to it as a template can."""
+        if self.as_before is not None:
+            return compose(self.tokenizer, self.as_before, as_before=True)
+        return own_template(self.tokenizer, "native")[0]
+
+    @property
+    def call_format(self) -> CallFormat:
+        return self.rendering.call_format
+
+    @property
+    def thinking(self) -> Thinking:
+        return self.rendering.thinking
 
     def _prompts_are_prefixes(self) -> bool:
         probe = Chat((Turn("user", "quartz"), Turn("assistant", "amber")))
@@ -123,15 +172,9 @@ class Renderer:
 
     def messages(self, chat: Chat, turns: int | None = None) -> Messages:
         """What the chat template is handed for a chat's first `turns` turns."""
-        known = self.markup
-        return to_messages(
-            chat,
-            self.call_format,
-            self.tool_prompt,
-            tool_role=known.tool_role,
-            reasoning=known.reasoning,
-            turns=turns,
-        )
+        if self.as_before is not None:
+            return legacy.to_messages(chat, self.as_before, tool_role=self.markup.tool_role, turns=turns)
+        return to_messages(chat, turns, reasoning=self.markup.reasoning)
 
     def prompt(self, chat: Chat, turn: int) -> str:
         """The exact text that generation is prompted with for assistant turn `turn` (an index into chat.turns), given
@@ -144,7 +187,7 @@ class Renderer:
         before = self.messages(chat, turn)
         if not before.messages:
             raise DataError(Problem(chat.where, "nothing comes before the first assistant turn, so nothing prompts it"))
-        return self._render(before, chat, add_generation_prompt=True, **self._options)
+        return self._render(before, chat, add_generation_prompt=True)
 
     def rows(self, chat: Chat) -> list[Row]:
         """The rows to train on. Raises `DataError` with the chat's place when it can't be rendered or masked."""
@@ -185,12 +228,13 @@ class Renderer:
         return _Tokens(self._backend, row.text, border)
 
     @property
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """What the template is told beside the messages: a composed one needs nothing, a model's own does."""
         return {"enable_thinking": False} if self.thinking == "split" else {}
 
     def _render(self, given: Messages, chat: Chat, **options: Any) -> str:
         try:
-            return render(self.tokenizer, given.messages, tools=given.tools, **options)
+            return render(self.tokenizer, given.messages, tools=given.tools, **self.options, **options)
         except DataError as error:
             raise DataError([Problem(chat.where, problem.message) for problem in error.problems]) from error
 
@@ -224,7 +268,7 @@ class Renderer:
                 continue  # generation is never prompted with nothing
             prompt = self.prompt(chat, index)
             given = self.messages(chat, index + 1)
-            text = self._render(given, chat, **self._options)
+            text = self._render(given, chat)
             if not text.startswith(prompt):
                 raise DataError(
                     Problem(chat.where, f"turn {index + 1} does not continue the prompt of non-thinking decoding")
@@ -275,17 +319,24 @@ def _role_spans(text: str, given: Messages, spans: list[tuple[int, int]]) -> lis
     for role, piece in given.pieces:
         if role == "assistant":
             continue
-        place = text.find(piece.strip(), cursor) if piece.strip() else -1
+        place, stop = _found(text, piece.strip(), cursor)
         if place < 0:
             continue
         if given.tools and system_end is None and role != "system":
-            # The template wrote the schemas itself: they are what stands before the first turn, but for its header.
+            # The template wrote the tools itself: they are what stands before the first turn, but for its header.
             system_end = text.rfind("\n", 0, place) if "\n" in text[:place] else place
             found.append(("tools", cursor, max(cursor, system_end)))
-        stop = place + len(piece.strip())
         found.append((role, place, stop))
         cursor = stop
     return sorted(found + [("assistant", start, stop) for start, stop in spans], key=lambda span: span[1])
+
+
+def _found(text: str, piece: str, cursor: int) -> tuple[int, int]:
+    """Where a piece stands, as it is or as the inside of a JSON string (`jsonrpc` results); -1 where it does not."""
+    for written in (piece, json.dumps(piece, ensure_ascii=False)[1:-1]):
+        if written and (place := text.find(written, cursor)) >= 0:
+            return place, place + len(written)
+    return -1, -1
 
 
 def _tokens_by_role(tokens: _Tokens, row: Row) -> dict[str, int]:

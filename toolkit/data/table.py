@@ -31,6 +31,7 @@ from toolkit.errors import DataError, Problem
 from toolkit.terminal import warn
 
 if TYPE_CHECKING:
+    from toolkit.data.template import ChatTemplate
     from toolkit.recipe.schema import Recipe
 
 __all__ = ["IGNORED", "TokenTable", "build", "eval_chats", "find"]
@@ -129,26 +130,39 @@ class TokenTable:
         return self._mapped[name]
 
 
-def find(recipe: Recipe, folder: Path, part: Part = "train", cache: Path | None = None) -> TokenTable | None:
+def find(
+    recipe: Recipe,
+    folder: Path,
+    part: Part = "train",
+    cache: Path | None = None,
+    template: ChatTemplate | None = None,
+) -> TokenTable | None:
     """The table of a recipe if it is there already; imports neither torch nor transformers."""
-    place = _place(table_key(recipe, folder, part), cache)
+    place = _place(table_key(recipe, folder, part, template), cache)
     return TokenTable(place) if (place / "meta.json").is_file() else None
 
 
 def build(
-    recipe: Recipe, folder: Path, part: Part = "train", cache: Path | None = None, progress: bool = True
+    recipe: Recipe,
+    folder: Path,
+    part: Part = "train",
+    cache: Path | None = None,
+    progress: bool = True,
+    template: ChatTemplate | None = None,
 ) -> TokenTable:
     """The table of a recipe, made now unless it is there. `folder` is the model's, of which the tokenizer is read.
 
+    `template` renders in place of the recipe's own, for a run that began with another.
+
     Raises `DataError` for bad rows, no chats, or more rows without a trained token than data.max_dropped allows.
     """
-    table = find(recipe, folder, part, cache)
+    table = find(recipe, folder, part, cache, template)
     if table is None:
         from toolkit.data.tablefile import write
 
-        key = table_key(recipe, folder, part)
+        key = table_key(recipe, folder, part, template)
         place = _place(key, cache)
-        write(recipe, folder, part, place, key=key, cache=cache, progress=progress)
+        write(recipe, folder, part, place, key=key, cache=cache, progress=progress, template=template)
         table = TokenTable(place)
     refuse_dropped(recipe, table.meta)
     if progress and (note := losses(table.meta)):

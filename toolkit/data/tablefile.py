@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from toolkit.errors import DataError, Problem, ToolkitError
 from toolkit.terminal import new_console
 
 if TYPE_CHECKING:
+    from toolkit.data.template import ChatTemplate
     from toolkit.recipe.schema import Recipe
 
 _LEAST_SPACE = 64 << 20
@@ -50,6 +52,7 @@ def write(
     cache: Path | None = None,
     progress: bool = True,
     bad: list[Problem] | None = None,
+    template: ChatTemplate | None = None,
 ) -> None:
     """Make the table `place`. Bad rows are added to `bad` and left out, or raise `DataError` when it is None."""
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +61,7 @@ def write(
     problems: list[Problem] = []
     with _no_space(place), whole_folder(place) as work:
         chats = part_chats(recipe, part, bad, cache)
-        chunks = encode_stream(Settings.of(recipe, folder), chats, recipe.data.num_proc)
+        chunks = encode_stream(Settings.of(recipe, folder, template), chats, recipe.data.num_proc)
         with _TableWriter(work) as writer, _bar(part, progress) as advance:
             for chunk in chunks:
                 problems += chunk.problems
@@ -120,6 +123,7 @@ class _TableWriter:
         self.tally = Tally()
         self.tools = seen.ToolTally()
         self.chats = self.rows = self.tokens = self.trained = 0
+        self._content = [hashlib.sha256() for _ in range(3)]
         self._folder = folder
         self._formats: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
@@ -145,6 +149,9 @@ class _TableWriter:
 
     def add(self, chunk: Chunk) -> None:
         put = {name: array.append for name, array in self._arrays.items()}
+        written: list[npt.NDArray[Any]] = [chunk.input_ids, chunk.trained, np.asarray(chunk.row_lengths, np.int64)]
+        for content, array in zip(self._content, written, strict=True):
+            content.update(array.tobytes())
         put["input_ids"](chunk.input_ids)
         put["trained"](chunk.trained)
         put["row_offsets"](self.tokens + np.cumsum(chunk.row_lengths, dtype=np.int64))
@@ -170,6 +177,7 @@ class _TableWriter:
     def summary(self) -> dict[str, Any]:
         tally = self.tally
         return {
+            "content": "".join(content.hexdigest()[:8] for content in self._content),
             "chats": self.chats,
             "rows": self.rows,
             "tokens": self.tokens,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +73,28 @@ def special_tokens(tokenizer: Any) -> dict[str, int]:
     return found
 
 
+def copy_tokenizer(source: Path, target: Path, template: str) -> None:
+    """Put a tokenizer's files into another folder as they are, but for its chat template, which becomes `template`.
+
+    Raises `OSError`.
+    """
+    for name in TOKENIZER_FILES:
+        path = source / name
+        if name.startswith("chat_template") or not path.is_file():
+            continue
+        values = json.loads(path.read_text(encoding="utf-8")) if name == "tokenizer_config.json" else {}
+        if values.pop("chat_template", None) is None:
+            shutil.copyfile(path, target / name)
+        else:
+            (target / name).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (target / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
 def tokenizer_key(folder: Path) -> str:
     """Hash of the content of the tokenizer's files and chat template; imports nothing heavy."""
     digest = hashlib.sha256()
-    for name in TOKENIZER_FILES:
+    named = sorted(path.relative_to(folder).as_posix() for path in folder.glob("additional_chat_templates/*.jinja"))
+    for name in (*TOKENIZER_FILES, *named):
         path = folder / name
         if path.is_file():
             content = path.read_bytes()

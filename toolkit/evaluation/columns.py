@@ -13,34 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit import models
-from toolkit.data.calls import CallFormat, ToolPrompt
-from toolkit.data.render import Renderer, Thinking
+from toolkit.data.render import Renderer
+from toolkit.data.template import ChatTemplate, Rendering, compose
 from toolkit.errors import ModelError, Problem, RunError, did_you_mean
 from toolkit.evaluation.adapters import base_columns
 from toolkit.export.layout import ExportFolder, ExportRecord
 from toolkit.hardware import Hardware
 from toolkit.recipe import load
-from toolkit.recipe.schema import DataSection, ModelSection, Recipe
+from toolkit.recipe.schema import ModelSection, Recipe
 
 Kind = Literal["model", "base", "tuned", "gguf"]
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-
-
-@dataclass(frozen=True, slots=True)
-class Rendering:
-    """The recipe's data settings that decide a prompt's text."""
-
-    call_format: CallFormat
-    tool_prompt: ToolPrompt
-    thinking: Thinking
-
-    @classmethod
-    def of(cls, data: Any) -> Rendering:
-        """Of a recipe's `data` section or an export.json's."""
-        return cls(data.call_format, data.tool_prompt, data.thinking)
-
-    def __str__(self) -> str:
-        return f"call_format = {self.call_format}, tool_prompt = {self.tool_prompt}, thinking = {self.thinking}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +32,7 @@ class Column:
 
     kind: `model` a plain model folder, `base` a run's base model with the adapter off, `tuned` with it on, `gguf` a
     file. folder: the model folder (of a GGUF: of its tokenizer, None where that is not known). adapter: the run's.
-    rendering: None where nothing says it. model: how the weights are held. recipe: the run's.
+    template: None where nothing says it. model: how the weights are held. recipe: the run's.
     """
 
     name: str
@@ -59,7 +42,7 @@ class Column:
     model: ModelSection
     adapter: Path | None = None
     gguf: Path | None = None
-    rendering: Rendering | None = None
+    template: ChatTemplate | None = None
     recipe: Recipe | None = None
 
     @property
@@ -104,12 +87,13 @@ def columns_of(words: Sequence[str], *, base: bool = True) -> list[Column]:
 
 
 def settle(columns: Sequence[Column], recipe: Recipe | None = None, where: str = "") -> list[Column]:
-    """The columns with one rendering for all: their own, that of `recipe` (read from `where`), else what the first
-    one's template allows.
+    """The columns, each with a template, all in one rendering: their own, that of `recipe` (read from `where`), else
+    what the first one's template allows.
 
     Raises `ModelError` when two of them differ, and for a GGUF whose tokenizer nothing names.
     """
-    own = [(column.given, column.rendering) for column in columns if column.rendering is not None]
+    columns = [replace(column, template=column.template or _says_itself(column)) for column in columns]
+    own = [(column.given, column.template.rendering) for column in columns if column.template is not None]
     if recipe is not None:
         own.insert(0, (where, Rendering.of(recipe.data)))
     if len({rendering for _, rendering in own}) > 1:
@@ -135,18 +119,39 @@ def settle(columns: Sequence[Column], recipe: Recipe | None = None, where: str =
                 for column in columns
             ]
         )
-    rendering = own[0][1] if own else _default(known)
-    return [replace(column, folder=column.folder or known, rendering=rendering) for column in columns]
+    rendering = own[0][1] if own else None
+    old = next((one.template for one in columns if one.template and one.template.text is None), None)
+    settled = []
+    for column in columns:
+        folder = column.folder or known
+        template = column.template or old or _made(folder, rendering)
+        rendering = template.rendering
+        settled.append(replace(column, folder=folder, template=template))
+    return settled
 
 
-def _default(folder: Path) -> Rendering:
-    """`native` calls where the chat template knows tools, else `json`."""
-    from toolkit.data.markup import probe
+def _says_itself(column: Column) -> ChatTemplate | None:
+    """The template of a plain model that came out of a training here; None where it is a model's own."""
+    if column.kind != "model" or column.folder is None:
+        return None
+    from toolkit.data.template import own_template
     from toolkit.data.tokenizers import load_tokenizer
 
-    data = DataSection()
-    native = probe(load_tokenizer(folder)).tools
-    return Rendering("native" if native else "json", data.tool_prompt, data.thinking)
+    template = ChatTemplate.of(own_template(load_tokenizer(column.folder), "native")[0])
+    return template if template.rendering != Rendering() else None
+
+
+def _made(folder: Path, rendering: Rendering | None) -> ChatTemplate:
+    """A template for a model's own tokenizer; without a rendering `native` where it knows tools, else `hermes`."""
+    from toolkit.data.markup import probe
+    from toolkit.data.template import own_template, templated
+    from toolkit.data.tokenizers import load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
+    if rendering is None:
+        knows_tools = probe(templated(tokenizer, own_template(tokenizer, "native")[0])).tools
+        rendering = Rendering("native" if knows_tools else "hermes")
+    return ChatTemplate.of(compose(tokenizer, rendering))
 
 
 def _columns(word: str) -> list[Column]:
@@ -170,9 +175,9 @@ def _columns(word: str) -> list[Column]:
     section = ModelSection(name=word)
     folder = models.resolve(section)
     record = _record_of_merged(folder)
-    rendering = Rendering.of(record.data) if record and record.data else None
+    template = _of_export(ExportFolder(folder.resolve().parent), record) if record else None
     name = f"{record.name}-merged" if record else word.rstrip("/").rpartition("/")[2].removeprefix("pypi:")
-    return [Column(name, word, "model", folder, section, rendering=rendering)]
+    return [Column(name, word, "model", folder, section, template=template)]
 
 
 def _run(path: Path, word: str) -> list[Column]:
@@ -188,7 +193,7 @@ def _run(path: Path, word: str) -> list[Column]:
         folder,
         recipe.model,
         adapter,
-        rendering=Rendering.of(recipe.data),
+        template=ChatTemplate.read(path, Rendering.of(recipe.data)),
         recipe=recipe,
     )
     return [replace(tuned, name="base", kind="base"), tuned]
@@ -209,14 +214,19 @@ def _gguf(path: Path, word: str) -> Column:
         around = [one.name for one in path.parent.glob("*.gguf")] if path.parent.is_dir() else []
         raise ModelError(f"no such file{did_you_mean(path.name, around)}")
     export = ExportFolder(path.parent)
-    folder, rendering = None, None
+    folder, template = None, None
     if export.record_path.is_file():
         record = export.record()
         folder = Path(record.tokenizer["folder"])
         if not folder.is_dir():
             folder = models.resolve(ModelSection(name=record.base.name, revision=record.base.revision), weights=False)
-        rendering = Rendering.of(record.data) if record.data else None
-    return Column(path.stem, word, "gguf", folder, ModelSection(), gguf=path, rendering=rendering)
+        template = _of_export(export, record)
+    return Column(path.stem, word, "gguf", folder, ModelSection(), gguf=path, template=template)
+
+
+def _of_export(export: ExportFolder, record: ExportRecord) -> ChatTemplate | None:
+    """What renders an export's chats; None where a plain model was exported, which was not trained here."""
+    return ChatTemplate.read(export.path, Rendering.of(record.data)) if record.data else None
 
 
 def _record_of_merged(folder: Path) -> ExportRecord | None:
@@ -298,7 +308,5 @@ def renderer_of(column: Column) -> Renderer:
     """Renders chats for a settled column."""
     from toolkit.data.tokenizers import load_tokenizer
 
-    assert column.folder is not None and column.rendering is not None
-    rendering = column.rendering
-    tokenizer = load_tokenizer(column.folder)
-    return Renderer(tokenizer, rendering.call_format, rendering.tool_prompt, rendering.thinking)
+    assert column.folder is not None and column.template is not None
+    return Renderer.by(load_tokenizer(column.folder), column.template)

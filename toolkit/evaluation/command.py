@@ -102,9 +102,7 @@ def evaluate_models(words: list[str], options: Options, console: Console) -> Tab
     recipe = loaded.recipe if loaded else next((column.recipe for column in columns if column.recipe), None)
     chats, line = held_out(options.data, recipe, options.chats, options.split)
     console.print(f"chats      {line}")
-    rendering = columns[0].rendering
-    assert rendering is not None
-    console.print(f"rendering  {rendering}")
+    console.print(f"rendering  {columns[0].template}")
     work = _Work(options, recipe.eval if recipe else EvalSection(), detect(), console)
     table = Table(line)
     try:
@@ -133,7 +131,7 @@ class _Work:
         settings = {
             "model": column.given,
             "column": column.kind,
-            "tool_prompt": renderer.tool_prompt,
+            "tool_prompt": renderer.rendering.tool_prompt,
             "thinking": renderer.thinking,
             "precision": self.models.precision(column),
             "max_new_tokens": self.max_new_tokens,

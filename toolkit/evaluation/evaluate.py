@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal, Protocol
 
-from toolkit.data.calls import CallFormat, write_calls
+from toolkit.data.calls import write_calls
 from toolkit.data.chats import Chat, ToolCall
+from toolkit.data.template import CallFormat
 from toolkit.errors import DataError
 from toolkit.evaluation.adapters import base_columns
 from toolkit.evaluation.decode import Decoder, Generated
@@ -91,8 +91,5 @@ def score_row(chat: Chat, turn: int, made: Generated, parsed: Parsed, call_forma
 
 def as_text(content: str, calls: Sequence[ToolCall], call_format: CallFormat) -> str:
     """An assistant turn for people to read, calls in the call format (`native` ones as Qwen writes them)."""
-    if call_format in ("json", "jsonrpc"):
-        written = [write_calls(calls, call_format)] if calls else []
-    else:
-        written = [f"<tool_call>{json.dumps(asdict(call), ensure_ascii=False)}</tool_call>" for call in calls]
+    written = [write_calls(calls, call_format)] if calls else []
     return "\n".join(part for part in (content, *written) if part)

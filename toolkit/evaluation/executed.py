@@ -23,8 +23,8 @@ from itertools import groupby
 from typing import Any
 
 from toolkit.data.builtin import World
-from toolkit.data.calls import CallFormat
 from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.data.template import CallFormat
 from toolkit.errors import DataError, Problem
 from toolkit.evaluation.decode import Decoder
 from toolkit.evaluation.evaluate import Prompter, as_text

@@ -1,10 +1,11 @@
 """Reads the tool calls in what a model wrote: one parser a call format.
 
     native   <tool_call>{"name": ..., "arguments": {...}}</tool_call>, as Qwen and Hermes models write it
+    hermes   the same
     json     {"tool": ..., "arguments": {...}}, one a line
     jsonrpc  {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": ..., "arguments": {}}}, or a batch
 
-All three are tolerant: prose and code fences around a call, other usual keys (`name`, `tool`, `function`; `arguments`,
+All are tolerant: prose and code fences around a call, other usual keys (`name`, `tool`, `function`; `arguments`,
 `parameters`, ...), arguments as a JSON string, another format's way of writing a call, trailing commas, raw line breaks
 in strings, a missing closing mark. What was tolerated is reported: in `problems`, in `valid_json` (a strict JSON parser
 reads every call) and in `in_format` (the calls are written as the format says). Nothing is guessed: a call whose
@@ -85,6 +86,7 @@ def parse_jsonrpc(text: str) -> Parsed:
 
 PARSERS: Mapping[str, Callable[[str], Parsed]] = {
     "native": parse_native,
+    "hermes": parse_native,
     "json": parse_json,
     "jsonrpc": parse_jsonrpc,
 }

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any, cast
 from rich.console import Console
 
 from toolkit import __version__, models
-from toolkit.data.tokenizers import load_tokenizer
+from toolkit.data.template import FILE, own_template, templated
+from toolkit.data.tokenizers import copy_tokenizer, load_tokenizer
 from toolkit.errors import RunError, ToolkitError
 from toolkit.export import card, ollama
 from toolkit.export import merge_base as bases
@@ -99,6 +100,7 @@ def export(
             base=source.base,
             adapter=source.adapter,
             recipe=source.recipe,
+            template=source.template,
             say=console.print,
         )
     if source.note:
@@ -112,6 +114,7 @@ def export(
         work = _Work(source, architecture, choice, folder, record, console)
         if adapter is not None:
             shutil.copytree(adapter.folder, folder / "adapter")
+            copy_tokenizer(source.base, folder / "adapter", work.template)
         if whole:
             work.merged()
         if types:
@@ -138,8 +141,10 @@ class _Work:
     record: ExportRecord
     console: Console
     weights: Merged = field(init=False)
+    template: str = field(init=False)
 
     def __post_init__(self) -> None:
+        self.template = carried_template(self.source)
         self.weights = open_merged(
             self.source.base,
             self.source.adapter,
@@ -166,6 +171,7 @@ class _Work:
             dtype = "bfloat16"
             with _progress(self.console, "merged/", self._size) as advance:
                 files = write_merged(place, self.weights, self.source.base, dtype, advance)
+        copy_tokenizer(self.source.base, place, self.template)
         self.record.merged = {"folder": "merged", "dtype": dtype}
         kind = "BF16" if dtype == "bfloat16" else "F16"
         for path in files:
@@ -210,6 +216,7 @@ class _Work:
 
     def _write16(self, kind: Type16, path: Path) -> dict[str, int]:
         tokenizer = read_tokenizer(self.source.base, self.architecture.shape.vocab_size)
+        tokenizer = replace(tokenizer, template=self.template)
         with _progress(self.console, path.name, self._size) as advance:
             return write_gguf(path, self.weights, tokenizer, self._metadata, kind, advance)
 
@@ -224,7 +231,9 @@ class _Work:
         self._add(path, "lora", "F16", f"torch, gguf {metadata.version('gguf')}", started, types)
 
     def papers(self) -> None:
-        """Modelfile, README.md and the tools that the run's chats had on offer."""
+        """chat_template.jinja, Modelfile, README.md and the tools that the run's chats had on offer."""
+        if self.source.template is not None and self.source.template.text is not None:
+            (self.folder / FILE).write_text(self.source.template.text, encoding="utf-8")
         if self.source.run is not None and self.source.run.tools.is_file():
             shutil.copyfile(self.source.run.tools, self.folder / self.source.run.tools.name)
         ggufs = [file for file in self.record.files if file.kind == "gguf"]
@@ -232,7 +241,7 @@ class _Work:
             smallest = min(ggufs, key=lambda file: file.bytes)
             text = ollama.modelfile(
                 self.folder / smallest.name,
-                load_tokenizer(self.source.base),
+                templated(load_tokenizer(self.source.base), self.template),
                 self.record.data,
                 max_length=self.record.max_length,
                 context=self.architecture.context_length,
@@ -278,7 +287,7 @@ def _record(
     source: Source, architecture: Architecture, choice: MergeRecord, lora: dict[str, Any] | None, notes: list[str]
 ) -> ExportRecord:
     recipe = source.recipe
-    data = recipe.data if recipe is not None else None
+    rendering = source.template.rendering if source.template is not None else None
     versions = {"toolkit": __version__}
     for name in _PACKAGES:
         try:
@@ -304,7 +313,7 @@ def _record(
             "folder": str(source.base.resolve()),
             "pre": read_tokenizer(source.base, architecture.shape.vocab_size).pre,
         },
-        data=DataRecord(data.call_format, data.tool_prompt, data.thinking) if data else None,
+        data=DataRecord(rendering.call_format, rendering.tool_prompt, rendering.thinking) if rendering else None,
         max_length=recipe.train.max_length if recipe else None,
         load_in_4bit=source.load_in_4bit,
         merge_base=choice,
@@ -315,6 +324,19 @@ def _record(
         notes=list(notes),
         versions=versions,
     )
+
+
+def carried_template(source: Source) -> str:
+    """The chat template that every file of an export carries: the one that its chats were trained with.
+
+    Raises `DataError` when there is none, or it can't be understood.
+    """
+    from toolkit.data.render import Renderer
+
+    tokenizer = load_tokenizer(source.base)
+    if source.template is None:
+        return own_template(tokenizer, "native")[0]
+    return Renderer.by(tokenizer, source.template).carried
 
 
 def _default_target(source: Source) -> Path:

@@ -2,12 +2,13 @@
 
     RUN/export/                    or --out FOLDER
       export.json                  this module's `ExportRecord`
+      chat_template.jinja          what rendered the chats in training; in every file here (not where it is unknown)
       README.md                    the model card
       Modelfile                    for Ollama; names the smallest GGUF of this folder (only where there is a GGUF)
       tools.json                   the tools that the run's chats had on offer (`toolkit.data.seen`)
       NAME-Q8_0.gguf ...           one file a type asked for; NAME is the run folder's name
       NAME-lora-F16.gguf           the adapter alone, for a base GGUF in llama.cpp (--lora, or --adapter-only)
-      adapter/                     a copy of PEFT's adapter (not when a plain model is exported)
+      adapter/                     a copy of PEFT's adapter with the tokenizer (not when a plain model is exported)
       merged/                      16-bit safetensors with config and tokenizer (not with --no-merged)
       export_report.*              written by the verification, with its gate
       FAILED.txt                   one line a reason, only where the gate failed; the files stay
@@ -41,7 +42,7 @@ export.json, every key (paths are absolute; `null` where it does not apply):
         "arch": "llama"                                 # GGUF's general.architecture: llama or qwen3
       },
       "tokenizer": {"folder": "/...", "pre": "smollm"}, # the folder that tokenizer and chat template were read from
-      "data": {                                         # of the recipe; null: a bare adapter, or a plain model
+      "data": {                                         # what the template renders; null: it is a model's own
         "call_format": "json", "tool_prompt": "signature", "thinking": "template"
       },
       "max_length": 1024,                               # train.max_length; null: as above
@@ -98,7 +99,7 @@ class BaseRecord:
 
 @dataclass(slots=True)
 class DataRecord:
-    call_format: Literal["native", "json", "jsonrpc"]
+    call_format: Literal["native", "hermes", "json", "jsonrpc"]
     tool_prompt: Literal["signature", "schema"]
     thinking: Literal["template", "split"]
 

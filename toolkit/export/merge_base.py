@@ -18,6 +18,7 @@ from toolkit.export.merge import open_merged
 from toolkit.export.tensors import Weights
 
 if TYPE_CHECKING:
+    from toolkit.data.template import ChatTemplate
     from toolkit.recipe.schema import Recipe
 
 Asked = Literal["auto", "original", "dequant"]
@@ -38,9 +39,13 @@ def choose(
     base: Path,
     adapter: Path | None,
     recipe: Recipe | None,
+    template: ChatTemplate | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> MergeRecord:
-    """Decide, and measure first where that takes measuring. `base` and `adapter` are folders."""
+    """Decide, and measure first where that takes measuring. `base` and `adapter` are folders.
+
+    `template` is what rendered the recipe's chats.
+    """
     if asked == "dequant":
         return MergeRecord(asked, "dequant", "asked for", held_dtype)
     if asked == "original":
@@ -50,7 +55,7 @@ def choose(
     if not load_in_4bit:
         reason = "the base was not quantised in training" if recipe else "an adapter alone does not say it was 4-bit"
         return MergeRecord(asked, "original", reason)
-    task = task_texts(recipe, base) if recipe is not None else []
+    task = task_texts(recipe, base, template) if recipe is not None and template is not None else []
     if not task:
         reason = "there are no held-out chats to score by, and this is the model that was trained"
         return MergeRecord(asked, "dequant", reason, held_dtype)
@@ -132,14 +137,13 @@ def mean_loss(model: Any, texts: Texts) -> tuple[float, int]:
     return total / max(1, count), count
 
 
-def task_texts(recipe: Recipe, base: Path, limit: int = TASK_CHATS) -> Texts:
+def task_texts(recipe: Recipe, base: Path, template: ChatTemplate, limit: int = TASK_CHATS) -> Texts:
     """Rows of held-out chats, spread over all of them, with what was trained marked."""
     from toolkit.data.render import Renderer
     from toolkit.data.table import eval_chats
     from toolkit.data.tokenizers import load_tokenizer
 
-    data = recipe.data
-    renderer = Renderer(load_tokenizer(base), data.call_format, data.tool_prompt, data.thinking)
+    renderer = Renderer.by(load_tokenizer(base), template)
     chats = eval_chats(recipe)
     step = max(1, len(chats) // limit)
     found = []

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.calls import tools_text
 from toolkit.data.markup import Markup, probe, render
+from toolkit.data.template import Rendering, compose, templated
 from toolkit.errors import DataError
 from toolkit.export.layout import DataRecord
 
@@ -44,6 +44,7 @@ _HERMES = _Style(
     result_role="user",
 )
 _CALLS = {
+    "hermes": _HERMES.call,
     "json": '{"tool": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}',
     "jsonrpc": '{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "{{ .Function.Name }}", '
     '"arguments": {{ .Function.Arguments }}}}',
@@ -88,7 +89,7 @@ def modelfile(
 
 def go_template(tokenizer: Any, markup: Markup, data: DataRecord | None) -> str:
     """The chat template of a ChatML model, with tools where training had them, for Go's text/template."""
-    style = _style(markup, data)
+    style = _style(tokenizer, markup, data)
     default = _default_system(tokenizer)
     system = "{{ .System }}"
     if style is not None:
@@ -122,16 +123,24 @@ def go_template(tokenizer: Any, markup: Markup, data: DataRecord | None) -> str:
     return f"{text}{OPEN}assistant\n{thought}"
 
 
-def _style(markup: Markup, data: DataRecord | None) -> _Style | None:
+def _style(tokenizer: Any, markup: Markup, data: DataRecord | None) -> _Style | None:
     if data is None or data.call_format == "native":
         return _HERMES if markup.tools else None
     # the words of training, the schemas in the place of a marker
-    marker = {"function": {"name": "MARKER", "parameters": {}}}
-    words = tools_text([marker], data.call_format, "schema")
-    first, last = words.index('{"name": "MARKER"'), words.index("\n\nTo use")
-    tools = f"{words[:first].rstrip()}{{{{ range .Tools }}}}\n{{{{ .Function }}}}{{{{ end }}}}{words[last:]}"
-    marks = ("", "") if markup.tool_role else ("<tool_response>\n", "\n</tool_response>")
-    return _Style(tools, _CALLS[data.call_format], marks, "tool" if markup.tool_role else "user")
+    marker = {"type": "function", "function": {"name": "MARKER", "description": "", "parameters": {}}}
+    schemas = templated(tokenizer, compose(tokenizer, Rendering(data.call_format, "schema")))
+    words = render(schemas, [{"role": "user", "content": "quartz"}], tools=[marker])
+    words = words[words.index(f"{OPEN}system\n") + len(f"{OPEN}system\n") : words.index(CLOSE)]
+    line = next(line for line in words.splitlines() if "MARKER" in line)
+    tools = words.replace(f"\n{line}", "{{ range .Tools }}\n{{ .Function }}{{ end }}")
+    marks = ("", "") if _keeps_results(schemas) else ("<tool_response>\n", "\n</tool_response>")
+    return _Style(tools, _CALLS[data.call_format], marks, "user" if marks[0] else "tool")
+
+
+def _keeps_results(tokenizer: Any) -> bool:
+    """Whether results stay tool turns."""
+    messages = [{"role": "user", "content": "quartz"}, {"role": "tool", "content": "granite"}]
+    return "<tool_response>" not in render(tokenizer, messages)
 
 
 def _differences(data: DataRecord | None, markup: Markup) -> list[str]:

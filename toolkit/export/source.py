@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import models
+from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.errors import ModelError, Problem, RunError
 from toolkit.export.adapter import CONFIG
 from toolkit.recipe import load
@@ -17,7 +18,10 @@ from toolkit.runs import RunFolder, sha256_of
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is exported. `base` is the local folder of the base model; `held_dtype` of its weights in training."""
+    """What is exported. `base` is the local folder of the base model; `held_dtype` of its weights in training.
+
+    template: what renders chats, where a training says it.
+    """
 
     name: str
     model: ModelSection
@@ -26,6 +30,7 @@ class Source:
     run: RunFolder | None = None
     recipe: Recipe | None = None
     held_dtype: str = "bfloat16"
+    template: ChatTemplate | None = None
     note: str | None = None
 
     @property
@@ -76,7 +81,8 @@ def _from_run(run: RunFolder) -> Source:
         _require_same_base(run, environment, base)
         held = _held_dtype(recipe, environment)
     name = run.path.resolve().name
-    return Source(name, recipe.model, base, run.adapter, run, recipe, held)
+    template = ChatTemplate.read(run.path, Rendering.of(recipe.data))
+    return Source(name, recipe.model, base, run.adapter, run, recipe, held, template)
 
 
 def _require_same_base(run: RunFolder, environment: dict[str, Any], base: Path) -> None:
@@ -121,7 +127,7 @@ def _from_adapter(path: Path, base: str | None) -> Source:
         note = f"the adapter says that it was trained on {trained_on}, not on {base}; only the shapes are known to fit"
         if "/" in base and "/" in trained_on and not models.is_local(base) and not Path(trained_on).is_absolute():
             raise ModelError(f"--base: the adapter was trained on {trained_on}, not on {base}")
-    return Source(path.resolve().name, model, folder, path, note=note)
+    return Source(path.resolve().name, model, folder, path, template=ChatTemplate.read(path), note=note)
 
 
 def _tail(name: str) -> str:

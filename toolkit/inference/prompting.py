@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.calls import CallFormat, Messages, to_messages
+from toolkit.data.calls import Messages, to_messages
 from toolkit.data.chats import Chat, Turn
 from toolkit.data.render import Renderer
+from toolkit.data.template import CallFormat, ChatTemplate, Rendering, rendering_of
 from toolkit.errors import ModelError
-from toolkit.evaluation.columns import Rendering
 from toolkit.export.ggufraw import read_raw
 from toolkit.export.layout import ExportFolder
 from toolkit.inference.gguf import require_gguf
@@ -33,10 +33,13 @@ class Prompting:
         return self.rendering.call_format
 
     def given(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> Messages:
-        """Messages and tools for the file's template."""
-        chat = Chat(tuple(turns), tuple(tools))
-        native = self.rendering.call_format == "native"
-        return to_messages(chat, self.rendering.call_format, self.rendering.tool_prompt, tool_role=native)
+        """Messages and tools for the file's template. Raises `ModelError` when it can't be given tools."""
+        if tools and "tools" not in self.template:
+            raise ModelError(
+                "the chat template in this file knows no tools, so none can be offered; export a model that was "
+                "trained to call tools"
+            )
+        return to_messages(Chat(tuple(turns), tuple(tools)))
 
     def rendered(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> str:
         """The prompt that `renderer` writes. Raises `DataError`."""
@@ -51,11 +54,12 @@ def prompting_of(path: Path) -> Prompting:
         raise ModelError(f"{path}: no chat template in it, so no chat can be put to it; take a chat (instruct) model")
     folder = ExportFolder(path.parent)
     record = folder.record() if folder.record_path.is_file() else None
-    if record is None or record.data is None:
-        return Prompting(template, Rendering("native" if "tools" in template else "json", "signature", "template"))
+    kept = ChatTemplate.read(folder.path, Rendering.of(record.data)) if record and record.data else None
+    if kept is None or kept.text is not None:
+        return Prompting(template, rendering_of(template))
     from toolkit.evaluation.columns import columns_of, renderer_of, settle
 
-    return Prompting(template, Rendering.of(record.data), renderer_of(settle(columns_of([str(path)]))[0]))
+    return Prompting(template, kept.rendering, renderer_of(settle(columns_of([str(path)]))[0]))
 
 
 def template_in(path: Path) -> str:

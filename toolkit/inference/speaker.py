@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from toolkit.data.calls import CallFormat
 from toolkit.data.chats import Chat, Turn
 from toolkit.data.render import Renderer
 from toolkit.data.seen import SeenTools, read_seen
+from toolkit.data.template import CallFormat
 from toolkit.data.tokenizers import special_tokens
 from toolkit.evaluation.columns import Column, columns_of, renderer_of, settle
 from toolkit.export.layout import ExportFolder

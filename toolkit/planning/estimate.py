@@ -19,15 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from toolkit.data.calls import CallFormat, ToolPrompt
     from toolkit.data.chats import Chat, Turn
+    from toolkit.data.template import CallFormat, ToolPrompt
     from toolkit.recipe.schema import Recipe, SourceSection
 
 SAMPLE = 240  # chats of a source that are looked at
 CHARACTERS = 0.28  # tokens for each: schemas, JSON and English alike
 TURN = 14  # tokens of a turn's header and end, and of the marks around its calls and results
 ENDED = 8  # of these, an assistant's turn trains
-OPENING = 50  # tokens that a template puts around the tools
+OPENING = 50  # tokens that a model's own template puts around the tools
+HOW = {"hermes": 10, "json": 10, "jsonrpc": 40}  # that ours puts there
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,6 @@ def _cached(source: str, call_format: CallFormat, tool_prompt: ToolPrompt, split
 
 
 def _sample(source: SourceSection, call_format: CallFormat, tool_prompt: ToolPrompt, split: bool) -> Sampled | None:
-    from toolkit.data.calls import tools_text
     from toolkit.data.sources import load_chats
 
     once = source.model_copy(update={"weight": 1.0})
@@ -71,7 +71,8 @@ def _sample(source: SourceSection, call_format: CallFormat, tool_prompt: ToolPro
         if call_format == "native":
             offered = OPENING + CHARACTERS * sum(map(_json, chat.tools))
         else:
-            offered = CHARACTERS * len(tools_text(chat.tools, call_format, tool_prompt)) if chat.tools else 0.0
+            offered = CHARACTERS * sum(_described(tool, tool_prompt) for tool in chat.tools)
+            offered += HOW[call_format] if chat.tools else 0
         rows += _rows(chat, offered, call_format, split=split)
     if not rows:
         return None
@@ -95,9 +96,15 @@ def _rows(chat: Chat, offered: float, call_format: CallFormat, *, split: bool) -
 def _characters(turn: Turn, call_format: CallFormat) -> int:
     from toolkit.data.calls import write_calls
 
-    if call_format == "native" or not turn.tool_calls:
+    if call_format in ("native", "hermes") or not turn.tool_calls:
         return len(turn.content) + sum(len(call.name) + _json(call.arguments) + 30 for call in turn.tool_calls)
     return len(turn.content) + len(write_calls(turn.tool_calls, call_format))
+
+
+def _described(tool: dict[str, Any], tool_prompt: ToolPrompt) -> int:
+    from toolkit.data.signatures import signature
+
+    return len(signature(tool)) if tool_prompt == "signature" else _json(tool["function"])
 
 
 def _json(value: Any) -> int:

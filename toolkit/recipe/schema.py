@@ -66,12 +66,14 @@ class SourceSection(Section):
 
 class DataSection(Section):
     sources: list[SourceSection] = Field(default_factory=lambda: [SourceSection(source="builtin:tools")], min_length=1)
-    call_format: Literal["native", "json", "jsonrpc"] = Field(
+    call_format: Literal["native", "hermes", "json", "jsonrpc"] = Field(
         "native",
-        description="native: the tokenizer's own template; json: the chapter's; jsonrpc: JSON-RPC 2.0 as in MCP",
+        description="native: the tokenizer's own template; hermes: as Qwen writes calls, for models whose template "
+        "knows no tools; json: the chapter's; jsonrpc: JSON-RPC 2.0 as in MCP",
     )
     tool_prompt: Literal["signature", "schema"] = Field(
-        "signature", description="how json and jsonrpc describe tools in the system turn: one line each, or JSON schema"
+        "signature",
+        description="how hermes, json and jsonrpc describe tools in the system turn: one line each, or JSON schema",
     )
     thinking: Literal["template", "split"] = Field(
         "template", description="template: one row a chat; split: one row an assistant turn, as generation prompts it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -11,6 +11,9 @@ from toolkit.engines import Loaded
 from toolkit.evaluation.results import Evaluation
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder
+
+if TYPE_CHECKING:
+    from toolkit.data.render import Renderer
 
 # what goes into metrics.jsonl beside eval_loss, where it applies
 LOGGED = {
@@ -30,9 +33,18 @@ class CallMeter:
     could never be chosen. Before training and after it the answers are kept as evaluation/before.jsonl and after.jsonl.
     """
 
-    def __init__(self, recipe: Recipe, loaded: Loaded, folder: RunFolder, console: Console, last: int = 0) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        loaded: Loaded,
+        renderer: Renderer,
+        folder: RunFolder,
+        console: Console,
+        last: int = 0,
+    ) -> None:
         self.recipe = recipe
         self.loaded = loaded
+        self.renderer = renderer
         self.folder = folder
         self.console = console
         self.last = last
@@ -97,14 +109,12 @@ class CallMeter:
         return update - self._latest[0] >= settings.generate_steps
 
     def _decode(self, when: str, progress: bool = True) -> Evaluation:
-        from toolkit.data.render import Renderer
         from toolkit.data.table import eval_chats
         from toolkit.evaluation.decode import TorchDecoder
         from toolkit.evaluation.evaluate import evaluate
         from toolkit.evaluation.questions import evenly
 
-        data, settings = self.recipe.data, self.recipe.eval
-        renderer = Renderer(self.loaded.tokenizer, data.call_format, data.tool_prompt, data.thinking)
+        settings, renderer = self.recipe.eval, self.renderer
         chats = evenly(eval_chats(self.recipe), settings.generate)
         self.console.print(f"decoding   {len(chats)} held-out chats {when}")
         decoder = TorchDecoder(
@@ -117,7 +127,7 @@ class CallMeter:
         )
         with contextlib.ExitStack() as stack:
             stack.callback(self._free)
-            return evaluate(decoder, renderer, chats, call_format=data.call_format)
+            return evaluate(decoder, renderer, chats, call_format=renderer.call_format)
 
     def _free(self) -> None:
         """Give back what decoding cached on the GPU: training goes on with batches of other sizes."""

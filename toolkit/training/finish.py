@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -13,6 +13,9 @@ from toolkit import models
 from toolkit.errors import ToolkitError
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder
+
+if TYPE_CHECKING:
+    from toolkit.data.render import Renderer
 
 
 def write_page(folder: RunFolder, console: Console) -> None:
@@ -48,8 +51,12 @@ def export_run(recipe: Recipe, folder: RunFolder, console: Console) -> None:
     check_gate(done)
 
 
-def save_adapter(model: Any, folder: RunFolder, recipe: Recipe, model_folder: Path) -> None:
-    """Write adapter/ in PEFT's format, whole or not at all, naming the base model as the recipe does."""
+def save_adapter(model: Any, folder: RunFolder, recipe: Recipe, model_folder: Path, renderer: Renderer) -> None:
+    """Write adapter/ in PEFT's format, whole or not at all, naming the base model as the recipe does.
+
+    The tokenizer lies beside it, with the chat template that the adapter was trained with.
+    """
+    from toolkit.data.tokenizers import copy_tokenizer
     from toolkit.training.saving import SPARE, adapter_bytes, saving
 
     work = folder.path / ".adapter.part"
@@ -61,6 +68,7 @@ def save_adapter(model: Any, folder: RunFolder, recipe: Recipe, model_folder: Pa
     try:
         with saving(work, adapter_bytes(model) + SPARE, "the adapter"):
             model.save_pretrained(work, save_embedding_layers=False)
+            copy_tokenizer(model_folder, work, renderer.carried)
         shutil.rmtree(folder.adapter, ignore_errors=True)
         work.rename(folder.adapter)
     finally:

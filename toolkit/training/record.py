@@ -91,14 +91,14 @@ def write_environment(
             "data": {
                 "train_table_key": tables.train.key,
                 "eval_table_key": tables.evaluation.key if tables.evaluation else None,
-                "train": _described(tables.train),
-                "eval": _described(tables.evaluation) if tables.evaluation else None,
+                "train": described_table(tables.train),
+                "eval": described_table(tables.evaluation) if tables.evaluation else None,
             },
         },
     )
 
 
-def _described(table: TokenTable) -> dict[str, Any]:
+def described_table(table: TokenTable) -> dict[str, Any]:
     """A table's meta, and its rows counted by tokens."""
     edges, counts = table.length_histogram()
     return {**table.meta, "lengths": {"edges": edges, "counts": counts}}
@@ -106,6 +106,14 @@ def _described(table: TokenTable) -> dict[str, Any]:
 
 def write_samples(folder: RunFolder, table: TokenTable, tokenizer: Any) -> None:
     """Write samples.json: a few rows of the token table, token by token, with what is trained of them."""
+    samples = sample_rows(table)
+    for sample in samples:
+        sample["texts"] = token_texts(tokenizer, sample["ids"])
+    write_json(folder.samples, samples)
+
+
+def sample_rows(table: TokenTable) -> list[dict[str, Any]]:
+    """The rows of samples.json, without their tokens' texts."""
     found: dict[str, int] = {}
     for chat, kind in enumerate(table.kinds[:SEARCHED]):
         found.setdefault(kind, chat)
@@ -120,11 +128,10 @@ def write_samples(folder: RunFolder, table: TokenTable, tokenizer: Any) -> None:
                 "tokens": len(input_ids),
                 "trained_tokens": int((labels >= 0).sum()),
                 "ids": kept,
-                "texts": token_texts(tokenizer, kept),
                 "trained": (labels[:SAMPLE_TOKENS] >= 0).astype(int).tolist(),
             }
         )
-    write_json(folder.samples, samples)
+    return samples
 
 
 def write_tools(folder: RunFolder, table: TokenTable) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 from toolkit import engines, models
-from toolkit.cache import require_space
+from toolkit.cache import require_space, write_text
+from toolkit.data.template import ChatTemplate
 from toolkit.errors import EngineError, Problem, RunError
 from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.planning.budget import budget_of, check_packing, recomputes
@@ -19,6 +19,7 @@ from toolkit.recipe import LoadedRecipe, dump, load
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, check_same, default_folder, versions
 from toolkit.terminal import new_console
+from toolkit.training import begun
 from toolkit.training.exhausted import out_of_memory
 from toolkit.training.finish import export_run
 from toolkit.training.record import Tables, describe_data, engine_lines, write_environment, write_samples, write_tools
@@ -51,13 +52,14 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         RunFolder.require_free(target)
     hardware = detect()
     adapt = _set_threads(recipe, hardware)
-    begun_with = _begun_with(folder) if resume is not None else None
+    begun_with = begun.engine_of(folder) if resume is not None else None
     engine, precision = engines.choose(recipe, hardware, begun_with)  # imports Unsloth first where it is the engine
     console.print(f"engine     {engine}\nprecision  {precision}", markup=False)
     if engine.note:
         console.print(f"note       {engine.note}", markup=False)
     check_packing(recipe, engine.value)
 
+    from toolkit.data.render import Renderer
     from toolkit.data.tokenizers import load_tokenizer
 
     model_folder = models.resolve(recipe.model)
@@ -69,9 +71,14 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         for note in check_run(recipe, model_folder, target) if exporting else ():
             console.print(f"note       {note}", markup=False)
     tokenizer = load_tokenizer(model_folder)
-    tables = _tables(recipe, model_folder)
+    template, kept = begun.template_of(recipe, tokenizer, folder if resume is not None else None)
+    if line := begun.template_line(recipe, tokenizer):
+        console.print(line, markup=False)
+    renderer = Renderer.by(tokenizer, template)
+    tokenizer = renderer.tokenizer
+    tables = _tables(recipe, model_folder, template if kept else None)
     if resume is not None:
-        _check_data(folder, tables)
+        begun.check_data(folder, tables)
     updates = updates_of(recipe, tables.train.n_chats)
     describe_data(console, recipe, tables, updates)
     budget = budget_of(recipe, engine.value, precision.value, hardware, tables.train)
@@ -102,11 +109,23 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     if resume is None:
         folder = RunFolder.create(target, dump(recipe))
     with folder.held():
+        if template.text is not None:
+            write_text(folder.template, template.text)
         write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
         write_samples(folder, tables.train, tokenizer)
         write_tools(folder, tables.train)
         session = Session(
-            recipe, folder, console, loaded_model, tables, updates, model_folder, adapt, hardware.gpu is None, budget
+            recipe,
+            folder,
+            console,
+            loaded_model,
+            renderer,
+            tables,
+            updates,
+            model_folder,
+            adapt,
+            hardware.gpu is None,
+            budget,
         )
         session.go(resuming=resume is not None, command=_again(loaded, folder, export))
     if exporting:
@@ -144,39 +163,12 @@ def _set_threads(recipe: Recipe, hardware: Hardware) -> bool:
     return False
 
 
-def _tables(recipe: Recipe, model_folder: Path) -> Tables:
+def _tables(recipe: Recipe, model_folder: Path, template: ChatTemplate | None) -> Tables:
     from toolkit.data.table import build
 
-    train = build(recipe, model_folder, "train")
+    train = build(recipe, model_folder, "train", template=template)
     wanted = bool(recipe.eval.sources) or recipe.eval.holdout > 0
-    return Tables(train, build(recipe, model_folder, "eval") if wanted else None)
-
-
-def _environment(folder: RunFolder) -> dict[str, Any] | None:
-    """What was written when the run began; None where it came to nothing."""
-    if not folder.environment.is_file():
-        return None
-    found: dict[str, Any] = json.loads(folder.environment.read_text(encoding="utf-8"))
-    return found
-
-
-def _begun_with(folder: RunFolder) -> str | None:
-    """The engine of a run that is to go on: what is the fastest here may have changed since."""
-    before = _environment(folder)
-    return str(before["engine"]["engine"]["value"]) if before else None
-
-
-def _check_data(folder: RunFolder, tables: Tables) -> None:
-    """Raise `RunError` when the chats or their tokens are not those that the run began with."""
-    environment = _environment(folder)
-    if environment is None:
-        return
-    before = environment["data"]["train_table_key"]
-    if before != tables.train.key:
-        raise RunError(
-            f"{folder.path}: the training data, tokenizer or toolkit has changed since this run began (token table "
-            f"{before} then, {tables.train.key} now); that would be another run: start one with --out"
-        )
+    return Tables(train, build(recipe, model_folder, "eval", template=template) if wanted else None)
 
 
 def _again(loaded: LoadedRecipe, folder: RunFolder, export: bool) -> str:

@@ -24,6 +24,7 @@ from toolkit.training.finish import save_adapter, write_page
 from toolkit.training.record import Tables
 
 if TYPE_CHECKING:
+    from toolkit.data.render import Renderer
     from toolkit.evaluation.evaluate import Evaluation
     from toolkit.training.timing import Fit, TimeBudget
 
@@ -36,6 +37,7 @@ class Session:
     folder: RunFolder
     console: Console
     loaded: engines.Loaded
+    renderer: Renderer
     tables: Tables
     updates: Updates
     model_folder: Path
@@ -58,7 +60,7 @@ class Session:
         from toolkit.training.progress import TrainingProgress
         from toolkit.training.trainer import build_trainer
 
-        calls = CallMeter(self.recipe, self.loaded, self.folder, self.console, self.updates.total)
+        calls = CallMeter(self.recipe, self.loaded, self.renderer, self.folder, self.console, self.updates.total)
         before = calls.before()
         checkpoint = self.folder.last_checkpoint() if resuming else None
         writer = MetricsWriter(self.folder.metrics)
@@ -123,7 +125,7 @@ class Session:
             raise InterruptedRun(f"stopped at update {update} of {self.updates.total}; go on with: {command}")
         seconds = time.perf_counter() - started
         kept_update = stopping.restore_best(update)
-        save_adapter(trainer.model, self.folder, self.recipe, self.model_folder)
+        save_adapter(trainer.model, self.folder, self.recipe, self.model_folder, self.renderer)
         if stopping.stopped:
             self.console.print(
                 f"stopped early at update {update}: {stopping.patience} evaluations without {stopping.what}",

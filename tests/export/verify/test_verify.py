@@ -230,7 +230,7 @@ def test_a_model_that_does_not_end_its_turns_is_not_decoded_to_the_limit(folder:
     recipe = Path(record.recipe)
     recipe.write_text(recipe.read_text().replace("max_new_tokens = 12", "max_new_tokens = 2000"))
     try:
-        found = gather(record, 3)
+        found = gather(ExportFolder(folder), record, 3)
     finally:
         recipe.write_text(recipe.read_text().replace("max_new_tokens = 2000", "max_new_tokens = 12"))
     longest = 0
@@ -239,7 +239,7 @@ def test_a_model_that_does_not_end_its_turns_is_not_decoded_to_the_limit(folder:
         row, start = found.rows[prompt.row].ids, len(found.ids(prompt.text))
         longest = max(longest, row.index(found.renderer.end_token_ids[0], start) - start + 1)
     assert found.max_new_tokens == int(1.5 * longest) + 32 < 2000
-    assert gather(record, 3).max_new_tokens == 12
+    assert gather(ExportFolder(folder), record, 3).max_new_tokens == 12
 
 
 def test_without_llama_cpp_the_rest_is_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

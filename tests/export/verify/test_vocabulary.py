@@ -43,7 +43,7 @@ def tokens_of(folder: Path) -> tuple[list[str], list[int]]:
 
 
 def compared(folder: Path) -> tuple[TokenizerFindings, Material]:
-    material = gather(ExportFolder(folder).record(), 1)
+    material = gather(ExportFolder(folder), ExportFolder(folder).record(), 1)
     path = ExportFolder(folder).ggufs()[0]
     with GgufModel(path, n_ctx=256, threads=1) as model:
         return compare_tokenizers(model, GgufFile(path), material), material

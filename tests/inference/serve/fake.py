@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from toolkit.evaluation.columns import Rendering
+from toolkit.data.template import Rendering
 from toolkit.inference.prompting import Prompting
 from toolkit.inference.serve.app import State, make_app
 from toolkit.inference.serve.backend import Backend
@@ -75,7 +75,7 @@ class _Stream(httpx.AsyncByteStream):
 
 def backend(llama: FakeLlama, call_format: str = "native", n_ctx: int = 100_000) -> Backend:
     rendering = Rendering(call_format, "signature", "template")  # type: ignore[arg-type]
-    return Backend(httpx.MockTransport(llama), "fake", Prompting("template", rendering), n_ctx)
+    return Backend(httpx.MockTransport(llama), "fake", Prompting("{{ tools }}", rendering), n_ctx)
 
 
 @contextlib.contextmanager

@@ -8,12 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.calls import CallFormat, Messages
+from toolkit.data.calls import Messages
 from toolkit.data.chats import Chat
 from toolkit.data.render import Renderer
+from toolkit.data.template import CallFormat, ChatTemplate, Rendering
 from toolkit.errors import DataError, InputError
 from toolkit.evaluation.evaluate import prompted_turns
-from toolkit.export.layout import ExportRecord
+from toolkit.export.layout import ExportFolder, ExportRecord
 
 LONGEST = 2048  # tokens; longer chats are left out, as they would cost more than they tell
 PER_CHAT = 96  # most positions that are compared in one chat
@@ -94,7 +95,7 @@ class Material:
     @property
     def template_options(self) -> dict[str, Any]:
         """What the chat template is told beside the messages."""
-        return {"enable_thinking": False} if self.renderer.thinking == "split" else {}
+        return self.renderer.options
 
     @property
     def asked(self) -> list[Prompt]:
@@ -111,7 +112,7 @@ class Material:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def gather(record: ExportRecord, count: int) -> Material:
+def gather(folder: ExportFolder, record: ExportRecord, count: int) -> Material:
     """Up to `count` held-out chats: the recipe's, or built-in ones where there are none, spread over their kinds.
 
     Raises `DataError` when no chat can be rendered.
@@ -119,7 +120,7 @@ def gather(record: ExportRecord, count: int) -> Material:
     from toolkit.data.tokenizers import load_tokenizer
 
     tokenizer = load_tokenizer(Path(record.tokenizer["folder"]))
-    renderer = _renderer(record, tokenizer)
+    renderer = _renderer(folder, record, tokenizer)
     chats, source, notes, max_new_tokens = _chats(record)
     longest = min(record.max_length or LONGEST, LONGEST)
     material = Material([], [], [], renderer, renderer.call_format, max_new_tokens, source, notes)
@@ -148,13 +149,15 @@ def _answer(material: Material, prompt: Prompt) -> int:
     return next((at for at in range(start, len(row)) if row[at] in stops), len(row) - 1) - start + 1
 
 
-def _renderer(record: ExportRecord, tokenizer: Any) -> Renderer:
+def _renderer(folder: ExportFolder, record: ExportRecord, tokenizer: Any) -> Renderer:
     if record.data is not None:
-        return Renderer(tokenizer, record.data.call_format, record.data.tool_prompt, record.data.thinking)
+        template = ChatTemplate.read(folder.path, Rendering.of(record.data))
+        assert template is not None
+        return Renderer.by(tokenizer, template)
     try:
-        return Renderer(tokenizer, "native")
-    except DataError:  # the template knows no tools
-        return Renderer(tokenizer, "json")
+        return Renderer(tokenizer)
+    except DataError:  # the template knows no tools: chats are put into plain messages before it sees them
+        return Renderer.by(tokenizer, ChatTemplate(Rendering("json"), None))
 
 
 def _chats(record: ExportRecord) -> tuple[list[Chat], str, list[str], int]:

@@ -98,7 +98,7 @@ class _Work:
             files, checks = examine(self.folder, self.record, self.threads, advance)
         self._add(*checks)
         with self.clock.step("the chats"):
-            material = gather(self.record, self.chats)
+            material = gather(self.folder, self.record, self.chats)
         problem = _runtime_problem()
         self._describe(material, problem)
         self._models(files, material, problem)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from toolkit.data.chats import Turn
-from toolkit.errors import DataError
+from toolkit.errors import DataError, ModelError
 from toolkit.inference.gguf import openai_message
 from toolkit.inference.prompting import Prompting
 from toolkit.inference.serve.bounds import Refused
@@ -64,7 +64,10 @@ class Backend:
                 return await self.text_prompt(await asyncio.to_thread(self.prompting.rendered, turns, tools))
             except DataError as error:
                 raise Refused(400, str(error).splitlines()[0], param="messages") from None
-        given = self.prompting.given(turns, tools)
+        try:
+            given = self.prompting.given(turns, tools)
+        except ModelError as error:
+            raise Refused(400, str(error), param="tools") from None
         body: dict[str, Any] = {"messages": [openai_message(message) for message in given.messages]}
         if given.tools:
             body["tools"] = given.tools

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.data.calls import CallFormat
 from toolkit.data.chats import ToolCall
+from toolkit.data.template import CallFormat
 from toolkit.evaluation.parsing import parse
 
 Delta = dict[str, Any]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from toolkit.data.calls import CallFormat
+from toolkit.data.template import CallFormat
 
 _JSON = r"""
 think ::= "<think>" ( [^<] | "<" [^/] )* "</think>" [\n]*
@@ -23,6 +23,7 @@ space ::= " "?
 """
 _CALLS = {
     "native": 'call ::= "<tool_call>\\n{\\"name\\": " name ", \\"arguments\\": " object "}\\n</tool_call>"',
+    "hermes": 'call ::= "<tool_call>\\n{\\"name\\": " name ", \\"arguments\\": " object "}\\n</tool_call>"',
     "json": 'call ::= "{\\"tool\\": " name ", \\"arguments\\": " object "}"',
     "jsonrpc": 'call ::= "{\\"jsonrpc\\": \\"2.0\\", \\"id\\": 1, \\"method\\": \\"tools/call\\", \\"params\\": '
     '{\\"name\\": " name ", \\"arguments\\": " object "}}"',
