@@ -11,7 +11,7 @@ import pytest
 
 from toolkit.errors import TrainingError
 from toolkit.recipe.schema import EvalSection, Recipe, TrainSection
-from toolkit.training.callbacks import EarlyStopping, Guard, MetricsWriter
+from toolkit.training.callbacks import EarlyStopping, Guard, HeapTrimmer, MetricsWriter
 
 
 def step(update: int) -> Any:
@@ -116,3 +116,21 @@ def test_metrics_rows(tmp_path: Path) -> None:
     assert first == {"update": 0, "eval_loss": 3.0, "eval_calls": 0.25}
     assert (second["update"], second["loss"], second["real_tokens"]) == (1, 2.5, 500)
     assert second["tokens_per_second"] > 0 and second["memory"] > 0
+
+
+def test_memory_is_given_back_only_when_there_is_more_than_an_update_needs() -> None:
+    """Resident bytes after each update, and the updates after which the heap is trimmed."""
+    resident, trimmed = 0, list[int]()
+    trimmer = HeapTrimmer(trim=lambda: trimmed.append(update), resident=lambda: resident)
+    # 100, then a longer update's 120; fragments up to 126; the next begins trimmed and needs 130, so 160 is little
+    for update, resident in enumerate([100, 120, 124, 126, 130, 150, 160, 163, 90, 120]):  # noqa: B007
+        trimmer.on_step_end(None, step(update), None)
+    assert trimmed == [3, 7]
+    assert trimmer.needed == 130
+
+
+def test_a_system_without_malloc_trim_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    trimmer = HeapTrimmer(resident=lambda: 1)
+    assert trimmer.trim is None
+    trimmer.on_step_end(None, step(1), None)

@@ -121,12 +121,13 @@ def _rows(
     scaling: float | None,
     dropout: float,
 ) -> torch.Tensor:
-    # without flash attention SDPA would hold all scores where keys serve several heads, so they are repeated
     groups = query.shape[1] // key.shape[1]
-    if groups > 1:
+    shared = groups > 1 and query.device.type == "cpu"  # which is flash attention's own there
+    if groups > 1 and not shared:
+        # without flash attention SDPA would hold all scores where keys serve several heads, so they are repeated
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     parts = [
-        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout)
+        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=shared)
         for q, k, v in zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
     ]
     return torch.cat(parts, dim=2).transpose(1, 2)
