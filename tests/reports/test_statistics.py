@@ -47,7 +47,7 @@ def test_rising_p_is_right_as_often_as_it_says() -> None:
         assert (found <= alpha).mean() <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / 2000)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(numbers, min_size=6, max_size=30), numbers)
 def test_shift_moves_with_the_data(values: list[float], by: float) -> None:
     estimate, low, high = statistics.shift(values, [value + by for value in values], 0.05)
@@ -92,3 +92,13 @@ def test_noise_knows_nothing_of_the_trend() -> None:
     values = np.linspace(5, 1, 400) + random.normal(size=400) * 0.1
     assert statistics.noise(values) == pytest.approx(0.1, rel=0.25)
     assert statistics.slope(range(400), values) == pytest.approx(-4 / 399, rel=0.05)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300), st.integers(1, 70))
+def test_medians_are_numpys(values: list[float], most: int) -> None:
+    assert statistics.median(values) == np.median(values)
+    found = statistics.blocks(values, most)
+    if len(values) <= most:
+        assert found.tolist() == values
+    else:
+        assert found.tolist() == [np.median(part) for part in np.array_split(np.array(values), most)]
