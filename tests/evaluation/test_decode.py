@@ -70,6 +70,50 @@ def test_a_batch_gives_what_each_prompt_gives_alone(loaded: tuple[Any, Any]) -> 
         assert generate(model, tokenizer, PROMPTS, **options(tokenizer, batch_size=batch_size)) == alone
 
 
+@pytest.mark.parametrize(("at_once", "cache_bytes", "batches"), [(20, 1 << 29, 1), (70, 1 << 29, 1), (20, 1, 5)])
+def test_prompts_read_a_few_at_a_time_are_decoded_together(
+    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, at_once: int, cache_bytes: int, batches: int
+) -> None:
+    """`at_once` tokens are read at a time, and as many rows are decoded together as `cache_bytes` hold."""
+    from toolkit.evaluation import prefill
+
+    model, tokenizer = loaded
+    alone = [generate(model, tokenizer, [prompt], **options(tokenizer))[0] for prompt in PROMPTS]
+    monkeypatch.setattr(prefill, "AT_ONCE", at_once)
+    monkeypatch.setattr(prefill, "CACHE_BYTES", cache_bytes)
+    began: list[int] = []
+    original = type(model).generate
+
+    def noted(self: Any, **arguments: Any) -> Any:
+        if arguments["max_new_tokens"] == 12:  # others go on from where rows were dropped
+            began.append(len(arguments["input_ids"]))
+        return original(self, **arguments)
+
+    monkeypatch.setattr(type(model), "generate", noted)
+    assert generate(model, tokenizer, PROMPTS, **options(tokenizer)) == alone
+    assert len(began) == batches and sum(began) == len(PROMPTS)
+    assert generate(model, tokenizer, ["plus", "plus"], **options(tokenizer)) == [alone[3]] * 2
+
+
+def test_a_cache_holds_all_tokens_but_the_last(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.evaluation import prefill
+
+    model, _ = loaded
+    model.eval()
+    ids = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14], [15, 16, 17], [18]]
+    monkeypatch.setattr(prefill, "AT_ONCE", 8)
+    cache = prefill.prefill(model, ids, 0)
+    assert cache.get_seq_length() == 5
+    for number, row in enumerate(ids[:3]):
+        with torch.no_grad():
+            alone = model(input_ids=torch.tensor([row[:-1]]), use_cache=True).past_key_values
+        for layer, own in zip(cache.layers, alone.layers, strict=True):
+            for which in ("keys", "values"):
+                found, wanted = getattr(layer, which)[number], getattr(own, which)[0]
+                assert torch.allclose(found[:, 5 - len(row) + 1 :], wanted, atol=1e-5)
+    assert prefill.prefill(model, [[5], [6]], 0) is None
+
+
 def test_stops_at_any_stop_token_and_says_so(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
     never = tokenizer.pad_token_id

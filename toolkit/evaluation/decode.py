@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from toolkit.evaluation.attention import fast_decoding
+from toolkit.evaluation.prefill import can_prefill, prefill, rows_at_once
 from toolkit.terminal import new_console
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 10.0
 _WORTH_COMPACTING = 4  # rows; with fewer, going on costs less than starting again
-# Prompt tokens in a batch on a CPU: with more, what is computed between layers leaves the caches, and 16 prompts of
-# unlike length take twice the time.
-_CPU_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,8 @@ def decode(
         on_cpu = base.get_input_embeddings().weight.device.type == "cpu"
         while position < len(order):
             # the longest comes first, and all are padded to it
-            fitting = max(1, _CPU_TOKENS // max(1, len(encoded[order[position]]))) if on_cpu else batch_size
+            longest = len(encoded[order[position]]) + max_new_tokens
+            fitting = rows_at_once(base, longest) if on_cpu else batch_size
             batch = order[position : position + min(batch_size, fitting)]
             try:
                 rows = _decode_batch(base, [encoded[index] for index in batch], stop_ids, meter)
@@ -155,7 +154,7 @@ def _decode_batch(base: Any, ids: list[list[int]], stop_ids: Sequence[int], mete
     compacting = device.type == "cpu"
     made: list[list[int]] = [[] for _ in ids]
     alive = list(range(len(ids)))
-    cache: Any = None
+    cache: Any = prefill(base, ids, pad) if compacting and can_prefill(base) else None
     while alive:
         finished = torch.zeros(len(alive), dtype=torch.bool, device=device)
 
