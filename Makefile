@@ -3,20 +3,31 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TESTABLE := $(VENV)/.installed-dev
+# what is installed is compiled when it is first imported, which most of it never is
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: run test lint types pytest bench clean help
+# a worker a core, at most four; a file's tests share what they train, so they stay with one worker
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+.PHONY: run test test-more lint types pytest bench clean help
 
 help:
 	@echo "make run    create the environment, fine-tune SmolLM2-135M to call tools on the CPU, show calls before and after, export it"
-	@echo "make test   lint, type check, all tests that need no GPU"
+	@echo "make test   lint, type check, all tests that need no GPU, but for the longest"
+	@echo "make test-more  those, of half a minute and more"
 	@echo "make bench  measure a few ways to train on the CPU, and check what they did, in under 3 minutes"
 	@echo "make clean  remove the environment (runs and caches stay)"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 run")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gguf,serve]'
+	$(PIP) torch
+	$(PIP) -e '.[gguf,serve]'
+	@touch $@
+
+$(TESTABLE): $(INSTALLED)
+	$(PIP) -e '.[dev,gguf,serve]'
 	@touch $@
 
 run: $(INSTALLED)
@@ -24,15 +35,18 @@ run: $(INSTALLED)
 
 test: lint types pytest
 
-lint: $(INSTALLED)
+lint: $(TESTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED)
+types: $(TESTABLE)
 	$(BIN)/mypy -p toolkit -p bench
 
-pytest: $(INSTALLED)
-	$(BIN)/python -m pytest
+pytest: $(TESTABLE)
+	$(PYTEST) -m "not slow"
+
+test-more: $(TESTABLE)
+	$(PYTEST) -m slow
 
 bench: $(INSTALLED)
 	$(BIN)/toolkit bench --quick
