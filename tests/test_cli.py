@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -188,20 +187,17 @@ def test_plan_prints_a_plan(call: Any, recipe: str, tmp_path: Path, monkeypatch:
     assert "predicted at $0.80 an hour" in out
 
 
-def test_help_is_instant() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
         "import json, sys\nsys.argv = ['toolkit', '--help']\nfrom toolkit.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = ('torch', 'transformers', 'trl', 'peft', 'datasets', 'pydantic', 'numpy', 'huggingface_hub')\n"
-        "print(json.dumps([name for name in heavy if name in sys.modules]))"
+        "print(json.dumps([[name for name in heavy if name in sys.modules], len(sys.modules)]))"
     )
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - started)
-        assert json.loads(done.stdout.splitlines()[-1]) == []
-    assert min(seconds) < 0.5
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    heavy, modules = json.loads(done.stdout.splitlines()[-1])
+    assert heavy == []
+    assert modules < 300  # 156 with Python 3.11, the interpreter's own among them
 
 
 def test_nothing_is_sent_home(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests import real
@@ -38,7 +38,7 @@ FORMATS: dict[str, tuple[Any, Any]] = {
 RENDERERS = {name: Renderer.of(OWN[name], *FORMATS[name]) for name in OWN}
 
 every_renderer = pytest.mark.parametrize("renderer", RENDERERS.values(), ids=RENDERERS.keys())
-many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=60)
 TRICKY = Chat(
     (
         Turn("user", "\n assistant\n"),

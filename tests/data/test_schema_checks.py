@@ -149,7 +149,7 @@ def _schemas(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.recursive(st.booleans() | _schemas(st.booleans()), _schemas, max_leaves=6), _values)
 def test_the_verdict_is_jsonschemas(schema: Any, value: Any) -> None:
     assert Checker(schema).fits(value) is jsonschema.Draft202012Validator(schema).is_valid(value), json.dumps(schema)

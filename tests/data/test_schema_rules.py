@@ -116,7 +116,7 @@ _values: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.dictionaries(st.sampled_from(_KEYWORDS), _values, min_size=1, max_size=4))
 def test_the_verdict_is_that_of_draft_2020_12(schema: dict[str, Any]) -> None:
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.toys import ADD, WEATHER, weather_row, write_jsonl
@@ -97,7 +97,6 @@ def test_a_json_file_may_hold_rows_under_a_key_or_one_a_line(tmp_path: Path) -> 
     assert cities(load(write_jsonl(path, ROWS[:1]))) == CITIES[:1]
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.text(max_size=5), st.integers() | st.text() | st.none() | st.floats(-9, 9), max_size=3)

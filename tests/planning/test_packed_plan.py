@@ -26,7 +26,7 @@ from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe, TrainSection
 
 TOKENS = st.lists(st.integers(16, 2048), min_size=1, max_size=60)
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(autouse=True)

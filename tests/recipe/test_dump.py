@@ -9,7 +9,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from toolkit.recipe import Recipe, dump, load
 
@@ -54,7 +54,6 @@ VALUES = some(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES)
 def test_round_trip(values: dict[str, Any]) -> None:
     recipe = Recipe.model_validate(values)

@@ -8,7 +8,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from toolkit.recipe.positions import positions
 
@@ -105,13 +105,11 @@ def documents(draw: st.DrawFn) -> str:
     return text
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(documents())
 def test_same_keys_as_tomllib(text: str) -> None:
     assert set(positions(text)) == paths(tomllib.loads(text))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(documents())
 def test_the_line_holds_the_key(text: str) -> None:
     lines = text.split("\n")

@@ -315,7 +315,7 @@ any_rows = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(any_rows, st.sampled_from([Facts(), FACTS, Facts(fp16=True)]))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_any_log_can_be_read(found: Rows, facts: Facts) -> None:
@@ -333,7 +333,7 @@ def test_any_log_can_be_read(found: Rows, facts: Facts) -> None:
         assert "\n" not in verdict.line
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.1, 0.5]), st.floats(0.5, 12))
 def test_shuffled_noise_raises_no_alarm(seed: int, noise: float, level: float) -> None:
     """Whatever level and noise: a flat log is never learning, overfitting or worse at one draw (1% may)."""

@@ -29,7 +29,7 @@ def alone(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sizes: list[int], s
     return torch.cat(parts)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sizes=st.lists(st.integers(1, 20), min_size=1, max_size=5),
     groups=st.sampled_from([1, 2, 3]),

@@ -174,12 +174,12 @@ def test_interrupted_and_resumed_is_uninterrupted(recipe: Path, tmp_path: Path) 
 
     arguments = command("run", str(recipe), *settings, "--out", str(stopped))
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while sum("loss" in row for row in read_jsonl(stopped / "metrics.jsonl")) < 3:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 130, output
     assert "go on with: toolkit run" in output and "Traceback" not in output
     assert not (stopped / "adapter").exists()

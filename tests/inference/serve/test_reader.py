@@ -62,7 +62,7 @@ PARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(PARTS, max_size=14), st.lists(st.integers(0, 200), max_size=20), st.sampled_from(["native", "json"]))
 def test_pieces_change_nothing(parts: list[str], cuts: list[int], call_format: str) -> None:
     text = "".join(parts)
