@@ -89,10 +89,31 @@ def test_bad_rows(
     write_rows(place, found)
     code, err = call("run", "base.toml", "--out", "out")
     assert code == 2
-    assert len(errors(err)) == 1 and errors(err)[0].startswith(message)
+    first, advice = errors(err)
+    assert first.startswith(message)
+    assert advice == (
+        "1 of 40 rows can't be used (2.50%), more than data.max_bad = 0 allows: "
+        "mend it, or leave it out with --set data.max_bad=0.05"
+    )
     assert not (place / "out").exists()
     assert not list((place / "cache" / "tables").iterdir())
     assert call("data", "check", "base.toml")[0] == 2
+
+
+def test_bad_rows_that_the_recipe_allows_are_left_out_and_told(call: Call, place: Path) -> None:
+    found = rows(place)
+    _without_assistant(found[5])
+    write_rows(place, found)
+    allowed = ("--set", "data.max_bad=0.05")
+    code, err = call("data", "build", "base.toml", *allowed)
+    assert code == 0
+    told = "train: 1 of 40 rows can't be used and are left out: chats.jsonl:6: no assistant turn"
+    assert told in err
+    assert call("data", "check", "base.toml", *allowed)[0] == 0
+    assert told in call("data", "build", "base.toml", *allowed)[1], "said of a kept table too"
+    code, err = call("data", "build", "base.toml")
+    assert code == 2, "the table that was made with more is not for a recipe that allows less"
+    assert errors(err)[0].startswith("chats.jsonl:6: no assistant turn") and "data.max_bad = 0 allows" in errors(err)[1]
 
 
 def test_rows_that_can_not_be_tokenised_are_not_checked(call: Call, place: Path) -> None:
@@ -117,7 +138,13 @@ def test_a_chat_longer_than_max_length(call: Call, place: Path) -> None:
     ("name", "content", "message"),
     [
         ("x.jsonl", b"", "x.jsonl: empty"),
-        ("x.jsonl", b"\x93\xff\x00", "x.jsonl: not UTF-8 text"),
+        ("x.jsonl", b"\x93\xff\x00", "x.jsonl:1: not UTF-8 text: byte 0x93; save it as UTF-8"),
+        ("x.csv", b"prompt,completion\nla t\xeate,oui\n", "x.csv:2: not UTF-8 text: byte 0xea; save it as UTF-8"),
+        ("x.jsonl", '{"prompt": "a"}'.encode("utf-16"), "x.jsonl:1: not UTF-8 text but UTF-16"),
+        ("x.csv", b"prompt;completion\na;b\n", 'x.csv: columns are parted by ";"; wanted commas'),
+        ("x.csv", b"prompt,completion,prompt\na,b,c\n", "x.csv: two columns are called prompt"),
+        ("x.csv", b'prompt,completion\na,b\nc,"d\n', "x.csv:3: broken CSV: unexpected end of data"),
+        ("x.csv", b"prompt,completion\na,b\nc\n", "x.csv:3: 1 cell, but the header has 2 columns"),
         ("x.jsonl", b"{not json\n", "x.jsonl:1: not JSON"),
         ("x.csv", b"a,b\n1,2\n3,4\n", "x.csv: no known format: found a, b"),
         ("x.parquet", b"PAR1", "x.parquet: can't be read: broken parquet"),
@@ -131,7 +158,9 @@ def test_bad_files(call: Call, place: Path, name: str, content: bytes, message: 
     (place / name).write_bytes(content)
     code, err = call("data", "build", "base.toml", "--set", f"data.sources.0.source={name}")
     assert code == 2
-    assert len(errors(err)) == 1 and errors(err)[0].startswith(message)
+    first, *rest = errors(err)
+    assert first.startswith(message)
+    assert len(rest) <= 1 and all("data.max_bad" in line or "eval.holdout" in line for line in rest)
     assert not list((place / "cache").rglob("*.npy"))
 
 

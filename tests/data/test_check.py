@@ -131,8 +131,6 @@ def test_everything_wrong_is_found_at_once(tmp_path: Path, model: Path) -> None:
         f"{path}:4",
         f"{path}:7",
         f"{path}:5",
-        f"{path}:5",
-        f"{path}:5",
     ]
     assert [problem.where for problem in report.duplicates] == [f"{path}:3"]
     assert [problem.where for problem in report.leaked] == [f"{held}:1"]

@@ -8,7 +8,9 @@ import pytest
 from tests.data.toys import ADD, WEATHER, weather_row
 from toolkit.data.chats import Chat, ToolCall, Turn
 from toolkit.data.formats import convert, detect
-from toolkit.data.schemas import RowError, json_type, read_tool, strip_nulls
+from toolkit.data.mending import strip_nulls
+from toolkit.data.notes import Remarks, RowError
+from toolkit.data.schemas import json_type, read_tools
 from toolkit.data.violations import violations
 
 TOOLS = json.dumps([WEATHER, ADD])
@@ -140,8 +142,8 @@ def test_tools_get_the_shape_that_servers_hand_to_the_template() -> None:
     """llama.cpp inserts an empty description and keeps three keys; so the training text has them in that order."""
     bare = {"parameters": {"z": 1, "a": 2}, "strict": True, "name": "f"}
     expected = {"type": "function", "function": {"name": "f", "description": "", "parameters": {"z": 1, "a": 2}}}
-    assert json.dumps(read_tool(bare, "tool")) == json.dumps(expected)
-    assert json.dumps(read_tool({"function": bare}, "tool")) == json.dumps(expected)
+    for written in (bare, {"function": bare}, {"type": "function", "function": bare}):
+        assert json.dumps(read_tools([written], Remarks()).schemas[0]) == json.dumps(expected)
 
 
 def test_results_find_their_call_by_id() -> None:
@@ -225,7 +227,7 @@ def calling(function: Any) -> dict[str, Any]:
         ({**weather_row(), "tools": "[{"}, "tools: not JSON"),
         ({**weather_row(), "tools": [{"description": "nameless"}]}, r"tools\[0\]: a tool needs a name"),
         (with_turn(4, content=""), "assistant turn is empty"),
-        (with_turn(1, role="usr"), "unknown role 'usr', did you mean user?"),
+        (with_turn(1, role="usr"), "unknown role usr, did you mean user?"),
         (with_turn(1, content=[{"type": "image"}]), "turn 2: wanted text"),
         ({"question": "?", "answer": "!"}, "no known format: found answer, question; wanted one of messages"),
         ([1, 2], "wanted an object"),
@@ -237,7 +239,8 @@ def calling(function: Any) -> dict[str, Any]:
                 "messages": [
                     {"role": "user", "content": "?"},
                     {"role": "assistant", "content": "<tool_call>{</tool_call>"},
-                ]
+                ],
+                "tools": TOOLS,
             },
             "turn 2: <tool_call>: not JSON",
         ),
@@ -257,10 +260,19 @@ def test_a_format_that_is_set_names_what_it_misses() -> None:
 
 def test_nulls_of_arrow_unions_go_and_real_values_stay() -> None:
     union = {"city": {"type": "string", "enum": None}, "list": [None, {"a": None, "b": 0}], "off": False, "none": None}
-    assert strip_nulls(union) == {"city": {"type": "string"}, "list": [None, {"b": 0}], "off": False}
+    stripped = strip_nulls(union)
+    assert stripped.value == {"city": {"type": "string"}, "list": [None, {"b": 0}], "off": False}
+    assert stripped.count == 3
 
 
-def test_detection_looks_at_contents_not_only_at_keys() -> None:
+def test_detection_looks_at_keys_roles_and_blocks_never_at_a_word() -> None:
     assert detect({"conversations": weather_row()["messages"]}) == "messages"
     assert detect({"messages": ROWS["sharegpt"]["conversations"]}) == "sharegpt"
-    assert detect({"messages": [{"role": "assistant", "content": f"<tool_call>{CALL}</tool_call>"}]}) == "hermes"
+    marked = [{"role": "assistant", "content": f"<tool_call>{CALL}</tool_call>"}]
+    assert detect({"messages": marked, "tools": TOOLS}) == "hermes"
+    assert detect({"messages": marked}) == "messages", "without tools it is a text about calls"
+    assert detect({"messages": [{"role": "system", "content": HERMES_SYSTEM}, *marked]}) == "hermes"
+    mention = [{"role": "assistant", "content": "It writes <tool_call> and <tools>, then {}."}]
+    assert detect({"messages": mention, "tools": TOOLS}) == "messages"
+    structured = [*marked, {"role": "assistant", "tool_calls": [json.loads(CALL)]}]
+    assert detect({"messages": structured, "tools": TOOLS}) == "messages"

@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 
 from tests.data.toys import ADD, WEATHER, weather_row, write_jsonl
 from toolkit.data.chats import Chat
+from toolkit.data.notes import Reading
 from toolkit.data.readers import _json_values, read_rows
 from toolkit.data.sources import load_chats
-from toolkit.errors import DataError, Problem
+from toolkit.errors import DataError
 from toolkit.recipe.schema import SourceSection
 
 CITIES = ["Oslo", "Bergen", "Bodø", "Tromsø", "Hamar"]
 ROWS = [weather_row(city) for city in CITIES]
 
 
-def load(path: Path | str, bad: list[Problem] | None = None, **options: Any) -> list[Chat]:
-    return list(load_chats([SourceSection(source=str(path), **options)], bad))
+def load(path: Path | str, reading: Reading | None = None, **options: Any) -> list[Chat]:
+    return list(load_chats([SourceSection(source=str(path), **options)], reading))
 
 
 def cities(chats: list[Chat]) -> list[str]:
@@ -186,18 +187,24 @@ class TestBadInput:
         path.write_text("\n".join([json.dumps(ROWS[0]), "{oops", json.dumps(broken), json.dumps(ROWS[1])]))
         with pytest.raises(DataError) as caught:
             load(path)
-        assert [problem.where for problem in caught.value.problems] == [f"{path}:2", f"{path}:3"]
+        assert [problem.where for problem in caught.value.problems] == [f"{path}:2", f"{path}:3", ""]
         assert "not JSON" in str(caught.value) and "no assistant turn" in str(caught.value)
-        bad: list[Problem] = []
-        assert cities(load(path, bad)) == CITIES[:2]
-        assert tuple(bad) == caught.value.problems
+        assert "2 of 4 rows can't be used (50.00%), more than data.max_bad = 0 allows" in str(caught.value)
+        reading = Reading()
+        assert cities(load(path, reading)) == CITIES[:2]
+        assert (reading.rows, reading.bad) == (4, 2)
+        assert tuple(reading.by_cause()) == caught.value.problems[:2]
 
-    def test_only_twenty_are_listed_and_the_rest_counted(self, tmp_path: Path) -> None:
+    def test_rows_that_fail_alike_are_one_line(self, tmp_path: Path) -> None:
         path = tmp_path / "x.jsonl"
-        path.write_text("{oops\n" * 30)
+        path.write_text("{oops\n" * 30 + '{"a": 1}\n')
         with pytest.raises(DataError) as caught:
             load(path)
-        assert len(caught.value.problems) == 21 and "and 10 more" in str(caught.value)
+        alike, other, summary = map(str, caught.value.problems)
+        assert alike.startswith(f"{path}:1: not JSON") and f"30 rows like this: also {path}:2, " in alike
+        assert alike.endswith(" and 25 more]")
+        assert other.startswith(f"{path}:31: no known format: found a;")
+        assert summary.startswith("31 of 31 rows can't be used (100.00%)") and summary.endswith(": mend them")
 
     @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith((".gz", ".zst"))])
     @pytest.mark.parametrize("how", ["cut", "garbage"])
@@ -231,7 +238,7 @@ class TestBadInput:
     def test_a_csv_row_with_too_many_cells(self, tmp_path: Path) -> None:
         path = tmp_path / "x.csv"
         path.write_text("instruction,output\nadd,4\nadd,4,5\n")
-        with pytest.raises(DataError, match=r"x\.csv:3: more cells"):
+        with pytest.raises(DataError, match=r"x\.csv:3: 3 cells, but the header has 2 columns"):
             load(path)
 
     def test_a_list_without_end(self, tmp_path: Path) -> None:

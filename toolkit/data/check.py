@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from toolkit.cache import cache_root
 from toolkit.data.chats import KINDS, Chat
 from toolkit.data.keys import table_key
+from toolkit.data.notes import Reading
 from toolkit.data.parts import Part, chat_hash
 from toolkit.data.render import TEXT_ROLES
 from toolkit.data.sources import MOST_SHOWN, load_chats
-from toolkit.data.table import TokenTable, find, refuse_dropped
+from toolkit.data.table import TokenTable, find, refuse_bad, refuse_dropped
 from toolkit.data.tablefile import write
 from toolkit.data.violations import violations
 from toolkit.errors import DataError, ModelError, Problem
@@ -41,14 +42,21 @@ class PartReport:
 
 @dataclass(slots=True)
 class CheckReport:
-    """Everything that `toolkit data check` found. `bad` are rows that can't be trained on, `violations` calls that
-    break their tool's schema, `duplicates` chats that stand in the data before, `leaked` held-out chats that are
-    trained on too, `limits` what the recipe's own limits refuse."""
+    """Everything that `toolkit data check` found.
+
+    `readings` are what reading the training and the held-out sources came to: bad rows by cause, and what rows say that
+    is not used. `unrendered` are chats that the chat template or the mask refuses, `violations` calls that break their
+    tool's schema, `duplicates` chats that stand in the data before, `leaked` held-out chats that are trained on too,
+    `limits` what the recipe's own limits refuse (data.max_bad among them). `untrained` counts answers that the data
+    asks not to train.
+    """
 
     chats: int = 0
+    untrained: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     sources: Counter[tuple[str, str]] = field(default_factory=Counter)
-    bad: list[Problem] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    unrendered: list[Problem] = field(default_factory=list)
     violations: list[Problem] = field(default_factory=list)
     duplicates: list[Problem] = field(default_factory=list)
     leaked: list[Problem] = field(default_factory=list)
@@ -57,10 +65,20 @@ class CheckReport:
     not_tokenised: str = ""  # why, when the model's tokenizer could not be had
 
     @property
+    def bad(self) -> list[Problem]:
+        """The bad rows, a line a cause."""
+        return [line for reading in self.readings for line in reading.by_cause()] + self.unrendered
+
+    @property
+    def findings(self) -> list[str]:
+        """What rows say that is not used, a line each with how often and where first."""
+        return [str(finding) for reading in self.readings for finding in reading.in_order()]
+
+    @property
     def ok(self) -> bool:
         """Whether the data can be trained on as it is, as far as it was looked at. Duplicates alone are no fault:
-        weights make them too."""
-        return not (self.bad or self.violations or self.leaked or self.limits)
+        weights make them too; nor is what is not used, but it is worth a look."""
+        return not (self.violations or self.leaked or self.limits)
 
     @property
     def complete(self) -> bool:
@@ -69,22 +87,31 @@ class CheckReport:
 
     def render(self, console: Console) -> None:
         """Print the report."""
-        _print_counts(self, console)
+        if self.chats:
+            _print_counts(self, console)
         for name, part in self.parts.items():
-            _print_part(name, part, console)
-        for title, problems in (
-            ("bad rows", self.bad),
+            _print_part(self, name, part, console)
+        findings = self.findings
+        for title, lines in (
+            ("said by rows and not used, or read in a way worth knowing", findings),
+            ("duplicates", self.duplicates),
+            ("bad rows, by cause", self.bad),
             ("calls that break their tool's schema", self.violations),
             ("held-out chats that are trained on too", self.leaked),
             ("beyond the recipe's limits", self.limits),
-            ("duplicates", self.duplicates),
         ):
-            _print_problems(title, problems, console)
+            _print_lines(title, list(map(str, lines)), console)
         if self.not_tokenised:
             text = f"\nnot tokenised, so lengths and cuts are unknown: {self.not_tokenised}"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
         told = "data not ok" if not self.ok else "data ok" if self.complete else "data checked in part"
-        console.print(told, style="bold green" if told == "data ok" else "bold red")
+        style = "bold green" if told == "data ok" else "bold red"
+        left_out = sum(reading.bad for reading in self.readings)
+        if told == "data ok" and left_out:
+            told += f", without {left_out:,} bad row{'' if left_out == 1 else 's'}"
+        if told != "data not ok" and findings:
+            told += f"; {len(findings)} finding{'' if len(findings) == 1 else 's'} above, worth a look"
+        console.print(told, style=style)
 
 
 def check(loaded: LoadedRecipe) -> CheckReport:
@@ -95,17 +122,21 @@ def check(loaded: LoadedRecipe) -> CheckReport:
     from toolkit import models
 
     recipe = loaded.recipe
-    report = CheckReport()
+    report = CheckReport(readings=[Reading(recipe.data.max_bad), Reading(recipe.data.max_bad)])
     trained: dict[int, str] = {}
-    for chat in load_chats(recipe.data.sources, report.bad):
+    for chat in load_chats(recipe.data.sources, report.readings[0]):
         report.chats += 1
         report.kinds[chat.kind] += 1
         report.sources[chat.source, str(chat.meta.get("format", "builtin"))] += 1
+        report.untrained += sum(not turn.trained for turn in chat.turns)
         report.violations += violations(chat)
         before = trained.setdefault(chat_hash(chat), chat.where)
         if before != chat.where:
             report.duplicates.append(Problem(chat.where, f"the same chat as {before}"))
-    report.leaked = _leaked(load_chats(recipe.eval.sources, report.bad), trained)
+    report.leaked = _leaked(load_chats(recipe.eval.sources, report.readings[1]), trained)
+    report.limits += [
+        Problem("", f"{reading.summary()}, {reading.advice()}") for reading in report.readings if reading.too_many
+    ]
     if not report.chats:
         report.not_tokenised = "no chat could be read"
         return report
@@ -116,7 +147,6 @@ def check(loaded: LoadedRecipe) -> CheckReport:
     else:
         for part in _parts(recipe):
             _tokenise(recipe, folder, part, report)
-    report.bad = list(dict.fromkeys(report.bad))
     return report
 
 
@@ -142,23 +172,25 @@ def _tokenise(recipe: Recipe, folder: Path, part: Part, report: CheckReport) -> 
     key = table_key(recipe, folder, part)
     place = cache_root() / "tables" / key
     place.parent.mkdir(parents=True, exist_ok=True)
-    bad: list[Problem] = []
+    reading = Reading(recipe.data.max_bad)
     with tempfile.TemporaryDirectory(prefix=".check.", dir=place.parent) as scratch:
         made = Path(scratch) / key
-        write(recipe, folder, part, made, key=key, bad=bad)
+        write(recipe, folder, part, made, key=key, reading=reading)
         _describe(recipe, TokenTable(made), part, report)
-        report.bad += bad
-        if not bad and not place.exists():
+        if not reading.too_many and not place.exists():
             made.rename(place)
 
 
 def _describe(recipe: Recipe, table: TokenTable, part: str, report: CheckReport) -> None:
     if table.n_rows:
         report.parts[part] = PartReport(table.meta, *table.length_histogram(_BINS))
-    try:
-        refuse_dropped(recipe, table.meta)
-    except DataError as error:
-        report.limits += error.problems
+    report.unrendered += [Problem(where, message) for where, message in table.meta.get("unrendered", ())]
+    for refuse in (refuse_bad, refuse_dropped):
+        try:
+            refuse(recipe, table.meta)
+        except DataError as error:
+            known = {problem.message for problem in [*report.bad, *report.limits]}
+            report.limits += [problem for problem in error.problems if problem.message not in known]
 
 
 def _print_counts(report: CheckReport, console: Console) -> None:
@@ -182,7 +214,7 @@ def _print_counts(report: CheckReport, console: Console) -> None:
     console.print(sources)
 
 
-def _print_part(name: str, part: PartReport, console: Console) -> None:
+def _print_part(report: CheckReport, name: str, part: PartReport, console: Console) -> None:
     from rich.table import Table
 
     meta = part.meta
@@ -202,9 +234,10 @@ def _print_part(name: str, part: PartReport, console: Console) -> None:
     roles.add_column("share", justify="right")
     roles.add_column("trained")
     total = sum(meta["tokens_by_role"].values())
+    answers = f"but for {report.untrained:,} turns that say so" if report.untrained and name == "train" else "all"
     for role in TEXT_ROLES:
         count = meta["tokens_by_role"].get(role, 0)
-        roles.add_row(role, f"{count:,}", f"{count / total:.1%}", "all" if role == "assistant" else "none")
+        roles.add_row(role, f"{count:,}", f"{count / total:.1%}", answers if role == "assistant" else "none")
     console.print(roles)
     lengths = Table(title="rows by tokens", title_justify="left", show_header=False)
     lengths.add_column("tokens", justify="right")
@@ -225,11 +258,11 @@ def _print_part(name: str, part: PartReport, console: Console) -> None:
     )
 
 
-def _print_problems(title: str, problems: list[Problem], console: Console) -> None:
-    if not problems:
+def _print_lines(title: str, lines: list[str], console: Console) -> None:
+    if not lines:
         return
-    console.print(f"\n{len(problems):,} {title}", style="bold")
-    for problem in problems[:MOST_SHOWN]:
-        console.print(str(problem), soft_wrap=True, markup=False, highlight=False)
-    if len(problems) > MOST_SHOWN:
-        console.print(f"and {len(problems) - MOST_SHOWN:,} more")
+    console.print(f"\n{len(lines):,} {title}", style="bold")
+    for line in lines[:MOST_SHOWN]:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if len(lines) > MOST_SHOWN:
+        console.print(f"and {len(lines) - MOST_SHOWN:,} more")

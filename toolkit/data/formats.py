@@ -1,30 +1,38 @@
-"""From rows of the usual data sets to chats. The format is found by looking at each row, or set in the recipe.
+"""From rows of the usual data sets to chats. A row's keys, roles and blocks tell its format, or the recipe
+does.
 
-messages            messages (or conversations) of {role, content, tool_calls}, and tools; OpenAI's shape
+messages            messages (or conversations) of {role, content, tool_calls}, and tools; OpenAI's, Anthropic's, ...
 sharegpt            conversations of {from, value}: human, gpt, function_call, observation, ...; tools; system
 alpaca              instruction, input, output; system, history
-prompt_completion   prompt and completion, both text or both lists of messages; tools
+prompt_completion   prompt and completion, both text or both lists of messages; tools; only the completion is trained
 xlam                query, tools, answers
-hermes              messages or conversations with <tool_call> in the assistant's text, <tools> in the system's
+hermes              messages or conversations with <tool_call> blocks in the assistant's text, <tools> in the system's
+glaive              system and chat as text, with <functioncall> and FUNCTION RESPONSE
+toolace             conversations with a JSON list of functions in the system text and [name(key=value)] as calls
+columns             whatever the recipe's `columns` name
 
-Lists and objects may be JSON text throughout. What every chat goes through: assistant turns that follow each other are
-joined into one (but for text after a call, which stays a turn of its own), turns after the last answer are left out
-(nothing in them is trained), tools get the one shape of `toolkit.data.schemas`. A chat without an assistant turn, an
-empty answer, or a call to a tool that is not on offer raises `RowError`.
+Lists and objects may be JSON text throughout. A word in a text never decides. What every chat goes through stands in
+`toolkit.data.said`; every key that is not used is remarked on. A chat without an assistant turn, an empty answer, or a
+call to a tool that is not on offer raises `RowError`. docs/data-formats.md says it for users.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
-from toolkit.data.chats import KINDS, Chat, Role, ToolCall, Turn, split_thought
-from toolkit.data.hermes import read_calls, read_results, read_system
-from toolkit.data.schemas import RowError, loads, read_tools, read_xlam_tools
-from toolkit.errors import did_you_mean
+from toolkit.data import glaive, hermes, toolace
+from toolkit.data.chats import KINDS, Chat, Role
+from toolkit.data.items import as_list, read_calls
+from toolkit.data.notes import Fields, Remarks, RowError, report_unused, shown
+from toolkit.data.said import Said, finish
+from toolkit.data.schemas import Tools, read_tools
+from toolkit.data.suspects import remark_on_tool_talk
+from toolkit.data.turns import CALL_ROLES, ROLES, list_of_turns, read_turns
 
-Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "xlam", "hermes"]
+Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "xlam", "hermes", "glaive", "toolace"]
 
 NEEDED: dict[Format, str] = {
     "messages": "messages (or conversations) of role and content",
@@ -32,295 +40,282 @@ NEEDED: dict[Format, str] = {
     "alpaca": "instruction and output",
     "prompt_completion": "prompt and completion",
     "xlam": "query, tools and answers",
+    "glaive": "system and chat, a text of USER: and ASSISTANT:",
     "hermes": "messages or conversations with <tool_call> in the text",
+    "toolace": "conversations and a system text with a JSON list of functions",
 }
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",
-    "tool_call": "assistant",
-    "tool": "tool",
-    "tool_response": "tool",
-    "function_response": "tool",
-    "function": "tool",
-    "observation": "tool",
-    "ipython": "tool",
+_OTHERS = {
+    "chosen": "rows of chosen and rejected are preferences, which supervised training has no use for",
+    "rejected": "rows of chosen and rejected are preferences, which supervised training has no use for",
+    "text": "a text that holds a whole chat can't be parted into turns",
 }
-_CALL_ROLES = ("function_call", "tool_call")
-_TURN_KEYS = ("messages", "conversations", "conversation")
-_MESSAGES_AS_TEXT = re.compile(r'\s*\[\s*\{\s*"role"\s*:')  # in a CSV cell, say
+TURN_KEYS = ("messages", "conversations", "conversation")
+_TOOL_KEYS = ("tools", "functions")
+_SYSTEM_KEYS = ("system", "system_prompt")
+_MESSAGES_AS_TEXT = re.compile(r'\s*\[\s*\{\s*"(?:role|content)"\s*:')  # in a CSV cell, say
+_ROW_WEIGHTS = ("weight", "train", "training", "trainable")
+
+_Converted = tuple[list[Said], Tools]
 
 
-def convert(row: Any, format: Format | Literal["auto"], *, where: str, source: str) -> Chat:
-    """One row as a chat, whose meta names the format. Raises `RowError`."""
+def convert(
+    row: Any,
+    format: Format | Literal["auto", "columns"],
+    *,
+    where: str,
+    source: str,
+    remarks: Remarks | None = None,
+) -> Chat:
+    """One row as a chat, whose meta names the format; what it says and is not used is added to `remarks`.
+
+    Raises `RowError`.
+    """
+    remarks = Remarks() if remarks is None else remarks
     if not isinstance(row, dict):
-        raise RowError(f"wanted an object, got {type(row).__name__}")
-    found = detect(row) if format == "auto" else format
-    turns, tools = _CONVERTERS[found](row)
-    kind = row.get("kind")
-    return Chat(
-        turns=_finish(turns, tools),
-        tools=tools,
-        kind=kind if kind in KINDS else "other",
-        source=source,
-        where=where,
-        meta={"format": found},
-    )
+        raise RowError(f"wanted an object, got {shown(row)}", cause="a row that is no object")
+    try:
+        found = detect(row) if format == "auto" else format
+        fields = Fields(row, "the row")
+        kind = fields.take("kind")
+        said, tools = _CONVERTERS[found](fields, remarks)
+        _refuse_untrained(fields)
+        turns = finish(said, tools, remarks)
+        chat = Chat(
+            turns=turns,
+            tools=tools.schemas,
+            kind=kind if kind in KINDS else "other",
+            source=source,
+            where=where,
+            meta={"format": found},
+        )
+        remark_on_tool_talk(chat, remarks)
+        report_unused(fields, "rows", remarks)
+    except RecursionError:
+        raise RowError("nested too deep", cause="nested too deep") from None
+    return chat
 
 
 def detect(row: dict[str, Any]) -> Format:
     """The format that a row is in. Raises `RowError` that lists what was looked for."""
     keys = {key for key, value in row.items() if value is not None}
-    for key in _TURN_KEYS:
-        if key in keys:
-            turns = _list_of_turns(row)
-            first = turns[0] if turns else {}
-            text = "".join(str(turn.get("content") or turn.get("value") or "") for turn in turns)
-            if ("<tool_call>" in text or "<tools>" in text) and not any(turn.get("tool_calls") for turn in turns):
-                return "hermes"
-            return "sharegpt" if "from" in first else "messages"
+    if any(key in keys for key in TURN_KEYS):
+        return _detect_turns(row)
     if {"query", "answers"} <= keys:
         return "xlam"
     if {"prompt", "completion"} <= keys:
         return "prompt_completion"
     if {"instruction", "output"} <= keys:
         return "alpaca"
-    wanted = "; ".join(f"{name}: {needs}" for name, needs in NEEDED.items() if name != "hermes")
-    raise RowError(f"no known format: found {', '.join(sorted(map(str, row))) or 'nothing'}; wanted one of {wanted}")
+    if glaive.is_glaive(row):
+        return "glaive"
+    raise unknown_format(row)
 
 
-_Converted = tuple[list[Turn], tuple[dict[str, Any], ...]]
+def unknown_format(row: dict[str, Any]) -> RowError:
+    """What to say of a row that is in no format."""
+    wanted = "; ".join(f"{name}: {needs}" for name, needs in NEEDED.items() if name not in ("hermes", "toolace"))
+    found = ", ".join(sorted(map(shown, row))) or "nothing"
+    why = next((f" ({reason})" for key, reason in _OTHERS.items() if key in row), "")
+    return RowError(
+        f"no known format: found {found}{why}; wanted one of {wanted}; other names are given by data.sources.columns",
+        cause="no known format",
+    )
 
 
-def _messages(row: dict[str, Any]) -> _Converted:
-    items = _list_of_turns(row)
-    return _turns(items), read_tools(_tools_value(row))
+def _detect_turns(row: dict[str, Any]) -> Format:
+    turns = _turn_list(Fields(row, "the row"))
+    structured = any(turn.get("tool_calls") or turn.get("function_call") or _role(turn) in CALL_ROLES for turn in turns)
+    if not structured:
+        has_tools = any(row.get(key) not in (None, "", [], "[]") for key in _TOOL_KEYS)
+        systems = [*_texts(turns, "system"), *(text for key in _SYSTEM_KEYS if isinstance(text := row.get(key), str))]
+        answers = _texts(turns, "assistant")
+        if any(map(hermes.has_tools, systems)) or (has_tools and any(map(hermes.has_calls, answers))):
+            return "hermes"
+        if not has_tools:
+            listed = next((one for text in systems if (one := toolace.read_system(text)) is not None), None)
+            if listed and (listed.known or any(toolace.is_call(text, listed.names) for text in answers)):
+                return "toolace"
+    return "sharegpt" if turns and "from" in turns[0] else "messages"
 
 
-def _turns(items: list[dict[str, Any]]) -> list[Turn]:
-    turns: list[Turn] = []
-    names: dict[str, str] = {}  # of the calls with an id
-    for number, item in enumerate(items, 1):
-        what = f"turn {number}"
-        role = _role(item.get("role", item.get("from")), what)
-        content = _text(item.get("content", item.get("value")), what, as_json=role == "tool")
-        if role == "assistant":
-            written = item.get("tool_calls") or item.get("function_call") or ()
-            calls = _calls(written, what)
-            names |= {
-                str(one["id"]): call.name
-                for one, call in zip(_as_list(written, what), calls, strict=True)
-                if isinstance(one, dict) and one.get("id")
-            }
-            reasoning = item.get("reasoning_content")
-            if isinstance(reasoning, str) and reasoning.strip():
-                content = f"<think>\n{reasoning.strip()}\n</think>\n\n{content}"
-            turns.append(Turn("assistant", content, calls))
-        elif role == "tool":
-            name = item.get("name") or names.get(str(item.get("tool_call_id")))
-            turns.append(Turn("tool", content, name=str(name) if name else None))
+def _role(turn: dict[str, Any]) -> str:
+    return str(turn.get("role") or turn.get("from")).lower()
+
+
+def _texts(turns: Iterable[dict[str, Any]], role: Role) -> list[str]:
+    contents = [turn.get("content") or turn.get("value") for turn in turns if ROLES.get(_role(turn)) == role]
+    return [content for content in contents if isinstance(content, str)]
+
+
+def _turn_list(fields: Fields) -> list[dict[str, Any]]:
+    value = fields.take(*TURN_KEYS)
+    if value is None:
+        raise RowError(f"no {' or '.join(TURN_KEYS[:2])}: found {fields.found()}", cause="no messages")
+    return list_of_turns(value, next(key for key in TURN_KEYS if fields.has(key)))
+
+
+def _tools(fields: Fields, remarks: Remarks, *, xlam: bool = False) -> Tools:
+    return read_tools(fields.take(*_TOOL_KEYS), remarks, xlam=xlam)
+
+
+def _messages(fields: Fields, remarks: Remarks) -> _Converted:
+    said = read_turns(_turn_list(fields), remarks)
+    return _with_system(fields, said, remarks), _tools(fields, remarks)
+
+
+def _hermes(fields: Fields, remarks: Remarks) -> _Converted:
+    items = _turn_list(fields)
+    tools = _tools(fields, remarks)
+    for text in [*_texts(items, "system"), *(text for text in [_system_text(fields)] if text)]:
+        system = hermes.read_system(text, "the system text")
+        if system is not None and not tools:
+            tools = read_tools(system.tools, remarks)
+    said = _with_system(fields, read_turns(items, remarks, marks=True), remarks, marks=True)
+    return said, tools
+
+
+def _toolace(fields: Fields, remarks: Remarks) -> _Converted:
+    said = _with_system(fields, read_turns(_turn_list(fields), remarks), remarks)
+    tools = _tools(fields, remarks)
+    found: list[Said] = []
+    names: list[str] = tools.names
+    asked = 0
+    for turn in said:
+        if turn.role == "system" and (listed := toolace.read_system(turn.content)) is not None and not tools:
+            remarks["system texts: the functions and the words about calling them are read out of the text"] += 1
+            tools, names = read_tools(listed.tools, remarks), listed.names
+            found += [replace(turn, content=listed.own)] if listed.own else []
+        elif turn.role == "assistant" and (
+            toolace.is_call(turn.content, names) or toolace.looks_like_call(turn.content)
+        ):
+            calls = toolace.read_bracket_calls(turn.content, names, f"turn {turn.number}")
+            asked = len(calls)
+            found.append(replace(turn, content="", calls=(*turn.calls, *calls)))
+        elif turn.role == "tool":
+            found += [replace(one, number=turn.number) for one in toolace.read_results(turn.content, asked)]
         else:
-            turns.append(Turn(role, content))
-    return turns
+            found.append(turn)
+    return found, tools
 
 
-def _sharegpt(row: dict[str, Any]) -> _Converted:
-    turns: list[Turn] = []
-    for number, item in enumerate(_list_of_turns(row), 1):
-        what = f"turn {number}"
-        said = item.get("from", item.get("role"))
-        role = _role(said, what)
-        value = item.get("value", item.get("content"))
-        if said in _CALL_ROLES:
-            turns.append(Turn("assistant", "", _calls(value, what)))
-        else:
-            turns.append(Turn(role, _text(value, what, as_json=role == "tool")))
-    return _with_system(row, turns), read_tools(_tools_value(row))
+def _glaive(fields: Fields, remarks: Remarks) -> _Converted:
+    chat = fields.take("chat")
+    if not isinstance(chat, str):
+        raise _missing(fields, "glaive", "chat")
+    own, listed = glaive.read_system(_text(fields.take("system"), "system"), remarks)
+    said = glaive.read_chat(chat, remarks)
+    tools = _tools(fields, remarks)
+    return [*([Said("system", own)] if own else []), *said], tools or read_tools(listed, remarks)
 
 
-def _alpaca(row: dict[str, Any]) -> _Converted:
-    _need(row, "alpaca", "instruction", "output")
-    turns: list[Turn] = []
-    for pair in _as_list(row.get("history") or (), "history"):
+def _alpaca(fields: Fields, remarks: Remarks) -> _Converted:
+    instruction, output = _need(fields, "alpaca", "instruction", "output")
+    turns: list[Said] = []
+    for pair in as_list(fields.take("history") or (), "history"):
         if not isinstance(pair, list) or len(pair) != 2:
             raise RowError("history: wanted pairs of instruction and answer")
-        turns += [Turn("user", str(pair[0])), Turn("assistant", str(pair[1]))]
-    instruction, extra = _text(row["instruction"], "instruction"), _text(row.get("input"), "input")
-    turns.append(Turn("user", f"{instruction}\n\n{extra}" if extra.strip() else instruction))
-    turns.append(Turn("assistant", _text(row["output"], "output")))
-    return _with_system(row, turns), read_tools(_tools_value(row))
+        turns += [Said("user", _text(pair[0], "history")), Said("assistant", _text(pair[1], "history"))]
+    asked, extra = _text(instruction, "instruction"), _text(fields.take("input"), "input")
+    turns.append(Said("user", f"{asked}\n\n{extra}" if extra.strip() else asked))
+    turns.append(Said("assistant", _text(output, "output")))
+    return _with_system(fields, turns, remarks), _tools(fields, remarks)
 
 
-def _prompt_completion(row: dict[str, Any]) -> _Converted:
-    _need(row, "prompt_completion", "prompt", "completion")
-    parts: list[Turn] = []
-    roles: tuple[tuple[str, Role], ...] = (("prompt", "user"), ("completion", "assistant"))
-    for key, role in roles:
-        value = row[key]
+def _prompt_completion(fields: Fields, remarks: Remarks) -> _Converted:
+    prompt, completion = _need(fields, "prompt_completion", "prompt", "completion")
+    parts: list[Said] = []
+    for key, role, value in (("prompt", "user", prompt), ("completion", "assistant", completion)):
         if isinstance(value, str) and not _MESSAGES_AS_TEXT.match(value):
-            parts.append(Turn(role, value))
+            said = [Said(role, value)]  # type: ignore[arg-type]
         else:
-            parts += _turns(_dicts(value, key))
-    return _with_system(row, parts), read_tools(_tools_value(row))
+            said = read_turns(list_of_turns(value, key), remarks)
+        if key == "prompt":
+            said = [replace(turn, trained=False) if turn.role == "assistant" else turn for turn in said]
+        parts += said
+    numbered = [replace(turn, number=number) for number, turn in enumerate(parts, 1)]
+    return _with_system(fields, numbered, remarks), _tools(fields, remarks)
 
 
-def _xlam(row: dict[str, Any]) -> _Converted:
-    _need(row, "xlam", "query", "answers")
-    turns = [Turn("user", _text(row["query"], "query")), Turn("assistant", "", _calls(row["answers"], "answers"))]
-    return _with_system(row, turns), read_xlam_tools(_tools_value(row))
+def _xlam(fields: Fields, remarks: Remarks) -> _Converted:
+    query, answers = _need(fields, "xlam", "query", "answers")
+    turns = [Said("user", _text(query, "query")), Said("assistant", "", read_calls(answers, "answers", remarks))]
+    return _with_system(fields, turns, remarks), _tools(fields, remarks, xlam=True)
 
 
-def _hermes(row: dict[str, Any]) -> _Converted:
-    tools = list(read_tools(_tools_value(row)))
-    turns: list[Turn] = []
-    for number, item in enumerate(_list_of_turns(row), 1):
-        what = f"turn {number}"
-        role = _role(item.get("from", item.get("role")), what)
-        text = _text(item.get("value", item.get("content")), what, as_json=role == "tool")
-        if role == "system" and (system := read_system(text, what)) is not None:
-            tools = tools or list(read_tools(system.tools))
-            turns += [Turn("system", system.own)] if system.own else []
-        elif role == "assistant":
-            content, calls = read_calls(text, what)
-            turns.append(Turn("assistant", content, calls))
-        elif results := read_results(text, tool_turn=role == "tool"):
-            turns += results
-        else:
-            turns.append(Turn(role, text))
-    return turns, tuple(tools)
+def _columns(fields: Fields, remarks: Remarks) -> _Converted:
+    """A row that `toolkit.data.columns` has renamed: user and assistant are text."""
+    user, answer = _text(fields.take("user"), "user"), _text(fields.take("assistant"), "assistant")
+    turns = [Said("user", user, number=1), Said("assistant", answer, number=2)]
+    return _with_system(fields, turns, remarks), _tools(fields, remarks)
 
 
-_CONVERTERS = {
+_CONVERTERS: dict[str, Callable[[Fields, Remarks], _Converted]] = {
     "messages": _messages,
-    "sharegpt": _sharegpt,
+    "sharegpt": _messages,
     "alpaca": _alpaca,
     "prompt_completion": _prompt_completion,
     "xlam": _xlam,
     "hermes": _hermes,
+    "glaive": _glaive,
+    "toolace": _toolace,
+    "columns": _columns,
 }
 
 
-def _finish(turns: list[Turn], tools: tuple[dict[str, Any], ...]) -> tuple[Turn, ...]:
-    """What holds for every chat (see the module)."""
-    joined: list[Turn] = []
-    for turn in turns:
-        if joined and _joins(joined[-1], turn):
-            before = joined.pop()
-            content = "\n\n".join(part for part in (before.content, turn.content) if part)
-            turn = Turn("assistant", content, before.tool_calls + turn.tool_calls)
-        joined.append(turn)
-    while joined and joined[-1].role != "assistant":
-        joined.pop()
-    if not joined:
-        raise RowError("no assistant turn, so nothing to train on")
-    offered = [tool["function"]["name"] for tool in tools]
-    for turn in joined:
-        if turn.role == "assistant" and not turn.content.strip() and not turn.tool_calls:
-            raise RowError("an assistant turn is empty: no text and no call")
-        for call in turn.tool_calls:
-            if call.name not in offered:
-                hint = did_you_mean(call.name, offered) or (
-                    f"; on offer: {', '.join(offered[:8])}" if offered else "; the row offers no tools"
-                )
-                raise RowError(f"calls unknown tool {call.name}{hint}")
-    return tuple(joined)
+def _system_text(fields: Fields) -> str:
+    value = fields.take(*_SYSTEM_KEYS)
+    if isinstance(value, list):  # Anthropic's blocks
+        texts = [part.get("text") if isinstance(part, dict) else None for part in value]
+        if all(isinstance(text, str) for text in texts):
+            return "".join(map(str, texts))
+    return _text(value, "system")
 
 
-def _joins(before: Turn, turn: Turn) -> bool:
-    """Whether two assistant turns are one: what is said after a call stays after it, a thought stays at the head."""
-    if before.role != "assistant" or turn.role != "assistant" or before.trained != turn.trained:
-        return False
-    return not (before.tool_calls and turn.content) and not (before.content and split_thought(turn.content)[0])
+def _with_system(fields: Fields, turns: list[Said], remarks: Remarks, *, marks: bool = False) -> list[Said]:
+    system = _system_text(fields)
+    if marks:
+        system = hermes.own_words(system, "system", remarks)
+    if not system.strip():
+        return turns
+    there = next((turn for turn in turns if turn.role == "system"), None)
+    if there is None:
+        return [Said("system", system), *turns]
+    if there.content.strip() != system.strip():
+        raise RowError(
+            f"turn {there.number} is a system turn, and system stands beside the messages too; leave one of them",
+            cause="two system texts",
+        )
+    return turns
 
 
-def _calls(value: Any, what: str) -> tuple[ToolCall, ...]:
-    """Calls from a list, one object, or JSON text of either; arguments may be JSON text too."""
-    return tuple(_call(item, what) for item in _as_list(value, what))
+def _refuse_untrained(fields: Fields) -> None:
+    """A row that asks as a whole not to be trained is no row to train on."""
+    for key in _ROW_WEIGHTS:
+        value = fields.peek(key)
+        if value is False or (isinstance(value, int | float) and value == 0):
+            raise RowError(
+                f"{key} = {shown(value)} of a whole row is not read; leave the row out, or set weight = 0 on its turns",
+                cause=f"{key} = 0 of a whole row",
+            )
 
 
-def _call(item: Any, what: str) -> ToolCall:
-    if isinstance(item, str):
-        item = loads(item, f"{what}: call")
-    function = item.get("function", item) if isinstance(item, dict) else item
-    if isinstance(function, str) and isinstance(item, dict):
-        function = {"name": function, "arguments": item.get("arguments")}
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise RowError(f"{what}: a call needs a name")
-    name = function["name"]
-    arguments = function.get("arguments", function.get("parameters"))
-    if isinstance(arguments, str):
-        arguments = loads(arguments, f"{what}: arguments of {name}") if arguments.strip() else {}
-    arguments = {} if arguments is None else arguments
-    if not isinstance(arguments, dict):
-        raise RowError(f"{what}: arguments of {name}: wanted a JSON object, got {json.dumps(arguments)[:60]}")
-    return ToolCall(name, arguments)
-
-
-def _list_of_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
-    for key in _TURN_KEYS:
-        if row.get(key) is not None:
-            return _dicts(row[key], key)
-    raise RowError(f"no {' or '.join(_TURN_KEYS[:2])}: found {', '.join(sorted(map(str, row))) or 'nothing'}")
-
-
-def _dicts(value: Any, what: str) -> list[dict[str, Any]]:
-    items = _as_list(value, what)
-    for number, item in enumerate(items, 1):
-        if not isinstance(item, dict):
-            raise RowError(f"{what}: item {number} is no object")
-    return items
-
-
-def _as_list(value: Any, what: str) -> list[Any]:
-    if isinstance(value, str):
-        value = loads(value, what) if value.strip() else []
-    if isinstance(value, dict):
-        return [value]
-    if isinstance(value, list | tuple):
-        return list(value)
-    raise RowError(f"{what}: wanted a list, got {type(value).__name__}")
-
-
-def _role(value: Any, what: str) -> Role:
-    role = _ROLES.get(str(value).lower())
-    if role is None:
-        raise RowError(f"{what}: unknown role {value!r}{did_you_mean(str(value), _ROLES)}")
-    return role
-
-
-def _text(value: Any, what: str, *, as_json: bool = False) -> str:
-    """A turn's text. Parts of type text are joined; a tool's JSON value is written as JSON."""
+def _text(value: Any, what: str) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
         return value
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(part, dict) and part.get("type") == "text" for part in value)
-    ):
-        return "".join(str(part.get("text") or "") for part in value)
-    if as_json:
-        return json.dumps(value, ensure_ascii=False)
-    raise RowError(f"{what}: wanted text, got {type(value).__name__}")
+    raise RowError(f"{what}: wanted text, got {shown(value)}", cause=f"{what} that is no text")
 
 
-def _with_system(row: dict[str, Any], turns: list[Turn]) -> list[Turn]:
-    system = _text(row.get("system"), "system")
-    return [Turn("system", system), *turns] if system.strip() else turns
-
-
-def _tools_value(row: dict[str, Any]) -> Any:
-    return row.get("tools") if row.get("tools") is not None else row.get("functions")
-
-
-def _need(row: dict[str, Any], format: Format, *keys: str) -> None:
-    missing = [key for key in keys if row.get(key) is None]
+def _need(fields: Fields, format: Format, *keys: str) -> list[Any]:
+    missing = [key for key in keys if not fields.has(key)]
     if missing:
-        raise RowError(f"{format} needs {NEEDED[format]}; missing: {', '.join(missing)}")
+        raise _missing(fields, format, *missing)
+    return [fields.take(key) for key in keys]
+
+
+def _missing(fields: Fields, format: Format, *keys: str) -> RowError:
+    return RowError(
+        f"{format} needs {NEEDED[format]}; missing: {', '.join(keys)}; found {fields.found()}",
+        cause=f"{format} without {', '.join(keys)}",
+    )

@@ -22,14 +22,22 @@ if TYPE_CHECKING:
 _CODE = (
     "calls.py",
     "chats.py",
+    "columns.py",
     "formats.py",
+    "glaive.py",
     "hermes.py",
+    "items.py",
+    "jsontext.py",
     "legacy.py",
     "markup.py",
+    "mending.py",
     "parts.py",
     "pipeline.py",
     "readers.py",
     "render.py",
+    "rendered.py",
+    "said.py",
+    "schema_rules.py",
     "schemas.py",
     "seen.py",
     "signatures.py",
@@ -37,6 +45,8 @@ _CODE = (
     "tablefile.py",
     "template.py",
     "tokenizers.py",
+    "toolace.py",
+    "turns.py",
 )
 _BUILTIN_OPTIONS = ("split", "size", "seed", "domains", "kinds", "max_tools")
 _PIECE = 1 << 20
@@ -109,6 +119,8 @@ def file_hash(path: Path) -> str:
 
 def _source_key(source: SourceSection) -> dict[str, Any]:
     common: dict[str, Any] = {"format": source.format, "weight": source.weight, "limit": source.limit}
+    if columns := source.columns.model_dump(exclude_none=True):
+        common["columns"] = columns
     if source.source == BUILTIN:
         from toolkit.data.builtin import fingerprint
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.rendered import written_calls
 from toolkit.data.template import with_thinking
 from toolkit.data.tokenizers import special_tokens
 from toolkit.errors import DataError
@@ -35,7 +36,8 @@ class Markup:
 
     `tool_role`: the template takes results as tool messages. `tools`: it describes tools and writes calls itself.
     `why_no_tools` says what the probe saw when it does not. `reasoning`: it writes the thought of an answer from a
-    field of its own (`reasoning_content`), and then leaves the answer's text as it is.
+    field of its own (`reasoning_content`), and then leaves the answer's text as it is. `json_calls`: it writes calls as
+    JSON objects.
     """
 
     header: str
@@ -45,6 +47,7 @@ class Markup:
     tools: bool
     why_no_tools: str = ""
     reasoning: bool = False
+    json_calls: bool = False
 
 
 def render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
@@ -103,7 +106,8 @@ def probe(tokenizer: Any) -> Markup:
         raise _puzzling("in a longer chat its assistant turns look different")
     tool_role = _takes_tool_role(tokenizer, header)
     why = _why_no_tools(tokenizer, header, end)
-    return Markup(header, end, special[token], tool_role, not why, why, _takes_reasoning(tokenizer))
+    json_calls = not why and _writes_json_calls(tokenizer, header, end)
+    return Markup(header, end, special[token], tool_role, not why, why, _takes_reasoning(tokenizer), json_calls)
 
 
 def _takes_tool_role(tokenizer: Any, header: str) -> bool:
@@ -143,6 +147,16 @@ def _why_no_tools(tokenizer: Any, header: str, end: str) -> str:
     if len(turns) != 2 or _TOOL not in turns[0].split(end)[0] or _VALUE not in turns[0].split(end)[0]:
         return "the chat template does not write the assistant's tool calls"
     return "" if _RESULT in text else "the chat template does not write tool results"
+
+
+def _writes_json_calls(tokenizer: Any, header: str, end: str) -> bool:
+    call = {"role": "assistant", "content": _A1, "tool_calls": [_PROBE_CALL]}
+    try:
+        text = render(tokenizer, [_message("user", _U1), call], tools=[_PROBE_TOOL])
+    except DataError:
+        return False
+    said = text.rpartition(header)[2].partition(end)[0].rpartition(_A1)[2]
+    return written_calls(said) == [(_TOOL, {"stone": _VALUE})]
 
 
 def _message(role: str, content: str) -> Message:

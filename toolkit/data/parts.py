@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.cache import cache_root, write_text
 from toolkit.data.chats import Chat
 from toolkit.data.keys import data_key, digest
-from toolkit.data.sources import BUILTIN, load_chats, shortened
+from toolkit.data.notes import Reading
+from toolkit.data.sources import BUILTIN, load_chats
 from toolkit.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -37,17 +38,24 @@ class Holdout:
     chats: int
 
 
-def part_chats(
-    recipe: Recipe, part: Part, bad: list[Problem] | None = None, cache: Path | None = None
-) -> Iterator[Chat]:
-    """The chats of one part, streamed. `bad` as for `load_chats`."""
+def part_chats(recipe: Recipe, part: Part, reading: Reading | None = None, cache: Path | None = None) -> Iterator[Chat]:
+    """The chats of one part, streamed. Bad rows are left out and noted in `reading`; without it, more of them than
+    data.max_bad allows raise `DataError` at the end."""
+    strict = reading is None
+    reading = reading or Reading(recipe.data.max_bad)
+    yield from _part_chats(recipe, part, reading, cache)
+    if strict:
+        reading.stop()
+
+
+def _part_chats(recipe: Recipe, part: Part, reading: Reading, cache: Path | None) -> Iterator[Chat]:
     if part == "eval" and not recipe.eval.holdout and not recipe.eval.sources:
         return iter(())
     if sources := held_out_sources(recipe):
-        return load_chats(recipe.data.sources if part == "train" else sources, bad)
+        return load_chats(recipe.data.sources if part == "train" else sources, reading)
     if not recipe.eval.holdout or recipe.eval.sources:
-        return load_chats(recipe.data.sources if part == "train" else recipe.eval.sources, bad)
-    return _divided(recipe, part, bad, cache)
+        return load_chats(recipe.data.sources if part == "train" else recipe.eval.sources, reading)
+    return _divided(recipe, part, reading, cache)
 
 
 def eval_chats(recipe: Recipe) -> list[Chat]:
@@ -77,8 +85,8 @@ def holdout(recipe: Recipe, cache: Path | None = None) -> Holdout:
     kept = (cache or cache_root()) / "holdout" / f"{digest([data_key(recipe.data.sources), wanted])}.json"
     if kept.is_file():
         return Holdout(**json.loads(kept.read_text()))
-    bad: list[Problem] = []
-    found = _find_holdout(load_chats(recipe.data.sources, bad), wanted, bad)
+    reading = Reading()
+    found = _find_holdout(load_chats(recipe.data.sources, reading), wanted, reading)
     write_text(kept, json.dumps(asdict(found)))
     return found
 
@@ -95,10 +103,10 @@ def chat_hash(chat: Chat) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
-def _divided(recipe: Recipe, part: Part, bad: list[Problem] | None, cache: Path | None) -> Iterator[Chat]:
+def _divided(recipe: Recipe, part: Part, reading: Reading, cache: Path | None) -> Iterator[Chat]:
     border = holdout(recipe, cache).below
     seen: set[int] = set()
-    for chat in load_chats(recipe.data.sources, bad):
+    for chat in load_chats(recipe.data.sources, reading):
         content = chat_hash(chat)
         if (content < border) != (part == "eval"):
             continue
@@ -109,7 +117,7 @@ def _divided(recipe: Recipe, part: Part, bad: list[Problem] | None, cache: Path 
         yield chat
 
 
-def _find_holdout(chats: Iterator[Chat], wanted: float, bad: list[Problem]) -> Holdout:
+def _find_holdout(chats: Iterator[Chat], wanted: float, reading: Reading) -> Holdout:
     """The border below which `wanted` different chats lie (a count from 1 up), or that fraction of all hashes."""
     total = 0
     if wanted < 1:
@@ -128,11 +136,12 @@ def _find_holdout(chats: Iterator[Chat], wanted: float, bad: list[Problem]) -> H
         heapq.heappush(lowest, -content)
         if len(lowest) > size + 1:  # one more than wanted: the first hash of the training side is the border
             members.discard(-heapq.heappop(lowest))
-    if bad and not total:
-        raise DataError(shortened(bad))
+    if not total:
+        reading.stop()
     if len(lowest) <= size:
-        raise DataError(
+        message = (
             f"eval.holdout = {size:,} keeps all {len(lowest):,} different chats out of training; "
             "set a lower number or a fraction, or name other chats in eval.sources"
         )
+        raise DataError([*reading.by_cause(), Problem("", message)])  # bad rows may be why there are so few
     return Holdout(-lowest[0], total)

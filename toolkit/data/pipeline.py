@@ -68,7 +68,7 @@ class Chunk:
     kept: list[Chat]
     rows_per_chat: list[int]
     tally: Tally
-    problems: list[Problem]
+    problems: list[Problem]  # one for each chat that can't be rendered or masked
     tools: ToolTally = field(default_factory=ToolTally)
 
 
@@ -103,7 +103,9 @@ def encode_chats(renderer: Renderer, chats: Sequence[Chat], max_length: int) -> 
         try:
             encoded = [(row, renderer.encode(row, max_length)) for row in renderer.rows(chat)]
         except DataError as error:
-            chunk.problems += error.problems
+            first, *others = error.problems
+            more = f" (and {len(others)} more in this row)" if others else ""
+            chunk.problems.append(Problem(first.where, first.message + more))
             continue
         kept = 0
         whole = 0

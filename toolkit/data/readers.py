@@ -5,24 +5,37 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from toolkit.data.schemas import RowError, strip_nulls
-from toolkit.errors import DataError
+from toolkit.data.jsontext import LAX, STRICT, loads, not_json, refuse_halves
+from toolkit.data.notes import RowError, shown
+from toolkit.errors import DataError, Problem
 
 KINDS = (".jsonl", ".json", ".csv", ".parquet")
 PACKED = (".gz", ".zst")
 _CHUNK = 1 << 16
 _MOST_COLUMN = 2**31 - 1
 
-Placed = tuple[int, Any]  # line (or row) number from 1, and the row or the RowError that it is
+# A row that holds such keys is one row, whatever lists of objects are in it.
+_ROW_KEYS = {"messages", "conversations", "conversation", "prompt", "query", "instruction", "chat"}
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Something that the file says beside its rows."""
+
+    text: str
+
+
+Placed = tuple[int | str, Any]
+"""Line (or row) number from 1, where rows share a line with the column; and the row, or the `RowError` that it is."""
 
 
 def kind_of(path: Path) -> str | None:
@@ -52,11 +65,29 @@ def _readable(path: Path) -> Iterator[None]:
     except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError, EOFError) as error:
         raise DataError(f"{path}: broken or cut off {path.suffix} file: {error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error}") from error
+        raise DataError(Problem(f"{path}:{_first_line_not_utf8(path)}", _not_utf8(error))) from error
     except csv.Error as error:
-        raise DataError(f"{path}: broken CSV: {error}") from error
+        raise DataError(f"{path}: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    head = bytes(error.object[:4])
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "not UTF-8 text but UTF-16; save it as UTF-8, as with iconv -f utf-16 -t utf-8"
+    byte = error.object[error.start]
+    return f"not UTF-8 text: byte 0x{byte:02x}; save it as UTF-8 (from Latin-1: iconv -f latin1 -t utf-8)"
+
+
+def _first_line_not_utf8(path: Path) -> int:
+    with _opened(path) as binary:
+        for number, raw in enumerate(io.BufferedReader(cast(Any, binary)), 1):
+            try:
+                raw.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 @contextmanager
@@ -105,12 +136,17 @@ class _Zst(io.RawIOBase):
 
 
 def _jsonl(binary: IO[bytes]) -> Iterator[Placed]:
-    for number, line in enumerate(_text(binary), 1):
+    for number, raw in enumerate(io.BufferedReader(cast(Any, binary)), 1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            yield number, RowError(_not_utf8(error), cause="not UTF-8 text")
+            continue
         if line.strip():
             try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield number, RowError(f"not JSON: {error}")
+                yield number, loads(line)
+            except RowError as error:
+                yield number, error
 
 
 def _json(binary: IO[bytes]) -> Iterator[Placed]:
@@ -125,9 +161,12 @@ def _json(binary: IO[bytes]) -> Iterator[Placed]:
     second = next(values, None)
     value = first[1]
     if second is None and isinstance(value, dict):
-        lists = [inner for inner in value.values() if _is_list_of_rows(inner)]
-        if len(lists) == 1 and not {"messages", "conversations", "prompt", "query", "instruction"} & set(value):
-            yield from enumerate(lists[0], 1)
+        lists = [key for key, inner in value.items() if _is_list_of_rows(inner)]
+        if len(lists) == 1 and not _ROW_KEYS & set(value):
+            for key in value:
+                if key != lists[0]:
+                    yield 1, Aside(f"the file: key {shown(key)}, beside {shown(lists[0])}, is not used")
+            yield from enumerate(value[lists[0]], 1)
             return
     yield first
     if second is not None:
@@ -140,52 +179,111 @@ def _is_list_of_rows(value: Any) -> bool:
 
 
 def _json_values(text: IO[str]) -> Iterator[Placed]:
-    decoder = json.JSONDecoder()
     buffer, line, wanted = "", 1, _CHUNK
+    column, last = 1, 0  # of the buffer's first character, and the line that the last value began on
     in_list: bool | None = None  # None until the first character tells
     ended = False
+
+    def passed(count: int) -> None:
+        nonlocal buffer, line, column
+        gone, buffer = buffer[:count], buffer[count:]
+        breaks = gone.count("\n")
+        line += breaks
+        column = len(gone) - gone.rfind("\n") if breaks else column + len(gone)
+
+    def place() -> int | str:
+        """The line, and the column where a value began on it already: some files are one line."""
+        nonlocal last
+        again, last = line == last, line
+        return f"{line}:{column}" if again else line
+
     while True:
-        rest = buffer.lstrip()
-        line += buffer[: len(buffer) - len(rest)].count("\n")
-        buffer = rest
+        passed(len(buffer) - len(buffer.lstrip()))
         if buffer and in_list is None:
             in_list = buffer[0] == "["
-            buffer = buffer[1:] if in_list else buffer
+            passed(int(in_list))
             continue
         if in_list and buffer[:1] == ",":
-            buffer = buffer[1:]
+            passed(1)
             continue
         if in_list and buffer[:1] == "]":
             return
         if buffer:
             try:
-                value, stop = decoder.raw_decode(buffer)
+                value, stop = _decoded(buffer)
             except (ValueError, RecursionError) as error:
                 if ended:
-                    yield line, RowError(f"not JSON from here on: {error}")
+                    yield place(), RowError(f"not JSON from here on: {_reason(error)}", cause="not JSON from here on")
                     return
             else:
                 if stop < len(buffer) or ended:  # else a number could go on in the next piece
-                    yield line, value
-                    line += buffer[:stop].count("\n")
-                    buffer, wanted = buffer[stop:], _CHUNK
+                    yield place(), value
+                    passed(stop)
+                    wanted = _CHUNK
                     continue
         if ended:
             if in_list:
-                yield line, RowError("not JSON: the list has no end")
+                yield place(), RowError("not JSON: the list has no end")
             return
         more = text.read(wanted)
         ended, buffer, wanted = not more, buffer + more, wanted * 2
 
 
+def _decoded(buffer: str) -> tuple[Any, int]:
+    """The value that the buffer begins with, or the `RowError` that it is, and where it ends.
+
+    Raises `ValueError` where it does not end yet, or is nothing that has an end.
+    """
+    try:
+        value, stop = STRICT.raw_decode(buffer)
+    except (ValueError, RecursionError) as error:
+        _, stop = LAX.raw_decode(buffer)
+        return not_json(error), stop  # what Python's own reader takes has an end: the next value can be read
+    try:
+        refuse_halves(value)
+    except RowError as error:
+        return error, stop
+    return value, stop
+
+
+def _reason(error: Exception) -> str:
+    return "nested too deep" if isinstance(error, RecursionError) else str(error)
+
+
 def _csv(binary: IO[bytes]) -> Iterator[Placed]:
     csv.field_size_limit(_MOST_COLUMN)
-    reader = csv.DictReader(_text(binary, newline=""), strict=True)
-    for row in reader:
-        if None in row:
-            yield reader.line_num, RowError(f"more cells than the {len(reader.fieldnames or ())} columns of the header")
-        else:
-            yield reader.line_num, {key: value or "" for key, value in row.items()}
+    reader = csv.reader(_text(binary, newline=""), strict=True)
+    header = next(reader, None)
+    if header is None:
+        return
+    _refuse_header(header)
+    line = reader.line_num + 1
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield line, RowError(f"broken CSV: {error}", cause="broken CSV")
+            line = reader.line_num + 1
+            continue
+        if cells is None:
+            return
+        if len(cells) == len(header):
+            yield line, dict(zip(header, cells, strict=True))
+        elif cells:
+            found = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+            yield line, RowError(f"{found}, but the header has {len(header)} columns", cause="a row of other cells")
+        line = reader.line_num + 1
+
+
+def _refuse_header(header: list[str]) -> None:
+    """A header of one column that another separator parts is no header."""
+    other = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), "")
+    if other:
+        name = {"\t": "tabs"}.get(other, f'"{other}"')
+        raise csv.Error(f"columns are parted by {name}; wanted commas: save it as CSV with commas, or as .jsonl")
+    twice = next((name for index, name in enumerate(header) if name in header[:index]), None)
+    if twice is not None:
+        raise csv.Error(f"two columns are called {shown(twice)}; wanted a name for each")
 
 
 def _parquet(binary: IO[bytes]) -> Iterator[Placed]:
@@ -201,7 +299,7 @@ def _parquet(binary: IO[bytes]) -> Iterator[Placed]:
             for batch in pyarrow.parquet.ParquetFile(binary).iter_batches(batch_size=256):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, strip_nulls(row)
+                    yield number, row
         except pyarrow.ArrowException as error:
             raise OSError(f"broken parquet: {error}") from error
 

@@ -43,6 +43,7 @@ from toolkit.data import legacy
 from toolkit.data.calls import Messages, to_messages
 from toolkit.data.chats import Chat, Turn, split_thought
 from toolkit.data.markup import Markup, probe, render
+from toolkit.data.rendered import is_written
 from toolkit.data.template import (
     CallFormat,
     ChatTemplate,
@@ -256,8 +257,8 @@ class Renderer:
             raise DataError(
                 Problem(chat.where, f"{len(answers)} assistant turns, but the rendered text has {len(spans)} of them")
             )
-        for (index, turn), (start, stop) in zip(answers, spans, strict=True):
-            _refuse_other_text(chat, index, turn, text[start:stop])
+        for (index, _), (start, stop) in zip(answers, spans, strict=True):
+            self._refuse_other_text(chat, index, text[start:stop])
         trained = [(index, span) for (index, turn), span in zip(answers, spans, strict=True) if turn.trained]
         row_spans = [span for _, span in trained]
         return Row(text, row_spans, _role_spans(text, given, spans), chat.where, trained[-1][0])
@@ -277,9 +278,30 @@ class Renderer:
             if stop < 0:
                 raise DataError(Problem(chat.where, f"turn {index + 1} has no end token {self.markup.end!r}"))
             stop += len(self.markup.end)
-            _refuse_other_text(chat, index, turn, text[len(prompt) : stop])
+            self._refuse_other_text(chat, index, text[len(prompt) : stop])
             spans = [(len(prompt), stop)]
             yield Row(text[:stop], spans, _role_spans(text[:stop], given, spans), chat.where, index)
+
+    def _refuse_other_text(self, chat: Chat, index: int, written: str) -> None:
+        """Refuse a turn that the template did not write as the data has it: its text whole, its calls to be read back
+        by a strict parser."""
+        turn = chat.turns[index]
+        answer = split_thought(turn.content)[1].strip()
+        said = split_thought(written)[1]
+        place = said.find(answer)
+        if place < 0:
+            why = "the chat template does not write its text as it is"
+            if "</think>" in answer:
+                why = "the chat template cuts its text at </think>; take that out or rewrite it"
+            raise DataError(Problem(chat.where, f"turn {index + 1}: {why}"))
+        rest = said[place + len(answer) :]
+        if self.call_format == "native" and not self.markup.json_calls:
+            right = all(call.name in rest for call in turn.tool_calls)  # in a syntax of the template's own
+        else:
+            right = not turn.tool_calls or is_written(turn.tool_calls, rest)
+        if not right:
+            why = "its calls, as the chat template writes them, are not read back as they are by a strict JSON parser"
+            raise DataError(Problem(chat.where, f"turn {index + 1}: {why}"))
 
     def _refuse_special_text(self, chat: Chat) -> None:
         """Text that spells a special token would become that token: a user's text could open an assistant turn."""
@@ -297,17 +319,6 @@ class Renderer:
         ]
         if found:
             raise DataError(found)
-
-
-def _refuse_other_text(chat: Chat, index: int, turn: Turn, written: str) -> None:
-    """Refuse a turn whose answer the template did not write as the data has it."""
-    _, answer = split_thought(turn.content)
-    if answer.strip() in written and all(call.name in written for call in turn.tool_calls):
-        return
-    why = "the chat template does not write its text as it is"
-    if "</think>" in answer:
-        why = "the chat template cuts its text at </think>; take that out or rewrite it"
-    raise DataError(Problem(chat.where, f"turn {index + 1}: {why}"))
 
 
 def _role_spans(text: str, given: Messages, spans: list[tuple[int, int]]) -> list[tuple[str, int, int]]:

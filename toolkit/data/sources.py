@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.data.chats import Chat
+from toolkit.data.columns import chosen, format_of, renamed
 from toolkit.data.formats import convert
-from toolkit.data.readers import KINDS, PACKED, Placed, kind_of, read_rows
-from toolkit.data.schemas import RowError, strip_nulls
+from toolkit.data.mending import strip_nulls
+from toolkit.data.notes import Reading, Remarks, RowError
+from toolkit.data.readers import KINDS, PACKED, Aside, Placed, kind_of, read_rows
 from toolkit.errors import DataError, Problem, did_you_mean
 
 if TYPE_CHECKING:
@@ -24,37 +26,29 @@ BUILTIN = "builtin:tools"
 MOST_SHOWN = 20
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _FIXED_COLUMNS = (".csv", ".parquet")
+_NO_ROW_FITS = ("no known format", "no column")  # said once, where every row has the same columns
 
 
-def load_chats(specs: Sequence[SourceSection], bad: list[Problem] | None = None) -> Iterator[Chat]:
+def load_chats(specs: Sequence[SourceSection], reading: Reading | None = None) -> Iterator[Chat]:
     """The chats of all sources, one source after the other, each as often as its weight says.
 
-    Bad rows are added to `bad` and left out. Without `bad` they raise `DataError` once their source has been read to
-    the end, with the first 20 of them; so does, in both cases, a source that is missing, unreadable or empty.
+    Bad rows are left out and, with what good rows said that was not used, noted in `reading`; it is for whoever reads
+    to ask it for its verdict (`Reading.stop`). Without `reading` bad rows raise `DataError` once everything has been
+    read. So does, in both cases, a source that is missing, unreadable or empty.
     """
+    strict = reading is None
+    reading = reading or Reading()
     for spec in specs:
-        found: list[Problem] = []
-        problems = 0
-        for item in _weighted(spec):
-            if isinstance(item, Chat):
-                if not problems or bad is not None:
-                    yield item
-                continue
-            problems += 1
-            if bad is not None:
-                bad.append(item)
-            elif problems <= MOST_SHOWN:
-                found.append(item)
-        if found:
-            raise DataError(shortened(found, problems))
+        yield from _weighted(spec, reading)
+    if strict:
+        reading.stop()
 
 
-def shortened(problems: Sequence[Problem], total: int | None = None) -> list[Problem]:
+def shortened(problems: Sequence[Problem]) -> list[Problem]:
     """The first 20 problems and, where there are more, how many."""
-    total = len(problems) if total is None else total
     shown = list(problems[:MOST_SHOWN])
-    if total > len(shown):
-        shown.append(Problem("", f"and {total - len(shown):,} more"))
+    if len(problems) > len(shown):
+        shown.append(Problem("", f"and {len(problems) - len(shown):,} more"))
     return shown
 
 
@@ -76,36 +70,37 @@ def local_files(source: str) -> list[Path] | None:
     raise DataError(f"{source}: no such file{did_you_mean(path.name, around)}")
 
 
-def _weighted(spec: SourceSection) -> Iterator[Chat | Problem]:
+def _weighted(spec: SourceSection, reading: Reading) -> Iterator[Chat]:
     """Chat number n is taken floor((n + 1) * weight) - floor(n * weight) times, until the limit is reached."""
-    read = taken = rows = 0
-    for item in _items(spec):
-        rows += 1
-        if isinstance(item, Problem):
-            yield item
-            continue
+    taken = 0
+    before = reading.rows
+    for read, chat in enumerate(_chats(spec, reading)):
         times = int((read + 1) * spec.weight) - int(read * spec.weight)
-        read += 1
         for _ in range(times):
-            yield item
+            yield chat
             taken += 1
             if spec.limit is not None and taken >= spec.limit:
                 return
-    if not rows:
+    if reading.rows == before:
         raise DataError(f"{spec.source}: empty, there is not one row in it")
 
 
-def _items(spec: SourceSection) -> Iterator[Chat | Problem]:
+def _chats(spec: SourceSection, reading: Reading) -> Iterator[Chat]:
     if spec.source.startswith("builtin:"):
-        yield from _builtin(spec)
+        for chat in _builtin(spec):
+            reading.rows += 1
+            yield chat
         return
     files = local_files(spec.source)
     if files is None:
-        yield from _converted(_hub_rows(spec), spec, f"{spec.source}:{spec.split}", fixed=True)
+        name = f"{spec.source}:{spec.split}"
+        yield from _converted(_hub_rows(spec), spec, name, reading, fixed=True, arrow=True)
         return
     for path in files:
         name = str(path) if str(path) != str(Path(spec.source).expanduser()) else spec.source
-        yield from _converted(read_rows(path), spec, name, fixed=kind_of(path) in _FIXED_COLUMNS)
+        kind = kind_of(path)
+        fixed, arrow = kind in _FIXED_COLUMNS, kind == ".parquet"
+        yield from _converted(read_rows(path), spec, name, reading, fixed=fixed, arrow=arrow)
 
 
 def _builtin(spec: SourceSection) -> Iterator[Chat]:
@@ -123,19 +118,38 @@ def _builtin(spec: SourceSection) -> Iterator[Chat]:
     )
 
 
-def _converted(rows: Iterator[Placed], spec: SourceSection, name: str, *, fixed: bool) -> Iterator[Chat | Problem]:
+def _converted(
+    rows: Iterator[Placed], spec: SourceSection, name: str, reading: Reading, *, fixed: bool, arrow: bool
+) -> Iterator[Chat]:
+    """The rows of one file as chats. `fixed`: all rows have the same columns. `arrow`: nulls may mean nothing."""
+    columns = chosen(spec.columns)
+    format = format_of(columns) if columns and spec.format == "auto" else spec.format
     first = True
     for number, row in rows:
         where = f"{name}:{number}"
+        if isinstance(row, Aside):
+            reading.note(row.text, where)
+            continue
+        reading.rows += 1
+        remarks = Remarks()
         try:
             if isinstance(row, RowError):
                 raise row
-            yield convert(row, spec.format, where=where, source=spec.source)
+            if arrow and (nulls := strip_nulls(row)).count:
+                remarks["nulls of the file's columns and structs are read as absent"] += nulls.count
+                row = nulls.value
+            if columns:
+                row = renamed(row, columns)
+            chat = convert(row, format, where=where, source=spec.source, remarks=remarks)
         except RowError as error:
-            if first and fixed and isinstance(row, dict) and "no known format" in str(error):
+            if first and fixed and isinstance(row, dict) and error.cause.startswith(_NO_ROW_FITS):
                 # Every row has these columns: one message, not one a row.
                 raise DataError(Problem(name, str(error))) from error
-            yield Problem(where, str(error))
+            reading.refuse(Problem(where, str(error)), error.cause)
+        else:
+            for text, times in remarks.items():
+                reading.note(text, where, times)
+            yield chat
         first = False
 
 
@@ -152,5 +166,4 @@ def _hub_rows(spec: SourceSection) -> Iterator[Placed]:
             f'split ("{spec.split}") and revision; without network give a local {" or ".join(KINDS)} file '
             f"(plain, {' or '.join(PACKED)}) or {BUILTIN}"
         ) from error
-    for number, row in enumerate(rows, 1):
-        yield number, strip_nulls(row)
+    yield from enumerate(rows, 1)

@@ -25,8 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.cache import cache_root
+from toolkit.data.chats import Chat
 from toolkit.data.keys import table_key
-from toolkit.data.parts import Part, eval_chats
+from toolkit.data.notes import Reading
+from toolkit.data.parts import Part
+from toolkit.data.parts import eval_chats as all_eval_chats
 from toolkit.errors import DataError, Problem
 from toolkit.terminal import warn
 
@@ -154,7 +157,8 @@ def build(
 
     `template` renders in place of the recipe's own, for a run that began with another.
 
-    Raises `DataError` for bad rows, no chats, or more rows without a trained token than data.max_dropped allows.
+    Raises `DataError` for no chats, and for more rows that are bad, or have no trained token, than data.max_bad and
+    data.max_dropped allow.
     """
     table = find(recipe, folder, part, cache, template)
     if table is None:
@@ -164,10 +168,26 @@ def build(
         place = _place(key, cache)
         write(recipe, folder, part, place, key=key, cache=cache, progress=progress, template=template)
         table = TokenTable(place)
+    refuse_bad(recipe, table.meta)
     refuse_dropped(recipe, table.meta)
-    if progress and (note := losses(table.meta)):
-        warn(f"{part}: {note}")
+    if progress:
+        for note in (losses(table.meta), left_unused(table.meta)):
+            if note:
+                warn(f"{part}: {note}")
     return table
+
+
+def eval_chats(recipe: Recipe) -> list[Chat]:
+    """The held-out chats, in the order of the eval part's table, without those that could not be put into it."""
+    found = all_eval_chats(recipe)
+    if not recipe.data.max_bad:
+        return found
+    from toolkit import models
+
+    folder = models.find(recipe.model)
+    table = find(recipe, folder, "eval") if folder is not None else None
+    left_out = set(table.meta.get("left_out", ())) if table is not None else set()
+    return [chat for chat in found if chat.where not in left_out]
 
 
 def losses(meta: dict[str, Any]) -> str:
@@ -179,12 +199,35 @@ def losses(meta: dict[str, Any]) -> str:
         first = ", ".join(meta["dropped"][:3])
         more = ", ..." if meta["dropped_rows"] > 3 else ""
         parts.append(f"{meta['dropped_rows']:,} rows had no answer left and are dropped: {first}{more}")
+    if bad := meta.get("bad_rows"):  # tables from before have no such count: one bad row ended them
+        first = "; ".join(f"{where}: {message}" for where, message in meta["bad"][:2])
+        parts.append(f"{bad:,} of {meta['read_rows']:,} rows can't be used and are left out: {first}")
     return "; ".join(parts)
+
+
+def left_unused(meta: dict[str, Any]) -> str:
+    """One line about what rows say that training does not use, or an empty string."""
+    found = meta.get("findings") or []
+    if not found:
+        return ""
+    more = f" (and {len(found) - 1:,} more, see `toolkit data check`)" if len(found) > 1 else ""
+    return f"not all that rows say is used: {found[0]}{more}"
+
+
+def refuse_bad(recipe: Recipe, meta: dict[str, Any]) -> None:
+    """Raise `DataError` when a table was made without more bad rows than the recipe allows."""
+    reading = Reading(recipe.data.max_bad)
+    reading.rows, reading.bad = meta.get("read_rows", 0), meta.get("bad_rows", 0)
+    if reading.too_many:
+        lines = [Problem(where, message) for where, message in meta["bad"]]
+        raise DataError([*lines, Problem("", f"{reading.summary()}, {reading.advice()}")])
 
 
 def refuse_dropped(recipe: Recipe, meta: dict[str, Any]) -> None:
     """Raise `DataError` when more rows have nothing to train on than the recipe allows."""
     dropped, rows = meta["dropped_rows"], meta["rows"] + meta["dropped_rows"]
+    if not rows:
+        raise DataError(f"no chat of the {meta['part']} part could be tokenised, so there is nothing to use")
     if meta["rows"] and dropped <= recipe.data.max_dropped * rows:
         return
     first = [Problem(where, "nothing left to train on") for where in meta["dropped"][:5]]

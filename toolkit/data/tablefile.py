@@ -18,11 +18,11 @@ import numpy.typing as npt
 from toolkit.cache import require_space, whole_folder
 from toolkit.data import seen
 from toolkit.data.keys import data_key
+from toolkit.data.notes import Reading
 from toolkit.data.parts import Part, part_chats
 from toolkit.data.pipeline import Chunk, Settings, Tally, encode_stream
-from toolkit.data.sources import shortened
 from toolkit.data.tokenizers import tokenizer_key
-from toolkit.errors import DataError, Problem, ToolkitError
+from toolkit.errors import DataError, ToolkitError
 from toolkit.terminal import new_console
 
 if TYPE_CHECKING:
@@ -51,27 +51,30 @@ def write(
     key: str,
     cache: Path | None = None,
     progress: bool = True,
-    bad: list[Problem] | None = None,
+    reading: Reading | None = None,
     template: ChatTemplate | None = None,
 ) -> None:
-    """Make the table `place`. Bad rows are added to `bad` and left out, or raise `DataError` when it is None."""
+    """Make the table `place`. Bad rows are left out and noted in `reading`; without it, more of them than data.max_bad
+    allows raise `DataError`, and nothing is made."""
     place.parent.mkdir(parents=True, exist_ok=True)
     require_space(place.parent, _LEAST_SPACE, "the token table")
     started = time.monotonic()
-    problems: list[Problem] = []
+    strict = reading is None
+    reading = reading or Reading(recipe.data.max_bad)
+    unrendered = Reading()
     with _no_space(place), whole_folder(place) as work:
-        chats = part_chats(recipe, part, bad, cache)
+        chats = part_chats(recipe, part, reading, cache)
         chunks = encode_stream(Settings.of(recipe, folder, template), chats, recipe.data.num_proc)
         with _TableWriter(work) as writer, _bar(part, progress) as advance:
             for chunk in chunks:
-                problems += chunk.problems
+                for problem in chunk.problems:
+                    reading.refuse(problem)
+                    unrendered.refuse(problem)
                 writer.add(chunk)
                 advance(len(chunk.kept))
-        if problems and bad is None:
-            raise DataError(shortened(problems))
-        if bad is not None:
-            bad += problems
-        if not writer.chats and not writer.tally.dropped_rows and not bad:
+        if strict:
+            reading.stop()
+        if not writer.chats and not writer.tally.dropped_rows and not reading.bad:
             names = ", ".join(
                 source.source for source in (recipe.data.sources if part == "train" else recipe.eval.sources)
             )
@@ -82,6 +85,7 @@ def write(
             "key": key,
             "part": part,
             **writer.summary(),
+            **told(reading, unrendered),
             "call_format": recipe.data.call_format,
             "tool_prompt": recipe.data.tool_prompt,
             "thinking": recipe.data.thinking,
@@ -92,6 +96,18 @@ def write(
         }
         (work / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
         (work / seen.FILE).write_text(json.dumps(writer.tools.as_dict(), indent=1, ensure_ascii=False) + "\n")
+
+
+def told(reading: Reading, unrendered: Reading) -> dict[str, Any]:
+    """What a table's meta says of the rows that are not in it, and of what the others say that is not used."""
+    return {
+        "read_rows": reading.rows,
+        "bad_rows": reading.bad,
+        "bad": [[problem.where, problem.message] for problem in reading.by_cause()],
+        "unrendered": [[problem.where, problem.message] for problem in unrendered.by_cause()],
+        "left_out": sorted(unrendered.places),
+        "findings": [str(finding) for finding in reading.in_order()],
+    }
 
 
 class _GrowingArray:

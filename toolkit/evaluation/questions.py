@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolkit.data.chats import Chat
-from toolkit.data.parts import HELD_OUT_SPLITS, eval_chats
+from toolkit.data.parts import HELD_OUT_SPLITS
 from toolkit.data.sources import BUILTIN, load_chats
+from toolkit.data.table import eval_chats
 from toolkit.errors import DataError, did_you_mean
 from toolkit.evaluation import bfcl
 from toolkit.recipe.schema import Recipe, SourceSection

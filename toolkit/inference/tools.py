@@ -10,7 +10,8 @@ from typing import Any
 
 from toolkit.data.builtin import DOMAINS, TOOLS, World
 from toolkit.data.chats import ToolCall
-from toolkit.data.schemas import RowError, read_tools
+from toolkit.data.notes import Remarks, RowError
+from toolkit.data.schemas import read_tools
 from toolkit.data.seen import SeenTools
 from toolkit.errors import InputError, Problem, did_you_mean
 from toolkit.recipe.schema import Recipe
@@ -147,7 +148,8 @@ def _read(path: Path, word: str) -> tuple[dict[str, Any], ...]:
         raise InputError(f"--tools: no file {word}{near}; wanted a JSON file, or {PREFIX}DOMAIN")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        tools = read_tools(value["tools"] if isinstance(value, dict) and "tools" in value else value)
+        listed = value["tools"] if isinstance(value, dict) and "tools" in value else value
+        tools = read_tools(listed, Remarks()).schemas
     except (ValueError, OSError) as error:
         if isinstance(error, RowError):
             raise InputError(f"{word}: {error}") from None

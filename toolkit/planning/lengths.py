@@ -76,7 +76,7 @@ def lengths_of(recipe: Recipe) -> Lengths:
         from toolkit.data.table import find
 
         table = find(recipe, folder)
-        if table is not None:
+        if table is not None and len(table.lengths):
             return from_table(table)
     return assumed(recipe)
 

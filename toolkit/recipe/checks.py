@@ -171,6 +171,7 @@ def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
                 yield ((*path, key), (*path, "source")), f'only for source = "builtin:tools", not for "{source.source}"'
     elif source.domains or source.split != "train":
         yield from _builtin(path, source)
+    yield from _columns(path, source)
     known = [kind for kind in KINDS if kind != "other"]
     for kind, share in source.kinds.items():
         if kind not in known:
@@ -180,6 +181,23 @@ def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
             yield ((*path, "kinds", kind),), f"found {share:g}, wanted a share of at least 0"
     if source.kinds and not any(share > 0 for share in source.kinds.values()):
         yield ((*path, "kinds"),), "all shares are 0, wanted at least one above 0"
+
+
+def _columns(path: Path, source: SourceSection) -> Iterator[Finding]:
+    named = [name for name, column in source.columns.model_dump().items() if column is not None]
+    if not named:
+        return
+    key = (*path, "columns")
+    if source.source.startswith("builtin:"):
+        yield (key, (*path, "source")), f'"{source.source}" has no columns; they are for files and data sets'
+    if "messages" in named and ("user" in named or "assistant" in named):
+        yield ((*key, "messages"),), "given beside user or assistant, wanted either messages, or user and assistant"
+    elif "messages" not in named and not {"user", "assistant"} <= set(named):
+        wanted = 'wanted messages = "...", or user = "..." and assistant = "..."'
+        yield (key,), f"found {', '.join(named)}; {wanted}"
+    turns = ("auto", "messages", "sharegpt", "hermes", "toolace")
+    if source.format not in (turns if "messages" in named else ("auto",)):
+        yield ((*path, "format"), key), f'"{source.format}" has its own columns; wanted "auto", or no columns'
 
 
 def _builtin(path: Path, source: SourceSection) -> Iterator[Finding]:

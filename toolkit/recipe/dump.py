@@ -54,7 +54,8 @@ def value_text(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(value_text, value))}]"
     if isinstance(value, dict):
-        pairs = ", ".join(f"{_key(key)} = {value_text(item)}" for key, item in value.items())
+        given = {key: item for key, item in value.items() if item is not None}
+        pairs = ", ".join(f"{_key(key)} = {value_text(item)}" for key, item in given.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     return repr(value)
 

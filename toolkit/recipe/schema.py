@@ -45,11 +45,27 @@ class LoraSection(Section):
     modules_to_save: list[str] = Field(default_factory=list)
 
 
+class ColumnsSection(Section):
+    """Which column of a source's rows is what, where they have names of their own: messages, or user and assistant."""
+
+    user: str | None = Field(None, min_length=1, description="what the user says, as text")
+    assistant: str | None = Field(None, min_length=1, description="the answer, as text; it is trained")
+    system: str | None = Field(None, min_length=1, description="the system text; rows may lack it")
+    messages: str | None = Field(None, min_length=1, description="a list of turns, in place of user and assistant")
+    tools: str | None = Field(None, min_length=1, description="function schemas; rows may lack them")
+
+
 class SourceSection(Section):
     """One place that chats come from."""
 
     source: str = Field(min_length=1, description="builtin:tools, a file, a folder of files, or a hub id")
-    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "xlam", "hermes"] = "auto"
+    format: Literal[
+        "auto", "messages", "sharegpt", "alpaca", "prompt_completion", "xlam", "hermes", "glaive", "toolace"
+    ] = Field("auto", description="auto: told by each row's keys, see docs/data-formats.md")
+    columns: ColumnsSection = Field(
+        default_factory=ColumnsSection,
+        description='columns with names of their own, as { user = "question", assistant = "answer" }',
+    )
     split: str = Field("train", description="split of a hub data set, or of builtin:tools (train, phrasing, tools)")
     revision: str | None = None
     weight: Annotated[float, Field(gt=0)] = Field(
@@ -79,6 +95,9 @@ class DataSection(Section):
         "template", description="template: one row a chat; split: one row an assistant turn, as generation prompts it"
     )
     max_dropped: Fraction = Field(0.01, description="stop when more than this share of rows has nothing to train on")
+    max_bad: Fraction = Field(
+        0.0, description="stop when more than this share of rows can't be used; up to it they are left out and listed"
+    )
     num_proc: Positive | None = Field(None, description="processes that build the token table; default: free cores")
 
 

@@ -166,7 +166,7 @@ def _chats(record: ExportRecord) -> tuple[list[Chat], str, list[str], int]:
     notes: list[str] = []
     new_tokens = DEFAULT_NEW_TOKENS
     if record.recipe is not None:
-        from toolkit.data.parts import eval_chats
+        from toolkit.data.table import eval_chats
         from toolkit.recipe import load
 
         try:
@@ -183,7 +183,7 @@ def _chats(record: ExportRecord) -> tuple[list[Chat], str, list[str], int]:
 
 def _add(material: Material, chat: Chat, longest: int) -> None:
     renderer = material.renderer
-    answers = [index for index, turn in enumerate(chat.turns) if turn.role == "assistant"]
+    answers = [index for index, turn in enumerate(chat.turns) if turn.role == "assistant" and turn.trained]
     try:
         rows = renderer.rows(chat)
         encoded = [renderer.encode(row) for row in rows]

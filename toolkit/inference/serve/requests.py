@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toolkit.data.chats import Role, ToolCall, Turn
+from toolkit.data.notes import Remarks, RowError
 from toolkit.data.schema_rules import check_schema
-from toolkit.data.schemas import RowError, read_tools
+from toolkit.data.schemas import read_tools
 from toolkit.inference.serve.bounds import Refused
 
 MAX_MESSAGES = 1000
@@ -224,7 +225,7 @@ def _tools(given: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
         if tool.get("type") != "function":
             raise Refused(400, f'tools[{index}].type: wanted "function"', param="tools")
     try:
-        tools = read_tools(given)
+        tools = read_tools(given, Remarks()).schemas
     except RowError as error:
         raise Refused(400, str(error), param="tools") from None
     for index, tool in enumerate(tools):
