@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.chats import Chat
-from toolkit.data.schemas import RowError, read_tools
+from toolkit.data.notes import Remarks, RowError
+from toolkit.data.schemas import read_tools
 
 FILE = "tools.json"
 KEPT = 200
@@ -69,7 +70,7 @@ def read_seen(folder: Path) -> SeenTools | None:
     path = folder / FILE
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        schemas = read_tools(value["tools"])
+        schemas = read_tools(value["tools"], Remarks()).schemas
         return SeenTools(path, schemas, max(len(schemas), int(value.get("distinct", 0))))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, RowError):
         return None

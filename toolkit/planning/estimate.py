@@ -62,10 +62,11 @@ def _cached(source: str, call_format: CallFormat, tool_prompt: ToolPrompt, split
 
 
 def _sample(source: SourceSection, call_format: CallFormat, tool_prompt: ToolPrompt, split: bool) -> Sampled | None:
+    from toolkit.data.notes import Reading
     from toolkit.data.sources import load_chats
 
     once = source.model_copy(update={"weight": 1.0})
-    chats = list(itertools.islice(load_chats([once], bad=[]), SAMPLE))
+    chats = list(itertools.islice(load_chats([once], Reading()), SAMPLE))
     rows: list[tuple[float, float]] = []
     for chat in chats:
         if call_format == "native":
@@ -86,7 +87,7 @@ def _rows(chat: Chat, offered: float, call_format: CallFormat, *, split: bool) -
     said = [
         (i, ENDED + size - TURN)
         for i, (turn, size) in enumerate(zip(chat.turns, sizes, strict=True))
-        if turn.role == "assistant"
+        if turn.role == "assistant" and turn.trained
     ]
     if split:
         return [(offered + sum(sizes[: i + 1]), trained) for i, trained in said]
