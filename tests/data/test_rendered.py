@@ -83,7 +83,7 @@ def test_every_format_writes_calls_that_are_read_back(name: str, made: ToolCall)
     ],
 )
 def test_calls_that_are_not_read_back_are_refused(template: str, call: ToolCall | None) -> None:
-    renderer = Renderer(tokenizer(QWEN_LIKE))
+    renderer = Renderer.of(tokenizer(QWEN_LIKE))
     renderer.tokenizer = tokenizer(template)  # past the probe, as a template can be that has its moods
     made: tuple[Any, ...] = (call,) if call else (ToolCall("f", {}), ToolCall("g", {}))
     with pytest.raises(DataError, match=r"made:4: turn 2: its calls, .* are not read back as they are"):
@@ -91,6 +91,6 @@ def test_calls_that_are_not_read_back_are_refused(template: str, call: ToolCall 
 
 
 def test_a_syntax_that_is_no_json_is_let_be() -> None:
-    renderer = Renderer(tokenizer(TAGGED))
+    renderer = Renderer.of(tokenizer(TAGGED))
     assert not renderer.markup.json_calls
     assert "<function=f><a>1</a>" in trained_texts(renderer, calling(ToolCall("f", {"a": 1})))[0]

@@ -39,7 +39,7 @@ def test_the_built_in_chats_have_about_700_tokens() -> None:
 def test_the_estimate_is_near_what_a_tokenizer_counts(call_format: str) -> None:
     renderer = Renderer.of(load_tokenizer(need_tokenizer(*QWEN3)), call_format, "signature")  # type: ignore[arg-type]
     given = recipe({"source": "builtin:tools"}, data={"call_format": call_format})
-    chats = list(islice(load_chats(given.data.sources, bad=[]), SAMPLE))
+    chats = list(islice(load_chats(given.data.sources), SAMPLE))
     encoded = [renderer.encode(row) for chat in chats for row in renderer.rows(chat)]
     found = sample(given, given.data.sources[0])
     assert found is not None and found.chats == len(chats)
