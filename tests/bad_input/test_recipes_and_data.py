@@ -149,7 +149,11 @@ def test_a_chat_longer_than_max_length(call: Call, place: Path) -> None:
         ("x.csv", b"a,b\n1,2\n3,4\n", "x.csv: no known format: found a, b"),
         ("x.parquet", b"PAR1", "x.parquet: can't be read: broken parquet"),
         ("x.jsonl.gz", b"not gzip", "x.jsonl.gz: broken or cut off .gz file"),
-        ("x.jsonl.gz", gzip.compress(b'{"messages": []}' * 999, mtime=0)[:60], "x.jsonl.gz: broken or cut off .gz file"),
+        (
+            "x.jsonl.gz",
+            gzip.compress(b'{"messages": []}' * 999, mtime=0)[:60],
+            "x.jsonl.gz: broken or cut off .gz file",
+        ),
         ("x.jsonl.zst", b"not zstandard", "x.jsonl.zst: broken or cut off .zst file"),
         ("x.txt", b"hello", "x.txt: unknown kind of file"),
     ],
