@@ -12,6 +12,7 @@ A table is a folder named by the hash of all that decides what is in it (`toolki
     where.txt, where_offsets.npy      the place that each chat came from
     tools.json                        the tools on offer in its chats (`toolkit.data.seen`)
     meta.json                         counts, settings, hashes
+    manifest.json                     size and SHA-256 of each of these; what does not fit is made again
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.cache import cache_root
-from toolkit.data.keys import table_key
+from toolkit.cache import cache_root, discard
+from toolkit.data.keys import digest, table_key
 from toolkit.data.parts import Part, eval_chats
 from toolkit.errors import DataError, Problem
+from toolkit.manifest import damage, has_manifest, listed
 from toolkit.terminal import warn
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IGNORED", "TokenTable", "build", "eval_chats", "find"]
 
+_LARGE = 1 << 20  # bytes: larger files are not read to find out whether a table is there
 IGNORED = -100  # the label of a token that is not trained
 
 
@@ -55,6 +58,12 @@ class TokenTable:
     @property
     def key(self) -> str:
         return str(self.meta["key"])
+
+    @property
+    def content(self) -> str:
+        """A hash of tokens, masks and where rows and chats begin: what is trained on, whatever made it."""
+        files = listed(self.folder)
+        return digest([files[f"{name}.npy"] for name in ("input_ids", "trained", "row_offsets", "chat_offsets")])
 
     @property
     def n_chats(self) -> int:
@@ -129,31 +138,46 @@ class TokenTable:
         return self._mapped[name]
 
 
-def find(recipe: Recipe, folder: Path, part: Part = "train", cache: Path | None = None) -> TokenTable | None:
-    """The table of a recipe if it is there already; imports neither torch nor transformers."""
+def find(
+    recipe: Recipe, folder: Path, part: Part = "train", cache: Path | None = None, *, deep: bool = False
+) -> TokenTable | None:
+    """The table of a recipe if it is there already, and whole; imports neither torch nor transformers.
+
+    `deep` reads every byte of it; else large files are known by their size.
+    """
     place = _place(table_key(recipe, folder, part), cache)
-    return TokenTable(place) if (place / "meta.json").is_file() else None
+    return TokenTable(place) if place.is_dir() and not _damage(place, deep) else None
 
 
 def build(
     recipe: Recipe, folder: Path, part: Part = "train", cache: Path | None = None, progress: bool = True
 ) -> TokenTable:
-    """The table of a recipe, made now unless it is there. `folder` is the model's, of which the tokenizer is read.
+    """The table of a recipe, made now unless it is there whole. `folder` is the model's, with the tokenizer.
 
     Raises `DataError` for bad rows, no chats, or more rows without a trained token than data.max_dropped allows.
     """
-    table = find(recipe, folder, part, cache)
+    table = find(recipe, folder, part, cache, deep=True)
     if table is None:
         from toolkit.data.tablefile import write
 
         key = table_key(recipe, folder, part)
         place = _place(key, cache)
+        if place.is_dir():
+            if progress:
+                warn(f"{part}: {place} is made again: {_damage(place, deep=True)}")
+            discard(place)
         write(recipe, folder, part, place, key=key, cache=cache, progress=progress)
         table = TokenTable(place)
     refuse_dropped(recipe, table.meta)
     if progress and (note := losses(table.meta)):
         warn(f"{part}: {note}")
     return table
+
+
+def _damage(place: Path, deep: bool) -> str | None:
+    if not has_manifest(place):
+        return "it has no manifest"
+    return damage(place, largest=None if deep else _LARGE)
 
 
 def losses(meta: dict[str, Any]) -> str:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+import os
 import shlex
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from toolkit import engines, models
 from toolkit.cache import require_space
+from toolkit.environment import one_process
 from toolkit.errors import EngineError, Problem, RunError
 from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.planning.budget import budget_of, check_packing, recomputes
 from toolkit.planning.steps import updates_of
-from toolkit.recipe import LoadedRecipe, dump, load
+from toolkit.recipe import LoadedRecipe, dump
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import RunFolder, check_same, default_folder, versions
+from toolkit.runs import RunFolder, default_folder, versions
 from toolkit.terminal import new_console
 from toolkit.training.exhausted import out_of_memory
-from toolkit.training.finish import export_run
+from toolkit.training.finish import complete, going_on
 from toolkit.training.record import Tables, describe_data, engine_lines, write_environment, write_samples, write_tools
+from toolkit.training.resume import take_up
 from toolkit.training.session import Session
 
 SPACE = 200_000_000  # bytes that a run folder may need
@@ -33,25 +38,44 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     Raises an `InputError` before anything is written when the recipe can't run here, `TrainingError` when training
     went wrong and `InterruptedRun` when the user stopped it; the last two leave the last checkpoint in place.
     """
+    one_process(os.environ)
     console = new_console(soft_wrap=True)
+    with ExitStack() as held:
+        return _run(loaded, out, resume, export, console, held)
+
+
+def _run(
+    loaded: LoadedRecipe,
+    out: Path | None,
+    resume: Path | None,
+    export: bool,
+    console: Console,
+    held: ExitStack,
+) -> RunFolder:
     recipe = loaded.recipe
+    exporting = export and bool(recipe.export.gguf)
     _check_trackers(recipe)
+    resumed = None
     if resume is not None:
-        folder = RunFolder.open(resume)
-        saved = load(folder.recipe).recipe
-        check_same(recipe, str(loaded.path), saved, folder)
-        recipe = _as_fitted(recipe, saved)
-        if folder.summary.is_file():
-            raise RunError(f"{resume}: this run is finished; there is nothing to resume")
         if out is not None and out != resume:
             raise RunError("--out and --resume name different folders; --resume goes on in its own")
+        folder = RunFolder.open(resume)
+        held.enter_context(folder.held())
+        resumed = take_up(loaded, folder, lambda text: console.print(f"note       {text}", markup=False))
+        recipe = resumed.recipe
+        if resumed.trained:
+            command = _again(loaded, folder, export)
+            complete(recipe, folder, console, exporting=exporting, command=command, trained=False)
+            return folder
         target = resume
     else:
         target = out or default_folder(loaded.name)
+        if out is None and target.name != loaded.name:
+            console.print(f"note       {_taken(target.with_name(loaded.name), target)}", markup=False)
         RunFolder.require_free(target)
     hardware = detect()
     adapt = _set_threads(recipe, hardware)
-    begun_with = _begun_with(folder) if resume is not None else None
+    begun_with = _begun_with(resumed.environment) if resumed is not None else None
     engine, precision = engines.choose(recipe, hardware, begun_with)  # imports Unsloth first where it is the engine
     console.print(f"engine     {engine}\nprecision  {precision}", markup=False)
     if engine.note:
@@ -61,7 +85,6 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     from toolkit.data.tokenizers import load_tokenizer
 
     model_folder = models.resolve(recipe.model)
-    exporting = export and bool(recipe.export.gguf)
     if recipe.export.gguf:
         from toolkit.export.preflight import announce, check_run
 
@@ -70,8 +93,8 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
             console.print(f"note       {note}", markup=False)
     tokenizer = load_tokenizer(model_folder)
     tables = _tables(recipe, model_folder)
-    if resume is not None:
-        _check_data(folder, tables)
+    if resumed is not None:
+        _check_data(folder, resumed.environment, tables, console)
     updates = updates_of(recipe, tables.train.n_chats)
     describe_data(console, recipe, tables, updates)
     budget = budget_of(recipe, engine.value, precision.value, hardware, tables.train)
@@ -99,28 +122,31 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         told = "none: layers that recompute can't be recorded" if some else "each length is recorded once and replayed"
         console.print(f"graphs     {told}")
     # not before the model is there: what can't be loaded leaves no folder behind
-    if resume is None:
+    if resumed is None:
         folder = RunFolder.create(target, dump(recipe))
-    with folder.held():
+        held.enter_context(folder.held())
+    command = _again(loaded, folder, export)
+    with going_on(command):
         write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
         write_samples(folder, tables.train, tokenizer)
         write_tools(folder, tables.train)
         session = Session(
             recipe, folder, console, loaded_model, tables, updates, model_folder, adapt, hardware.gpu is None, budget
         )
-        session.go(resuming=resume is not None, command=_again(loaded, folder, export))
-    if exporting:
-        # the export reads the weights again, one at a time: what training held would only be in its way
-        del session, loaded_model
-        export_run(recipe, folder, console)
+        session.go(resumed=resumed, command=command)
+    # the export reads the weights again, one at a time: what training held would only be in its way
+    del session, loaded_model
+    complete(recipe, folder, console, exporting=exporting, command=command)
     return folder
 
 
-def _as_fitted(recipe: Recipe, saved: Recipe) -> Recipe:
-    """With the number of updates that the run had been fitted to before it was broken off."""
-    return recipe.model_copy(
-        update={"train": recipe.train.model_copy(update={"fitted_steps": saved.train.fitted_steps})}
-    )
+def _taken(before: Path, target: Path) -> str:
+    """Why a run goes to another folder than its recipe's name says."""
+    earlier = RunFolder(before)
+    goes = f"{before} is there already, so this run goes to {target}"
+    if earlier.recipe.is_file() and not earlier.summary.is_file():
+        return f"{goes} (that one is not finished: --resume {before} goes on with it)"
+    return goes
 
 
 def _check_trackers(recipe: Recipe) -> None:
@@ -152,31 +178,32 @@ def _tables(recipe: Recipe, model_folder: Path) -> Tables:
     return Tables(train, build(recipe, model_folder, "eval") if wanted else None)
 
 
-def _environment(folder: RunFolder) -> dict[str, Any] | None:
-    """What was written when the run began; None where it came to nothing."""
-    if not folder.environment.is_file():
-        return None
-    found: dict[str, Any] = json.loads(folder.environment.read_text(encoding="utf-8"))
-    return found
-
-
-def _begun_with(folder: RunFolder) -> str | None:
+def _begun_with(environment: dict[str, Any]) -> str | None:
     """The engine of a run that is to go on: what is the fastest here may have changed since."""
-    before = _environment(folder)
-    return str(before["engine"]["engine"]["value"]) if before else None
+    return str(environment["engine"]["engine"]["value"]) if environment else None
 
 
-def _check_data(folder: RunFolder, tables: Tables) -> None:
+SAME_DATA = ("data_key", "tokenizer_key", "call_format", "tool_prompt", "thinking", "max_length")
+SAME_COUNTS = ("chats", "rows", "tokens", "trained_tokens", "longest_row", "tokens_by_role", "kinds", "sources")
+
+
+def _check_data(folder: RunFolder, environment: dict[str, Any], tables: Tables, console: Console) -> None:
     """Raise `RunError` when the chats or their tokens are not those that the run began with."""
-    environment = _environment(folder)
-    if environment is None:
+    if not environment:
         return
-    before = environment["data"]["train_table_key"]
-    if before != tables.train.key:
-        raise RunError(
-            f"{folder.path}: the training data, tokenizer or toolkit has changed since this run began (token table "
-            f"{before} then, {tables.train.key} now); that would be another run: start one with --out"
-        )
+    before, table = environment["data"], tables.train
+    if before["train_table_key"] == table.key or before.get("train_table_content") == table.content:
+        return
+    then = before.get("train") or {}
+    counts = all(name in then and then[name] == table.meta[name] for name in (*SAME_DATA, *SAME_COUNTS))
+    if "train_table_content" not in before and counts:
+        told = "the same chats and as many tokens, but not proved to be the same: another version made them"
+        console.print(f"note       {folder.environment}: {told}", markup=False)
+        return
+    raise RunError(
+        f"{folder.path}: the training data, tokenizer or toolkit has changed since this run began (token table "
+        f"{before['train_table_key']} then, {table.key} now); that would be another run: start one with --out"
+    )
 
 
 def _again(loaded: LoadedRecipe, folder: RunFolder, export: bool) -> str:
