@@ -99,7 +99,7 @@ def test_unknown_card(call: Any, recipe: str) -> None:
     [
         (RecipeError("wrong"), 2, "error: wrong\n"),
         (TrainingError("loss is nan\nkept: a checkpoint"), 1, "error: loss is nan\nkept: a checkpoint\n"),
-        (InterruptedRun("stopped"), 130, "error: stopped\n"),
+        (InterruptedRun("stopped; go on"), 130, "stopped; go on\n"),
     ],
 )
 def test_errors_of_the_work(

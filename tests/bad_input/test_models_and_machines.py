@@ -102,7 +102,7 @@ def test_run_folders(call: Call, place: Path) -> None:
         (["--out", "mine"], "mine: exists already; name another with --out"),
         (["--out", "base.toml"], "base.toml: exists already; name another with --out"),
         (["--out", "base.toml/x"], "base.toml/x: can't be made, base.toml is a file; name another folder with --out"),
-        (["--resume", "first"], "first: this run is finished; there is nothing to resume"),
+        (["--resume", "first"], "first: this run is finished; nothing to resume"),
         (["--resume", "mine"], "mine: not a run folder (no recipe.toml in it)"),
     ):
         code, err = call("run", "base.toml", *words)

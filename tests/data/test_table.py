@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from tests.data.toys import CHATML, QWEN_LIKE, save_tokenizer, tokenizer, weather_row, write_jsonl
+from toolkit import cache as cache_module
 from toolkit.data import keys, pipeline
+from toolkit.data import table as table_module
 from toolkit.data.chats import Chat
-from toolkit.data.parts import chat_hash, part_chats
+from toolkit.data.parts import chat_hash, holdout, part_chats
 from toolkit.data.pipeline import Settings, encode_stream
 from toolkit.data.render import Renderer
 from toolkit.data.sources import load_chats
@@ -89,7 +91,7 @@ def test_several_processes_make_the_same_table(tmp_path: Path, model: Path, monk
     first = build(alone, model, cache=tmp_path / "one", progress=False)
     second = build(several, model, cache=tmp_path / "two", progress=False)
     assert first.key == second.key
-    for name in sorted(file.name for file in first.folder.iterdir() if file.name != "meta.json"):
+    for name in sorted(file.name for file in first.folder.iterdir() if file.suffix != ".json"):
         assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes(), name
     assert first.meta | {"seconds": 0} == second.meta | {"seconds": 0}
 
@@ -138,6 +140,56 @@ def test_tables_are_found_again_and_pickled_by_folder(tmp_path: Path, model: Pat
         table.row(5)
 
 
+@pytest.mark.parametrize("name", ["input_ids.npy", "row_offsets.npy", "meta.json", "manifest.json", "where.txt"])
+@pytest.mark.parametrize("harm", ["a byte", "cut", "gone", "garbage"])
+def test_a_damaged_table_is_made_again_and_said(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], name: str, harm: str
+) -> None:
+    settings = recipe(write_jsonl(tmp_path / "x.jsonl", rows(5)))
+    first = build(settings, model, cache=tmp_path)
+    whole = [first.row(index)[0].tolist() for index in range(5)]
+    path = first.folder / name
+    content = path.read_bytes()
+    if harm == "gone":
+        path.unlink()
+    else:
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
+        path.write_bytes({"a byte": flipped, "cut": content[:middle], "garbage": b"\x00\xff" * 9}[harm])
+    capsys.readouterr()
+    again = build(settings, model, cache=tmp_path)
+    assert [again.row(index)[0].tolist() for index in range(5)] == whole and again.content == first.content
+    assert f"train: {first.folder} is made again: " in capsys.readouterr().err
+    assert [one.name for one in first.folder.parent.iterdir()] == [first.key], "nothing left behind"
+    build(settings, model, cache=tmp_path)
+    assert not capsys.readouterr().err
+
+
+def test_a_look_at_a_table_reads_its_small_files_only(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = recipe(write_jsonl(tmp_path / "x.jsonl", rows(5)))
+    ids = build(settings, model, cache=tmp_path, progress=False).folder / "input_ids.npy"
+    monkeypatch.setattr(table_module, "_LARGE", ids.stat().st_size - 1)
+    content = ids.read_bytes()
+    ids.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert find(settings, model, cache=tmp_path) is not None
+    assert find(settings, model, cache=tmp_path, deep=True) is None
+    ids.write_bytes(content[:-1])
+    assert find(settings, model, cache=tmp_path) is None
+
+
+def test_a_border_that_was_kept_and_damaged_is_found_again(tmp_path: Path) -> None:
+    settings = recipe(write_jsonl(tmp_path / "x.jsonl", rows(9)), holdout=3)
+    border = holdout(settings, tmp_path)
+    (kept,) = (tmp_path / "holdout").iterdir()
+    whole = kept.read_bytes()
+    for damaged in (b"", b"{", b"\xff\xfe", whole.replace(b"1", b"2"), whole[:-3]):
+        kept.write_bytes(damaged)
+        assert holdout(settings, tmp_path) == border
+        assert kept.read_bytes() == whole
+
+
 def test_the_key_changes_with_all_that_matters_and_nothing_else(tmp_path: Path, model: Path) -> None:
     path = write_jsonl(tmp_path / "x.jsonl", rows(5))
     base = recipe(path)
@@ -161,8 +213,13 @@ def test_the_key_changes_with_all_that_matters_and_nothing_else(tmp_path: Path, 
 def test_big_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_jsonl(tmp_path / "x.jsonl", rows(3))
     first = keys.file_hash(path)
-    monkeypatch.setattr(keys, "_PIECE", None)  # reading would fail now
-    assert keys.file_hash(path) == first
+    with monkeypatch.context() as patched:
+        patched.setattr(cache_module, "sha256_of", None)  # reading would fail now
+        assert keys.file_hash(path) == first
+    (kept,) = (cache_module.cache_root() / "hashes").iterdir()
+    for damaged in (b"", b"\xff", kept.read_bytes()[:-1] + b"x", first.encode()):
+        kept.write_bytes(damaged)
+        assert keys.file_hash(path) == first
 
 
 def test_find_imports_nothing_heavy(tmp_path: Path, model: Path) -> None:

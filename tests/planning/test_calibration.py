@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,17 @@ def test_no_time_predicted() -> None:
     assert "time" not in str(found)
 
 
-def test_lines_of_other_versions_are_passed_over() -> None:
+def test_damaged_lines_and_those_of_other_versions_are_passed_over() -> None:
     record([PAIR])
     with store().open("a") as file:
-        file.write('{"something": "else"}\n')
+        file.write('{"something": "else"}\n\xff\n[]\n\n')
+        whole = asdict(PAIR)
+        for wrong in ({"measured_memory": 0.0}, {"measured_memory": "5e9"}, {"predicted_seconds": "NaN"}, {"more": 1}):
+            file.write(json.dumps({**whole, "shape": str(wrong), **wrong}) + "\n")
+    record([replace(PAIR, variant="unsloth-nockpt")])
     found = past_error("unsloth", "h200")
     assert found is not None
-    assert found.count == 1
+    assert found.count == 2
 
 
 def test_errors_of_other_formulas_do_not_count() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import toolkit
 from tests.reports.folders import broken_metrics, make_run, measured_calls
 from toolkit.cli import app
 from toolkit.errors import RunError
@@ -315,15 +316,31 @@ def test_errors_are_one_line(
     for argument, wanted in cases.items():
         error = error_of(capsys, monkeypatch, "report", argument)
         assert wanted in error and error.count("\n") == 1
-    broken_metrics(run, 7)
-    error = error_of(capsys, monkeypatch, "report", str(run.path))
-    assert f"{run.metrics}:7: not a row of a training log" in error and error.count("\n") == 1
-    run.metrics.write_text('{"update": 1, "loss": "high"}\n{"update": 2}\n')
+    run.metrics.write_text('{"update": 1, "loss": "high"}\n')
     assert ":1: not a row of a training log: loss: wanted a number, found 'high'" in error_of(
         capsys, monkeypatch, "report", str(run.path)
     )
     run.metrics.unlink()
     assert "no metrics yet" in error_of(capsys, monkeypatch, "report", str(run.path))
+
+
+def test_lines_that_are_no_rows_are_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    whole = len(write_report([run.path]).views[0].rows)
+    broken_metrics(run, 7)
+    lines = run.metrics.read_bytes().split(b"\n")
+    lines[8:10] = [b"\x00\xff\xfe\x80garbage", b"", lines[9] + b"\r"]
+    lines[20] = b'{"update": 1, "loss": "high"}'
+    run.metrics.write_bytes(b"\n".join(lines))
+    code, out, err = toolkit(capsys, monkeypatch, "report", str(run.path))
+    assert code == 0 and not err
+    for number in (7, 9, 21):
+        assert f"note       {run.metrics}:{number}: not a row of a training log" in out
+    view = write_report([run.path]).views[0]
+    assert len(view.rows) == whole - 3 and len(view.bad_lines) == 3
+    assert "left out: 3" in run.report.read_text()
 
 
 def test_a_line_cut_short_at_the_end_is_left_out(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -181,7 +182,8 @@ def test_interrupted_and_resumed_is_uninterrupted(recipe: Path, tmp_path: Path) 
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 130, output
-    assert "go on with: toolkit run" in output and "Traceback" not in output
+    assert re.search(r"^stopped at update \d+ of 30; saved; go on with: toolkit run ", output, re.MULTILINE), output
+    assert "error" not in output and "Traceback" not in output
     assert not (stopped / "adapter").exists()
 
     resumed = subprocess.run(

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cache import cache_root, write_text
+from toolkit.cache import remembered_sha256
 from toolkit.data.sources import BUILTIN, local_files
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError
@@ -49,7 +49,6 @@ _CODE = (
     "turns.py",
 )
 _BUILTIN_OPTIONS = ("split", "size", "seed", "domains", "kinds", "max_tools")
-_PIECE = 1 << 20
 
 
 def digest(value: Any) -> str:
@@ -100,21 +99,11 @@ def code_key() -> str:
 def file_hash(path: Path) -> str:
     """Hash of a file's content. Remembered by path, size and time of change, so a big file is read once."""
     path = path.resolve()
-    status = path.stat()
-    name = digest([str(path), status.st_size, status.st_mtime_ns, status.st_ino])
-    kept = cache_root() / "hashes" / name
-    if kept.is_file():
-        return kept.read_text()
-    sha = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                sha.update(piece)
+        path.open("rb").close()
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}") from error
-    found = sha.hexdigest()
-    write_text(kept, found)
-    return found
+    return remembered_sha256(path)
 
 
 def _source_key(source: SourceSection) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.cache import cache_root, write_text
+from toolkit.cache import cache_root, keep, kept
 from toolkit.data.chats import Chat
 from toolkit.data.keys import data_key, digest
 from toolkit.data.notes import Reading
@@ -82,12 +82,12 @@ def held_out_sources(recipe: Recipe) -> list[SourceSection]:
 def holdout(recipe: Recipe, cache: Path | None = None) -> Holdout:
     """Where the data is divided. Reads all of it once; kept in the cache, under the data's own hash."""
     wanted = recipe.eval.holdout
-    kept = (cache or cache_root()) / "holdout" / f"{digest([data_key(recipe.data.sources), wanted])}.json"
-    if kept.is_file():
-        return Holdout(**json.loads(kept.read_text()))
+    place = (cache or cache_root()) / "holdout" / f"{digest([data_key(recipe.data.sources), wanted])}.json"
+    if (known := kept(place)) is not None:
+        return Holdout(**json.loads(known))
     reading = Reading()
     found = _find_holdout(load_chats(recipe.data.sources, reading), wanted, reading)
-    write_text(kept, json.dumps(asdict(found)))
+    keep(place, json.dumps(asdict(found)))
     return found
 
 

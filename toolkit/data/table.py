@@ -12,6 +12,7 @@ A table is a folder named by the hash of all that decides what is in it (`toolki
     where.txt, where_offsets.npy      the place that each chat came from
     tools.json                        the tools on offer in its chats (`toolkit.data.seen`)
     meta.json                         counts, settings, hashes
+    manifest.json                     size and SHA-256 of each of these; what does not fit is made again
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.cache import cache_root
+from toolkit.cache import cache_root, discard
 from toolkit.data.chats import Chat
-from toolkit.data.keys import table_key
+from toolkit.data.keys import digest, table_key
 from toolkit.data.notes import Reading
 from toolkit.data.parts import Part
 from toolkit.data.parts import eval_chats as all_eval_chats
 from toolkit.errors import DataError, Problem
+from toolkit.manifest import damage, has_manifest, listed
 from toolkit.terminal import warn
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IGNORED", "TokenTable", "build", "eval_chats", "find"]
 
+_LARGE = 1 << 20  # bytes: larger files are not read to find out whether a table is there
 IGNORED = -100  # the label of a token that is not trained
 
 
@@ -59,6 +62,12 @@ class TokenTable:
     @property
     def key(self) -> str:
         return str(self.meta["key"])
+
+    @property
+    def content(self) -> str:
+        """A hash of tokens, masks and where rows and chats begin: what is trained on, whatever made it."""
+        files = listed(self.folder)
+        return digest([files[f"{name}.npy"] for name in ("input_ids", "trained", "row_offsets", "chat_offsets")])
 
     @property
     def n_chats(self) -> int:
@@ -139,10 +148,15 @@ def find(
     part: Part = "train",
     cache: Path | None = None,
     template: ChatTemplate | None = None,
+    *,
+    deep: bool = False,
 ) -> TokenTable | None:
-    """The table of a recipe if it is there already; imports neither torch nor transformers."""
+    """The table of a recipe if it is there already, and whole; imports neither torch nor transformers.
+
+    `deep` reads every byte of it; else large files are known by their size.
+    """
     place = _place(table_key(recipe, folder, part, template), cache)
-    return TokenTable(place) if (place / "meta.json").is_file() else None
+    return TokenTable(place) if place.is_dir() and not _damage(place, deep) else None
 
 
 def build(
@@ -153,19 +167,23 @@ def build(
     progress: bool = True,
     template: ChatTemplate | None = None,
 ) -> TokenTable:
-    """The table of a recipe, made now unless it is there. `folder` is the model's, of which the tokenizer is read.
+    """The table of a recipe, made now unless it is there whole. `folder` is the model's, with the tokenizer.
 
     `template` renders in place of the recipe's own, for a run that began with another.
 
     Raises `DataError` for no chats, and for more rows that are bad, or have no trained token, than data.max_bad and
     data.max_dropped allow.
     """
-    table = find(recipe, folder, part, cache, template)
+    table = find(recipe, folder, part, cache, template, deep=True)
     if table is None:
         from toolkit.data.tablefile import write
 
         key = table_key(recipe, folder, part, template)
         place = _place(key, cache)
+        if place.is_dir():
+            if progress:
+                warn(f"{part}: {place} is made again: {_damage(place, deep=True)}")
+            discard(place)
         write(recipe, folder, part, place, key=key, cache=cache, progress=progress, template=template)
         table = TokenTable(place)
     refuse_bad(recipe, table.meta)
@@ -188,6 +206,12 @@ def eval_chats(recipe: Recipe) -> list[Chat]:
     table = find(recipe, folder, "eval") if folder is not None else None
     left_out = set(table.meta.get("left_out", ())) if table is not None else set()
     return [chat for chat in found if chat.where not in left_out]
+
+
+def _damage(place: Path, deep: bool) -> str | None:
+    if not has_manifest(place):
+        return "it has no manifest"
+    return damage(place, largest=None if deep else _LARGE)
 
 
 def losses(meta: dict[str, Any]) -> str:

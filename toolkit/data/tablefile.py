@@ -23,6 +23,7 @@ from toolkit.data.parts import Part, part_chats
 from toolkit.data.pipeline import Chunk, Settings, Tally, encode_stream
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError, ToolkitError
+from toolkit.manifest import write_manifest
 from toolkit.terminal import new_console
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def write(
         }
         (work / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
         (work / seen.FILE).write_text(json.dumps(writer.tools.as_dict(), indent=1, ensure_ascii=False) + "\n")
+        write_manifest(work)
 
 
 def told(reading: Reading, unrendered: Reading) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What models wrote, kept on disk: an evaluation that is run again decodes nothing, an interrupted one goes on.
 
-    CACHE/decoded/KEY/PROMPT.json   {"text", "new_tokens", "stopped"}
+    CACHE/decoded/KEY/PROMPT.json   {"text", "new_tokens", "stopped", "checksum"}
 
 KEY is a hash of everything but the prompt that decides the text (weights, settings, versions), PROMPT one of the
 prompt's token ids. A file appears whole or not at all; one that can't be read is decoded again and written over.
@@ -17,11 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from toolkit.cache import cache_root, write_text
+from toolkit.cache import cache_root, remembered_sha256, write_text
 from toolkit.evaluation.decode import Decoder, Done, Generated
+from toolkit.manifest import is_damaged, sealed
 
 VERSION = 1  # raise it when decoding itself changes
-_BLOCK = 2**22
 
 
 class CachedDecoder:
@@ -61,7 +61,7 @@ class CachedDecoder:
 
         def keep(index: int, one: Generated) -> None:
             made[missing[index]] = one
-            write_text(files[missing[index]], json.dumps(asdict(one)))
+            write_text(files[missing[index]], json.dumps(sealed(asdict(one))))
 
         if missing:
             if self._decoder is None:
@@ -78,22 +78,7 @@ class CachedDecoder:
 def fingerprint(files: Iterable[Path]) -> str:
     """A hash of the names and contents of files. A file's own is kept under its path, size and time, because reading
     gigabytes takes longer than an evaluation out of the cache."""
-    return _hash(json.dumps([(file.name, _file_hash(file)) for file in sorted(files)]))
-
-
-def _file_hash(file: Path) -> str:
-    about = file.stat()
-    identity = [str(file.resolve()), about.st_size, about.st_mtime_ns, about.st_ino]
-    kept = cache_root() / "fingerprints" / f"{_hash(json.dumps(identity))}.txt"
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        if len(text := kept.read_text(encoding="ascii").strip()) == 64:
-            return text
-    digest = hashlib.sha256()
-    with file.open("rb") as handle:
-        while block := handle.read(_BLOCK):
-            digest.update(block)
-    write_text(kept, digest.hexdigest())
-    return digest.hexdigest()
+    return _hash(json.dumps([(file.name, remembered_sha256(file)) for file in sorted(files)]))
 
 
 def _read(file: Path) -> Generated | None:
@@ -102,7 +87,8 @@ def _read(file: Path) -> Generated | None:
         text, new_tokens, stopped = value["text"], value["new_tokens"], value["stopped"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not (isinstance(text, str) and isinstance(new_tokens, int) and isinstance(stopped, bool)):
+    fits = isinstance(text, str) and isinstance(new_tokens, int) and isinstance(stopped, bool)
+    if is_damaged(value) or not fits:
         return None
     return Generated(text, new_tokens, stopped)
 

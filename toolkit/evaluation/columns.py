@@ -19,11 +19,10 @@ from toolkit.errors import ModelError, Problem, RunError, did_you_mean
 from toolkit.evaluation.adapters import base_columns
 from toolkit.export.layout import ExportFolder, ExportRecord
 from toolkit.hardware import Hardware
-from toolkit.recipe import load
 from toolkit.recipe.schema import ModelSection, Recipe
+from toolkit.runs import ADAPTER, RunFolder, check_adapter, recipe_of
 
 Kind = Literal["model", "base", "tuned", "gguf"]
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +180,12 @@ def _columns(word: str) -> list[Column]:
 
 
 def _run(path: Path, word: str) -> list[Column]:
-    recipe = load(path / "recipe.toml").recipe
-    adapter = path / "adapter"
+    run = RunFolder(path)
+    recipe = recipe_of(run)
+    adapter = run.adapter
     if missing := [name for name in ADAPTER if not (adapter / name).is_file()]:
         raise RunError(f"no adapter in this run yet ({missing[0]} is missing): finish it with --resume {path}")
+    check_adapter(adapter, run.mended)
     folder = models.resolve(recipe.model)
     tuned = Column(
         path.resolve().name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from toolkit.cache import write_text
 from toolkit.data.chats import KINDS
 from toolkit.errors import DataError, Problem
 from toolkit.evaluation.statistics import Paired, Rate
+from toolkit.manifest import CHECKSUM
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -127,25 +129,34 @@ class Evaluation:
         }
 
     def save(self, path: Path) -> None:
-        """Write JSON lines, whole or not at all: the settings first, then a row a line."""
-        lines = [json.dumps({"evaluation": self.settings})]
-        lines += [json.dumps(asdict(row)) for row in self.rows]  # ASCII: what a model wrote may not be valid Unicode
-        write_text(path, "\n".join(lines) + "\n")
+        """Write JSON lines, whole or not at all: the settings and a checksum first, then a row a line."""
+        # ASCII: what a model wrote may not be valid Unicode
+        lines = "".join(json.dumps(asdict(row)) + "\n" for row in self.rows)
+        head = {"evaluation": self.settings, CHECKSUM: _checksum(self.settings, lines)}
+        write_text(path, json.dumps(head) + "\n" + lines, durable=True)
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
-        """Read what `save` wrote. Raises `DataError` with the line when the file is something else."""
+        """Read what `save` wrote. Raises `DataError` with the line when the file is something else, or was changed."""
+        try:
+            head, *lines = path.read_bytes().decode("ascii", "replace").removesuffix("\n").split("\n")
+        except OSError as error:
+            raise DataError(f"{path}: can't be read: {(error.strerror or str(error)).lower()}") from None
         rows: list[Row] = []
         settings: dict[str, Any] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        checksum = None
+        for number, line in enumerate([head, *lines], 1):
             try:
                 value = json.loads(line)
                 if number == 1:
-                    settings = value["evaluation"]
+                    settings, checksum = dict(value["evaluation"]), value.get(CHECKSUM)
                 else:
                     rows.append(Row(**value))
-            except (ValueError, TypeError, KeyError) as error:
+                    rows[-1].scores["correct"]
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise DataError(Problem(f"{path}:{number}", f"not a line of a saved evaluation: {error}")) from error
+        if checksum is not None and checksum != _checksum(settings, "".join(line + "\n" for line in lines)):
+            raise DataError(f"{path}: changed since it was written (its checksum is of something else)")
         return cls(rows, settings)
 
     def render(self, console: Console, before: Evaluation | None = None, samples: int = 3) -> None:
@@ -153,6 +164,11 @@ class Evaluation:
         from toolkit.evaluation.tables import render
 
         render(self, console, before, samples)
+
+
+def _checksum(settings: dict[str, Any], lines: str) -> str:
+    plain = json.dumps(json.loads(json.dumps(settings)), sort_keys=True)
+    return hashlib.sha256(f"{plain}\n{lines}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from toolkit import models
 from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.errors import ModelError, Problem, RunError
 from toolkit.export.adapter import CONFIG
-from toolkit.recipe import load
+from toolkit.manifest import NAME as MANIFEST
+from toolkit.manifest import has_manifest
 from toolkit.recipe.schema import ModelSection, Recipe
-from toolkit.runs import RunFolder, sha256_of
+from toolkit.records import read_object
+from toolkit.runs import RunFolder, check_adapter, recipe_of, sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Source:
         """The run's summary.json."""
         if self.run is None or not self.run.summary.is_file():
             return None
-        return dict(json.loads(self.run.summary.read_text(encoding="utf-8")))
+        return read_object(self.run.summary, self.run.mended)
 
 
 def find_source(what: str, base: str | None = None) -> Source:
@@ -71,13 +74,14 @@ def find_source(what: str, base: str | None = None) -> Source:
 
 
 def _from_run(run: RunFolder) -> Source:
-    recipe = load(run.recipe).recipe
+    recipe = recipe_of(run)
     if not (run.adapter / CONFIG).is_file():
-        raise RunError(f"{run.path}: no adapter yet; finish the run: toolkit run {run.recipe} --resume {run.path}")
+        raise RunError(f"{run.path}: no adapter yet; finish the run: {shlex.join(run.resuming)}")
+    check_adapter(run.adapter, run.mended)
     base = models.resolve(recipe.model)
     held = "bfloat16"
     if run.environment.is_file():
-        environment = json.loads(run.environment.read_text(encoding="utf-8"))
+        environment = read_object(run.environment, run.mended)
         _require_same_base(run, environment, base)
         held = _held_dtype(recipe, environment)
     name = run.path.resolve().name
@@ -110,6 +114,8 @@ def _held_dtype(recipe: Recipe, environment: dict[str, Any]) -> str:
 
 
 def _from_adapter(path: Path, base: str | None) -> Source:
+    if has_manifest(path):
+        check_adapter(path, f"take another copy of it, or delete {path / MANIFEST} where it was changed on purpose")
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         trained_on = config.get("base_model_name_or_path")

@@ -20,6 +20,7 @@ from toolkit.inference.gguf import MARKS, GgufModel
 from toolkit.inference.prompting import Prompting, prompting_of
 from toolkit.inference.standing import standing
 from toolkit.recipe.schema import Recipe
+from toolkit.runs import RunFolder, recipe_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,4 @@ def _recipe_of(path: Path) -> Recipe | None:
     record = folder.record() if folder.record_path.is_file() else None
     if record is None or record.recipe is None or not Path(record.recipe).is_file():
         return None
-    from toolkit.recipe import load
-
-    return load(Path(record.recipe)).recipe
+    return recipe_of(RunFolder(Path(record.recipe).parent))

@@ -7,6 +7,9 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from toolkit.cache import cache_root
 from toolkit.runs import read_jsonl
@@ -22,6 +25,8 @@ class Pair:
     which formulas it was predicted.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
     date: str
     card: str
     engine: str
@@ -29,9 +34,9 @@ class Pair:
     shape: str
     model: str
     predicted_memory: float
-    measured_memory: float
+    measured_memory: Annotated[float, Field(gt=0)]
     predicted_seconds: float | None
-    measured_seconds: float
+    measured_seconds: Annotated[float, Field(gt=0)]
     formula: int
 
 
@@ -55,6 +60,9 @@ class PastError:
         return f"{memory}; time {self.seconds:.0%}, {self.seconds_worst:.0%} ({self.count} measured)"
 
 
+_PAIR = TypeAdapter(Pair)
+
+
 def store() -> Path:
     return cache_root() / "calibration.jsonl"
 
@@ -73,9 +81,9 @@ def past_error(engine: str, card: str) -> PastError | None:
     latest: dict[tuple[str, str, str], Pair] = {}
     for row in read_jsonl(store()):
         try:
-            pair = Pair(**row)
-        except TypeError:
-            continue  # written by another version
+            pair = _PAIR.validate_json(json.dumps(row))
+        except ValidationError:
+            continue  # damaged, or written by another version
         if (pair.engine, pair.card, pair.formula) == (engine, card, FORMULA):
             latest[pair.variant, pair.shape, pair.model] = pair
     return error_of(latest.values())

@@ -9,8 +9,8 @@ from typing import Any
 from markupsafe import Markup
 
 from toolkit.errors import InputError
+from toolkit.records import read_object
 from toolkit.reports.plots import table
-from toolkit.reports.runview import read_object
 from toolkit.reports.sections import size
 
 
@@ -70,8 +70,8 @@ def evaluations(run: Path) -> list[Extra]:
 
     found = []
     for path in sorted(run.glob("*/table.json")):
-        saved = read_object(path)
         try:
+            saved = read_object(path)
             columns = saved["columns"]
             kinds = list(dict.fromkeys(kind for column in columns for kind in column["by_kind"]))
             body = [[kind, *(_share(column["by_kind"].get(kind)) for column in columns)] for kind in kinds]
@@ -89,7 +89,9 @@ def evaluations(run: Path) -> list[Extra]:
             drawn += [Markup(table(["measure", *names], measures))] if measures else []
             sentences = [str(saved["chats"]), *(_flipped(one) for one in saved.get("differences", ()))]
             found.append(Extra(f"Evaluation {path.parent.name}", sentences, drawn))
-        except (KeyError, TypeError, AttributeError) as error:
+        except InputError as error:
+            found.append(Extra(f"Evaluation {path.parent.name}", [f"Can't be read: {error}"], []))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             found.append(Extra(f"Evaluation {path.parent.name}", [f"Can't be read: {error!r}"], []))
     return found
 

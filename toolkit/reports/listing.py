@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import InputError, RunError
+from toolkit.records import read_object, read_rows
 from toolkit.reports.log import Log
-from toolkit.reports.runview import facts_of, read_object, state_of
+from toolkit.reports.runview import facts_of, state_of
 from toolkit.reports.sections import size
-from toolkit.runs import RunFolder, read_jsonl
+from toolkit.runs import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +59,7 @@ def _listed(path: Path) -> Listed:
         recipe = load(folder.recipe).recipe
         environment, summary = read_object(folder.environment), read_object(folder.summary)
         log = Log()
-        for row in read_jsonl(folder.metrics):
+        for row in read_rows(folder.metrics):
             log.add(row)
     except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Listed(path, size=used, modified=modified, problem=str(error).splitlines()[0])

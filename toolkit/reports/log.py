@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -11,22 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import Problem, RunError
+from toolkit.records import read_rows
 from toolkit.reports.statistics import mad_sigma, median
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
 
-NUMBERS = (
-    "epoch",
-    "loss",
-    "grad_norm",
-    "learning_rate",
-    "tokens_per_second",
-    "memory",
-    "seconds",
-    "eval_loss",
-    "eval_calls",
-)
 SPIKE_WINDOW = 50  # rows before a row that its gradient norm is compared with
 SPIKE_LEAST = 20
 SPIKE_SIGMA = 6.0  # of log norms around their median; one in 10^9 of normal noise
@@ -159,51 +148,17 @@ def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line cut short by a crash is left out.
+def read_metrics(path: Path, bad: list[Problem] | None = None) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; lines that are none are left out, and added to `bad` with their place.
 
-    Raises `RunError` with file:line for a line that is not such a row, and when there is no row.
+    Raises `RunError` when there is no row.
     """
     if not path.is_file():
         raise RunError(f"{path}: no metrics yet; training has not begun, or this is not a run folder")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    rows: list[dict[str, Any]] = []
-    problems: list[Problem] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            if number < len(lines):
-                problems.append(Problem(f"{path}:{number}", f"not a row of a training log: {error}"))
-            continue
-        if wrong := _wrong(row):
-            problems.append(Problem(f"{path}:{number}", f"not a row of a training log: {wrong}"))
-        else:
-            rows.append(row)
-    if problems:
-        more = [Problem(str(path), f"{len(problems) - 5} more lines are wrong")] if len(problems) > 5 else []
-        raise RunError([*problems[:5], *more])
+    found: list[Problem] = []
+    rows = list(read_rows(path, found))
     if not rows:
-        raise RunError(f"{path}: no metrics yet; wait for the first update")
+        raise RunError(found[:5] or f"{path}: no metrics yet; wait for the first update")
+    if bad is not None:
+        bad += found
     return rows
-
-
-def _wrong(row: Any) -> str:
-    """What is wrong with a row, or an empty string."""
-    if not isinstance(row, dict):
-        return f"wanted an object, found {type(row).__name__}"
-    update = row.get("update")
-    if not isinstance(update, int) or isinstance(update, bool) or not 0 <= update < 2**63:
-        return f"update: wanted a whole number of at least 0, found {update!r}"
-    for name in NUMBERS:
-        value = row.get(name)
-        if value is not None and not _is_number(value):
-            return f"{name}: wanted a number, found {value!r}"
-    groups = row.get("eval_groups")
-    if groups is not None and not (isinstance(groups, list) and all(map(_is_number, groups))):
-        return "eval_groups: wanted a list of numbers"
-    return ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)

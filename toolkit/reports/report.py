@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from toolkit.cache import write_text
-from toolkit.errors import InputError
+from toolkit.errors import InputError, RunError
 from toolkit.reports import compare, extras, sections
 from toolkit.reports.plots import PALETTE
 from toolkit.reports.runview import RunView
@@ -39,16 +40,31 @@ def write_report(runs: Sequence[Path], out: Path | None = None, bench: Sequence[
     views = [RunView.load(path) for path in runs]
     if len(views) == 1:
         target = out or views[0].folder.report
-        text = run_page(views[0], list(bench))
+        with _readable(views):
+            text = run_page(views[0], list(bench))
     else:
         names = "-".join(view.name for view in views)
         target = out or views[0].folder.path.resolve().parent / f"compare-{names[:100]}.html"
-        text = compare_page(views)
+        with _readable(views):
+            text = compare_page(views)
     try:
         write_text(target, text)
     except OSError as error:
         raise InputError(f"{target}: can't be written: {error.strerror}; name another with --out") from error
     return Page(target, views)
+
+
+@contextlib.contextmanager
+def _readable(views: Sequence[RunView]) -> Iterator[None]:
+    """Files that were written before they had checksums can hold anything: what no page can be made of is said."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        folders = [view.folder for view in views if not view.sealed]
+        if isinstance(error, InputError) or not folders:
+            raise
+        named = ", ".join(str(one) for folder in folders for one in (folder.environment, folder.summary))
+        raise RunError(f"one of {named} is not as a run writes it ({error!r})") from error
 
 
 def run_page(view: RunView, bench: list[Path]) -> str:

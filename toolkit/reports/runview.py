@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.errors import RunError
+from toolkit.errors import Problem, RunError
+from toolkit.records import is_sealed, read_list, read_object
 from toolkit.reports.log import Facts, Log, read_metrics
 from toolkit.reports.reading import read
 from toolkit.reports.verdicts import Verdict
-from toolkit.runs import RunFolder
+from toolkit.runs import RunFolder, recipe_of
 
 if TYPE_CHECKING:
     from toolkit.evaluation.results import Evaluation
@@ -42,17 +42,22 @@ class RunView:
     samples: list[dict[str, Any]] = field(default_factory=list)
     before: Evaluation | None = None
     after: Evaluation | None = None
+    bad_lines: list[Problem] = field(default_factory=list)  # of metrics.jsonl, left out
+
+    @property
+    def sealed(self) -> bool:
+        """Whether environment.json and summary.json, as far as they are there, have checksums, which fit."""
+        return all(is_sealed(path) for path in (self.folder.environment, self.folder.summary) if path.is_file())
 
     @classmethod
     def load(cls, path: Path) -> RunView:
         """Read a run folder. Raises `RunError` (or another `InputError`) that names the file that can't be read."""
-        from toolkit.recipe import load
-
         folder = open_run(path)
-        rows = read_metrics(folder.metrics)
-        recipe = load(folder.recipe).recipe
-        environment = read_object(folder.environment)
-        summary = read_object(folder.summary)
+        bad: list[Problem] = []
+        rows = read_metrics(folder.metrics, bad)
+        recipe = recipe_of(folder)
+        environment = read_object(folder.environment, folder.mended)
+        summary = read_object(folder.summary, folder.mended)
         log = Log()
         for row in rows:
             log.add(row)
@@ -70,9 +75,10 @@ class RunView:
             verdicts=read(rows, facts, finished=state != "training now"),
             environment=environment,
             summary=summary,
-            samples=read_list(folder.samples),
+            samples=_samples(folder),
             before=_evaluation(folder.evaluation / "before.jsonl"),
             after=_evaluation(folder.evaluation / "after.jsonl"),
+            bad_lines=bad,
         )
 
     @property
@@ -93,13 +99,9 @@ class RunView:
     @property
     def best(self) -> Best | None:
         """The best evaluation by the run's own rule, `eval.best`; None before there is one."""
-        from toolkit.training.best import Best
+        from toolkit.training.best import best_by_log
 
-        settings = self.recipe.eval
-        best = Best(settings.best == "calls", settings.early_stopping_threshold)
-        for row in self.rows:
-            if row.get("eval_loss") is not None:
-                best.judge(row, row["update"])
+        best = best_by_log(self.recipe, self.rows)
         return best if best.found else None
 
     @property
@@ -162,32 +164,17 @@ def _held(path: Path) -> bool:
     return False
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is no such file. Raises `RunError` for anything else."""
-    value = _read(path)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise RunError(f"{path}: wanted a JSON object, found {type(value).__name__}")
-    return value
-
-
-def read_list(path: Path) -> list[dict[str, Any]]:
-    value = _read(path)
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise RunError(f"{path}: wanted a list of JSON objects")
-    return value
-
-
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path}: not JSON: {error}") from None
+def _samples(folder: RunFolder) -> list[dict[str, Any]]:
+    """samples.json. Raises `RunError` where one is not as training writes it."""
+    found = read_list(folder.samples, folder.mended)
+    for number, sample in enumerate(found, 1):
+        lists = [sample.get(name) for name in ("ids", "texts", "trained")]
+        counts = all(isinstance(sample.get(name), int) for name in ("tokens", "trained_tokens"))
+        alike = all(isinstance(one, list) for one in lists) and len({len(one or ()) for one in lists}) == 1
+        numbers = all(isinstance(one, int) for one in (lists[0] or ())) if alike else False
+        if not (counts and numbers and {"kind", "where"} <= sample.keys()):
+            raise RunError(f"{folder.samples}: sample {number} is not as training writes it; {folder.mended}")
+    return found
 
 
 def _evaluation(path: Path) -> Evaluation | None:

@@ -77,7 +77,11 @@ def sentence(view: RunView) -> str:
         f"in updates of {recipe.chats_per_update} chats",
         f"with the {engine} engine" + (f" on {view.device}" if view.device else ""),
     ]
-    return " ".join(parts) + "."
+    lost = len(view.bad_lines)
+    left_out = (
+        f" {lost} line{'s' * (lost > 1)} of metrics.jsonl can't be read and {'are' if lost > 1 else 'is'} left out."
+    )
+    return " ".join(parts) + "." + (left_out if lost else "")
 
 
 def tiles(view: RunView) -> list[tuple[str, str, str]]:

@@ -16,28 +16,21 @@ from toolkit.training.record import Tables, described_table, sample_rows
 _COUNTS = ("chats", "rows", "tokens", "trained_tokens", "tokens_by_role", "longest_row", "kinds", "lengths")
 
 
-def environment_of(folder: RunFolder) -> dict[str, Any] | None:
-    """What was written when the run began; None where it came to nothing."""
-    if not folder.environment.is_file():
-        return None
-    found: dict[str, Any] = json.loads(folder.environment.read_text(encoding="utf-8"))
-    return found
-
-
-def engine_of(folder: RunFolder) -> str | None:
+def engine_of(environment: dict[str, Any]) -> str | None:
     """The engine of a run that is to go on: what is the fastest here may have changed since."""
-    before = environment_of(folder)
-    return str(before["engine"]["engine"]["value"]) if before else None
+    return str(environment["engine"]["engine"]["value"]) if environment else None
 
 
-def template_of(recipe: Recipe, tokenizer: Any, folder: RunFolder | None) -> tuple[ChatTemplate, bool]:
+def template_of(
+    recipe: Recipe, tokenizer: Any, folder: RunFolder | None, environment: dict[str, Any] | None
+) -> tuple[ChatTemplate, bool]:
     """The template that a run renders with, and whether it is another than the recipe makes now.
 
-    `folder` is that of a run that goes on: it renders as it began. Raises `DataError`.
+    `folder` and `environment` are those of a run that goes on: it renders as it began. Raises `DataError`.
     """
     rendering = Rendering.of(recipe.data)
     made = ChatTemplate.of(compose(tokenizer, rendering))
-    if folder is None or environment_of(folder) is None:
+    if folder is None or not environment:
         return made, False
     kept = ChatTemplate.read(folder.path, rendering)
     if kept is None or kept == made or (kept.text is None and rendering.call_format == "native"):
@@ -56,12 +49,16 @@ def template_line(recipe: Recipe, tokenizer: Any) -> str:
     return f"template   {told}; the model is saved and exported with this one"
 
 
-def check_data(folder: RunFolder, tables: Tables) -> None:
-    """Raise `RunError` when the chats or their tokens are not those that the run began with."""
-    environment = environment_of(folder)
-    if environment is None:
+def check_data(folder: RunFolder, environment: dict[str, Any], tables: Tables) -> None:
+    """Raise `RunError` when the chats or their tokens are not those that the run began with.
+
+    `environment`: what was written when it began; empty where that is lost.
+    """
+    if not environment:
         return
     data = environment["data"]
+    if data.get("train_table_content") == tables.train.content:
+        return
     before, now = data["train"], described_table(tables.train)
     if data["train_table_key"] == tables.train.key or same_tokens(folder, before, now, tables):
         return

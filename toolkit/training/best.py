@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.recipe.schema import Recipe
 
 
 @dataclass(slots=True)
@@ -31,6 +34,15 @@ class Best:
         """The best evaluation's loss, or its share of right answers."""
         return -self._least[0] if self.by_calls else self._least[0]
 
+    def state(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        return {"update": self.update, "worse": self.worse, "least": list(self._least)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take what `state` gave."""
+        self.update, self.worse = int(state["update"]), int(state["worse"])
+        self._least = (float(state["least"][0]), float(state["least"][1]))
+
     def judge(self, metrics: Mapping[str, Any], update: int) -> bool | None:
         """Whether an evaluation is the best so far; None where it doesn't tell."""
         loss = metrics["eval_loss"]
@@ -43,3 +55,12 @@ class Best:
             return True
         self.worse += 1
         return False
+
+
+def best_by_log(recipe: Recipe, rows: Iterable[Mapping[str, Any]]) -> Best:
+    """The best evaluation of a log, by the recipe's rule."""
+    best = Best(recipe.eval.best == "calls", recipe.eval.early_stopping_threshold)
+    for row in rows:
+        if row.get("eval_loss") is not None:
+            best.judge(row, row["update"])
+    return best

@@ -8,7 +8,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,11 +17,13 @@ from transformers import TrainerCallback
 
 from toolkit.errors import TrainingError
 from toolkit.hardware import FreeCores
+from toolkit.manifest import flush
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import read_jsonl
+from toolkit.records import read_rows
 from toolkit.terminal import warn
-from toolkit.training.best import Best
+from toolkit.training.best import best_by_log
 from toolkit.training.calls import LOGGED
+from toolkit.training.checkpoints import BEST
 from toolkit.training.saving import saving, tensor_bytes
 
 
@@ -145,20 +147,29 @@ class Guard(TrainerCallback):
 class EarlyStopping(TrainerCallback):
     """Keeps the best adapter by `eval.best` (see `Best`), and stops when it has not improved for a while.
 
-    `patience` counts evaluations; 0 never stops and keeps the last adapter. Replays metrics.jsonl on resume.
+    `patience` counts evaluations; 0 never stops and keeps the last adapter.
     """
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe = recipe
         self.patience = recipe.eval.early_stopping_patience
         self.folder = folder
         self.trainer: Any = None
-        self.best = Best(recipe.eval.best == "calls", recipe.eval.early_stopping_threshold)
+        self.best = best_by_log(recipe, ())
         self.stopped = False
 
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave when a checkpoint was written."""
+        self.best.restore(state)
+        self._judge()
+
     def replay(self, metrics: Path) -> None:
-        for row in read_jsonl(metrics):
-            if "eval_loss" in row:
-                self.best.judge(row, row["update"])
+        """Go on from what the log tells, where a checkpoint does not."""
+        self.best = best_by_log(self.recipe, read_rows(metrics))
+        self._judge()
+
+    def _judge(self) -> None:
+        self.stopped = 0 < self.patience <= self.best.worse
 
     @property
     def what(self) -> str:
@@ -174,8 +185,9 @@ class EarlyStopping(TrainerCallback):
             if state.global_step:
                 self._keep()
         elif better is False and self.best.worse >= self.patience:
-            self.stopped = True
+            self._judge()
             control.should_training_stop = True
+            control.should_save = True  # what comes after training may be killed, too
 
     def _keep(self) -> None:
         from safetensors.torch import save_file
@@ -186,14 +198,15 @@ class EarlyStopping(TrainerCallback):
             if value.requires_grad
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        work = self.folder / "best.safetensors.part"
+        work = self.folder / f"{BEST}.part"
         with saving(work, tensor_bytes(tensors), "the best adapter"):
             save_file(tensors, work, metadata={"update": str(self.best.update)})
-        work.replace(self.folder / "best.safetensors")
+        flush(work)
+        work.replace(self.folder / BEST)
 
     def restore_best(self, last_update: int) -> int:
         """Put the best adapter back into the model; returns the update it is from."""
-        kept = self.folder / "best.safetensors"
+        kept = self.folder / BEST
         if not self.patience or not self.best.update or self.best.update == last_update or not kept.is_file():
             return last_update
         import torch
@@ -279,3 +292,29 @@ class StopOnSignal(TrainerCallback):
         if self.received is not None:
             control.should_save = True
             control.should_training_stop = True
+
+
+class EvaluateFirst(TrainerCallback):
+    """Where evaluations come at an epoch's end, has a checkpoint of its last update wait for the evaluation.
+
+    Saved before it, a run that goes on from there would miss the evaluation, and the random numbers it takes. A run
+    that is stopped within an epoch is not evaluated, as it is not when it is left alone. Comes after `StopOnSignal`.
+    """
+
+    def __init__(self, per_epoch: int) -> None:
+        self.per_epoch = per_epoch
+        self.waits = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.eval_strategy != "epoch":
+            return
+        ends = state.global_step % self.per_epoch == 0 or state.global_step >= state.max_steps
+        if ends and control.should_save:
+            control.should_save, self.waits = False, True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        within = state.global_step % self.per_epoch != 0 and state.global_step < state.max_steps
+        if self.waits:
+            control.should_save, self.waits = True, False
+        elif within and args.eval_strategy == "epoch":
+            control.should_evaluate = control.should_save = False

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from toolkit.engines import Loaded
+from toolkit.errors import DataError
 from toolkit.evaluation.results import Evaluation
+from toolkit.manifest import listed
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import RunFolder
+from toolkit.runs import ADAPTER, RunFolder
 
 if TYPE_CHECKING:
     from toolkit.data.render import Renderer
@@ -48,6 +51,7 @@ class CallMeter:
         self.folder = folder
         self.console = console
         self.last = last
+        self.measured: int | None = None  # the update of the latest measurement, in an earlier stretch of the run too
         self._first: Evaluation | None = None
         self._latest: tuple[int, Evaluation] | None = None
 
@@ -58,9 +62,8 @@ class CallMeter:
         if not self.recipe.eval.generate:
             return None
         path = self.folder.evaluation / "before.jsonl"
-        if path.is_file():
-            self._first = Evaluation.load(path)
-        else:
+        self._first = self._kept(path)
+        if self._first is None:
             with base_columns(self.loaded.model):
                 self._first = self._decode("before training")
             self._first.save(path)
@@ -81,32 +84,46 @@ class CallMeter:
                 progress=False,  # training has a progress bar of its own
             )
         )
-        self._latest = update, result
+        self._latest, self.measured = (update, result), update
         rates = result.rates()
         shares = {key: rates[name].share for key, name in LOGGED.items() if name in rates}
         return {key: share for key, share in shares.items() if share is not None}
 
     def after(self, update: int) -> Evaluation | None:
-        """Those of the adapter that is kept, which is of `update`."""
+        """Those of the adapter in the run's folder, which is of `update`."""
         if not self.recipe.eval.generate:
             return None
         path = self.folder.evaluation / "after.jsonl"
-        if path.is_file():
-            return Evaluation.load(path)
+        adapter = listed(self.folder.adapter).get(ADAPTER[1])
+        kept = self._kept(path)
+        if kept is not None and kept.settings.get("adapter_sha256") == adapter:
+            return kept  # of a run that was killed after this
         known = self._latest is not None and self._latest[0] == update and update > 0
         result = self._latest[1] if known and self._latest is not None else self._decode("after training")
+        if adapter is not None:
+            result.settings["adapter_sha256"] = adapter
         result.save(path)
         return result
+
+    def _kept(self, path: Path) -> Evaluation | None:
+        """What an earlier stretch of the run decoded, if it is there whole."""
+        if not path.is_file():
+            return None
+        try:
+            return Evaluation.load(path)
+        except DataError as error:
+            self.console.print(f"note       {error}: decoded again", markup=False)
+            return None
 
     def _due(self, update: int) -> bool:
         settings = self.recipe.eval
         if not settings.generate or not settings.generate_steps:
             return False
-        if settings.generate_steps == "eval" or self._latest is None:
+        if settings.generate_steps == "eval" or self.measured is None:
             return True
         if settings.best == "calls" and update == self.last:
             return True
-        return update - self._latest[0] >= settings.generate_steps
+        return update - self.measured >= settings.generate_steps
 
     def _decode(self, when: str, progress: bool = True) -> Evaluation:
         from toolkit.data.table import eval_chats

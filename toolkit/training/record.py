@@ -77,6 +77,7 @@ def write_environment(
         folder.environment,
         {
             "command": command_line(),
+            "recipe_sha256": sha256_of(folder.recipe),
             "engine": report.as_dict(),
             "hardware": asdict(hardware),
             "model": {
@@ -90,6 +91,7 @@ def write_environment(
             },
             "data": {
                 "train_table_key": tables.train.key,
+                "train_table_content": tables.train.content,
                 "eval_table_key": tables.evaluation.key if tables.evaluation else None,
                 "train": described_table(tables.train),
                 "eval": described_table(tables.evaluation) if tables.evaluation else None,

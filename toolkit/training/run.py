@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from toolkit import engines, models
 from toolkit.cache import require_space, write_text
 from toolkit.data.template import ChatTemplate
+from toolkit.environment import one_process
 from toolkit.errors import EngineError, Problem, RunError
 from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.planning.budget import budget_of, check_packing, recomputes
 from toolkit.planning.steps import updates_of
-from toolkit.recipe import LoadedRecipe, dump, load
+from toolkit.recipe import LoadedRecipe, dump
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import RunFolder, check_same, default_folder, versions
+from toolkit.runs import RunFolder, default_folder, versions
 from toolkit.terminal import new_console
 from toolkit.training import begun
 from toolkit.training.exhausted import out_of_memory
-from toolkit.training.finish import export_run
+from toolkit.training.finish import complete, going_on
 from toolkit.training.record import Tables, describe_data, engine_lines, write_environment, write_samples, write_tools
+from toolkit.training.resume import take_up
 from toolkit.training.session import Session
 
 SPACE = 200_000_000  # bytes that a run folder may need
@@ -34,25 +40,44 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     Raises an `InputError` before anything is written when the recipe can't run here, `TrainingError` when training
     went wrong and `InterruptedRun` when the user stopped it; the last two leave the last checkpoint in place.
     """
+    one_process(os.environ)
     console = new_console(soft_wrap=True)
+    with ExitStack() as held:
+        return _run(loaded, out, resume, export, console, held)
+
+
+def _run(
+    loaded: LoadedRecipe,
+    out: Path | None,
+    resume: Path | None,
+    export: bool,
+    console: Console,
+    held: ExitStack,
+) -> RunFolder:
     recipe = loaded.recipe
+    exporting = export and bool(recipe.export.gguf)
     _check_trackers(recipe)
+    resumed = None
     if resume is not None:
-        folder = RunFolder.open(resume)
-        saved = load(folder.recipe).recipe
-        check_same(recipe, str(loaded.path), saved, folder)
-        recipe = _as_fitted(recipe, saved)
-        if folder.summary.is_file():
-            raise RunError(f"{resume}: this run is finished; there is nothing to resume")
         if out is not None and out != resume:
             raise RunError("--out and --resume name different folders; --resume goes on in its own")
+        folder = RunFolder.open(resume)
+        held.enter_context(folder.held())
+        resumed = take_up(loaded, folder, lambda text: console.print(f"note       {text}", markup=False))
+        recipe = resumed.recipe
+        if resumed.trained:
+            command = _again(loaded, folder, export)
+            complete(recipe, folder, console, exporting=exporting, command=command, trained=False)
+            return folder
         target = resume
     else:
         target = out or default_folder(loaded.name)
+        if out is None and target.name != loaded.name:
+            console.print(f"note       {_taken(target.with_name(loaded.name), target)}", markup=False)
         RunFolder.require_free(target)
     hardware = detect()
     adapt = _set_threads(recipe, hardware)
-    begun_with = begun.engine_of(folder) if resume is not None else None
+    begun_with = begun.engine_of(resumed.environment) if resumed is not None else None
     engine, precision = engines.choose(recipe, hardware, begun_with)  # imports Unsloth first where it is the engine
     console.print(f"engine     {engine}\nprecision  {precision}", markup=False)
     if engine.note:
@@ -63,7 +88,6 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
     from toolkit.data.tokenizers import load_tokenizer
 
     model_folder = models.resolve(recipe.model)
-    exporting = export and bool(recipe.export.gguf)
     if recipe.export.gguf:
         from toolkit.export.preflight import announce, check_run
 
@@ -71,14 +95,15 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         for note in check_run(recipe, model_folder, target) if exporting else ():
             console.print(f"note       {note}", markup=False)
     tokenizer = load_tokenizer(model_folder)
-    template, kept = begun.template_of(recipe, tokenizer, folder if resume is not None else None)
+    begun_in = resumed.environment if resumed is not None else None
+    template, kept = begun.template_of(recipe, tokenizer, folder if resumed is not None else None, begun_in)
     if line := begun.template_line(recipe, tokenizer):
         console.print(line, markup=False)
     renderer = Renderer.by(tokenizer, template)
     tokenizer = renderer.tokenizer
     tables = _tables(recipe, model_folder, template if kept else None)
-    if resume is not None:
-        begun.check_data(folder, tables)
+    if begun_in is not None:
+        begun.check_data(folder, begun_in, tables)
     updates = updates_of(recipe, tables.train.n_chats)
     describe_data(console, recipe, tables, updates)
     budget = budget_of(recipe, engine.value, precision.value, hardware, tables.train)
@@ -106,9 +131,11 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         told = "none: layers that recompute can't be recorded" if some else "each length is recorded once and replayed"
         console.print(f"graphs     {told}")
     # not before the model is there: what can't be loaded leaves no folder behind
-    if resume is None:
+    if resumed is None:
         folder = RunFolder.create(target, dump(recipe))
-    with folder.held():
+        held.enter_context(folder.held())
+    command = _again(loaded, folder, export)
+    with going_on(command):
         if template.text is not None:
             write_text(folder.template, template.text)
         write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
@@ -127,19 +154,20 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
             hardware.gpu is None,
             budget,
         )
-        session.go(resuming=resume is not None, command=_again(loaded, folder, export))
-    if exporting:
-        # the export reads the weights again, one at a time: what training held would only be in its way
-        del session, loaded_model
-        export_run(recipe, folder, console)
+        session.go(resumed=resumed, command=command)
+    # the export reads the weights again, one at a time: what training held would only be in its way
+    del session, loaded_model
+    complete(recipe, folder, console, exporting=exporting, command=command)
     return folder
 
 
-def _as_fitted(recipe: Recipe, saved: Recipe) -> Recipe:
-    """With the number of updates that the run had been fitted to before it was broken off."""
-    return recipe.model_copy(
-        update={"train": recipe.train.model_copy(update={"fitted_steps": saved.train.fitted_steps})}
-    )
+def _taken(before: Path, target: Path) -> str:
+    """Why a run goes to another folder than its recipe's name says."""
+    earlier = RunFolder(before)
+    goes = f"{before} is there already, so this run goes to {target}"
+    if earlier.recipe.is_file() and not earlier.summary.is_file():
+        return f"{goes} (that one is not finished: --resume {before} goes on with it)"
+    return goes
 
 
 def _check_trackers(recipe: Recipe) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import TrainingError
+from toolkit.machine import refusal
 
 SPARE = 16_000_000  # bytes: the tokenizer, and what else stands beside tensors
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -35,6 +36,17 @@ def saving(target: Path, needed: int, what: str) -> Iterator[None]:
         if not before:
             _remove(target)
         raise _no_space(target, needed, what) from None
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Raises `TrainingError` where the machine refuses to write more into a run's folder."""
+    try:
+        yield
+    except OSError as error:
+        if (told := refusal(error)) is None:
+            raise
+        raise TrainingError(f"{folder}: {told}; then go on with --resume") from None
 
 
 def tensor_bytes(values: Any) -> int:

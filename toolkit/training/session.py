@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from toolkit import engines
+from toolkit.cache import write_text
 from toolkit.errors import InterruptedRun, TrainingError
+from toolkit.manifest import sha256_of
 from toolkit.planning.budget import Budget
 from toolkit.planning.steps import Updates
 from toolkit.recipe import dump
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import RunFolder, read_jsonl, write_json, write_text
+from toolkit.records import read_object, read_rows, write_json
+from toolkit.runs import RunFolder
+from toolkit.training.checkpoints import carried
 from toolkit.training.exhausted import out_of_memory
-from toolkit.training.finish import save_adapter, write_page
+from toolkit.training.finish import save_adapter
 from toolkit.training.record import Tables
+from toolkit.training.resume import Resumed
+from toolkit.training.saving import writing_to
 
 if TYPE_CHECKING:
     from toolkit.data.render import Renderer
@@ -45,11 +51,16 @@ class Session:
     on_cpu: bool
     budget: Budget | None
 
-    def go(self, *, resuming: bool, command: str) -> RunFolder:
+    def go(self, *, resumed: Resumed | None, command: str) -> None:
+        """Train and leave adapter/, evaluation/ and summary.json. `command` is what goes on with this run.
+
+        Raises `TrainingError` when training went wrong and `InterruptedRun` when the user stopped it.
+        """
         from toolkit.reports.live import LiveReader
         from toolkit.reports.log import Facts
         from toolkit.training.callbacks import (
             EarlyStopping,
+            EvaluateFirst,
             Guard,
             HeapTrimmer,
             MetricsWriter,
@@ -62,7 +73,7 @@ class Session:
 
         calls = CallMeter(self.recipe, self.loaded, self.renderer, self.folder, self.console, self.updates.total)
         before = calls.before()
-        checkpoint = self.folder.last_checkpoint() if resuming else None
+        checkpoint = resumed.checkpoint if resumed is not None else None
         writer = MetricsWriter(self.folder.metrics)
         reader = LiveReader(Facts.of(self.recipe, self.tables.train.n_chats), self.console)
         writer.listeners.append(reader.feed)
@@ -70,6 +81,10 @@ class Session:
         stopping = EarlyStopping(self.recipe, self.folder.checkpoints)
         progress = TrainingProgress(writer, self.console)
         signals = StopOnSignal()
+
+        def progress_so_far() -> dict[str, Any]:
+            return {"best": stopping.best.state(), "measured": calls.measured, "skipped_updates": writer.skipped}
+
         keepers = [HeapTrimmer()] if self.on_cpu else []
         keepers += [ThreadKeeper()] if self.adapt_threads else []
 
@@ -86,33 +101,46 @@ class Session:
             self.tables.evaluation,
             self.folder.checkpoints,
             self.updates,
-            [*timed, writer, guard, stopping, progress, signals, *keepers],
+            [*timed, writer, guard, stopping, progress, signals, EvaluateFirst(self.updates.per_epoch), *keepers],
             measure=calls.during if self.recipe.eval.generate else None,
             token_budget=self.budget.tokens if self.budget else None,
             checkpointed=self.budget.checkpointed if self.budget else None,
+            carry=carried(self.folder, lambda: dump(self.recipe), progress_so_far),
         )
         wanting: list[Any] = [*timed, writer, guard, stopping]
         for callback in wanting:
             callback.trainer = trainer
-        if resuming:
-            update = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
-            self.folder.cut_metrics(update)
-            stopping.replay(self.folder.metrics)
-            rows = list(read_jsonl(self.folder.metrics))
+        if resumed is not None:
+            self._say(f"resuming   from {checkpoint.path if checkpoint else 'the start: there is no checkpoint yet'}")
+            for problem in resumed.begin(self.folder):
+                self._say(f"note       {problem}: this line is left out")
+            rows = list(read_rows(self.folder.metrics))
             reader.replay(rows)
-            writer.skipped = max((row.get("skipped_updates", 0) for row in rows), default=0)
+            writer.skipped = guard.skipped = max((row.get("skipped_updates") or 0 for row in rows), default=0)
             trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
-            self.console.print(f"resuming   from {checkpoint or 'the start: there is no checkpoint yet'}")
+        if checkpoint is not None:
+            decided = checkpoint.progress
+            if "best" in decided:
+                stopping.restore(decided["best"])
+            else:
+                stopping.replay(self.folder.metrics)
+            measured = [row["update"] for row in rows if row.get("eval_calls") is not None]
+            calls.measured = decided.get("measured", max(measured, default=None))
         # where TensorBoard and W&B put what they write
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(self.folder.path / "tensorboard"))
         os.environ.setdefault("WANDB_DIR", str(self.folder.path))
         started = time.perf_counter()
+        over = checkpoint is not None and (stopping.stopped or checkpoint.update >= self.updates.total)
         try:
-            with signals, out_of_memory(self.recipe):
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            with signals, out_of_memory(self.recipe), writing_to(self.folder.path):
+                if checkpoint is not None and over:
+                    trainer.take(checkpoint.path)
+                else:
+                    trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         except TrainingError as error:
-            kept = self.folder.last_checkpoint()
-            raise TrainingError(f"{error}\nkept: {kept or 'no checkpoint yet'} and {self.folder.metrics}") from None
+            raise TrainingError(f"{error}\n{self._kept()}") from None
+        except KeyboardInterrupt:
+            raise InterruptedRun(f"stopped within an update; {self._kept()}; go on with: {command}") from None
         finally:
             with contextlib.suppress(Exception):  # where the run fails, what it fails of is the thing to say
                 trainer.log_waiting()
@@ -122,7 +150,7 @@ class Session:
             recorder.forget()  # what comes now needs the memory for itself
         update = trainer.state.global_step
         if signals.received is not None and update < self.updates.total:
-            raise InterruptedRun(f"stopped at update {update} of {self.updates.total}; go on with: {command}")
+            raise InterruptedRun(f"stopped at update {update} of {self.updates.total}; saved; go on with: {command}")
         seconds = time.perf_counter() - started
         kept_update = stopping.restore_best(update)
         save_adapter(trainer.model, self.folder, self.recipe, self.model_folder, self.renderer)
@@ -133,8 +161,12 @@ class Session:
         after = calls.after(kept_update)
         self._summary(trainer, guard, stopping, kept_update, seconds, before, after)
         reader.finish()
-        write_page(self.folder, self.console)
-        return self.folder
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False)
+
+    def _kept(self) -> str:
+        return f"kept: {self.folder.last_checkpoint() or 'no checkpoint yet'} and {self.folder.metrics}"
 
     def _time_budget(self, before: Evaluation | None, told: Callable[[Fit], None]) -> list[TimeBudget]:
         from toolkit.training.timing import TimeBudget, decoding_seconds
@@ -150,7 +182,9 @@ class Session:
         self.updates = fit.updates
         train = self.recipe.train.model_copy(update={"fitted_steps": fit.updates.total})
         self.recipe = self.recipe.model_copy(update={"train": train})
-        write_text(self.folder.recipe, dump(self.recipe))
+        write_text(self.folder.recipe, dump(self.recipe), durable=True)
+        known = read_object(self.folder.environment) | {"recipe_sha256": sha256_of(self.folder.recipe)}
+        write_json(self.folder.environment, known)
         self.console.print(f"time       {fit.line(train.max_minutes or 0.0)}")
 
     def _summary(
@@ -165,7 +199,7 @@ class Session:
     ) -> None:
         from toolkit.training.callbacks import memory_bytes
 
-        rows = list(read_jsonl(self.folder.metrics))
+        rows = list(read_rows(self.folder.metrics))
         losses = [row["loss"] for row in rows if row.get("loss") is not None]
         evals = [(row["update"], row["eval_loss"]) for row in rows if "eval_loss" in row]
         summary = {

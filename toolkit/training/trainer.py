@@ -91,6 +91,7 @@ def build_trainer(
     measure: Callable[[int], dict[str, float]] | None = None,
     token_budget: int | None = None,
     checkpointed: int | None = None,
+    carry: Callable[[Path], None] = lambda folder: None,
 ) -> Any:
     """The trainer, with the adapter in fp32 (TRL casts QLoRA's to bf16, which fp16 loss scaling can't take).
 
@@ -98,14 +99,15 @@ def build_trainer(
     `adapter_in_fp32` = False leaves what trains as it was loaded. `measure` gives more metrics for each evaluation,
     handed the number of updates made. `token_budget`: an update's chats are packed into micro-batches of at most so
     many tokens; None pads `per_device_train_batch_size` chats at a time. `checkpointed`: how many layers, the first
-    ones, recompute; None leaves it to `train.gradient_checkpointing`.
+    ones, recompute; None leaves it to `train.gradient_checkpointing`. `carry` adds to the folder of a checkpoint.
     """
     import torch
     import trl
-    from transformers import PrinterCallback, ProgressCallback
+    from transformers import PrinterCallback, ProgressCallback, TrainerState
 
     from toolkit.engines.base import FILLED, Packing, always
     from toolkit.planning.budget import recomputes
+    from toolkit.training import checkpoints
     from toolkit.training.attention import packed
     from toolkit.training.late import LateLog
     from toolkit.training.loss import summed_loss
@@ -117,6 +119,7 @@ def build_trainer(
 
         settled = False  # all modules have been put into training mode
         updates: Updates  # how many there are to be; a time budget changes it on the way
+        saving_in = output  # where checkpoints go; another place while one is not whole yet
         # mean loss of the same groups of held-out chats at every evaluation: tells a change from noise
         eval_groups: Sequence[float] = ()
 
@@ -220,10 +223,24 @@ def build_trainer(
             return total / torch.as_tensor(items).clamp(min=1)
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            name = f"checkpoint-{self.state.global_step}"
+            target = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             needed = checkpoint_bytes(self.model, self.optimizer)
-            with saving(Path(self.args.output_dir) / name, needed, "a checkpoint"):
+            with saving(target, needed, "a checkpoint"), checkpoints.writing(target, carry) as self.saving_in:
                 super()._save_checkpoint(model, trial)
+            self.saving_in = target.parent
+            checkpoints.drop_old(target.parent, recipe.train.save_total_limit)
+
+        def _get_output_dir(self, trial: Any) -> str:
+            return str(self.saving_in)
+
+        def take(self, checkpoint: Path) -> None:
+            """The weights and the state of a checkpoint after which nothing is left to train.
+
+            `train` would make one more update where the last epoch is not a whole one.
+            """
+            self._load_from_checkpoint(str(checkpoint))
+            self.model_wrapped = self.accelerator.prepare(self.model)  # which decoding would see after training
+            self.state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE))
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """The run folder says what a card would say."""
@@ -232,6 +249,7 @@ def build_trainer(
     has_gpu = torch.cuda.is_available()
     packing = loaded.packing or Packing(dict, packed, packed, always(FILLED if has_gpu else 1))
     args = sft_config(recipe, loaded.report.precision.value, has_gpu, output, updates, token_budget is not None)
+    args._n_gpu = min(args.n_gpu, 1)  # with more in sight transformers would split each batch among them
     if checkpointed is not None:
         args.gradient_checkpointing = checkpointed > 0
     if eval_table is None:

@@ -1,0 +1,98 @@
+"""Runs `toolkit` command lines in forks of one process that has imported everything, so that each takes no start-up.
+
+A job is a JSON line on standard input: {"words", "folder", "environment", "output", "die_at"}. For each the server
+answers {"pid"} at once and {"code"} at its end: an exit code, or the negative number of the signal that killed it.
+`die_at`: the fork kills itself by SIGKILL at the so-manieth time that it opens a file for writing, renames or removes
+something; 0 is never. A fork of which that many are not made writes how many were into `output` + ".events".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class Mortal:
+    """An audit hook that counts what is done to files, and ends the process at a number of them."""
+
+    def __init__(self, die_at: int) -> None:
+        self.die_at = die_at
+        self.count = 0
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        opened = event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & WRITES)
+        if not opened and event not in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"):
+            return
+        self.count += 1
+        if self.count == self.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(job: dict[str, Any]) -> int:
+    """In the fork: run a command line as `toolkit` would."""
+    from toolkit import cli
+
+    handle = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    os.environ.update(job["environment"])
+    os.chdir(job["folder"])
+    sys.argv = ["toolkit", *job["words"]]
+    mortal = Mortal(job["die_at"])
+    sys.addaudithook(mortal)
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    Path(job["output"] + ".events").write_text(str(mortal.count))
+    return code
+
+
+def preload() -> None:
+    """Import what every job needs."""
+    import peft
+    import torch
+    import trl
+
+    torch.set_num_threads(1)
+    assert trl.SFTTrainer and peft.PeftModel
+    from transformers import LlamaForCausalLM
+
+    import toolkit.cli
+    import toolkit.export.export
+    import toolkit.export.verify
+    import toolkit.reports.report
+    import toolkit.training.session
+    import toolkit.training.trainer
+
+    assert LlamaForCausalLM and toolkit
+
+
+def main() -> None:
+    preload()
+    for line in sys.stdin:
+        job = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                code = run(job)
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        print(json.dumps({"pid": pid}), flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

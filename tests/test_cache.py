@@ -1,0 +1,73 @@
+"""Files and folders appear whole or not at all, and what a killed process left of them goes away."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from toolkit.cache import clear_leftovers, keep, kept, set_aside, whole_folder, write_text
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from toolkit.cache import whole_folder
+with whole_folder(Path(sys.argv[1])) as work:
+    (work / "half").write_text("half")
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+def hidden(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_what_a_killed_process_left_goes_away_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    clear_leftovers(target)
+    assert len(hidden(tmp_path)) == 1, "it is at work"
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    (tmp_path / ".made.mine").mkdir()
+    with whole_folder(target) as work:
+        assert sorted(hidden(tmp_path)) == sorted([work.name, ".made.mine"])
+        (work / "all").write_text("all")
+    assert hidden(tmp_path) == [".made.mine"] and [path.name for path in target.iterdir()] == ["all"]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_that_can_not_be_written_leaves_the_one_before(tmp_path: Path, durable: bool) -> None:
+    path = tmp_path / "x"
+    write_text(path, "before", durable=durable)
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "\ud800", durable=durable)
+    assert path.read_text() == "before" and hidden(tmp_path) == []
+
+
+def test_what_is_kept_is_read_only_as_it_was_kept(tmp_path: Path) -> None:
+    path = tmp_path / "inner" / "x"
+    assert kept(path) is None
+    keep(path, "text\nwith ä\n")
+    assert kept(path) == "text\nwith ä\n"
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert kept(path) is None, place
+    path.write_bytes(whole[:-1])
+    assert kept(path) is None
+
+
+def test_what_is_damaged_is_kept_under_another_name(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        (tmp_path / "x").mkdir()
+        (tmp_path / "x" / "file").write_text(text)
+        assert set_aside(tmp_path / "x") == tmp_path / "damaged-x"
+    assert (tmp_path / "damaged-x" / "file").read_text() == "second"
