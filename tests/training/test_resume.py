@@ -289,7 +289,6 @@ def test_a_run_from_before_checkpoints_had_manifests(
     resume(stopped)
     out = capsys.readouterr().out
     assert "checkpoint-4 has no manifest: only its structure was checked" in out
-    assert "not proved to be the same" in out
     assert weights(stopped) == weights(through) and updates(stopped) == updates(through)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from toolkit.data.template import ChatTemplate, Rendering, compose, own_template
 from toolkit.errors import RunError
 from toolkit.recipe.schema import Recipe
+from toolkit.records import read_list
 from toolkit.runs import RunFolder
 from toolkit.training.record import Tables, described_table, sample_rows
 
@@ -72,8 +72,8 @@ def same_tokens(folder: RunFolder, before: dict[str, Any], now: dict[str, Any], 
     """Whether a table made by another version of the toolkit holds what this one holds."""
     if "content" in before:
         return bool(before["content"] == now["content"])
-    if any(before.get(name) != now.get(name) for name in _COUNTS) or not folder.samples.is_file():
+    if any(before.get(name) != now.get(name) for name in _COUNTS):
         return False
-    kept = json.loads(folder.samples.read_text(encoding="utf-8"))
+    kept = read_list(folder.samples)
     made = sample_rows(tables.train)
     return [(one["ids"], one["trained"]) for one in kept] == [(one["ids"], one["trained"]) for one in made]
