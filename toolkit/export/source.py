@@ -10,10 +10,11 @@ from typing import Any
 from toolkit import models
 from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.errors import ModelError, Problem, RunError
-from toolkit.export.adapter import CONFIG
 from toolkit.recipe import load
 from toolkit.recipe.schema import ModelSection, Recipe
 from toolkit.runs import RunFolder, sha256_of
+from toolkit.trusted import ADAPTER_CONFIG as CONFIG
+from toolkit.trusted import check_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,8 @@ def _held_dtype(recipe: Recipe, environment: dict[str, Any]) -> str:
 
 
 def _from_adapter(path: Path, base: str | None) -> Source:
-    try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        trained_on = config.get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{path / CONFIG}: can't be read ({error})") from None
+    config = check_adapter(path)
+    trained_on = config.get("base_model_name_or_path")
     if base is None and not trained_on:
         raise RunError(f"{path / CONFIG} names no base model; name it with --base")
     name = base or str(trained_on)

@@ -22,6 +22,7 @@ from toolkit.runs import RunFolder, read_jsonl, write_json, write_text
 from toolkit.training.exhausted import out_of_memory
 from toolkit.training.finish import save_adapter, write_page
 from toolkit.training.record import Tables
+from toolkit.trusted import check_adapter, only_numbers
 
 if TYPE_CHECKING:
     from toolkit.data.render import Renderer
@@ -94,6 +95,8 @@ class Session:
         wanting: list[Any] = [*timed, writer, guard, stopping]
         for callback in wanting:
             callback.trainer = trainer
+        if checkpoint is not None:
+            check_adapter(checkpoint)
         if resuming:
             update = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
             self.folder.cut_metrics(update)
@@ -108,7 +111,7 @@ class Session:
         os.environ.setdefault("WANDB_DIR", str(self.folder.path))
         started = time.perf_counter()
         try:
-            with signals, out_of_memory(self.recipe):
+            with signals, out_of_memory(self.recipe), only_numbers(checkpoint):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except TrainingError as error:
             kept = self.folder.last_checkpoint()
