@@ -7,13 +7,14 @@ import os
 import re
 
 _ELSEWHERE = "name another folder (--out, or TOOLKIT_CACHE for the cache)"
+_ADVICE = "; close other programs, or take a smaller model, train.max_length or batch size"
 _SAID = {
     errno.ENOSPC: f"no space left on the disk: free some, or {_ELSEWHERE}",
     errno.EDQUOT: f"the disk quota is used up: free some, or {_ELSEWHERE}",
     errno.EFBIG: f"the file would be larger than the file system or `ulimit -f` allows: raise it, or {_ELSEWHERE}",
     errno.EMFILE: "too many open files: raise the limit, as by `ulimit -n 4096`",
     errno.ENFILE: "too many open files on this machine",
-    errno.ENOMEM: "not enough memory; close other programs, or take a smaller model, train.max_length or batch size",
+    errno.ENOMEM: f"not enough memory{_ADVICE}",
     errno.EROFS: f"the file system is read-only; {_ELSEWHERE}",
     errno.EACCES: "permission denied",
     errno.EPERM: "not permitted",
@@ -47,6 +48,12 @@ def refusal(error: BaseException) -> str | None:
             return told
         one = one.__cause__ or one.__context__
     return None
+
+
+def no_memory(error: BaseException) -> str | None:
+    """What is said of memory that ran out, None for any other error."""
+    told = _told(error)
+    return told.replace(_ADVICE, "") if told and told.startswith("not enough memory") else None
 
 
 def _told(error: BaseException) -> str | None:

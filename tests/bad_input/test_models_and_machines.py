@@ -64,9 +64,9 @@ def _change(**values: Any) -> Callable[[Path], None]:
         (_change(num_hidden_layers=3), "model.name: spoilt: 9 weights are missing or of another shape"),
         (_change(intermediate_size=96), "model.name: spoilt: 6 weights are missing or of another shape"),
         (lambda model: (model / "tokenizer.json").write_text("{}"), "spoilt: the tokenizer can't be read: "),
-        (lambda model: (model / "config.json").write_text("{"), "spoilt: the tokenizer can't be read: "),
+        (lambda model: (model / "config.json").write_text("{"), "spoilt/config.json: is not readable JSON ("),
         (lambda model: (model / "chat_template.jinja").unlink(), "the tokenizer has no chat template"),
-        (lambda model: (model / "model.safetensors").unlink(), "model.name: spoilt lacks *.safetensors"),
+        (lambda model: (model / "model.safetensors").unlink(), "model.name: spoilt lacks model.safetensors"),
     ],
 )
 def test_broken_models(

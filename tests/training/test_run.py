@@ -286,6 +286,26 @@ def test_a_run_over_other_data_is_not_resumed(recipe: Path, tmp_path: Path) -> N
         run(load(recipe, ["train.max_steps=2"]), resume=first.path)
 
 
+def test_a_checkpoint_s_pickles_run_nothing(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    first = train(recipe, tmp_path / "first", "train.max_steps=2")
+    first.summary.unlink()
+    checkpoint = first.last_checkpoint()
+    assert checkpoint is not None
+    (checkpoint / "optimizer.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(RunError, match="can't be read as numbers alone"):
+        run(load(recipe, ["train.max_steps=2"]), resume=first.path)
+    (checkpoint / "adapter_model.safetensors").rename(checkpoint / "adapter_model.bin")
+    with pytest.raises(RunError, match=r"adapter_model\.bin is not read: such files run code"):
+        run(load(recipe, ["train.max_steps=2"]), resume=first.path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_resume_of_nothing(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a run folder"):
         run(load(recipe), resume=tmp_path / "nowhere")
@@ -323,6 +343,17 @@ def test_a_model_that_does_not_load_leaves_no_folder(recipe: Path, tmp_path: Pat
     with pytest.raises(ModelError, match=r"does not load"):
         train(recipe, tmp_path / "run", f"model.name={broken}")
     assert not (tmp_path / "run").exists()
+
+
+def test_memory_of_the_machine_that_runs_out_is_told_alike() -> None:
+    from toolkit.recipe.schema import Recipe
+    from toolkit.training.exhausted import out_of_memory
+
+    with pytest.raises(TrainingError) as caught, out_of_memory(Recipe()):
+        torch.empty(10**15)
+    assert str(caught.value).startswith("not enough memory (3,725,290.3 GiB more were asked for). Try --set")
+    with pytest.raises(RuntimeError, match="shapes"), out_of_memory(Recipe()):
+        raise RuntimeError("shapes")
 
 
 @pytest.mark.parametrize(

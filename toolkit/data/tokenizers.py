@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import DataError, ModelError
+from toolkit.trusted import load_auto_tokenizer
 
 # All files that can change what a text is tokenised to, or what the template writes.
 TOKENIZER_FILES = (
@@ -34,10 +35,10 @@ def load_tokenizer(folder: Path) -> Any:
     """
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{folder}: no tokenizer here (tokenizer.json was looked for)")
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = load_auto_tokenizer(folder)
+    except ModelError:
+        raise
     except Exception as error:  # a broken tokenizer.json raises whatever the first thing missing from it raises
         raise ModelError(
             f"{folder}: the tokenizer can't be read: {type(error).__name__}: {_first_line(error)}"

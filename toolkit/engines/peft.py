@@ -17,6 +17,7 @@ from toolkit.engines.base import (
 from toolkit.errors import EngineError, ModelError
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
+from toolkit.trusted import load_model
 
 
 def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware) -> Loaded:
@@ -47,7 +48,7 @@ def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardwar
     """The frozen base model on the device it trains on. Raises `ModelError` when a file is broken or lacks weights."""
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
     from transformers.utils import logging
 
     dtype = getattr(torch, weight_dtype(recipe, precision.value))
@@ -65,18 +66,19 @@ def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardwar
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # its table of what does not fit: the message below says it in a line
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = load_model(
             folder,
             dtype=dtype,
             attn_implementation="sdpa" if attention == "auto" else attention,
             device_map={"": 0} if hardware.gpu is not None else {"": "cpu"},
-            local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             **settings,
         )
     except ImportError as error:
         raise EngineError(f"model.attn_implementation: {str(error).splitlines()[0]}") from None
+    except ModelError:
+        raise
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"model.name: {folder} does not load: {str(error).splitlines()[0]}") from None
     finally:

@@ -28,6 +28,7 @@ from toolkit.engines.base import (
 from toolkit.errors import EngineError
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
+from toolkit.trusted import check_folder
 
 PARTS = ("qkv", "o", "mlp")
 
@@ -60,6 +61,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     import torch
     from unsloth import FastLanguageModel
 
+    check_folder(folder, weights=True)
     dtype = getattr(torch, weight_dtype(recipe, precision.value))
     model, _ = FastLanguageModel.from_pretrained(
         model_name=str(folder),
@@ -70,6 +72,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
         # without this a 4-bit Qwen3 is replaced by another checkpoint with some layers left in 16 bits
         use_exact_model_name=True,
         local_files_only=True,
+        trust_remote_code=False,
         device_map={"": 0},
     )
     check_modules(recipe, (name for name, _ in model.named_modules()))

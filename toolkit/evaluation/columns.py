@@ -21,6 +21,7 @@ from toolkit.export.layout import ExportFolder, ExportRecord
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import ModelSection, Recipe
 from toolkit.runs import ADAPTER, RunFolder, check_adapter, recipe_of
+from toolkit.trusted import load_adapter
 
 Kind = Literal["model", "base", "tuned", "gguf"]
 
@@ -299,9 +300,7 @@ class Models:
         check_installed(recipe)
         model = plain.load_base(recipe, column.folder, choose_precision(recipe, self.hardware), self.hardware)
         if column.adapter is not None:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, str(column.adapter), is_trainable=False)
+            model = load_adapter(model, column.adapter, is_trainable=False)
         return model.eval()
 
 

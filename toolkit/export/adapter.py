@@ -6,7 +6,6 @@ patterns, DoRA, embedding adapters, biases and whole saved modules are applied.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -14,14 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import ModelError, RunError
+from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
+from toolkit.trusted import ADAPTER_CONFIG as CONFIG
+from toolkit.trusted import ADAPTER_WEIGHTS as WEIGHTS
+from toolkit.trusted import check_adapter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PREFIX = "base_model.model."
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # what PEFT can do to a LoRA that no merge here knows
 _REFUSED = (
     *("alora_invocation_tokens", "arrow_config", "fan_in_fan_out", "kasa_config", "layer_replication", "lora_bias"),
@@ -96,8 +97,6 @@ def open_adapter(folder: Path, architecture: Architecture) -> Adapter:
     another base, values that are not finite, or something that a merge does not know.
     """
     config = _config(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise RunError(f"{folder}: no {WEIGHTS} here; only safetensors adapters are read (not .bin)")
     _refuse(folder, config)
     adapter = Adapter(folder, config)
     try:
@@ -111,16 +110,9 @@ def open_adapter(folder: Path, architecture: Architecture) -> Adapter:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{folder}: not an adapter folder (no {CONFIG} in it)") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: can't be read ({error})") from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else None
-        raise ModelError(f"{path}: peft_type {kind} can't be exported, wanted LORA")
+    config = check_adapter(folder)
+    if config.get("peft_type") != "LORA":
+        raise ModelError(f"{folder / CONFIG}: peft_type {config.get('peft_type')} can't be exported, wanted LORA")
     return config
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.export.layout import MergeRecord, MergeScore
 from toolkit.export.merge import open_merged
 from toolkit.export.tensors import Weights
+from toolkit.trusted import load_adapter, load_model
 
 if TYPE_CHECKING:
     from toolkit.data.template import ChatTemplate
@@ -83,8 +84,6 @@ def decide(scores: Sequence[MergeScore], held_dtype: str) -> MergeRecord:
 def measure(base: Path, adapter: Path, held_dtype: str, task: Texts, general: Texts) -> list[MergeScore]:
     """Losses of the trained model (adapter beside the dequantised base) and of both merges, one model at a time."""
     import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     plain = open_merged(base, None)
@@ -92,7 +91,7 @@ def measure(base: Path, adapter: Path, held_dtype: str, task: Texts, general: Te
     dtype = torch.float32 if small else torch.bfloat16
     logging.disable_progress_bar()
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, local_files_only=True)
+        model = load_model(base, dtype=dtype)
     finally:
         logging.enable_progress_bar()
     found = []
@@ -100,7 +99,7 @@ def measure(base: Path, adapter: Path, held_dtype: str, task: Texts, general: Te
         load_into(model, open_merged(base, adapter, dequant=which == "dequant", held_dtype=held_dtype))
         found.append(_score(which, model, task, general))
     load_into(model, open_merged(base, None, dequant=True, held_dtype=held_dtype))
-    trained = PeftModel.from_pretrained(model, str(adapter))
+    trained = load_adapter(model, adapter)
     return [_score("trained", trained, task, general), *found]
 
 

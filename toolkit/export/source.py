@@ -11,12 +11,14 @@ from typing import Any
 from toolkit import models
 from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.errors import ModelError, Problem, RunError
-from toolkit.export.adapter import CONFIG
 from toolkit.manifest import NAME as MANIFEST
 from toolkit.manifest import has_manifest
 from toolkit.recipe.schema import ModelSection, Recipe
 from toolkit.records import read_object
-from toolkit.runs import RunFolder, check_adapter, recipe_of, sha256_of
+from toolkit.runs import RunFolder, recipe_of, sha256_of
+from toolkit.runs import check_adapter as check_whole
+from toolkit.trusted import ADAPTER_CONFIG as CONFIG
+from toolkit.trusted import check_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +117,9 @@ def _held_dtype(recipe: Recipe, environment: dict[str, Any]) -> str:
 
 def _from_adapter(path: Path, base: str | None) -> Source:
     if has_manifest(path):
-        check_adapter(path, f"take another copy of it, or delete {path / MANIFEST} where it was changed on purpose")
-    try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        trained_on = config.get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{path / CONFIG}: can't be read ({error})") from None
+        check_whole(path, f"take another copy of it, or delete {path / MANIFEST} where it was changed on purpose")
+    config = check_adapter(path)
+    trained_on = config.get("base_model_name_or_path")
     if base is None and not trained_on:
         raise RunError(f"{path / CONFIG} names no base model; name it with --base")
     name = base or str(trained_on)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import models
 from toolkit.errors import ModelError, did_you_mean
+from toolkit.trusted import check_folder, read_config
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import LoraSection, ModelSection
@@ -160,26 +160,33 @@ def shape_from_config(config: Mapping[str, Any], where: str) -> ModelShape:
     kind = str(config.get("model_type", "none"))
     if kind not in _BIASES:
         raise ModelError(f"{where}: model_type {kind} is not one that can be planned: {', '.join(_BIASES)}")
-    try:
-        hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-        biased = _BIASES[kind] if kind == "qwen2" or config.get("attention_bias") else ()
-        return ModelShape(
-            model_type=kind,
-            hidden_size=hidden,
-            intermediate_size=int(config["intermediate_size"]),
-            num_hidden_layers=int(config["num_hidden_layers"]),
-            num_attention_heads=heads,
-            num_key_value_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or hidden // heads),
-            vocab_size=int(config["vocab_size"]),
-            # transformers' own defaults where the file does not say
-            tie_word_embeddings=bool(config.get("tie_word_embeddings", kind == "smollm3")),
-            biased=(*biased, *(MLP if config.get("mlp_bias") else ())),
-        )
-    except KeyError as error:
-        raise ModelError(f"{where}: {error.args[0]} is missing") from None
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{where}: a size is not a number ({error})") from None
+    kv = config.get("num_key_value_heads")
+    head_dim = config.get("head_dim")
+    hidden, heads = _size(config, "hidden_size", where), _size(config, "num_attention_heads", where)
+    biased = _BIASES[kind] if kind == "qwen2" or config.get("attention_bias") else ()
+    return ModelShape(
+        model_type=kind,
+        hidden_size=hidden,
+        intermediate_size=_size(config, "intermediate_size", where),
+        num_hidden_layers=_size(config, "num_hidden_layers", where),
+        num_attention_heads=heads,
+        num_key_value_heads=heads if kv is None else _size(config, "num_key_value_heads", where),
+        head_dim=max(1, hidden // heads) if head_dim is None else _size(config, "head_dim", where),
+        vocab_size=_size(config, "vocab_size", where),
+        # transformers' own defaults where the file does not say
+        tie_word_embeddings=bool(config.get("tie_word_embeddings", kind == "smollm3")),
+        biased=(*biased, *(MLP if config.get("mlp_bias") else ())),
+    )
+
+
+def _size(config: Mapping[str, Any], key: str, where: str) -> int:
+    """A size that config.json says: a whole number of at least 1."""
+    if key not in config:
+        raise ModelError(f"{where}: {key} is missing")
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value < 1 or value % 1:
+        raise ModelError(f"{where}: {key} = {str(value)[:40]}, wanted a whole number of at least 1")
+    return int(value)
 
 
 def _qwen3(hidden: int, ffn: int, layers: int, heads: int, *, tied: bool) -> ModelShape:
@@ -231,6 +238,7 @@ def load_shape(model: ModelSection) -> ModelShape:
     """
     folder = models.find(model)
     if folder is not None:
+        check_folder(folder)
         return _from_folder(folder)
     if model.name in KNOWN:
         return KNOWN[model.name]
@@ -253,10 +261,4 @@ def find_shape(model: ModelSection) -> ModelShape | None:
 
 def _from_folder(folder: Path) -> ModelShape:
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: is not readable JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{path}: wanted a JSON object")
-    return shape_from_config(config, str(path))
+    return shape_from_config(read_config(path), str(path))

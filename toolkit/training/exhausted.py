@@ -1,4 +1,4 @@
-"""What a user is told when a GPU's memory runs out."""
+"""What a user is told when memory runs out, a GPU's or the machine's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from toolkit.errors import TrainingError
+from toolkit.machine import no_memory
 from toolkit.recipe.schema import Recipe
 
 
@@ -16,7 +17,11 @@ def out_of_memory(recipe: Recipe) -> Iterator[None]:
 
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        on_gpu = isinstance(error, torch.cuda.OutOfMemoryError)
+        told = f"out of GPU memory: {str(error).splitlines()[0]}" if on_gpu else no_memory(error)
+        if told is None:
+            raise
         train = recipe.train
         half = max(1, train.per_device_train_batch_size // 2)
         steps = train.gradient_accumulation_steps * train.per_device_train_batch_size // half
@@ -33,4 +38,4 @@ def out_of_memory(recipe: Recipe) -> Iterator[None]:
                 f"{recompute}a smaller train.micro_batch (a number of tokens; `toolkit plan` says the least), "
                 "or a smaller train.max_length"
             )
-        raise TrainingError(f"out of GPU memory: {str(error).splitlines()[0]}. Try {advice}") from None
+        raise TrainingError(f"{told}. Try {advice}") from None

@@ -28,6 +28,7 @@ from toolkit.training.finish import save_adapter
 from toolkit.training.record import Tables
 from toolkit.training.resume import Resumed
 from toolkit.training.saving import writing_to
+from toolkit.trusted import check_adapter, only_numbers
 
 if TYPE_CHECKING:
     from toolkit.data.render import Renderer
@@ -110,6 +111,8 @@ class Session:
         wanting: list[Any] = [*timed, writer, guard, stopping]
         for callback in wanting:
             callback.trainer = trainer
+        if checkpoint is not None:
+            check_adapter(checkpoint.path)
         if resumed is not None:
             self._say(f"resuming   from {checkpoint.path if checkpoint else 'the start: there is no checkpoint yet'}")
             for problem in resumed.begin(self.folder):
@@ -132,7 +135,8 @@ class Session:
         started = time.perf_counter()
         over = checkpoint is not None and (stopping.stopped or checkpoint.update >= self.updates.total)
         try:
-            with signals, out_of_memory(self.recipe), writing_to(self.folder.path):
+            numbers = only_numbers(checkpoint.path if checkpoint is not None else None)
+            with signals, out_of_memory(self.recipe), writing_to(self.folder.path), numbers:
                 if checkpoint is not None and over:
                     trainer.take(checkpoint.path)
                 else:

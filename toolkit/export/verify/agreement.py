@@ -23,6 +23,7 @@ from toolkit.export.merge import open_merged
 from toolkit.export.merge_base import load_into
 from toolkit.export.verify.files import GgufFile, GgufWeights
 from toolkit.export.verify.material import Material, ScoredRow
+from toolkit.trusted import load_adapter, load_config, load_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,16 +95,13 @@ def load_trained(record: ExportRecord, dtype: str, device: str) -> Any:
         held = record.merge_base.held_dtype or "bfloat16"
         load_into(model, open_merged(Path(record.base.folder), None, dequant=True, held_dtype=held))
     if record.adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, record.adapter)
+        model = load_adapter(model, record.adapter)
     return model.eval().to(device)
 
 
 def load_base(folder: Path, dtype: str, device: str, config: Any = None) -> Any:
     """A transformers model from a folder, on a device, in eval mode, without progress bars."""
     import torch
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -111,9 +109,7 @@ def load_base(folder: Path, dtype: str, device: str, config: Any = None) -> Any:
     if device != "cpu":
         options["device_map"] = {"": device}  # straight onto it, without a copy in this machine's memory
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", local_files_only=True, **options
-        )
+        loaded = load_model(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", **options)
     finally:
         logging.enable_progress_bar()
     return loaded.eval()
@@ -121,10 +117,8 @@ def load_base(folder: Path, dtype: str, device: str, config: Any = None) -> Any:
 
 def load_file(file: GgufFile, record: ExportRecord, dtype: str, device: str) -> Any:
     """A GGUF as a transformers model: its tensors dequantised, rope and norm as its own keys say."""
-    from transformers import AutoConfig
-
     folder = Path(record.base.folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = load_config(folder)
     config.rms_norm_eps = float(file.value("{arch}.attention.layer_norm_rms_epsilon"))
     config.rope_parameters = {**config.rope_parameters, "rope_theta": float(file.value("{arch}.rope.freq_base"))}
     model = load_base(folder, dtype, device, config)

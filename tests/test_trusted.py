@@ -1,0 +1,223 @@
+"""Folders from outside: what is refused in them, and that nothing in the package reads one another way."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bench
+import toolkit
+from tests.bad_input.common import BASE, errors
+from tests.command import toolkit as call
+from toolkit import trusted
+from toolkit.errors import ModelError, RunError, ToolkitError
+
+CODE = "open('ran', 'w').write('x')\nclass Mine: pass\n"
+Spoil = Callable[[Path], object]
+
+
+def change(name: str, **values: Any) -> Spoil:
+    def spoil(folder: Path) -> None:
+        path = folder / name
+        found = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**found, **values}))
+        (folder / "mine.py").write_text(CODE)
+
+    return spoil
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (open, ("ran", "w"))
+
+
+def pickled(name: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / name).write_bytes(pickle.dumps(Evil()))
+        for weights in ("model.safetensors", "adapter_model.safetensors"):
+            (folder / weights).unlink(missing_ok=True)
+
+    return spoil
+
+
+def index(target: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
+        weights = {"weight_map": {"lm_head.weight": target.format(parent=folder.parent.resolve())}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(weights))
+
+    return spoil
+
+
+def linked(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
+    (folder / "model.safetensors").symlink_to("../elsewhere.safetensors")
+
+
+CODES = [
+    (change("config.json", auto_map={"AutoConfig": "mine.Mine"}, model_type="mine"), "config.json: auto_map names"),
+    (change("config.json", auto_map={"AutoModelForCausalLM": "mine.Mine"}), "config.json: auto_map names"),
+    (change("config.json", text_config={"auto_map": {"AutoConfig": "mine.Mine"}}), "config.json: auto_map names"),
+    (
+        change("tokenizer_config.json", auto_map={"AutoTokenizer": [None, "mine.Mine"]}),
+        "tokenizer_config.json: auto_map",
+    ),
+    (
+        change("tokenizer_config.json", auto_map={"AutoTokenizer": ["other/repo--mine.Mine", None]}),
+        "other/repo--mine.Mine",
+    ),
+    (
+        change("config.json", num_hidden_layers=10**9),
+        "config.json: num_hidden_layers = 1000000000, wanted a number up to",
+    ),
+    (change("config.json", vocab_size=10**30), "config.json: vocab_size = 10000000000000000000, wanted a number up to"),
+]
+WEIGHTS: list[tuple[Spoil, str]] = [
+    (pickled("pytorch_model.bin"), "pytorch_model.bin is not read: such files run code"),
+    (pickled("consolidated.00.pth"), "consolidated.00.pth is not read"),
+    (index("../elsewhere.safetensors"), "index.json: leads to '../elsewhere.safetensors'"),
+    (index("{parent}/elsewhere.safetensors"), "index.json: leads to '/"),
+    (index("pytorch_model.bin"), "index.json: leads to 'pytorch_model.bin'"),
+    (index("gone.safetensors"), "index.json: gone.safetensors is not there"),
+    (change("model.safetensors.index.json", weight_map=5), "index.json: wanted a weight_map"),
+    (linked, "model.safetensors: is a link out of the folder"),
+    (change("config.json", transformers_weights="evil.bin"), "transformers_weights = 'evil.bin'"),
+    (
+        change("adapter_config.json", base_model_name_or_path="../other"),
+        "adapter_config.json: this folder holds an adapter",
+    ),
+]
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a recipe for ./model and chats; no answer stands ready for a question."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "base.toml").write_text(BASE)
+    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps({**row, "n": n}) + "\n" for n in range(12)))
+    monkeypatch.chdir(tmp_path)
+
+    def asked(*words: object) -> str:
+        raise AssertionError("a question was asked")
+
+    monkeypatch.setattr("builtins.input", asked)
+    return tmp_path
+
+
+COMMANDS: list[tuple[str, ...]] = [
+    ("data", "check", "base.toml"),
+    ("data", "preview", "base.toml"),
+    ("data", "build", "base.toml"),
+    ("plan", "base.toml", "--gpu", "t4"),
+    ("run", "base.toml"),
+    ("eval", "./model", "--chats", "2"),
+    ("chat", "./model", "--once", "Hi"),
+    ("export", "./model"),
+    ("bench", "--recipe", "base.toml", "--variants", "peft", "--out", "measured"),
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:2]))
+def test_code_of_a_model_s_own_is_refused_by_every_command(
+    words: tuple[str, ...], place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change("config.json", auto_map={"AutoModelForCausalLM": "mine.Mine", "AutoConfig": "mine.Mine"})(place / "model")
+    code, out, err = call(capsys, monkeypatch, *words)
+    assert "config.json: auto_map names Python code that comes with the model (mine.Mine" in out + err
+    assert (code, err.startswith("error: ")) == (2, True) or words[:2] == ("data", "check")
+    assert code != 0 and not (place / "ran").exists() and "Traceback" not in err
+
+
+@pytest.mark.parametrize(("spoil", "said"), CODES)
+def test_what_would_run_or_fill_memory_is_refused_before_a_tokenizer_is_read(
+    spoil: Spoil, said: str, place: Path
+) -> None:
+    from toolkit.data.tokenizers import load_tokenizer
+
+    spoil(place / "model")
+    with pytest.raises(ModelError, match="model/") as caught:
+        load_tokenizer(place / "model")
+    assert said in str(caught.value) and not (place / "ran").exists()
+
+
+@pytest.mark.parametrize(("spoil", "said"), WEIGHTS)
+def test_weights_come_from_safetensors_in_the_folder_alone(
+    spoil: Spoil, said: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(place / "model")
+    code, _, err = call(capsys, monkeypatch, "run", "base.toml")
+    assert code == 2 and len(errors(err)) == 1 and said in err and not (place / "ran").exists()
+    with pytest.raises(ModelError):
+        trusted.load_model(place / "model")
+
+
+def test_the_hub_s_cache_may_link_into_its_own_store(tmp_path: Path, tiny_model: Path) -> None:
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "123"
+    shutil.copytree(tiny_model, snapshot)
+    (tmp_path / "models--a--b" / "blobs").mkdir()
+    (snapshot / "model.safetensors").rename(tmp_path / "models--a--b" / "blobs" / "abc")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/abc")
+    trusted.check_folder(snapshot, weights=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (pickled("adapter_model.bin"), "adapter_model.bin is not read: such files run code"),
+        (
+            change("adapter_config.json", megatron_config={"a": 1}, megatron_core="mine"),
+            "megatron_config names Python code",
+        ),
+        (change("adapter_config.json", auto_mapping={"parent_library": "mine"}), "auto_mapping names Python code"),
+        (lambda folder: (folder / "adapter_config.json").write_text("[" * 100_000), "is not readable JSON"),
+        (lambda folder: (folder / "adapter_config.json").write_text("[]"), "wanted a JSON object"),
+    ],
+)
+def test_adapters_are_looked_at_too(spoil: Spoil, said: str, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    trusted.check_adapter(folder)
+    spoil(folder)
+    with pytest.raises((ModelError, RunError)) as caught:
+        trusted.load_adapter(None, folder)
+    assert isinstance(caught.value, ToolkitError) and said in str(caught.value) and not Path("ran").exists()
+
+
+def calls_of(name: str) -> list[tuple[str, ast.Call]]:
+    found = []
+    for root in (toolkit, bench):
+        for file in sorted(Path(str(root.__file__)).parent.rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == name:
+                    found.append((f"{file.name}:{node.lineno}: {ast.unparse(node.func)}", node))
+    return found
+
+
+def test_every_from_pretrained_refuses_code_and_pickles() -> None:
+    calls = calls_of("from_pretrained")
+    assert len(calls) >= 6
+    for where, node in calls:
+        options = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        if "PeftModel" in where:  # has no such option: it runs nothing of the folder's
+            assert where.startswith("trusted.py:"), where
+        else:
+            assert options.get("trust_remote_code") == "False", where
+        if "CausalLM" in where and "gguf_file" not in options:
+            assert options.get("use_safetensors") == "True", where
+
+
+@pytest.mark.parametrize("name", ["load", "loads", "load_module", "exec_module", "import_module"])
+def test_nothing_is_unpickled(name: str) -> None:
+    for where, node in calls_of(name):
+        assert not ("pickle" in where or where.endswith("torch.load")), where
+        assert "allow_pickle" not in {word.arg for word in node.keywords}, where
