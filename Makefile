@@ -10,12 +10,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # a worker a core, at most four; a file's tests share what they train, so they stay with one worker
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-more lint types pytest bench clean help
+.PHONY: run test test-more test-slow lint types pytest bench clean help
 
 help:
 	@echo "make run    create the environment, fine-tune SmolLM2-135M to call tools on the CPU, show calls before and after, export it"
 	@echo "make test   lint, type check, all tests that need no GPU, but for the longest"
 	@echo "make test-more  those, of half a minute and more"
+	@echo "make test-slow  kill and damage runs by the dozen, and resume them (about ten minutes)"
 	@echo "make bench  measure a few ways to train on the CPU, and check what they did, in under 3 minutes"
 	@echo "make clean  remove the environment (runs and caches stay)"
 
@@ -47,6 +48,9 @@ pytest: $(TESTABLE)
 
 test-more: $(TESTABLE)
 	$(PYTEST) -m slow
+
+test-slow: $(TESTABLE)
+	$(BIN)/python -m pytest -m endurance tests
 
 bench: $(INSTALLED)
 	$(BIN)/toolkit bench --quick

@@ -29,7 +29,7 @@ class Forks:
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
-        self.environment = {"TOOLKIT_CACHE": str(cache)}
+        self.cache = cache
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.endurance.server"],
             cwd=ROOT,
@@ -39,37 +39,29 @@ class Forks:
             text=True,
         )
 
-    def __call__(self, *words: str, die_at: int = 0, die_after: float | None = None) -> Outcome:
+    def __call__(self, *words: str, die_at: int = 0, die_after: float = 0.0, cache: Path | None = None) -> Outcome:
         """Run `toolkit WORDS`. It may be killed at a count of its writes, or after so many seconds."""
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         output = self.folder / "output.txt"
-        events = Path(f"{output}.events")
-        events.unlink(missing_ok=True)
+        for path in (output, Path(f"{output}.events")):
+            path.unlink(missing_ok=True)
         job = {
             "words": list(words),
             "folder": str(self.folder),
-            "environment": self.environment,
+            "environment": {"TOOLKIT_CACHE": str(cache or self.cache)},
             "output": str(output),
             "die_at": die_at,
+            "die_after": die_after,
         }
         started = time.monotonic()
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
-        pid = self._answer("pid")
-        if die_after is not None:
-            time.sleep(die_after)
-            os.kill(pid, 9)  # not reaped before the answer below, so the number is still its own
-        code = self._answer("code")
-        seconds = time.monotonic() - started
-        text = output.read_text(encoding="utf-8", errors="replace") if output.is_file() else ""
-        return Outcome(code, text, seconds, int(events.read_text()) if events.is_file() else 0)
-
-    def _answer(self, key: str) -> int:
-        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError("the server of forks is gone")
-        return int(json.loads(line)[key])
+        answer = json.loads(line)
+        text = output.read_text(encoding="utf-8", errors="replace") if output.is_file() else ""
+        return Outcome(answer["code"], text, time.monotonic() - started, answer["events"])
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -1,9 +1,9 @@
 """Runs `toolkit` command lines in forks of one process that has imported everything, so that each takes no start-up.
 
-A job is a JSON line on standard input: {"words", "folder", "environment", "output", "die_at"}. For each the server
-answers {"pid"} at once and {"code"} at its end: an exit code, or the negative number of the signal that killed it.
-`die_at`: the fork kills itself by SIGKILL at the so-manieth time that it opens a file for writing, renames or removes
-something; 0 is never. A fork of which that many are not made writes how many were into `output` + ".events".
+A job is a JSON line on standard input: {"words", "folder", "environment", "output", "die_at", "die_after"}. The answer
+is {"code", "events"}: an exit code, or the negative number of the signal that killed it, and how often it opened a file
+for writing, made, renamed or removed something (0 where it was killed). It is killed by SIGKILL at event `die_at`, or
+after `die_after` seconds; 0 is never.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ def run(job: dict[str, Any]) -> int:
     return code
 
 
+def wait(pid: int, die_after: float) -> int:
+    """How a fork ended, which is killed after so many seconds if there are any."""
+    if die_after:
+        until = time.monotonic() + die_after
+        while time.monotonic() < until:
+            if (ended := os.waitpid(pid, os.WNOHANG))[0]:
+                return os.waitstatus_to_exitcode(ended[1])
+            time.sleep(0.002)
+        os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def preload() -> None:
     """Import what every job needs."""
     import peft
@@ -66,7 +79,9 @@ def preload() -> None:
     assert trl.SFTTrainer and peft.PeftModel
     from transformers import LlamaForCausalLM
 
-    import toolkit.cli
+    import toolkit.data.builtin
+    import toolkit.data.tablefile
+    import toolkit.evaluation.command
     import toolkit.export.export
     import toolkit.export.verify
     import toolkit.reports.report
@@ -89,9 +104,9 @@ def main() -> None:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(code)
-        print(json.dumps({"pid": pid}), flush=True)
-        _, status = os.waitpid(pid, 0)
-        print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), flush=True)
+        code = wait(pid, job["die_after"])
+        events = Path(job["output"] + ".events")
+        print(json.dumps({"code": code, "events": int(events.read_text()) if events.is_file() else 0}), flush=True)
 
 
 if __name__ == "__main__":

@@ -78,10 +78,8 @@ def sentence(view: RunView) -> str:
         f"with the {engine} engine" + (f" on {view.device}" if view.device else ""),
     ]
     lost = len(view.bad_lines)
-    left_out = (
-        f" {lost} line{'s' * (lost > 1)} of metrics.jsonl can't be read and {'are' if lost > 1 else 'is'} left out."
-    )
-    return " ".join(parts) + "." + (left_out if lost else "")
+    left_out = f" Lines of metrics.jsonl that can't be read and are left out: {lost}." if lost else ""
+    return " ".join(parts) + "." + left_out
 
 
 def tiles(view: RunView) -> list[tuple[str, str, str]]:

@@ -61,6 +61,7 @@ def going_on(command: str) -> Iterator[None]:
     except KeyboardInterrupt:
         raise InterruptedRun(f"stopped; what was finished is kept; go on with: {command}") from None
 
+
 if TYPE_CHECKING:
     from toolkit.data.render import Renderer
 
