@@ -1,4 +1,5 @@
-"""As much of Go's text/template as a Modelfile's template uses, so that what Ollama would render can be compared."""
+"""As much of Go's text/template as a Modelfile's template uses, so that what Ollama would render can be compared, and
+its rules about templates applied: `parse` gives the tree."""
 
 from __future__ import annotations
 
@@ -11,15 +12,28 @@ _WORD = re.compile(r'"(?:[^"\\]|\\.)*"|\(|\)|[^\s()]+')
 
 def render(text: str, data: dict[str, Any]) -> str:
     """The text that a template makes of `data`. Raises `ValueError` for what Go would not parse."""
+    return _run(parse(text), [{"$": data}], data)
+
+
+def parse(text: str) -> list[Any]:
+    """Nodes: ("text", text), ("do", action) or (if, range or with; its condition; its nodes; those of its else)."""
     nodes, rest = _parse(_tokens(text))
     if rest:
         raise ValueError(f"unexpected {rest[0]}")
-    return _run(nodes, [{"$": data}], data)
+    return nodes
+
+
+def go_json(value: Any) -> str:
+    """JSON as Go's encoding/json writes a map: keys sorted, no spaces, and <, > and & escaped."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=isinstance(value, dict))
+    return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
     found = []
-    for index, part in enumerate(re.split(r"\{\{(.*?)\}\}", text, flags=re.DOTALL)):
+    # an action ends at the first closing braces outside of its strings
+    action = r'\{\{((?:"(?:[^"\\]|\\.)*"|[^"])*?)\}\}'
+    for index, part in enumerate(re.split(action, text, flags=re.DOTALL)):
         if index % 2:
             found.append(("do", part.strip()))
         elif part:
@@ -100,9 +114,9 @@ def _action(text: str, scopes: list[dict[str, Any]], dot: Any) -> str:
             next(scope for scope in reversed(scopes) if match[1] in scope)[match[1]] = value
         return ""
     value = _value(text, scopes, dot)
-    if isinstance(value, dict):  # Go prints these types as compact JSON
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{text!r} prints a Go value, which is no JSON")
+    return value
 
 
 def _value(text: str, scopes: list[dict[str, Any]], dot: Any) -> Any:
@@ -114,6 +128,9 @@ def _value(text: str, scopes: list[dict[str, Any]], dot: Any) -> Any:
 
 
 def _call(words: list[str], scopes: list[dict[str, Any]], dot: Any) -> tuple[Any, list[str]]:
+    if words[0] == "json":
+        value, rest = _operand(words[1:], scopes, dot)
+        return (value.json() if hasattr(value, "json") else go_json(value)), rest
     if words[0] in ("eq", "ne", "and", "or"):
         name, words = words[0], words[1:]
         values = []
@@ -135,6 +152,8 @@ def _operand(words: list[str], scopes: list[dict[str, Any]], dot: Any) -> tuple[
         return value, rest[1:]
     if word.startswith('"'):
         return json.loads(word), rest
+    if word in ("true", "false"):
+        return word == "true", rest
     if word.startswith("$"):
         return next(scope for scope in reversed(scopes) if word in scope)[word], rest
     if not word.startswith("."):

@@ -19,6 +19,7 @@ from toolkit.export import export as module
 from toolkit.export.export import check_gate, export
 from toolkit.export.layout import ExportFolder
 from toolkit.export.merge import open_weights
+from toolkit.export.place import require_free
 from toolkit.export.source import find_source
 from toolkit.export.tensors import stream
 from toolkit.runs import sha256_of
@@ -83,6 +84,9 @@ def test_a_whole_export(run: Path) -> None:
     card = folder.card.read_text()
     assert "run-Q8_0.gguf" in card and "3.000 before, 1.000 after" in card and "builtin:tools" in card
     assert "right tool: 2 of 9 before, 8 of 9 after" in card
+    assert "- Calls: json format" in card and "| llama.cpp | read, one a turn; several end in an error |" in card
+    assert any(note.startswith("calls of this format are not read everywhere") for note in record.notes)
+    require_free(folder.path, force=True)  # nothing in it that another export would not replace
     assert sum(1 for _ in stream(open_weights(record))) == 20
     assert folder.ggufs() == [folder.path / "run-F16.gguf", folder.path / "run-Q8_0.gguf"]
     assert not [path for path in run.iterdir() if path.name.startswith(".")]

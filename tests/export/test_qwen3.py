@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.export.ollama_rules import Answer, answer, prompts_with_the_gguf
 from tests.test_cli import toolkit
 from toolkit.export.layout import ExportFolder
+from toolkit.export.place import require_free
 from toolkit.export.verify import VerifyReport
 
 pytest.importorskip("xllamacpp")
@@ -28,6 +30,15 @@ def test_a_run_exports_and_its_gate_passes(
     assert record.status == "passed" and record.base.arch == "qwen3" and record.tokenizer["pre"] == "qwen2"
     check = report.of("tokenizer", record.files[-1].name)
     assert check and check.numbers["overrides"] == ["'</s>' a control token"] and check.numbers["different"] == 0
+    require_free(out, force=True)  # nothing in it that another export would not replace
+    text, template = (out / "Modelfile").read_text(), (out / "chat_template.jinja").read_text()
+    said = '<tool_call>\n{"name": "add", "arguments": {"a": 3, "b": 4}}\n</tool_call>'
+    assert answer(text, said, ["add"]) == Answer([("add", {"a": 3, "b": 4})], "")
+    assert prompts_with_the_gguf(text, template) and "<tool_call>" in template
+    assert record.calls_read_by["Ollama"] == record.calls_read_by["llama.cpp"] == "read"
+    card = (out / "README.md").read_text()
+    assert "| Ollama | read |" in card and "native format" in card and "--tool-call-parser hermes" in card
+    assert "llama.cpp: read, Ollama: read" in (out / "export_report.md").read_text()
     calls = report.of("calls", record.files[-1].name)
     assert calls and calls.numbers["same"]["hits"] == calls.numbers["same"]["n"] == 2
 

@@ -16,7 +16,7 @@ def model_card(record: ExportRecord, recipe: Recipe | None, summary: dict[str, A
     parts = [_front_matter(record), f"# {record.name}\n", _what(record), _files(record)]
     if recipe is not None:
         parts += [_training(record, recipe, summary), _data(recipe)]
-    parts += [_use(record), _versions(record)]
+    parts += [_use(record), _calls_read(record), _versions(record)]
     return "\n".join(part for part in parts if part)
 
 
@@ -42,7 +42,9 @@ def _what(record: ExportRecord) -> str:
         words = "as stored" if record.merge_base.base == "original" else "as NF4 training saw them (dequantised)"
         lines += [f"- Merged into the base weights {words}: {record.merge_base.reason}"]
     if record.data is not None:
-        lines += [f"- Calls: {record.data.call_format} format"]
+        lines += [
+            f"- Calls: {record.data.call_format} format, written by the chat template that every file here carries"
+        ]
     return "\n".join([*lines, ""])
 
 
@@ -99,7 +101,7 @@ def _use(record: ExportRecord) -> str:
     lines = ["## Use", ""]
     if ggufs:
         lines += [f"- `toolkit chat {ggufs[-1]}`, or llama.cpp: `llama-server -m {ggufs[-1]} --jinja`"]
-        lines += [f"- Ollama: `ollama create {record.name.lower()} -f Modelfile` (best effort, see the file)"]
+        lines += [f"- Ollama: `ollama create {record.name.lower()} -f Modelfile`, see the file"]
     if loras := [file.name for file in record.files if file.kind == "lora"]:
         lines += [f"- On a GGUF of the base model: `llama-server -m BASE.gguf --lora {loras[0]} --jinja`"]
     if record.merged is not None:
@@ -107,6 +109,13 @@ def _use(record: ExportRecord) -> str:
     if record.adapter is not None:
         lines += ["- PEFT: the folder adapter/, on the base model"]
     return "\n".join([*lines, ""])
+
+
+def _calls_read(record: ExportRecord) -> str:
+    if not record.calls_read_by:
+        return ""
+    rows = [f"| {runtime} | {told} |" for runtime, told in record.calls_read_by.items()]
+    return "\n".join(["## Who reads its calls", "", "| runtime | calls |", "|---|---|", *rows, ""])
 
 
 def _versions(record: ExportRecord) -> str:

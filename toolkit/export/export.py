@@ -38,6 +38,7 @@ from toolkit.export.merged import write_merged
 from toolkit.export.place import new_folder, require_free
 from toolkit.export.preflight import preflight, require_export_space
 from toolkit.export.quantize import quant_type, quantize_gguf
+from toolkit.export.readers import gaps_of, read_by
 from toolkit.export.source import Source, find_source
 from toolkit.export.tokenizer import read_tokenizer
 from toolkit.export.writer import Advance, Float16OverflowError, Metadata, Type16, write_gguf
@@ -236,13 +237,16 @@ class _Work:
             (self.folder / FILE).write_text(self.source.template.text, encoding="utf-8")
         if self.source.run is not None and self.source.run.tools.is_file():
             shutil.copyfile(self.source.run.tools, self.folder / self.source.run.tools.name)
+        tokenizer = templated(load_tokenizer(self.source.base), self.template)
+        self.record.calls_read_by = read_by(tokenizer)
+        if gaps := gaps_of(self.record.calls_read_by):
+            self._note(gaps)
         ggufs = [file for file in self.record.files if file.kind == "gguf"]
         if ggufs:
             smallest = min(ggufs, key=lambda file: file.bytes)
             text = ollama.modelfile(
                 self.folder / smallest.name,
-                templated(load_tokenizer(self.source.base), self.template),
-                self.record.data,
+                tokenizer,
                 max_length=self.record.max_length,
                 context=self.architecture.context_length,
             )

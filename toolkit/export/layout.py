@@ -45,6 +45,7 @@ export.json, every key (paths are absolute; `null` where it does not apply):
       "data": {                                         # what the template renders; null: it is a model's own
         "call_format": "json", "tool_prompt": "signature", "thinking": "template"
       },
+      "calls_read_by": {"llama.cpp": "read", ...},      # what becomes of the model's calls in each runtime
       "max_length": 1024,                               # train.max_length; null: as above
       "load_in_4bit": false,                            # whether training held the base as NF4
       "merge_base": {
@@ -160,6 +161,7 @@ class ExportRecord:
     notes: list[str]
     versions: dict[str, str]
     status: Status = "unverified"
+    calls_read_by: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 
     def save(self, folder: Path) -> None:

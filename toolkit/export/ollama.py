@@ -1,79 +1,47 @@
-"""An Ollama Modelfile: the chat template in Go's template language, with tools, and parameters that fit the training.
+"""An Ollama Modelfile: a chat template in Go's language that writes what training's writes, and whose calls are read.
 
-Ollama does not run a GGUF's own (Jinja) chat template, so this one is written by hand for the ChatML family, which
-Qwen3 and SmolLM2 are of. Where it can't be the same as in training, which is the spelling of JSON (Go writes no spaces
-and sorts keys), and for models trained on tool signatures the schemas in their place, the Modelfile says so.
+Ollama from 0.30 on prompts with the template inside the GGUF where that can do more than the Modelfile's, and lets
+llama.cpp read the calls, unless the Modelfile names a RENDERER or PARSER. That is what training wrote, so none is named
+here, and the Go template keeps out of the way. Earlier versions, and OLLAMA_GO_TEMPLATE=1, use the Go template, and
+infer from it how calls look: by the first text in the first `if` that asks for `.ToolCalls`.
+
+The Go template is made of what training's template writes: small chats are rendered and cut at what was put in.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.data.markup import Markup, probe, render
-from toolkit.data.template import Rendering, compose, templated
-from toolkit.errors import DataError
-from toolkit.export.layout import DataRecord
+from toolkit.export.readers import read_by
+from toolkit.export.turns import Calls, Results, Tools, read_calls, read_results, read_tools
 
 OPEN, CLOSE = "<|im_start|>", "<|im_end|>"
-_EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
+# What is looked for in answers where calls can't be read: no answer holds it, or ends as it begins, which Ollama would
+# hold back.
+_NO_MARK = "⁂"
 
 
-@dataclass(frozen=True, slots=True)
-class _Style:
-    """How one call format writes tools, calls and results in Go's template language."""
+def modelfile(gguf: Path, tokenizer: Any, *, max_length: int | None, context: int) -> str:
+    """The text of a Modelfile for `gguf`, which lies beside it. `tokenizer` has the chat template of the file.
 
-    tools: str
-    call: str
-    result: tuple[str, str]
-    result_role: str
-
-
-_HERMES = _Style(
-    # Qwen3's own words
-    tools=(
-        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-        "You are provided with function signatures within <tools></tools> XML tags:\n<tools>{{ range .Tools }}\n"
-        '{"type": "function", "function": {{ .Function }}}{{ end }}\n</tools>\n\n'
-        "For each function call, return a json object with function name and arguments within <tool_call></tool_call> "
-        'XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
-    ),
-    call='<tool_call>\n{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}\n</tool_call>',
-    result=("<tool_response>\n", "\n</tool_response>"),
-    result_role="user",
-)
-_CALLS = {
-    "hermes": _HERMES.call,
-    "json": '{"tool": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}',
-    "jsonrpc": '{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "{{ .Function.Name }}", '
-    '"arguments": {{ .Function.Arguments }}}}',
-}
-
-
-def modelfile(
-    gguf: Path,
-    tokenizer: Any,
-    data: DataRecord | None,
-    *,
-    max_length: int | None,
-    context: int,
-) -> str:
-    """The text of a Modelfile for `gguf`, which lies beside it.
-
-    `context` is the model's longest; `max_length` that of training. Without a recipe the calls are the chat template's
-    own, where it has any.
+    `context` is the model's longest; `max_length` that of training.
     """
     markup = probe(tokenizer)
     length = min(context, max(max_length or 0, 4096))
-    lines = ["# Best effort: llama.cpp runs the chat template inside the GGUF exactly, Ollama runs the one below."]
     template = None
     if markup.header == f"{OPEN}assistant\n" and markup.end == CLOSE:
-        template = go_template(tokenizer, markup, data)
-        lines += _differences(data, markup)
+        template = go_template(tokenizer, markup)
+    lines = [
+        "# Ollama from 0.30 on prompts with the chat template inside the GGUF, which is that of training, unless a",
+        "# RENDERER or PARSER is set here, OLLAMA_GO_TEMPLATE in its environment, or the one below does as well.",
+    ]
+    if template is None:
+        lines += ["# No TEMPLATE for earlier versions: this chat template is not of the ChatML family."]
     else:
-        lines += ["# No TEMPLATE: this chat template is not of the ChatML family; Ollama looks for one like it."]
-    lines += [f"FROM ./{gguf.name}"]
+        lines += ["# The TEMPLATE is for earlier versions.", *_differences(tokenizer, markup)]
+    lines += [f"# Calls are {read_by(tokenizer)['Ollama']}.", f"FROM ./{gguf.name}"]
     if template is not None:
         lines += [f'TEMPLATE """{template}"""']
     stops = [markup.end, OPEN] if template is not None else [markup.end]
@@ -87,87 +55,89 @@ def modelfile(
     return "\n".join(lines) + "\n"
 
 
-def go_template(tokenizer: Any, markup: Markup, data: DataRecord | None) -> str:
-    """The chat template of a ChatML model, with tools where training had them, for Go's text/template."""
-    style = _style(tokenizer, markup, data)
-    default = _default_system(tokenizer)
-    system = "{{ .System }}"
-    if style is not None:
-        gap = "{{ if and .System .Tools }}\n\n{{ end }}"
-        system = f"{{{{ if .System }}}}{{{{ .System }}}}{{{{ end }}}}{gap}{{{{ if .Tools }}}}{style.tools}{{{{ end }}}}"
-        opened = "{{ if or .System .Tools }}"
-    else:
-        opened = "{{ if .System }}"
-    text = f"{opened}{OPEN}system\n{system}{CLOSE}\n"
-    text += f"{{{{ else }}}}{OPEN}system\n{default}{CLOSE}\n{{{{ end }}}}" if default else "{{ end }}"
-    text += '{{ $previous := "" }}{{ range .Messages }}'
-    if style is not None:
-        text += f'{{{{ if and (eq $previous "tool") (ne .Role "tool") }}}}{CLOSE}\n{{{{ end }}}}'
+def go_template(tokenizer: Any, markup: Markup) -> str:
+    """The chat template of a ChatML model, with tools where it knows any, for Go's text/template."""
+    user = {"role": "user", "content": "quartz"}
+    asked = render(tokenizer, [user])
+    tail = render(tokenizer, [user], add_generation_prompt=True).removeprefix(asked)
+    default = asked.partition(f"{OPEN}user\n")[0]
+    tools = read_tools(tokenizer) if markup.tools else None
+    text = _system(tools, default) + '{{ $previous := "" }}{{ range .Messages }}'
+    results = read_results(tokenizer, markup) if markup.tools else None
+    if results is not None:
+        text += f'{{{{ if and (eq $previous "tool") (ne .Role "tool") }}}}{_go(results.after)}{{{{ end }}}}'
     text += f'{{{{ if eq .Role "user" }}}}{OPEN}user\n{{{{ .Content }}}}{CLOSE}\n'
     text += f'{{{{ else if eq .Role "assistant" }}}}{OPEN}assistant\n{{{{ .Content }}}}'
-    if style is not None:
-        # a call follows text, and another call, on a line of its own
-        text += "{{ $said := .Content }}{{ range $i, $call := .ToolCalls }}{{ if or $said $i }}\n{{ end }}"
-        text += f"{{{{ with $call }}}}{style.call}{{{{ end }}}}{{{{ end }}}}"
+    calls = read_calls(tokenizer, markup) if markup.tools else None
+    if calls is not None:
+        text += _calls(calls)
     text += f"{CLOSE}\n"
-    if style is not None:
-        before, after = style.result
-        text += '{{ else if eq .Role "tool" }}{{ if ne $previous "tool" }}'
-        text += f"{OPEN}{style.result_role}\n{{{{ else }}}}"
-        text += "\n" if style.result_role == "user" else f"{CLOSE}\n{OPEN}{style.result_role}\n"
-        text += f"{{{{ end }}}}{before}{{{{ .Content }}}}{after}"
+    if results is not None:
+        text += _results(results)
     text += "{{ end }}{{ $previous = .Role }}{{ end }}"
-    if style is not None:
-        text += f'{{{{ if eq $previous "tool" }}}}{CLOSE}\n{{{{ end }}}}'
-    thought = _EMPTY_THOUGHT if data is not None and data.thinking == "split" and _thinks(tokenizer) else ""
-    return f"{text}{OPEN}assistant\n{thought}"
+    if results is not None:
+        text += f'{{{{ if eq $previous "tool" }}}}{_go(results.after)}{{{{ end }}}}'
+    text += _go(tail)
+    return text if calls is None or calls.nested else _modest(text)
 
 
-def _style(tokenizer: Any, markup: Markup, data: DataRecord | None) -> _Style | None:
-    if data is None or data.call_format == "native":
-        return _HERMES if markup.tools else None
-    # the words of training, the schemas in the place of a marker
-    marker = {"type": "function", "function": {"name": "MARKER", "description": "", "parameters": {}}}
-    schemas = templated(tokenizer, compose(tokenizer, Rendering(data.call_format, "schema")))
-    words = render(schemas, [{"role": "user", "content": "quartz"}], tools=[marker])
-    words = words[words.index(f"{OPEN}system\n") + len(f"{OPEN}system\n") : words.index(CLOSE)]
-    line = next(line for line in words.splitlines() if "MARKER" in line)
-    tools = words.replace(f"\n{line}", "{{ range .Tools }}\n{{ .Function }}{{ end }}")
-    marks = ("", "") if _keeps_results(schemas) else ("<tool_response>\n", "\n</tool_response>")
-    return _Style(tools, _CALLS[data.call_format], marks, "user" if marks[0] else "tool")
+def _system(tools: Tools | None, default: str) -> str:
+    otherwise = f"{{{{ else }}}}{_go(default)}{{{{ end }}}}" if default else "{{ end }}"
+    if tools is None:
+        return f"{{{{ if .System }}}}{OPEN}system\n{{{{ .System }}}}{CLOSE}\n{otherwise}"
+    text = f"{{{{ if or .System .Tools }}}}{OPEN}system\n{{{{ if .Tools }}}}"
+    text += (
+        f"{{{{ if .System }}}}{{{{ .System }}}}{_go(tools.after_system)}{{{{ else }}}}{_go(tools.alone)}{{{{ end }}}}"
+    )
+    text += f"{{{{ range $i, $tool := .Tools }}}}{{{{ if $i }}}}{_go(tools.between)}{{{{ end }}}}"
+    # `json`, as by itself a tool is printed as a Go struct from 0.14 on, and arguments as a map before
+    text += f"{_go(tools.before)}{{{{ json .Function }}}}{_go(tools.behind)}{{{{ end }}}}{_go(tools.end)}"
+    return f"{text}{{{{ else }}}}{{{{ .System }}}}{{{{ end }}}}{CLOSE}\n{otherwise}"
 
 
-def _keeps_results(tokenizer: Any) -> bool:
-    """Whether results stay tool turns."""
-    messages = [{"role": "user", "content": "quartz"}, {"role": "tool", "content": "granite"}]
-    return "<tool_response>" not in render(tokenizer, messages)
+def _calls(calls: Calls) -> str:
+    """A call's mark must be the first text of an `if` with .ToolCalls, so what comes before it stands in a `with`."""
+    text = ""
+    if calls.after_text:
+        text += "{{ $said := .Content }}{{ with .ToolCalls }}{{ if $said }}"
+        text += f"{_go(calls.after_text)}{{{{ end }}}}{{{{ end }}}}"
+    if not calls.named:
+        text += f"{{{{ if and false .ToolCalls }}}}{_NO_MARK}{{{{ end }}}}"
+    text += f"{{{{ if .ToolCalls }}}}{_go(calls.before)}{{{{ range $i, $call := .ToolCalls }}}}"
+    text += f"{{{{ if $i }}}}{_go(calls.between)}{_go(calls.before)}{{{{ end }}}}{{{{ .Function.Name }}}}"
+    return f"{text}{_go(calls.middle)}{{{{ json .Function.Arguments }}}}{_go(calls.behind)}{{{{ end }}}}{{{{ end }}}}"
 
 
-def _differences(data: DataRecord | None, markup: Markup) -> list[str]:
-    lines = ["# Differs from training: Go writes JSON without spaces and sorts the keys of arguments."]
-    if data is not None and data.call_format != "native" and data.tool_prompt == "signature":
-        lines += ["# Differs from training: tools are shown as JSON schemas here, as one-line signatures there."]
-    if data is not None and data.call_format == "jsonrpc":
-        lines += ["# Differs from training: several calls of one turn all have id 1 here, one a line."]
-    if data is not None and data.call_format == "native" and not markup.tools:
-        lines += ["# Without tools: the model's chat template knows none."]
+def _results(results: Results) -> str:
+    content = "{{ json .Content }}" if results.as_json else "{{ .Content }}"
+    text = '{{ else if eq .Role "tool" }}{{ if ne $previous "tool" }}'
+    return f"{text}{_go(results.before)}{{{{ else }}}}{_go(results.between)}{{{{ end }}}}{content}"
+
+
+def _go(text: str) -> str:
+    """Text as it stands in a Go template."""
+    text = text.replace("{{", '{{ "{{" }}').replace('"""', '"{{ "\\"" }}"')
+    return text[:-1] + '{{ "{" }}' if text.endswith("{") else text
+
+
+def _modest(template: str) -> str:
+    """A Go template that Ollama does not take for one that writes results, which it tells by these words.
+
+    It then prefers the template inside the GGUF where both know tools.
+    """
+    return template.replace("tool_response", 'tool_{{ "response" }}').replace('eq .Role "tool"', 'eq "tool" .Role')
+
+
+def _differences(tokenizer: Any, markup: Markup) -> list[str]:
+    if not markup.tools:
+        return ["# Without tools: the chat template knows none."]
+    lines = [
+        "# It differs from training: Go writes JSON without spaces, < > & as \\u003c and so on, and sorts arguments.",
+        "# In every version Ollama writes tools anew: required before properties, without the keys that it does not "
+        "know.",
+    ]
+    if not read_tools(tokenizer).schemas:
+        lines += ["# It differs from training: tools are shown as JSON schemas here, as one-line signatures there."]
+    if not read_calls(tokenizer, markup).several:
+        lines += ["# It differs from training: several calls of one turn, and their results, are written one by one."]
     return lines
-
-
-def _default_system(tokenizer: Any) -> str:
-    """What the chat template puts into the system turn of a chat that has none."""
-    try:
-        text = render(tokenizer, [{"role": "user", "content": "quartz"}])
-    except DataError:
-        return ""
-    start = f"{OPEN}system\n"
-    return text[len(start) : text.index(CLOSE)] if text.startswith(start) else ""
-
-
-def _thinks(tokenizer: Any) -> bool:
-    messages = [{"role": "user", "content": "quartz"}]
-    try:
-        text = render(tokenizer, messages, add_generation_prompt=True, enable_thinking=False)
-    except DataError:
-        return False
-    return text.endswith(_EMPTY_THOUGHT)

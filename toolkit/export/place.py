@@ -16,7 +16,8 @@ from toolkit.errors import RunError
 from toolkit.export.layout import ExportFolder
 
 _OURS = re.compile(
-    r"adapter|merged|export\.json|README\.md|Modelfile|FAILED\.txt|export_report\.(json|md|html)|.*\.gguf"
+    r"adapter|merged|export\.json|README\.md|Modelfile|FAILED\.txt|chat_template\.jinja|tools\.json|.*\.gguf|"
+    r"export_report\.(json|md|html)"
 )
 
 

@@ -150,7 +150,10 @@ def _how(report: VerifyReport) -> list[tuple[str, str]]:
     found = []
     for key, value in report.how.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{count} {name}" for name, count in value.items())
+            counts = [
+                f"{count} {name}" if isinstance(count, int) else f"{name}: {count}" for name, count in value.items()
+            ]
+            value = ", ".join(counts)
         elif isinstance(value, list):
             value = "; ".join(map(str, value))
         if value not in ("", None):

@@ -263,6 +263,7 @@ class _Work:
             "kinds": kinds,
             "prompts": len(material.prompts),
             "call_format": material.call_format,
+            "calls_read_by": dict(self.record.calls_read_by),
             "max_new_tokens": material.max_new_tokens,
             "max_minutes": self.clock.seconds / 60,
             "trained_model": "base and PEFT adapter, unmerged" if self.record.adapter else "the model itself",
