@@ -131,6 +131,9 @@ def _wrong_row(row: Any) -> str:
         value = row.get(name)
         if value is not None and not _is_number(value):
             return f"{name}: wanted a number, found {value!r}"
+    chats = row.get("eval_chats")
+    if chats is not None and not (isinstance(chats, int) and not isinstance(chats, bool) and 0 <= chats < 2**63):
+        return f"eval_chats: wanted a whole number of at least 0, found {chats!r}"
     groups = row.get("eval_groups")
     if groups is not None and not (isinstance(groups, list) and all(map(_is_number, groups))):
         return "eval_groups: wanted a list of numbers"

@@ -7,7 +7,9 @@ more than the stated share of faultless logs may be blamed.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from tests.reports.planted import Rows, falling, rows, spaced
 from toolkit.reports.log import Facts, read_metrics
 from toolkit.reports.reading import Reader, read
+from toolkit.reports.rules.evaluation import LEAST_CHATS
 from toolkit.reports.rules.look import FALSE_ALARM, LAST_LOOK, Looks
 from toolkit.reports.verdicts import LEVELS, Verdict
 
@@ -308,6 +311,7 @@ any_rows = st.lists(
             **dict.fromkeys(("epoch", "grad_norm", "learning_rate", "tokens_per_second", "memory", "loss"), values),
             "eval_loss": values,
             "eval_groups": st.lists(st.floats(), max_size=14),
+            "eval_chats": st.integers(0, 40),
             "skipped_updates": st.integers(0, 100),
         },
     ),
@@ -331,6 +335,121 @@ def test_any_log_can_be_read(found: Rows, facts: Facts) -> None:
         assert verdict.title and verdict.evidence and verdict.level in LEVELS
         assert verdict.advice or verdict.level in ("good", "note")
         assert "\n" not in verdict.line
+
+
+losses = st.one_of(st.floats(0, 20), st.floats(0, 1e-6), st.sampled_from([0.0, 0.1, 2.5]), st.floats(-1, 0))
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> Rows:
+    """Logs of some shape with noise, evaluations and what else there may be; long enough for every rule."""
+    n = draw(st.integers(3, 160))
+    shape = draw(st.sampled_from(["flat", "falling", "steep", "rising", "any"]))
+    start, end, speed = draw(st.floats(1e-3, 12)), draw(st.floats(1e-6, 3)), draw(st.floats(0, 60))
+    x = np.linspace(0, 1, n)
+    level = {
+        "flat": np.full(n, start),
+        "falling": falling(n, start, end, speed),
+        "steep": start * np.clip(1 - 2 * x, 1e-4, 1),
+        "rising": end + start * np.abs(x - 0.3),
+        "any": np.array(draw(st.lists(losses, min_size=n, max_size=n))),
+    }[shape]
+    made = (
+        rows(level, draw(st.sampled_from([0.0, 0.02, 0.5])), draw(st.integers(0, 99)))
+        if shape != "any"
+        else [{"update": i + 1, "epoch": 3 * i / n, "loss": float(value)} for i, value in enumerate(level)]
+    )
+    count = draw(st.integers(0, min(9, n)))
+    chats = draw(st.sampled_from([None, 1, 4, 11, 12, 200]))
+    each = draw(st.sampled_from([0, 1, 4, 12]))
+    for place in sorted(draw(st.lists(st.integers(0, n), min_size=count, max_size=count, unique=True)), reverse=True):
+        row: dict[str, Any] = {"update": place, "eval_loss": draw(losses)}
+        if each:
+            row["eval_groups"] = draw(st.lists(losses, min_size=each, max_size=each))
+        made.insert(place, row if chats is None else row | {"eval_chats": chats})
+    stride = draw(st.sampled_from([1, 10]))  # updates between rows; an evaluation comes just before the next row
+    for row in made:
+        row["update"] = stride * row["update"] + (stride - 1 if "eval_loss" in row and row["update"] else 0)
+    if draw(st.booleans()):
+        for row in made[::2]:
+            row["skipped_updates"] = draw(st.integers(0, 200))
+    return made
+
+
+def check_possible(verdict: Verdict, rows: Rows) -> None:
+    """No loss below 0 or above all in the log, no share over 100%, nothing that is not a number."""
+    text = f"{verdict.title} {verdict.evidence} {verdict.advice}"
+    if verdict.code in ("impossible", "not_finite"):
+        return  # they quote what the log says
+    assert not re.search(r"\b(nan|inf)\b", text), text
+    every = [value for row in rows for key in ("loss", "eval_loss") if (value := row.get(key)) is not None]
+    every += [value for row in rows for value in row.get("eval_groups", ())]
+    most = max(every, default=0.0) * (4 if verdict.topic == "evaluation" else 1)  # an error may be above all losses
+    for sign, value in re.findall(r"(?<![\w.])([-+]?)(\d+\.\d{3})\b", text):
+        assert float(value) <= most + 1e-3, text
+        assert sign != "-" or f"gap of -{value}" in text or f"change of -{value}" in text, text
+    for value in re.findall(r"(-?[\d.,]+)%", text):
+        assert 0 <= float(value.replace(",", "")) <= 100, text
+    for part, whole in re.findall(r"(\d+) of (?:the )?(\d+)", text):
+        assert int(part) <= int(whole), text
+
+
+@settings(max_examples=250)
+@given(logs(), st.sampled_from([Facts(), FACTS, Facts(fp16=True, held_out=4), Facts(learning_rate=2e-4, held_out=200)]))
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_verdicts_say_only_what_can_be(found: Rows, facts: Facts) -> None:
+    reader = Reader(facts)
+    seen = [verdict for row in found for verdict in reader.feed(row)] + reader.finish() + reader.verdicts
+    for verdict in seen:
+        check_possible(verdict, found)
+    chats = next((row["eval_chats"] for row in found if "eval_chats" in row), facts.held_out or LEAST_CHATS)
+    if chats < LEAST_CHATS and not any(len(row.get("eval_groups", ())) >= LEAST_CHATS for row in found):
+        assert not {"generalises", "healthy_gap", "memorised", "harder", "overfitting", "worse_than_base"} & {
+            verdict.code for verdict in seen
+        }
+
+
+def test_a_steep_fall_is_not_drawn_on_below_zero() -> None:
+    """The training loss beside an evaluation is one that was seen, not where its line would be by then."""
+    losses = [3.0 - 0.17 * i for i in range(17)]  # 0.28 at the last row, and the evaluation comes much later
+    found = [{"update": i + 1, "epoch": 2.0, "loss": loss} for i, loss in enumerate(losses)]
+    found.append({"update": 40, "eval_loss": 1.9, "eval_groups": [1.85, 1.9, 1.95, 1.9] * 4, "eval_chats": 64})
+    verdict = next(v for v in read(found, FACTS) if v.topic == "generalisation")
+    assert "training loss 0.280 beside it" in verdict.evidence
+    assert "-0" not in verdict.evidence
+
+
+@pytest.mark.parametrize(("chats", "said"), [(1, "1 chat was held out"), (4, "4 chats were held out"), (12, "")])
+def test_nothing_is_said_of_other_chats_by_a_few(chats: int, said: str) -> None:
+    losses = falling(N, end=0.1)
+    given_ = rows(losses, 0.02, 0, {0: 2.5, N // 2: 0.12, N: 0.12}, 0.001, 4)
+    found = [row | {"eval_chats": chats} if "eval_loss" in row else row for row in given_]
+    verdicts = {verdict.topic: verdict for verdict in read(found, FACTS)}
+    if said:
+        assert verdicts["generalisation"].code == "few_held_out"
+        assert f"{said}; 12 are needed" in verdicts["generalisation"].evidence
+        assert "eval.holdout" in verdicts["generalisation"].advice
+    else:
+        assert verdicts["generalisation"].code == "generalises"
+
+
+def test_a_few_chats_overfit_without_an_alarm_and_the_log_of_before_knows_by_the_recipe() -> None:
+    found = rows(falling(N, end=0.1), 0.05, 0, OVERFIT, 0.01)
+    assert "overfitting" in at_end(found)
+    few = read(found, replace(FACTS, held_out=4))
+    assert [v.code for v in few if v.topic in ("overfitting", "generalisation")] == ["few_held_out"]
+
+
+def test_a_loss_below_zero_is_called_what_it_is() -> None:
+    found = rows(falling(N), 0.02)
+    found[30]["loss"] = -0.113
+    verdicts = read(found, FACTS)
+    assert verdicts[0].code == "impossible"
+    assert "loss is -0.113 at update 31, below 0" in verdicts[0].evidence
+    assert all("-0.113" not in verdict.evidence for verdict in verdicts[1:])
+    assert {verdict.code for verdict in verdicts[1:]} == {
+        verdict.code for verdict in read(rows(falling(N), 0.02), FACTS)
+    }
 
 
 @settings(max_examples=30)

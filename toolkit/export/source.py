@@ -78,7 +78,7 @@ def _from_run(run: RunFolder) -> Source:
     recipe = recipe_of(run)
     if not (run.adapter / CONFIG).is_file():
         raise RunError(f"{run.path}: no adapter yet; finish the run: {shlex.join(run.resuming)}")
-    check_adapter(run.adapter, run.mended)
+    check_whole(run.adapter, run.mended)
     base = models.resolve(recipe.model)
     held = "bfloat16"
     if run.environment.is_file():

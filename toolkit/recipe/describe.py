@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import types
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -12,35 +13,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from toolkit.errors import did_you_mean
-
-# names that other tools use for our settings
-ALIASES = {
-    "alpha": "lora_alpha",
-    "base_model": "name",
-    "batch_size": "per_device_train_batch_size",
-    "cutoff_len": "max_length",
-    "dropout": "lora_dropout",
-    "epochs": "num_train_epochs",
-    "grad_accum": "gradient_accumulation_steps",
-    "learningrate": "learning_rate",
-    "lora_r": "r",
-    "lora_rank": "r",
-    "lr": "learning_rate",
-    "lr_scheduler": "lr_scheduler_type",
-    "max_seq_len": "max_length",
-    "max_seq_length": "max_length",
-    "micro_batch_size": "per_device_train_batch_size",
-    "model_name": "name",
-    "model_name_or_path": "name",
-    "num_epochs": "num_train_epochs",
-    "optimizer": "optim",
-    "path": "source",
-    "quantization": "load_in_4bit",
-    "rank": "r",
-    "scheduler": "lr_scheduler_type",
-    "sequence_length": "max_length",
-    "torch_dtype": "dtype",
-}
 
 
 def wanted(field: FieldInfo) -> str:
@@ -77,6 +49,11 @@ def hint(field: FieldInfo, value: Any) -> str:
     """How to write `value` so that it fits the field, where that can be guessed; else an empty string."""
     kinds = set(_kinds(field.annotation))
     if isinstance(value, str):
+        if list in kinds and value.lower() in ("none", "off", "false"):
+            return ", write [] for none"
+        words = [word.strip() for word in value.split(",")]
+        if list in kinds and words and set(words) <= set(choices(field.annotation)):
+            return f", write {json.dumps(words)}"
         if near := did_you_mean(value.lower(), choices(field.annotation)):
             return near
         if bool in kinds and value.lower() in ("true", "false"):

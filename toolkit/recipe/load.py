@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import Problem, RecipeError, did_you_mean
+from toolkit.recipe.formats import other_format, toml_line
 from toolkit.recipe.overrides import apply_override, parse_override
 from toolkit.recipe.positions import positions
 from toolkit.recipe.schema import Recipe
@@ -168,6 +169,8 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
+        if other := other_format(path, text):
+            raise RecipeError(Problem(f"{path}:{other.line}", other.message)) from None
         message = str(error)
         if (match := _AT_LINE.search(message)) is not None:
             line, column = int(match[1]), int(match[2])
@@ -177,7 +180,10 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
             message = message.removesuffix(_AT_END) + " before the end of the file"
         written = text.split("\n")[line - 1].split("#")[0]
         rest = written[column - 1 :] if column else written.rstrip()[-1:]
-        raise RecipeError(Problem(f"{path}:{line}", f"not valid TOML: {_reworded(message, rest)}")) from None
+        told = _reworded(message, rest)
+        if message.startswith("Expected '='") and (right := toml_line(written.rstrip())):
+            told = f"found a colon, wanted an equals sign: {right}"
+        raise RecipeError(Problem(f"{path}:{line}", f"not valid TOML: {told}")) from None
 
 
 def _reworded(message: str, rest: str) -> str:

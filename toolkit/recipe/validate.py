@@ -7,6 +7,7 @@ what was wanted and the nearest valid name.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, get_args, get_origin
 
@@ -15,7 +16,8 @@ from pydantic.fields import FieldInfo
 
 from toolkit.errors import Problem, RecipeError, did_you_mean
 from toolkit.recipe.checks import contradictions
-from toolkit.recipe.describe import ALIASES, choices, found, hint, wanted
+from toolkit.recipe.describe import choices, found, hint, wanted
+from toolkit.recipe.names import BY_NAME, SECTIONS, Other, written
 from toolkit.recipe.schema import Recipe
 
 Path = tuple[str | int, ...]
@@ -195,19 +197,36 @@ def _unknown(path: Path, value: Any) -> str:
     if owner is Recipe and isinstance(value, (dict, list)):
         known = list(Recipe.model_fields)
         near = did_you_mean(key, known)
+        if not near and (ours := SECTIONS.get(key.lower())):
+            near = f", did you mean {ours}?"
         return f"unknown section{near}" if near else f"unknown section, wanted one of {', '.join(known)}"
     homes = [heading for heading, _, section in _sections() if key in section.model_fields]
     if homes:
         return f"unknown key; {key} belongs to {' or '.join(homes)}"
+    if (other := BY_NAME.get(_snake(key))) is not None:
+        return _theirs(other, path[:-1], value)
     if near := did_you_mean(key, owner.model_fields):
         return f"unknown key{near}"
-    if (alias := ALIASES.get(key.lower())) is not None:
-        if alias in owner.model_fields:
-            return f"unknown key, did you mean {alias}?"
-        key = alias
     everywhere = {f"{prefix}.{name}": name for _, prefix, section in _sections() for name in section.model_fields}
     by_name = {name: full for full, name in reversed(everywhere.items())}
     near = did_you_mean(key, by_name)
     if near:
         return f"unknown key, did you mean {by_name[near.removeprefix(', did you mean ').removesuffix('?')]}?"
     return f"unknown key, wanted one of {', '.join(owner.model_fields)}"
+
+
+def _snake(key: str) -> str:
+    """`learningRate` and `learning-rate` as `learning_rate`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower().replace("-", "_")
+
+
+def _theirs(other: Other, owner: Path, value: Any) -> str:
+    """What to write in place of another tool's key."""
+    if not other.ours:
+        return f"unknown key; {other.word}"
+    if other.value and value is False:
+        return f"unknown key; leave it out to go without (with it: {other.ours} = {other.value})"
+    section = other.ours.rpartition(".")[0]
+    inside = section == ".".join(step for step in owner if isinstance(step, str))
+    key = written(other) if inside else f"{section}.{written(other)}"
+    return f"unknown key, did you mean {key}?" + (f" ({other.word})" if other.word else "")

@@ -20,6 +20,7 @@ SPIKE_WINDOW = 50  # rows before a row that its gradient norm is compared with
 SPIKE_LEAST = 20
 SPIKE_SIGMA = 6.0  # of log norms around their median; one in 10^9 of normal noise
 SPIKE_FACTOR = 4.0
+MOST_LOG = 27.0  # of a ratio: beyond 10^11 times the median it says no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Facts:
     fp16: bool = False
     max_grad_norm: float = 1.0
     patience: int = 0
-    holdout: float = 0.0
+    held_out: int = 0  # chats
     dropout: float = 0.0
 
     @classmethod
@@ -52,19 +53,21 @@ class Facts:
             fp16=recipe.train.fp16,
             max_grad_norm=recipe.train.max_grad_norm,
             patience=recipe.eval.early_stopping_patience,
-            holdout=float(recipe.eval.holdout),
+            held_out=0 if recipe.eval.sources or recipe.eval.holdout < 1 else int(recipe.eval.holdout),
             dropout=recipe.lora.lora_dropout,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """One evaluation. groups: mean loss of the same groups of held-out chats each time; empty in older logs."""
+    """One evaluation. groups: mean loss of the same groups of held-out chats each time; empty in older logs. chats:
+    how many were held out; 0 in older logs."""
 
     update: int
     epoch: float
     loss: float
     groups: tuple[float, ...] = ()
+    chats: int = 0
 
 
 @dataclass(slots=True)
@@ -79,7 +82,7 @@ class Log:
     speeds: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
     skipped: list[tuple[int, int]] = field(default_factory=list)  # (update, fp16 updates skipped up to it)
-    broken: list[tuple[int, str, float]] = field(default_factory=list)  # (update, name, NaN or infinity)
+    broken: list[tuple[int, str, float]] = field(default_factory=list)  # (update, name, what can't be)
     zeros: list[int] = field(default_factory=list)  # updates with a loss of exactly 0
     spikes: list[tuple[int, float]] = field(default_factory=list)  # (update, times the median gradient norm before)
     evaluations: list[Evaluated] = field(default_factory=list)
@@ -90,13 +93,14 @@ class Log:
         update = int(row["update"])
         for name in ("loss", "grad_norm", "eval_loss"):
             value = row.get(name)
-            if value is not None and not math.isfinite(value):
+            if value is not None and not _possible(value):
                 self.broken.append((update, name, float(value)))
         if row.get("eval_loss") is not None:
-            if math.isfinite(row["eval_loss"]):
+            if _possible(row["eval_loss"]):
                 groups = tuple(float(value) for value in row.get("eval_groups") or ())
                 groups = groups if all(map(math.isfinite, groups)) else ()
-                self.evaluations.append(Evaluated(update, self.epoch_of(update), float(row["eval_loss"]), groups))
+                epoch, chats = self.epoch_of(update), int(row.get("eval_chats") or 0)
+                self.evaluations.append(Evaluated(update, epoch, float(row["eval_loss"]), groups, chats))
             return False
         if row.get("loss") is None:
             return False
@@ -122,7 +126,7 @@ class Log:
         if len(self._calm) >= SPIKE_LEAST:
             above = logarithm - median(self._calm)
             if above > math.log(SPIKE_FACTOR) and above > SPIKE_SIGMA * mad_sigma(self._calm):
-                self.spikes.append((update, math.exp(above)))
+                self.spikes.append((update, math.exp(min(above, MOST_LOG))))
                 return
         self._calm.append(logarithm)
 
@@ -139,13 +143,18 @@ class Log:
         return max(self.updates[-1] if self.updates else 0, evaluated)
 
     def finite_losses(self) -> tuple[list[int], list[float]]:
-        """Updates and losses of the rows whose loss is a finite number."""
-        pairs = [(u, loss) for u, loss in zip(self.updates, self.losses, strict=True) if math.isfinite(loss)]
+        """Updates and losses of the rows whose loss is a number that a loss can be."""
+        pairs = [(u, loss) for u, loss in zip(self.updates, self.losses, strict=True) if _possible(loss)]
         return [u for u, _ in pairs], [loss for _, loss in pairs]
 
 
 def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
+
+
+def _possible(value: float) -> bool:
+    """Whether a loss or a gradient norm can be this: finite, and not below 0."""
+    return math.isfinite(value) and value >= 0
 
 
 def read_metrics(path: Path, bad: list[Problem] | None = None) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ NEAR, HEALTHY = 0.1, 0.3  # the chapter: evaluation within 0.1 to 0.3 of the tra
 BESIDE = 10  # training rows before an evaluation that it is compared with
 LEAST_BESIDE = 3
 SURE = 2.0  # standard errors
+LEAST_CHATS = 12  # held out, for anything to be said of chats that were not: fewer are those few chats
 LEAST_GROUPS = 12  # of held-out chats: 12 that all rise are a chance of 1 in 4,096
 UNGROUPED = 0.05  # false alarms of overfitting where the log has no groups, before the rise must also be 5%
 PATIENCE = 3  # evaluations, as eval.early_stopping_patience has it
@@ -24,7 +25,7 @@ PATIENCE = 3  # evaluations, as eval.early_stopping_patience has it
 def overfitting(log: Log, facts: Facts, look: Look) -> Verdict | None:
     """The held-out loss went up after going down, by more than 5% and more than noise."""
     evaluations = log.evaluations
-    if len(evaluations) < 3:
+    if len(evaluations) < 3 or _few(log, facts):
         return None
     best = min(range(len(evaluations)), key=lambda i: evaluations[i].loss)
     last = evaluations[-1]
@@ -35,7 +36,7 @@ def overfitting(log: Log, facts: Facts, look: Look) -> Verdict | None:
     if not look.held & {"overfitting", "worse_than_base"} and not _surely_higher(evaluations, best, look.alpha):
         return _no_better(log, facts, look, best)
     place = f"update {lowest.update}" + (f" (epoch {lowest.epoch:.2f})" if math.isfinite(lowest.epoch) else "")
-    evidence = f"{lowest.loss:.3f} at {place}, {last.loss:.3f} at update {last.update}: {rise:.0%} higher"
+    evidence = f"{lowest.loss:.3f} at {place}, {last.loss:.3f} at update {last.update}: {_higher(rise)}"
     if best == 0:
         return Verdict(
             topic="overfitting",
@@ -58,6 +59,17 @@ def overfitting(log: Log, facts: Facts, look: Look) -> Verdict | None:
         advice=_stop_earlier(facts, lowest),
         update=last.update,
     )
+
+
+def _higher(rise: float) -> str:
+    return f"{rise:.0%} higher" if rise <= 1 else f"{1 + rise:.3g} times as high"
+
+
+def _few(log: Log, facts: Facts) -> int:
+    """How many chats were held out, where that is known and too few to say anything of others; else 0."""
+    last = log.evaluations[-1]
+    known = last.chats or (0 if len(last.groups) >= LEAST_CHATS else facts.held_out)
+    return known if known < LEAST_CHATS else 0
 
 
 def _no_better(log: Log, facts: Facts, look: Look, best: int) -> Verdict | None:
@@ -113,6 +125,8 @@ def gap(log: Log, facts: Facts, look: Look) -> Verdict | None:
     beside = _beside(log)
     if beside is None:
         return None
+    if few := _few(log, facts):
+        return _too_few(few, log, look)
     train, spread, rows = beside
     last = log.evaluations[-1]
     offset = _start_gap(log)
@@ -123,8 +137,10 @@ def gap(log: Log, facts: Facts, look: Look) -> Verdict | None:
     z = NORMAL.inv_cdf(1 - look.alpha)
     evidence = f"held-out loss {last.loss:.3f}, training loss {train:.3f} beside it ({rows} rows): a gap of "
     evidence += f"{found:+.3f}"
-    if offset > 0:
+    if 0 < offset < found:
         evidence += f", {offset:.3f} of it from the start"
+    elif offset > 0:
+        evidence += f"; it was {offset:.3f} at the start"
     held = bool(look.held & {"memorised", "harder"})
     # without groups, how far an evaluation is off by chance is not known: then two in a row must say so
     least = over if last.groups else over - max(0.0, last.loss - _before_last(log))
@@ -171,6 +187,21 @@ def gap(log: Log, facts: Facts, look: Look) -> Verdict | None:
     )
 
 
+def _too_few(few: int, log: Log, look: Look) -> Verdict | None:
+    if not look.final:
+        return None
+    chats = f"{few} chat was" if few == 1 else f"{few} chats were"
+    return Verdict(
+        topic="generalisation",
+        code="few_held_out",
+        level="note",
+        title="Too few held-out chats to say how the model does on others",
+        evidence=f"{chats} held out; {LEAST_CHATS} are needed",
+        advice="a larger eval.holdout, or chats of their own in eval.sources",
+        update=log.last_update,
+    )
+
+
 def _before_last(log: Log) -> float:
     """The held-out loss one evaluation earlier; minus infinity where that was before training, or there is none."""
     before = log.evaluations[-2] if len(log.evaluations) > 1 else None
@@ -178,7 +209,11 @@ def _before_last(log: Log) -> float:
 
 
 def _beside(log: Log) -> tuple[float, float, int] | None:
-    """(median, noise, rows) of the training loss just before the last evaluation; None with too few rows."""
+    """(level, noise, rows) of the training loss just before the last evaluation; None with too few rows.
+
+    The level is where the rows' slope leads to at the evaluation, but never beyond what one of them was: a line drawn
+    on from a steep fall soon is below 0.
+    """
     if not log.evaluations or log.evaluations[-1].update == 0:
         return None
     update = log.evaluations[-1].update
@@ -188,7 +223,7 @@ def _beside(log: Log) -> tuple[float, float, int] | None:
     updates, losses = np.array(near, dtype=float).T
     # the loss falls while it is measured: along its slope to the evaluation's update
     levels = losses + slope(updates, losses) * (update - updates)
-    return median(levels), noise(losses), len(near)
+    return float(np.clip(median(levels), losses.min(), losses.max())), noise(losses), len(near)
 
 
 def _start_gap(log: Log) -> float:

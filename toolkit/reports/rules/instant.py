@@ -14,11 +14,23 @@ SKIPPED_SHARE = 0.01  # a settled scaler tries a larger scale, and skips, once i
 
 
 def broken(log: Log, facts: Facts) -> Verdict | None:
-    """NaN or infinity. An infinite gradient norm is how fp16 loss scaling finds its scale, and no fault."""
+    """NaN, infinity or below 0. An infinite gradient norm is how fp16 loss scaling finds its scale, and no fault."""
     found = [(u, name, value) for u, name, value in log.broken if not (facts.fp16 and name == "grad_norm")]
     if not found:
         return None
     update, name, value = found[0]
+    if all(math.isfinite(value) for _, _, value in found):
+        return Verdict(
+            topic="numbers",
+            code="impossible",
+            level="stop",
+            title="The log has a number that can't be",
+            evidence=f"{name} is {value:.4g} at update {update}, below 0"
+            + (f", and {len(found) - 1} more" if len(found) > 1 else ""),
+            advice="another look at what wrote metrics.jsonl; such rows are left out of all other verdicts",
+            update=update,
+        )
+    update, name, value = next(one for one in found if not math.isfinite(one[2]))
     return Verdict(
         topic="numbers",
         code="not_finite",
@@ -63,7 +75,8 @@ def low_start(log: Log, facts: Facts) -> Verdict | None:
         code="low_start",
         level="warning",
         title="The loss is suspiciously low at the start",
-        evidence=f"{where} is {value:.3f}, so the model gives {math.exp(-value):.0%} to each right token already",
+        evidence=f"{where} is {value:.3f}, so in the mean the model gives {math.exp(-value):.1%} to each right token "
+        "already",
         advice="`toolkit data preview`: a leak (the answer stands in the prompt), or a wrong mask or template, looks "
         "like this; a model that was trained on these chats before does too",
     )
@@ -75,7 +88,8 @@ def skipped(log: Log, facts: Facts) -> Verdict | None:
         return None
     early = max((count for update, count in log.skipped if update <= SCALER_SETTLES), default=0)
     update, count = log.skipped[-1]
-    late, since = count - early, update - SCALER_SETTLES
+    since = update - SCALER_SETTLES
+    late = min(count - early, since)
     if late < 3 or late <= SKIPPED_SHARE * since:
         return None
     return Verdict(

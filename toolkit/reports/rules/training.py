@@ -19,6 +19,7 @@ RISE = 0.05  # above the least: Prechelt's generalisation loss GL5 (Early stoppi
 PLATEAU = 0.05  # of the whole fall, in the last third
 SLOW_RATE = 5e-5  # about half-way (in the logarithm) between the chapter's 2e-4 and its "barely moves" of 1e-5
 OSCILLATION = 2.0  # times the noise of before
+MOST_TIMES = math.log(100)  # more says no more: before, the loss hardly moved at all
 
 
 def progress(log: Log, facts: Facts, look: Look) -> Verdict | None:
@@ -114,7 +115,7 @@ def _stuck(log: Log, facts: Facts, look: Look, update: int) -> Verdict | None:
     peak = max(rates, default=facts.learning_rate)
     evidence = (
         f"{start:.3f} in the first quarter, {median(last):.3f} in the last; it fell by {max(0.0, -low) / start:.1%} at "
-        f"most ({1 - look.alpha:.2%} sure)"
+        f"most ({min(1 - look.alpha, 0.9999):.2%} sure)"
     )
     if 0 < peak <= SLOW_RATE:
         return Verdict(
@@ -181,7 +182,7 @@ def oscillation(log: Log, facts: Facts, look: Look) -> Verdict | None:
         level="warning",
         title="The loss oscillates: the rate is too high",
         evidence=f"it jumps by {np.median(_jumps(last)):.3f} from row to row in the last third, surely more than "
-        f"{math.exp(calmest[0]):.1f} times as much as earlier, and has not fallen since",
+        f"{math.exp(min(calmest[0], MOST_TIMES)):.1f} times as much as earlier, and has not fallen since",
         advice=f"{lower_rate(facts)}, or more chats an update (train.gradient_accumulation_steps)",
         update=updates[-1],
     )
@@ -202,7 +203,7 @@ def unfinished(log: Log, facts: Facts, look: Look) -> Verdict | None:
     sixth = len(losses) // 6
     before, last = losses[-2 * sixth : -sixth], losses[-sixth:]
     estimate, _, high = shift(before, last, look.alpha)
-    if high > -RISE / 2 * median(before):
+    if high >= 0 or high > -RISE / 2 * median(before):
         return None
     return Verdict(
         topic="length",
