@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.command import toolkit
+from tests.export.verify.planted import plant
 from toolkit.data.seen import FILE
+from toolkit.errors import ModelError
 from toolkit.export.layout import ExportFolder
 from toolkit.export.verify.report import Check, VerifyReport
+from toolkit.inference.prompting import prompting_of, template_in
 from toolkit.inference.standing import standing
 
 
@@ -20,32 +23,54 @@ def folder(exported: Path, tmp_path: Path) -> ExportFolder:
     return ExportFolder(Path(shutil.copytree(exported, tmp_path / "export")))
 
 
+def said(path: Path) -> str:
+    return "; ".join(standing(path, template_in(path)))
+
+
 def test_what_a_verification_said(folder: ExportFolder) -> None:
     (path,) = folder.ggufs()
-    assert standing(path).startswith("unverified: not compared with the trained model")
+    assert said(path).startswith("unverified: not compared with the trained model")
     record = folder.record()
     record.status = "passed"
     record.save(folder.path)
-    assert standing(path) == ""
+    assert said(path) == ""
     report = VerifyReport(
         "run", "", [], {}, [Check("runtime", path.name, "fail", "far off"), Check("calls", "x", "fail", "")]
     )
     report.save(folder.path)
-    assert standing(path).startswith("FAILED its verification, so it is not the trained model: runtime;")
+    assert said(path).startswith("FAILED its verification, so it is not the trained model: runtime;")
     record.status = "failed"
     record.save(folder.path)
     (folder.path / "export_report.json").unlink()
-    assert standing(path).startswith("FAILED") and "--verify-only" in standing(path)
+    assert said(path).startswith("FAILED") and "--verify-only" in said(path)
 
 
 def test_a_file_that_is_not_the_one_exported(folder: ExportFolder, tmp_path: Path) -> None:
     (path,) = folder.ggufs()
     with path.open("ab") as file:
         file.write(b"more")
-    assert "not the file that" in standing(path)
+    assert "not the file that" in said(path)
     alone = tmp_path / "alone.gguf"
     shutil.copyfile(path, alone)
-    assert standing(alone).startswith("unverified: no export.json")
+    assert said(alone).startswith("unverified: no export.json")
+
+
+def test_a_template_that_is_not_the_runs(folder: ExportFolder) -> None:
+    (path,) = folder.ggufs()
+    record = folder.record()
+    record.status = "passed"
+    record.save(folder.path)
+    assert said(path) == ""
+    (folder.path / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert said(path).startswith("the chat template in the file is not the one that its run was trained with")
+    assert f"toolkit export {record.run} --gguf f16 --force" in said(path)
+
+
+def test_a_file_without_a_template(folder: ExportFolder) -> None:
+    (path,) = folder.ggufs()
+    plant(folder.path, keys={"tokenizer.chat_template": ""})
+    with pytest.raises(ModelError, match=r"no chat template in it.*export it again: toolkit export .* --force"):
+        prompting_of(path)
 
 
 def test_chat_says_it_and_offers_what_was_seen_in_training(

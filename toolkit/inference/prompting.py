@@ -16,6 +16,7 @@ from toolkit.errors import ModelError
 from toolkit.export.ggufraw import read_raw
 from toolkit.export.layout import ExportFolder
 from toolkit.inference.gguf import require_gguf
+from toolkit.inference.standing import export_again
 
 TEMPLATE = "tokenizer.chat_template"
 
@@ -50,10 +51,11 @@ class Prompting:
 def prompting_of(path: Path) -> Prompting:
     """Of a GGUF file. Raises `ModelError` when it can't be read or has no template."""
     template = template_in(path)
-    if not template:
-        raise ModelError(f"{path}: no chat template in it, so no chat can be put to it; take a chat (instruct) model")
     folder = ExportFolder(path.parent)
     record = folder.record() if folder.record_path.is_file() else None
+    if not template:
+        again = f"export it again: {export_again(record)}" if record else "take a chat (instruct) model"
+        raise ModelError(f"{path}: no chat template in it, so no chat can be put to it; {again}")
     kept = ChatTemplate.read(folder.path, Rendering.of(record.data)) if record and record.data else None
     if kept is None or kept.text is not None:
         return Prompting(template, rendering_of(template))

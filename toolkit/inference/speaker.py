@@ -173,7 +173,7 @@ def _seen_of(column: Column) -> SeenTools | None:
 def _gguf_speaker(path: Path, model: GgufModel) -> GgufSpeaker:
     prompting = prompting_of(path)
     about = f"{path.name}, llama.cpp, {model.threads} CPU threads, calls as {prompting.call_format}"
-    notes = tuple(note for note in (standing(path),) if note)
+    notes = standing(path, prompting.template)
     return GgufSpeaker(model, prompting, about, _recipe_of(path), read_seen(path.parent), notes)
 
 

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from toolkit.data.template import ChatTemplate
 from toolkit.errors import RunError
-from toolkit.export.layout import ExportFolder
+from toolkit.export.layout import ExportFolder, ExportRecord
 from toolkit.export.verify.report import VerifyReport
 
 
-def standing(path: Path) -> str:
-    """A line on a GGUF that did not pass a verification, with the next step; empty for one that did."""
+def standing(path: Path, template: str) -> list[str]:
+    """Lines on a GGUF, each with the next step: that it did not pass a verification, and that the chat template in it
+    is not the one that its run was trained with. Empty where all is well."""
     folder = ExportFolder(path.parent)
     if not folder.record_path.is_file():
-        return "unverified: no export.json beside the file says what it was made from"
+        return ["unverified: no export.json beside the file says what it was made from"]
     record = folder.record()
+    kept = ChatTemplate.read(folder.path)
+    notes = [_verified(path, folder, record)]
+    if kept is not None and kept.text != template:
+        notes.append(
+            "the chat template in the file is not the one that its run was trained with, so prompts are other than in "
+            f"training; export it again: {export_again(record)}"
+        )
+    return [note for note in notes if note]
+
+
+def export_again(record: ExportRecord) -> str:
+    """The command that makes an export's files anew."""
+    types = ",".join(file.type.lower() for file in record.files if file.kind == "gguf")
+    return f"toolkit export {record.run or record.adapter or record.base.name} --gguf {types} --force"
+
+
+def _verified(path: Path, folder: ExportFolder, record: ExportRecord) -> str:
     again = f"toolkit export {folder.path} --verify-only"
     file = next((one for one in record.files if one.name == path.name), None)
     if file is None or file.bytes != path.stat().st_size:
-        return f"unverified: not the file that {folder.record_path} tells of; export it again"
+        return f"unverified: not the file that {folder.record_path} tells of; export it again: {export_again(record)}"
     failed = _failures(folder, path.name)
     if record.status == "failed" or failed:
         return f"FAILED its verification, so it is not the trained model: {failed or 'see the report'}; again: {again}"

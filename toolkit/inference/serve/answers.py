@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from toolkit.inference.gguf import MARKS
 from toolkit.inference.serve.backend import Backend, Piece, Prompt
 from toolkit.inference.serve.bounds import Refused
-from toolkit.inference.serve.calls import AnswerReader, Delta
+from toolkit.inference.serve.calls import THINK, AnswerReader, Delta
 from toolkit.inference.serve.grammar import call_grammar
 from toolkit.inference.serve.requests import ChatRequest, Sampling, TextRequest
 
@@ -65,8 +65,9 @@ class ChatAnswer:
         asked, call_format = self.asked, self.backend.prompting.call_format
         more: dict[str, Any] = {"preserved_tokens": MARKS}
         if asked.must:
-            more["grammar"] = call_grammar(asked.must, call_format, parallel=asked.parallel)
-        thinking = prompt.tail.rstrip().endswith("<think>")
+            thinks = THINK in self.backend.prompting.template
+            more["grammar"] = call_grammar(asked.must, call_format, parallel=asked.parallel, thinks=thinks)
+        thinking = prompt.tail.rstrip().endswith(THINK)
         reader = AnswerReader(call_format, bool(asked.tools), thinking, asked.parallel)
         async with aclosing(self.backend.answer(prompt, self.sampling, more)) as pieces:
             async for piece in pieces:

@@ -149,7 +149,7 @@ def _serve(options: Options, stop: threading.Event) -> None:
     limits = limits_of(options)
     toolbox = choose_tools(options.tools or "none")
     prompting = prompting_of(path)
-    note = standing(path)
+    notes = standing(path, prompting.template)
     threads = options.threads or free_cores()
     with contextlib.closing(listen(options.host, options.port)) as opened:
         from toolkit.inference.serve.server import Loading, run
@@ -161,7 +161,7 @@ def _serve(options: Options, stop: threading.Event) -> None:
             say(f"serving {path.name} at {address} ({threads} CPU threads, {n_ctx:,} tokens a chat); Ctrl-C stops")
             if n_ctx < options.context:
                 say(f"note    --context {options.context}: the model was made for {n_ctx} tokens and no more")
-            if note:
+            for note in notes:
                 say(f"note    {note}")
             say(f"tools   {_tools_line(path, toolbox)}")
             say(_curl(address, options.key is not None), flush=True)

@@ -25,16 +25,17 @@ _CALLS = {
     "native": 'call ::= "<tool_call>\\n{\\"name\\": " name ", \\"arguments\\": " object "}\\n</tool_call>"',
     "hermes": 'call ::= "<tool_call>\\n{\\"name\\": " name ", \\"arguments\\": " object "}\\n</tool_call>"',
     "json": 'call ::= "{\\"tool\\": " name ", \\"arguments\\": " object "}"',
-    "jsonrpc": 'call ::= "{\\"jsonrpc\\": \\"2.0\\", \\"id\\": 1, \\"method\\": \\"tools/call\\", \\"params\\": '
-    '{\\"name\\": " name ", \\"arguments\\": " object "}}"',
+    "jsonrpc": 'call ::= "{\\"jsonrpc\\": \\"2.0\\", \\"id\\": " id ", \\"method\\": \\"tools/call\\", \\"params\\": '
+    '{\\"name\\": " name ", \\"arguments\\": " object "}}"\nid ::= [1-9] [0-9]?',
 }
 
 
-def call_grammar(names: Sequence[str], call_format: CallFormat, *, parallel: bool) -> str:
-    """A grammar for one call, or with `parallel` one or more, of the tools `names`."""
+def call_grammar(names: Sequence[str], call_format: CallFormat, *, parallel: bool, thinks: bool = False) -> str:
+    """A grammar for one call, or with `parallel` one or more, of the tools `names`; `thinks` lets a thought lead."""
     written = " | ".join(_literal(json.dumps(name, ensure_ascii=False)) for name in names)
-    more = ' ( "\\n" call )*' if parallel and call_format != "jsonrpc" else ""
-    return f"root ::= think? call{more}\n{_CALLS[call_format]}\nname ::= {written}{_JSON}"
+    several = {"jsonrpc": '( call | "[" call ( ", " call )* "]" )'}.get(call_format, 'call ( "\\n" call )*')
+    calls = several if parallel else "call"
+    return f"root ::= {'think? ' if thinks else ''}{calls}\n{_CALLS[call_format]}\nname ::= {written}{_JSON}"
 
 
 def _literal(text: str) -> str:
