@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.installed-dev
-# what is installed is compiled when it is first imported, which most of it never is
+# what is installed is compiled when it is first imported, which most of it never is, and must be kept then
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 # a worker a core, at most four; a file's tests share what they train, so they stay with one worker
