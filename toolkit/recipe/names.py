@@ -99,11 +99,11 @@ TABLE: tuple[Other, ...] = (
         "data.num_proc",
     ),
     Other(
-        ("dataset_text_field", "field_messages", "message_property_mappings", "column_mapping", "columns"),
+        ("dataset_text_field", "field_messages", "message_property_mappings", "column_mapping"),
         f"{HF}, {AXOLOTL}, {FACTORY}",
-        "data.sources.format",
-        "columns are recognised by looking at them",
-        '"auto"',
+        "data.sources.columns",
+        "common columns are recognised by looking at them",
+        '{ user = "question", assistant = "answer" }',
     ),
     Other(
         (
@@ -285,7 +285,7 @@ def page() -> str:
 def _page() -> Iterator[str]:
     yield "# What other tools call it"
     yield ""
-    yield "Names of transformers, TRL, Unsloth, axolotl, LLaMA-Factory, torchtune and others, and a recipe's own."
+    yield "Names that transformers, TRL, Unsloth, axolotl, LLaMA-Factory, torchtune and others have, and ours."
     yield "An unknown key in a recipe is answered from this table, which is made by"
     yield ""
     yield f"    {MADE_BY}"
