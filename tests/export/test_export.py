@@ -62,8 +62,10 @@ def run(made: Path, tmp_path: Path) -> Path:
 
 
 def test_a_whole_export(run: Path) -> None:
+    (run / "tools.json").write_text('{"tools": [], "distinct": 0}')
     folder = export(run, gguf=["q8_0", "f16", "q8_0"], lora=True, verify=False)
     assert folder.path == run / "export"
+    assert (folder.path / "tools.json").read_text() == (run / "tools.json").read_text()
     record = folder.record()
     assert [(file.name, file.kind, file.type) for file in record.files] == [
         ("merged/model.safetensors", "merged", "BF16"),

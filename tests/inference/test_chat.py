@@ -18,7 +18,7 @@ from toolkit.data.seen import SeenTools
 from toolkit.errors import InputError
 from toolkit.inference.chat import Conversation, once, talk
 from toolkit.inference.speaker import Sampling
-from toolkit.inference.tools import Toolbox, choose_tools
+from toolkit.inference.tools import Toolbox, choose_tools, unseen
 from toolkit.models import resolve
 from toolkit.recipe.schema import DataSection, ModelSection, Recipe, SourceSection
 
@@ -140,6 +140,15 @@ def test_tools_seen_in_training(tmp_path: Path) -> None:
         assert "no tools on offer" in choose_tools(None, own, nothing).about
 
 
+def test_tools_that_training_never_had_are_told(tmp_path: Path) -> None:
+    seen = SeenTools(tmp_path / "tools.json", (ADD,), 1)
+    assert unseen(Toolbox((ADD,)), seen) == "" == unseen(Toolbox((ADD,)), None)
+    home = choose_tools("builtin:set_light")
+    assert "in the calls: set_light; it had add" in unseen(home, seen)
+    assert "it had none" in unseen(home, replace(seen, schemas=(), distinct=0))
+    assert unseen(home, replace(seen, distinct=9)) == ""  # the others are not known
+
+
 def test_as_many_tools_as_a_prompt_has_room_for(tmp_path: Path) -> None:
     large = tuple(
         {"type": "function", "function": {"name": f"t{i}", "description": "x" * 3000, "parameters": {}}}
@@ -147,8 +156,10 @@ def test_as_many_tools_as_a_prompt_has_room_for(tmp_path: Path) -> None:
     )
     toolbox = choose_tools(None, None, SeenTools(tmp_path / "tools.json", large, 9))
     assert toolbox.names == ["t0", "t1"] and "the most frequent of 9" in toolbox.about
-    alone = choose_tools(None, None, SeenTools(tmp_path / "tools.json", large[:1] * 1, 1))
-    assert alone.names == ["t0"]
+    huge = {"type": "function", "function": {"name": "huge", "description": "x" * 9000, "parameters": {}}}
+    assert choose_tools(None, None, SeenTools(tmp_path / "tools.json", (huge, ADD), 2)).names == ["huge"]
+    twice = choose_tools(None, None, SeenTools(tmp_path / "tools.json", (ADD, {**ADD}), 2))
+    assert twice.names == ["add"]
 
 
 @pytest.mark.parametrize(

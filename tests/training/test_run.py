@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import write_chats, write_recipe
+from tests.tiny import ADD, write_chats, write_recipe
+from toolkit.data.seen import read_seen
 from toolkit.errors import EngineError, ModelError, RunError, TrainingError
 from toolkit.recipe import load
 from toolkit.runs import RunFolder, read_jsonl
@@ -214,6 +215,8 @@ def test_the_folder_says_what_was_done_and_runs_again(recipe: Path, tmp_path: Pa
     summary = json.loads(first.summary.read_text())
     assert summary["updates"] == 4
     assert summary["last_loss"] == losses(first)[-1]
+    seen = read_seen(first.path)
+    assert seen is not None and seen.schemas == (ADD,) and seen.path == first.tools
 
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     ids = torch.arange(3, 30)[None]

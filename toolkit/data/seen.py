@@ -64,6 +64,11 @@ class SeenTools:
     schemas: tuple[dict[str, Any], ...]
     distinct: int
 
+    @property
+    def whole(self) -> bool:
+        """Whether no other tool was there."""
+        return len(self.schemas) == self.distinct
+
 
 def read_seen(folder: Path) -> SeenTools | None:
     """What `folder` says of the tools seen in training; None where it says nothing that can be read."""

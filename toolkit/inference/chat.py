@@ -11,7 +11,7 @@ from toolkit.data.chats import ToolCall, Turn
 from toolkit.errors import InputError
 from toolkit.evaluation.parsing import Parsed, parse
 from toolkit.inference.speaker import Sampling, Speaker, open_speaker
-from toolkit.inference.tools import Toolbox, choose_tools
+from toolkit.inference.tools import Toolbox, choose_tools, unseen
 from toolkit.terminal import say, warn
 
 HELP = "/tools shows the tools, /reset begins anew, /quit (or Ctrl-D) leaves; Ctrl-C stops an answer"
@@ -128,8 +128,9 @@ def chat(options: Options) -> None:
         toolbox = choose_tools(options.tools, speaker.recipe, speaker.seen, seed=options.seed, execute=options.execute)
         sampling = Sampling(options.max_new_tokens, options.temperature, options.seed)
         conversation = Conversation(speaker, toolbox, options.system, options.max_steps, sampling)
-        for note in speaker.notes:
-            _say(f"note: {note}")
+        for note in (*speaker.notes, unseen(toolbox, speaker.seen)):
+            if note:
+                _say(f"note: {note}")
         if options.once is not None:
             if options.tools is None:
                 _say(toolbox.about)

@@ -94,17 +94,29 @@ def _seen(seen: SeenTools | None, seed: int, execute: bool) -> Toolbox:
     if seen is None or not seen.schemas:
         why = "its training had none" if seen is not None else "what it was trained with is not known"
         return Toolbox(source=f"{why}: {HOW}")
-    kept: list[dict[str, Any]] = []
+    kept: dict[str, dict[str, Any]] = {}
     size = 0
-    for schema in seen.schemas[:SEEN_ON_OFFER]:
+    for schema in seen.schemas:
         size += len(json.dumps(schema))
-        if kept and size > SEEN_CHARACTERS:
+        if kept and (size > SEEN_CHARACTERS or len(kept) == SEEN_ON_OFFER):
             break
-        kept.append(schema)
+        kept.setdefault(schema["function"]["name"], schema)
     source = "seen in training"
     if len(kept) < seen.distinct:
         source = f"the most frequent of {seen.distinct:,} seen in training; others with --tools FILE, see {seen.path}"
-    return Toolbox(tuple(kept), World(seed) if execute else None, source)
+    return Toolbox(tuple(kept.values()), World(seed) if execute else None, source)
+
+
+def unseen(toolbox: Toolbox, seen: SeenTools | None) -> str:
+    """A line on tools on offer that the model's training never had; empty where all were there or it is not known."""
+    if seen is None or not seen.whole:
+        return ""
+    known = {schema["function"]["name"] for schema in seen.schemas}
+    strange = [name for name in toolbox.names if name not in known]
+    if not strange:
+        return ""
+    had = f"it had {', '.join(sorted(known)[:6])}{', ...' if len(known) > 6 else ''}" if known else "it had none"
+    return f"not seen in training, which may show in the calls: {', '.join(strange)}; {had}"
 
 
 def _builtin(names: Sequence[str], source: str, seed: int, execute: bool) -> Toolbox:

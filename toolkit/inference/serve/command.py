@@ -15,14 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from toolkit.data.seen import read_seen
+from toolkit.data.seen import SeenTools, read_seen
 from toolkit.errors import InputError, Problem, RunError
 from toolkit.export.layout import ExportFolder
 from toolkit.hardware import free_cores
 from toolkit.inference.prompting import prompting_of
 from toolkit.inference.serve.bounds import MAX_BODY, Limits, hosts_of
 from toolkit.inference.standing import standing
-from toolkit.inference.tools import Toolbox, choose_tools
+from toolkit.inference.tools import Toolbox, choose_tools, unseen
 from toolkit.terminal import say
 
 LOOPBACK = "127.0.0.1"
@@ -163,15 +163,17 @@ def _serve(options: Options, stop: threading.Event) -> None:
                 say(f"note    --context {options.context}: the model was made for {n_ctx} tokens and no more")
             for note in notes:
                 say(f"note    {note}")
-            say(f"tools   {_tools_line(path, toolbox)}")
+            seen = read_seen(path.parent)
+            say(f"tools   {_tools_line(seen, toolbox)}")
+            if strange := unseen(toolbox, seen):
+                say(f"note    {strange}")
             say(_curl(address, options.key is not None), flush=True)
 
         run(loading, limits, toolbox.schemas, opened, stop, serving)
 
 
-def _tools_line(path: Path, toolbox: Toolbox) -> str:
+def _tools_line(seen: SeenTools | None, toolbox: Toolbox) -> str:
     """Which tools the model knows, and who offers them."""
-    seen = read_seen(path.parent)
     if seen is None:
         known = "what it was trained with is not known"
     elif not seen.schemas:
