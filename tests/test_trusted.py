@@ -176,7 +176,6 @@ def test_the_hub_s_cache_may_link_into_its_own_store(tmp_path: Path, tiny_model:
             change("adapter_config.json", megatron_config={"a": 1}, megatron_core="mine"),
             "megatron_config names Python code",
         ),
-        (change("adapter_config.json", auto_mapping={"parent_library": "mine"}), "auto_mapping names Python code"),
         (lambda folder: (folder / "adapter_config.json").write_text("[" * 100_000), "is not readable JSON"),
         (lambda folder: (folder / "adapter_config.json").write_text("[]"), "wanted a JSON object"),
     ],
@@ -221,3 +220,15 @@ def test_nothing_is_unpickled(name: str) -> None:
     for where, node in calls_of(name):
         assert not ("pickle" in where or where.endswith("torch.load")), where
         assert "allow_pickle" not in {word.arg for word in node.keywords}, where
+
+
+def test_an_adapter_that_unsloth_wrote_is_read(tmp_path: Path) -> None:
+    """It names the class of its base model, which nothing imports by that name."""
+    mapping = {
+        "base_model_class": "Qwen3ForCausalLM",
+        "parent_library": "transformers.models.qwen3.modeling_qwen3",
+        "unsloth_fixed": True,
+    }
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "auto_mapping": mapping}))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    assert trusted.check_adapter(tmp_path)["auto_mapping"] == mapping

@@ -28,8 +28,9 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LONGEST_CONFIG = 64 * 2**20  # bytes
 DEEPEST = 100
-# Keys that name Python code for a library to import.
-_CODE = ("auto_map", "custom_pipelines", "megatron_config", "auto_mapping")
+# Keys that name Python code that comes with a model. An adapter's auto_mapping is none: it names the class of the base
+# model (Unsloth writes it in every adapter), which nothing here imports by it.
+_CODE = ("auto_map", "custom_pipelines", "megatron_config")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.msgpack", "*.h5")
 # Sizes by their names in config.json, and the largest that a model has to have.
 _LARGEST = {

@@ -37,7 +37,8 @@ class Planted(CallMeter):
         recipe = Recipe.model_validate({"eval": {"generate": 4, **settings}})
         model = SimpleNamespace(modules=list)  # without adapters
         loaded: Any = SimpleNamespace(model=model)
-        super().__init__(recipe, loaded, RunFolder(tmp_path), new_console(quiet=True), last=8)
+        no_renderer: Any = None  # nothing is decoded
+        super().__init__(recipe, loaded, no_renderer, RunFolder(tmp_path), new_console(quiet=True), last=8)
         self.answers = iter(answers)
         self.when: list[str] = []
 

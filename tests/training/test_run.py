@@ -20,6 +20,7 @@ import torch
 from tests.tiny import ADD, write_chats, write_recipe
 from toolkit.data.seen import read_seen
 from toolkit.errors import EngineError, ModelError, RunError, TrainingError
+from toolkit.manifest import write_manifest
 from toolkit.recipe import load
 from toolkit.runs import RunFolder, read_jsonl
 from toolkit.training.run import run
@@ -301,9 +302,11 @@ def test_a_checkpoint_s_pickles_run_nothing(recipe: Path, tmp_path: Path, monkey
     checkpoint = first.last_checkpoint()
     assert checkpoint is not None
     (checkpoint / "optimizer.pt").write_bytes(pickle.dumps(Evil()))
+    write_manifest(checkpoint)  # whole, and yet not to be read
     with pytest.raises(RunError, match="can't be read as numbers alone"):
         run(load(recipe, ["train.max_steps=2"]), resume=first.path)
     (checkpoint / "adapter_model.safetensors").rename(checkpoint / "adapter_model.bin")
+    write_manifest(checkpoint)
     with pytest.raises(RunError, match=r"adapter_model\.bin is not read: such files run code"):
         run(load(recipe, ["train.max_steps=2"]), resume=first.path)
     assert not (tmp_path / "ran").exists()
