@@ -118,5 +118,5 @@ def test_nothing_to_evaluate(loaded: tuple[Any, Any, Renderer]) -> None:
 
 def test_expected_text_is_written_in_the_call_format() -> None:
     assert as_text("Ok.", [CALL], "json") == 'Ok.\n{"tool": "add", "arguments": {"a": 1, "b": 2}}'
-    assert as_text("", [CALL], "native") == '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
+    assert as_text("", [CALL], "native") == '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
     assert '"method": "tools/call"' in as_text("", [CALL], "jsonrpc")
