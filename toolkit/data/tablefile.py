@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import time
 from collections import Counter
@@ -141,7 +140,6 @@ class _TableWriter:
         self.tally = Tally()
         self.tools = seen.ToolTally()
         self.chats = self.rows = self.tokens = self.trained = 0
-        self._content = [hashlib.sha256() for _ in range(3)]
         self._folder = folder
         self._formats: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
@@ -167,9 +165,6 @@ class _TableWriter:
 
     def add(self, chunk: Chunk) -> None:
         put = {name: array.append for name, array in self._arrays.items()}
-        written: list[npt.NDArray[Any]] = [chunk.input_ids, chunk.trained, np.asarray(chunk.row_lengths, np.int64)]
-        for content, array in zip(self._content, written, strict=True):
-            content.update(array.tobytes())
         put["input_ids"](chunk.input_ids)
         put["trained"](chunk.trained)
         put["row_offsets"](self.tokens + np.cumsum(chunk.row_lengths, dtype=np.int64))
@@ -195,7 +190,6 @@ class _TableWriter:
     def summary(self) -> dict[str, Any]:
         tally = self.tally
         return {
-            "content": "".join(content.hexdigest()[:8] for content in self._content),
             "chats": self.chats,
             "rows": self.rows,
             "tokens": self.tokens,

@@ -120,7 +120,8 @@ class GgufModel:
         """
         body: dict[str, Any] = {"messages": [openai_message(message) for message in messages]}
         if tools:
-            body["tools"] = list(tools)
+            # without a choice llama.cpp makes a parser of the tools, and refuses schemas that it can't make one of
+            body |= {"tools": list(tools), "tool_choice": "none"}
         if options:
             body["chat_template_kwargs"] = options
         return str(self._ask("/apply-template", body)["prompt"])

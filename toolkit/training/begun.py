@@ -59,8 +59,9 @@ def check_data(folder: RunFolder, environment: dict[str, Any], tables: Tables) -
     data = environment["data"]
     if data.get("train_table_content") == tables.train.content:
         return
-    before, now = data["train"], described_table(tables.train)
-    if data["train_table_key"] == tables.train.key or same_tokens(folder, before, now, tables):
+    if data["train_table_key"] == tables.train.key:
+        return
+    if "train_table_content" not in data and same_tokens(folder, data["train"], tables):
         return
     raise RunError(
         f"{folder.path}: the training data, tokenizer or toolkit has changed since this run began (token table "
@@ -68,10 +69,9 @@ def check_data(folder: RunFolder, environment: dict[str, Any], tables: Tables) -
     )
 
 
-def same_tokens(folder: RunFolder, before: dict[str, Any], now: dict[str, Any], tables: Tables) -> bool:
-    """Whether a table made by another version of the toolkit holds what this one holds."""
-    if "content" in before:
-        return bool(before["content"] == now["content"])
+def same_tokens(folder: RunFolder, before: dict[str, Any], tables: Tables) -> bool:
+    """Whether a table of which only counts and samples were kept holds what this one holds."""
+    now = described_table(tables.train)
     if any(before.get(name) != now.get(name) for name in _COUNTS):
         return False
     kept = read_list(folder.samples)

@@ -70,7 +70,8 @@ class Backend:
             raise Refused(400, str(error), param="tools") from None
         body: dict[str, Any] = {"messages": [openai_message(message) for message in given.messages]}
         if given.tools:
-            body["tools"] = given.tools
+            # with a choice llama.cpp would make a parser of the schemas, and refuse some: calls are read here
+            body |= {"tools": given.tools, "tool_choice": "none"}
         answer = await self._ask("/apply-template", body)
         return await self.text_prompt(answer["prompt"])
 
