@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+import sys
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 
 from toolkit.errors import EngineError
 
+_ASKING = ("transformers", "datasets")  # they ask once, when they are imported, whether PyTorch is there
+_ADVICE = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
 QUIET = {
     "DISABLE_TELEMETRY": "1",  # huggingface_hub, transformers, diffusers
     "DO_NOT_TRACK": "1",  # what follows the common convention, huggingface_hub among it
@@ -60,3 +64,30 @@ def one_process(environ: MutableMapping[str, str]) -> None:
         )
     for name in [name for name in environ if name in (*SIZES, *RANKS) or name.startswith("ACCELERATE_")]:
         del environ[name]
+
+
+@contextmanager
+def without_torch() -> Iterator[None]:
+    """For commands that only tokenise: transformers is imported as where PyTorch is not installed.
+
+    Its tokenizers need no PyTorch and are the same without it, but importing them imports PyTorch where it is, and with
+    it two thousand modules. Where either is imported already nothing changes. Afterwards both can be imported as ever.
+    """
+    if not {"torch", "transformers"}.isdisjoint(sys.modules):
+        yield
+        return
+    before = set(sys.modules)
+    quiet_before = os.environ.get(_ADVICE)
+    os.environ[_ADVICE] = "1"  # transformers would say that PyTorch is missing
+    sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to say: not to be had
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+        if quiet_before is None:
+            del os.environ[_ADVICE]
+        else:
+            os.environ[_ADVICE] = quiet_before
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] in _ASKING:
+                del sys.modules[name]  # it would go on without PyTorch

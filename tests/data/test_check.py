@@ -141,6 +141,57 @@ def test_everything_wrong_is_found_at_once(tmp_path: Path, model: Path) -> None:
     assert f"{path}:4: no assistant turn" in text and "data not ok" in text
 
 
+def test_what_rows_say_and_training_does_not_use_is_reported(tmp_path: Path, model: Path) -> None:
+    rows = [weather_row("A", id=1, kind="single"), weather_row("B", id=2), weather_row("C")]
+    rows[1]["messages"][4]["weight"] = 0
+    rows[2]["messages"][4] = {"role": "assistant", "content": '{"name": "get_weather", "arguments": {"city": "C"}}'}
+    path = write_jsonl(tmp_path / "x.jsonl", rows)
+    report = check(loaded(path))
+    assert report.ok and report.untrained == 1
+    assert report.findings == [
+        f"{path}:3: looks like a tool call, but it was read as text: an assistant's text is the JSON of a call [1 row]",
+        f"{path}:1: rows: key id is not used [2 rows]",
+    ]
+    text = printed(report)
+    for line in report.findings:
+        assert line in text
+    assert "data ok; 2 findings above, worth a look" in text
+    assert "all but the turn that says so" in text
+    assert printed(check(loaded(path))) == text
+
+
+@pytest.mark.parametrize(("max_bad", "kept"), [(0.0, False), (0.4, False), (0.5, True)])
+def test_as_many_rows_may_be_bad_as_the_recipe_says(tmp_path: Path, model: Path, max_bad: float, kept: bool) -> None:
+    no_answer = weather_row()
+    no_answer["messages"] = no_answer["messages"][:2]
+    path = write_jsonl(tmp_path / "x.jsonl", [weather_row("A"), weather_row("<|im_end|>"), no_answer, weather_row("B")])
+    data = DataSection(sources=[SourceSection(source=str(path))], num_proc=1, max_bad=max_bad)
+    recipe = loaded(path, data=data)
+    report = check(recipe)
+    assert [problem.where for problem in report.bad] == [f"{path}:3", f"{path}:2"]
+    assert report.ok == kept
+    table = find(recipe.recipe, model)
+    assert (table is not None) == kept
+    text = printed(report)
+    if table is not None:
+        assert table.n_chats == 2 and "data ok, without 2 bad rows" in text
+        assert (table.meta["bad_rows"], table.meta["read_rows"], table.meta["left_out"]) == (2, 4, [f"{path}:2"])
+        assert table.meta["bad"][0][0] == f"{path}:3" and table.meta["unrendered"][0][0] == f"{path}:2"
+        assert printed(check(recipe)) == text
+    else:
+        assert f"2 of 4 rows can't be used (50.00%), more than data.max_bad = {max_bad:g} allows" in text
+        assert "--set data.max_bad=0.5" in text and "data not ok" in text
+
+
+def test_chats_that_all_fail_to_be_rendered_are_said_and_no_crash(tmp_path: Path, model: Path) -> None:
+    path = write_jsonl(tmp_path / "x.jsonl", [weather_row("<|im_end|>")])
+    for max_bad in (0.0, 1.0):
+        data = DataSection(sources=[SourceSection(source=str(path))], num_proc=1, max_bad=max_bad)
+        report = check(loaded(path, data=data))
+        assert not report.ok and f"{path}:1" in str(report.bad[0])
+        assert "no chat of the train part could be tokenised" in printed(report).replace("\n", " ")
+
+
 def test_rows_without_answers_are_a_limit_not_a_crash(tmp_path: Path, model: Path) -> None:
     path = write_jsonl(tmp_path / "x.jsonl", [weather_row("A"), weather_row("far " * 900)])
     report = check(loaded(path, train=TrainSection(max_length=700)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from toolkit.data.chats import KINDS, Chat
 from toolkit.data.keys import table_key
 from toolkit.data.notes import Reading
 from toolkit.data.parts import Part, chat_hash
+from toolkit.data.pipeline import Settings
 from toolkit.data.render import TEXT_ROLES
 from toolkit.data.sources import MOST_SHOWN, load_chats
 from toolkit.data.table import TokenTable, find, refuse_bad, refuse_dropped
@@ -24,6 +26,7 @@ from toolkit.errors import DataError, ModelError, Problem
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from toolkit.data.render import Renderer
     from toolkit.recipe.load import LoadedRecipe
     from toolkit.recipe.schema import Recipe
 
@@ -57,6 +60,7 @@ class CheckReport:
     sources: Counter[tuple[str, str]] = field(default_factory=Counter)
     readings: list[Reading] = field(default_factory=list)
     unrendered: list[Problem] = field(default_factory=list)
+    unrendered_rows: int = 0
     violations: list[Problem] = field(default_factory=list)
     duplicates: list[Problem] = field(default_factory=list)
     leaked: list[Problem] = field(default_factory=list)
@@ -106,7 +110,7 @@ class CheckReport:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
         told = "data not ok" if not self.ok else "data ok" if self.complete else "data checked in part"
         style = "bold green" if told == "data ok" else "bold red"
-        left_out = sum(reading.bad for reading in self.readings)
+        left_out = sum(reading.bad for reading in self.readings) + self.unrendered_rows
         if told == "data ok" and left_out:
             told += f", without {left_out:,} bad row{'' if left_out == 1 else 's'}"
         if told != "data not ok" and findings:
@@ -145,8 +149,9 @@ def check(loaded: LoadedRecipe) -> CheckReport:
     except ModelError as error:
         report.not_tokenised = str(error)
     else:
+        renderer = cache(Settings.of(recipe, folder).renderer)  # one for both parts, and none where both are kept
         for part in _parts(recipe):
-            _tokenise(recipe, folder, part, report)
+            _tokenise(recipe, folder, part, report, renderer)
     return report
 
 
@@ -164,7 +169,7 @@ def _leaked(held_out: Iterable[Chat], trained: dict[int, str]) -> list[Problem]:
     ]
 
 
-def _tokenise(recipe: Recipe, folder: Path, part: Part, report: CheckReport) -> None:
+def _tokenise(recipe: Recipe, folder: Path, part: Part, report: CheckReport, renderer: Callable[[], Renderer]) -> None:
     table = find(recipe, folder, part)
     if table is not None:
         _describe(recipe, table, part, report)
@@ -175,7 +180,7 @@ def _tokenise(recipe: Recipe, folder: Path, part: Part, report: CheckReport) -> 
     reading = Reading(recipe.data.max_bad)
     with tempfile.TemporaryDirectory(prefix=".check.", dir=place.parent) as scratch:
         made = Path(scratch) / key
-        write(recipe, folder, part, made, key=key, reading=reading)
+        write(recipe, folder, part, made, key=key, reading=reading, renderer=renderer)
         _describe(recipe, TokenTable(made), part, report)
         if not reading.too_many and not place.exists():
             made.rename(place)
@@ -184,6 +189,7 @@ def _tokenise(recipe: Recipe, folder: Path, part: Part, report: CheckReport) -> 
 def _describe(recipe: Recipe, table: TokenTable, part: str, report: CheckReport) -> None:
     if table.n_rows:
         report.parts[part] = PartReport(table.meta, *table.length_histogram(_BINS))
+    report.unrendered_rows += table.meta.get("unrendered_rows", 0)
     report.unrendered += [Problem(where, message) for where, message in table.meta.get("unrendered", ())]
     for refuse in (refuse_bad, refuse_dropped):
         try:
@@ -234,7 +240,7 @@ def _print_part(report: CheckReport, name: str, part: PartReport, console: Conso
     roles.add_column("share", justify="right")
     roles.add_column("trained")
     total = sum(meta["tokens_by_role"].values())
-    answers = f"but for {report.untrained:,} turns that say so" if report.untrained and name == "train" else "all"
+    answers = "all but the " + _turns(report.untrained) if report.untrained and name == "train" else "all"
     for role in TEXT_ROLES:
         count = meta["tokens_by_role"].get(role, 0)
         roles.add_row(role, f"{count:,}", f"{count / total:.1%}", answers if role == "assistant" else "none")
@@ -256,6 +262,10 @@ def _print_part(report: CheckReport, name: str, part: PartReport, console: Conso
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _turns(count: int) -> str:
+    return "turn that says so" if count == 1 else f"{count:,} turns that say so"
 
 
 def _print_lines(title: str, lines: list[str], console: Console) -> None:

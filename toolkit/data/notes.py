@@ -151,10 +151,10 @@ class Fields:
     def take(self, *names: str) -> Any:
         """The value of the one of these keys that is there, or None. `RowError` when two are and differ."""
         self._used.update(names)
-        there = [name for name in names if self._value.get(name) is not None]
+        there = [name for name in names if name in self._value and self._value[name] is not None]
+        if len(there) < 2:  # nearly always, and this is called for every key of every turn
+            return self._value[there[0]] if there else None
         there = [name for name in there if self._value[name] not in ("", [], {})] or there[:1]
-        if not there:
-            return None
         first = self._value[there[0]]
         for other in there[1:]:
             if self._value[other] != first:
@@ -163,6 +163,10 @@ class Fields:
                     cause="two keys for one thing that differ",
                 )
         return first
+
+    def lacks(self, names: frozenset[str]) -> bool:
+        """Whether none of these keys is there."""
+        return names.isdisjoint(self._value)
 
     def has(self, *names: str) -> bool:
         """Whether one of these keys is there with a value."""

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from toolkit.data.chats import Chat
 from toolkit.data.seen import ToolTally
 from toolkit.data.template import ChatTemplate, Rendering, compose
+from toolkit.environment import without_torch
 from toolkit.errors import DataError, Problem, ToolkitError
 
 if TYPE_CHECKING:
@@ -139,22 +140,30 @@ def encode_chats(renderer: Renderer, chats: Sequence[Chat], max_length: int) -> 
     return chunk
 
 
-def encode_stream(settings: Settings, chats: Iterator[Chat], num_proc: int | None = None) -> Iterator[Chunk]:
+def encode_stream(
+    settings: Settings,
+    chats: Iterator[Chat],
+    num_proc: int | None = None,
+    renderer: Callable[[], Renderer] | None = None,
+) -> Iterator[Chunk]:
     """All chats, in order, as chunks. A few hundred are done in this process, more in `num_proc` (default: one for each
-    core this process may use); until the first of the others has started, which takes seconds, this one goes on."""
+    core this process may use); until the first of the others has started, which takes seconds, this one goes on.
+
+    `renderer` makes this process's renderer, or hands out one that there is already.
+    """
     head = list(itertools.islice(chats, ALONE + 1))
     workers = num_proc or len(os.sched_getaffinity(0))
     groups = _grouped(itertools.chain(head, chats))
-    renderer = settings.renderer()
+    own = (renderer or settings.renderer)()
     if len(head) <= ALONE or workers == 1:
         for group in groups:
-            yield encode_chats(renderer, group, settings.max_length)
+            yield encode_chats(own, group, settings.max_length)
         return
     with _workers(settings, workers) as (pool, starting):
         waiting: deque[Future[Chunk]] = deque()
         for group in groups:
             if not _any_done(starting):
-                yield encode_chats(renderer, group, settings.max_length)
+                yield encode_chats(own, group, settings.max_length)
                 continue
             waiting.append(pool.submit(_work, group))
             if len(waiting) > 3 * workers:
@@ -204,7 +213,8 @@ def _start(settings: Settings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     _max_length = settings.max_length
-    _renderer = settings.renderer()  # as the parent has made it already: what is wrong with it was said there
+    with without_torch():
+        _renderer = settings.renderer()  # as the parent has made it already: what is wrong with it was said there
 
 
 def _started() -> None:

@@ -197,7 +197,10 @@ class Renderer:
             raise DataError(Problem(chat.where, "no assistant turn, so nothing to train on"))
         if not any(turn.role == "assistant" and turn.trained for turn in chat.turns):
             raise DataError(Problem(chat.where, "no assistant turn is to be trained, so nothing to train on"))
-        return [self._whole(chat)] if self.thinking == "template" else list(self._split(chat))
+        rows = [self._whole(chat)] if self.thinking == "template" else list(self._split(chat))
+        if not rows:
+            raise DataError(Problem(chat.where, "nothing comes before its only answer, so nothing prompts it"))
+        return rows
 
     def encode(self, row: Row, max_length: int | None = None) -> Encoded:
         """Tokenise and mask a row. Raises `DataError` when a trained range does not fall on token boundaries,

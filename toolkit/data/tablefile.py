@@ -6,7 +6,7 @@ import errno
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from toolkit.manifest import write_manifest
 from toolkit.terminal import new_console
 
 if TYPE_CHECKING:
+    from toolkit.data.render import Renderer
     from toolkit.data.template import ChatTemplate
     from toolkit.recipe.schema import Recipe
 
@@ -53,6 +54,7 @@ def write(
     progress: bool = True,
     reading: Reading | None = None,
     template: ChatTemplate | None = None,
+    renderer: Callable[[], Renderer] | None = None,
 ) -> None:
     """Make the table `place`. Bad rows are left out and noted in `reading`; without it, more of them than data.max_bad
     allows raise `DataError`, and nothing is made."""
@@ -64,7 +66,7 @@ def write(
     unrendered = Reading()
     with _no_space(place), whole_folder(place) as work:
         chats = part_chats(recipe, part, reading, cache)
-        chunks = encode_stream(Settings.of(recipe, folder, template), chats, recipe.data.num_proc)
+        chunks = encode_stream(Settings.of(recipe, folder, template), chats, recipe.data.num_proc, renderer)
         with _TableWriter(work) as writer, _bar(part, progress) as advance:
             for chunk in chunks:
                 for problem in chunk.problems:
@@ -106,6 +108,7 @@ def told(reading: Reading, unrendered: Reading) -> dict[str, Any]:
         "bad_rows": reading.bad,
         "bad": [[problem.where, problem.message] for problem in reading.by_cause()],
         "unrendered": [[problem.where, problem.message] for problem in unrendered.by_cause()],
+        "unrendered_rows": unrendered.bad,
         "left_out": sorted(unrendered.places),
         "findings": [str(finding) for finding in reading.in_order()],
     }

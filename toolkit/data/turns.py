@@ -46,14 +46,14 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 _TRAINED = ("weight", "loss", "train", "training", "trainable", "loss_weight", "loss_scale")
 # Other ways to say which part of a turn is trained: to pass over one would train what it leaves out.
 _UNREAD = ("mask", "masked", "loss_mask", "train_detail", "training_detail")
+_WEIGHTS = frozenset((*_TRAINED, *_UNREAD))
 
 
 def read_turns(items: Sequence[dict[str, Any]], remarks: Remarks, *, marks: bool = False) -> list[Said]:
     """The turns of a list of messages, in order. Raises `RowError`."""
     found: list[Said] = []
     for number, item in enumerate(items, 1):
-        fields = Fields(item, f"turn {number}")
-        found += [replace(said, number=number) for said in _turn(fields, remarks, marks)]
+        found += _turn(Fields(item, f"turn {number}"), number, remarks, marks)
     return found
 
 
@@ -66,7 +66,7 @@ def role_of(value: Any, what: str) -> Role:
     return role
 
 
-def _turn(fields: Fields, remarks: Remarks, marks: bool) -> list[Said]:
+def _turn(fields: Fields, number: int, remarks: Remarks, marks: bool) -> list[Said]:
     said = fields.take("role", "from")
     if said is None:
         raise RowError(f"{fields.what}: no role: found {fields.found()}", cause="a turn without a role")
@@ -84,10 +84,12 @@ def _turn(fields: Fields, remarks: Remarks, marks: bool) -> list[Said]:
     report_unused(fields, f"{role} turns", remarks)
     if nulls := fields.nulls(*_CONTENT):
         remarks["keys that are null in turns are read as absent"] += nulls
-    return [replace(turn, trained=trained) if turn.role == "assistant" else turn for turn in turns]
+    return [replace(turn, number=number, trained=trained if turn.role == "assistant" else None) for turn in turns]
 
 
 def _trained(fields: Fields, role: Role, remarks: Remarks) -> bool | None:
+    if fields.lacks(_WEIGHTS):
+        return None
     found: dict[str, bool] = {}
     for name in _TRAINED:
         value = fields.take(name)

@@ -26,9 +26,11 @@ def data_check(recipe: RecipePath, overrides: Overrides = None) -> None:
     the share of trained tokens by role, and what would be cut.
     """
     from toolkit.data.check import check
+    from toolkit.environment import without_torch
     from toolkit.recipe import load
 
-    report = check(load(recipe, overrides or ()))
+    with without_torch():
+        report = check(load(recipe, overrides or ()))
     report.render(new_console())
     if not (report.ok and report.complete):
         raise typer.Exit(InputError.exit_code)
@@ -46,9 +48,11 @@ def data_preview(
     Example: toolkit data preview recipes/tools.toml -n 3 --html chats.html
     """
     from toolkit.data.preview import preview
+    from toolkit.environment import without_torch
     from toolkit.recipe import load
 
-    preview(load(recipe, overrides or ()), n, html, new_console())
+    with without_torch():
+        preview(load(recipe, overrides or ()), n, html, new_console())
 
 
 @data_app.command("build", short_help="Make the token tables ahead of time.")
@@ -57,12 +61,14 @@ def data_build(recipe: RecipePath, overrides: Overrides = None) -> None:
     from toolkit import models
     from toolkit.data.parts import Part
     from toolkit.data.table import build
+    from toolkit.environment import without_torch
     from toolkit.recipe import load
 
     settings = load(recipe, overrides or ()).recipe
     folder = models.resolve(settings.model, weights=False)
     parts: tuple[Part, ...] = ("train", "eval") if settings.eval.sources or settings.eval.holdout else ("train",)
     for part in parts:
-        table = build(settings, folder, part)
+        with without_torch():
+            table = build(settings, folder, part)
         tokens, trained = int(table.lengths.sum()), int(table.trained.sum())
         say(f"{part:5}  {table.n_chats:,} chats, {tokens:,} tokens, {trained / tokens:.1%} trained  {table.folder}")
