@@ -6,6 +6,7 @@ so that all of it counts as this process's memory. Quantising needs neither: key
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import numpy.typing as npt
 from toolkit.errors import ModelError
 
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
+ALIGNMENT_KEY = "general.alignment"
+MOST_KEYS, MOST_TENSORS, LONGEST_NAME = 10_000, 200_000, 65_535
 _STRING, _ARRAY, _UINT32 = 8, 9, 4
 _CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _SIZES = {kind: struct.calcsize(f"<{code}") for kind, code in _CODES.items()}
@@ -61,37 +64,55 @@ class RawGguf:
 
 
 def read_raw(path: Path) -> RawGguf:
-    """The header of a little-endian GGUF of version 3. Raises `ModelError` for anything else."""
+    """The header of a little-endian GGUF of version 3: whole, and nothing in it longer than the file.
+
+    Raises `ModelError` for anything else, with the key or tensor that is wrong.
+    """
+    at = [""]
     try:
-        return _read_raw(path)
-    except (struct.error, KeyError, UnicodeDecodeError, OverflowError) as error:
+        return _read_raw(path, at)
+    except ModelError:
+        raise
+    except (struct.error, KeyError, ValueError, OverflowError, MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place that no file has
+            raise
         why = "cut short" if isinstance(error, struct.error) else "broken"
-        raise ModelError(f"{path}: not a readable GGUF (its header is {why})") from None
+        where = f" at {at[0][:80]}" if at[0] else ""
+        raise ModelError(f"{path}: not a readable GGUF (its header is {why}{where})") from None
 
 
-def _read_raw(path: Path) -> RawGguf:
+def _read_raw(path: Path, at: list[str]) -> RawGguf:
+    size = path.stat().st_size
     with path.open("rb") as file:
         magic, version, tensor_count, key_count = struct.unpack("<4sIQQ", file.read(24))
         if magic != MAGIC or version != VERSION:
             raise ModelError(f"{path}: not a GGUF file of version {VERSION}")
+        for count, most, what in ((key_count, MOST_KEYS, "keys"), (tensor_count, MOST_TENSORS, "tensors")):
+            if count > most:
+                raise ModelError(f"{path}: not a readable GGUF ({count:,} {what}; at most {most:,} are read)")
         keys: dict[str, bytes] = {}
         for _ in range(key_count):
             start = file.tell()
-            key = _string(file)
+            key = at[0] = _string(file)
             _skip_value(file)
             end = file.tell()
+            if end > size:
+                raise ModelError(f"{path}: not a readable GGUF ({key[:80]} is longer than the file)")
+            if key in keys:
+                raise ModelError(f"{path}: not a readable GGUF ({key[:80]} stands in it twice)")
             file.seek(start)
             keys[key] = file.read(end - start)
         infos = []
         for _ in range(tensor_count):
-            name = _string(file)
+            name = at[0] = _string(file)
             dimensions = struct.unpack("<I", file.read(4))[0]
             if not 1 <= dimensions <= 4:
                 raise ModelError(f"{path}: not a readable GGUF ({name} has {dimensions} dimensions)")
             shape = struct.unpack(f"<{dimensions}Q", file.read(8 * dimensions))
             kind, offset = struct.unpack("<IQ", file.read(12))
             infos.append((name, tuple(reversed(shape)), kind, offset))
-        data = _padded(file.tell())
+        at[0] = ALIGNMENT_KEY
+        data = _padded(file.tell(), _alignment(path, keys))
     return RawGguf(path, keys, tuple(RawTensor(n, shape, kind, data + offset) for n, shape, kind, offset in infos))
 
 
@@ -126,12 +147,27 @@ def read_bytes(file: BinaryIO, offset: int, count: int) -> npt.NDArray[np.uint8]
     return np.fromfile(file, dtype=np.uint8, count=count)
 
 
-def _padded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def _padded(size: int, alignment: int = ALIGNMENT) -> int:
+    return -(-size // alignment) * alignment
+
+
+def _alignment(path: Path, keys: dict[str, bytes]) -> int:
+    raw = keys.get(ALIGNMENT_KEY)
+    found = ALIGNMENT if raw is None else _value(raw, 8 + len(ALIGNMENT_KEY))
+    if not isinstance(found, int) or not 8 <= found <= 2**20 or found & (found - 1):
+        raise ModelError(f"{path}: not a readable GGUF ({ALIGNMENT_KEY} = {str(found)[:20]}, wanted a power of two)")
+    return found
 
 
 def _string(file: BinaryIO) -> str:
-    return file.read(struct.unpack("<Q", file.read(8))[0]).decode()
+    """A name, of a key or a tensor."""
+    length = struct.unpack("<Q", file.read(8))[0]
+    if length > LONGEST_NAME:
+        raise OverflowError
+    text = file.read(length)
+    if len(text) < length:
+        raise struct.error
+    return text.decode()
 
 
 def _value(raw: bytes, at: int) -> Any:

@@ -79,9 +79,6 @@ class GgufModel:
         self.n_ctx = n_ctx
         self.parallel = parallel
         self.plain = plain
-        for file in (path, lora):
-            if file is not None:
-                require_gguf(file)
         self.threads = threads or free_cores()
         runtime()
         self.process = LlamaProcess(path, n_ctx=n_ctx, threads=self.threads, parallel=parallel, lora=lora, plain=plain)
@@ -320,15 +317,6 @@ class GgufDecoder:
         stopped = bool(ids) and (ids[-1] in self.stop_ids or len(ids) < self.max_new_tokens)
         text = self.model.detokenize(ids[:-1] if stopped else ids)
         return Generated(text, len(ids), stopped)
-
-
-def require_gguf(path: Path) -> None:
-    """Raise `ModelError` unless `path` is a file that begins as a GGUF does."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelError(f"{path}: not a GGUF file (it does not begin with GGUF)")
 
 
 def cut_at_stop(ids: list[int], stops: frozenset[int]) -> list[int]:

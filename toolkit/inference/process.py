@@ -22,6 +22,7 @@ from collections import deque
 from pathlib import Path
 
 from toolkit.errors import EngineError, ModelError
+from toolkit.export.ggufcheck import check_gguf
 from toolkit.inference import llama_server
 
 BASE_SECONDS = 120.0  # to load a small file on a busy machine
@@ -35,6 +36,8 @@ class LlamaProcess:
 
     plain: for people: special tokens are not written out in what is generated, and the schemas of tools are text and
     nothing more. seconds: most that loading may take; default: by the size of the file.
+
+    Raises `ModelError` for a file that `check_gguf` refuses; llama.cpp does not see it.
     """
 
     def __init__(
@@ -48,6 +51,9 @@ class LlamaProcess:
         plain: bool = False,
         seconds: float | None = None,
     ) -> None:
+        check_gguf(path)
+        if lora is not None:
+            check_gguf(lora, adapter=True)
         self.path = path
         self._errors: deque[str] = deque(maxlen=KEPT_LINES)
         self._folder = Path(tempfile.mkdtemp(prefix="toolkit-"))

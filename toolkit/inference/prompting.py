@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from toolkit.data.chats import Chat, Turn
 from toolkit.data.render import Renderer
 from toolkit.data.template import CallFormat, ChatTemplate, Rendering, rendering_of
 from toolkit.errors import ModelError
+from toolkit.export.ggufcheck import check_gguf
 from toolkit.export.ggufraw import read_raw
 from toolkit.export.layout import ExportFolder
-from toolkit.inference.gguf import require_gguf
 from toolkit.inference.standing import export_again
 
 TEMPLATE = "tokenizer.chat_template"
@@ -66,10 +65,5 @@ def prompting_of(path: Path) -> Prompting:
 
 def template_in(path: Path) -> str:
     """The chat template in a GGUF, empty where it has none. Raises `ModelError` when the file can't be read."""
-    require_gguf(path)
-    try:
-        return read_raw(path).text(TEMPLATE)
-    except KeyError:
-        return ""
-    except (ValueError, OverflowError, MemoryError, struct.error) as error:
-        raise ModelError(f"{path}: not a readable GGUF ({error})") from None
+    check_gguf(path)
+    return str(read_raw(path).value(TEMPLATE) or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
+from toolkit.export.ggufcheck import check_tensors
 from toolkit.export.ggufraw import RawTensor, read_raw
 from toolkit.export.tensors import gguf_name, heads_of, unpermute
 
@@ -40,11 +42,7 @@ class GgufFile:
         except OSError as error:
             raise ModelError(f"{path}: can't be read ({error.strerror})") from None
         self.tensors = {tensor.name: tensor for tensor in self._raw.tensors}
-        size = path.stat().st_size
-        for tensor in self._raw.tensors:
-            rows, row = self._layout(tensor)
-            if tensor.offset + rows * row > size:
-                raise ModelError(f"{path}: not a readable GGUF ({tensor.name} is cut short)")
+        check_tensors(self._raw)
 
     def value(self, key: str) -> Any:
         """A key's value, or None. `{arch}` in the key stands for the file's architecture."""
@@ -92,8 +90,7 @@ class GgufFile:
         from gguf.constants import GGML_QUANT_SIZES
 
         block, size = GGML_QUANT_SIZES[_type(tensor.kind, self.path)]
-        rows = int(np.prod(tensor.shape[:-1], dtype=np.int64))
-        return rows, -(-tensor.shape[-1] // block) * size
+        return math.prod(tensor.shape[:-1]), tensor.shape[-1] // block * size
 
 
 def _type(kind: int, path: Path) -> Any:
