@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.export.shapes import adapter, base_model
+from toolkit.data.template import ChatTemplate, Rendering, compose
+from toolkit.data.tokenizers import load_tokenizer
 from toolkit.export.layout import MergeScore
 from toolkit.export.merge import open_merged
 from toolkit.export.merge_base import TOLERANCE, choose, decide, general_texts, load_into, measure
@@ -109,7 +111,14 @@ def test_auto_measures_on_held_out_chats(pair: tuple[Path, Path], cache: Path) -
     )
     said: list[str] = []
     found = choose(
-        "auto", load_in_4bit=True, held_dtype="bfloat16", base=base, adapter=folder, recipe=recipe, say=said.append
+        "auto",
+        load_in_4bit=True,
+        held_dtype="bfloat16",
+        base=base,
+        adapter=folder,
+        recipe=recipe,
+        template=ChatTemplate.of(compose(load_tokenizer(base), Rendering.of(recipe.data))),
+        say=said.append,
     )
     assert [score.base for score in found.scores] == ["trained", "original", "dequant"]
     assert "task loss" in found.reason and "scoring 6 held-out chats" in said[0]
