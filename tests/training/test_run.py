@@ -297,18 +297,19 @@ def test_a_checkpoint_s_pickles_run_nothing(recipe: Path, tmp_path: Path, monkey
         def __reduce__(self) -> Any:
             return (open, (str(tmp_path / "ran"), "w"))
 
-    first = train(recipe, tmp_path / "first", "train.max_steps=2")
+    first = train(recipe, tmp_path / "first", "train.max_steps=4", "train.save_steps=2")
     first.summary.unlink()
+    shutil.rmtree(first.checkpoints / "checkpoint-4")
     checkpoint = first.last_checkpoint()
     assert checkpoint is not None
     (checkpoint / "optimizer.pt").write_bytes(pickle.dumps(Evil()))
     write_manifest(checkpoint)  # whole, and yet not to be read
     with pytest.raises(RunError, match="can't be read as numbers alone"):
-        run(load(recipe, ["train.max_steps=2"]), resume=first.path)
+        run(load(recipe, ["train.max_steps=4", "train.save_steps=2"]), resume=first.path)
     (checkpoint / "adapter_model.safetensors").rename(checkpoint / "adapter_model.bin")
     write_manifest(checkpoint)
-    with pytest.raises(RunError, match=r"adapter_model\.bin is not read: such files run code"):
-        run(load(recipe, ["train.max_steps=2"]), resume=first.path)
+    # weights that are a pickle are no weights: the checkpoint is passed over
+    run(load(recipe, ["train.max_steps=4", "train.save_steps=2"]), resume=first.path)
     assert not (tmp_path / "ran").exists()
 
 
