@@ -394,6 +394,17 @@ def check_possible(verdict: Verdict, rows: Rows) -> None:
         assert int(part) <= int(whole), text
 
 
+def test_minus_zero_reads_as_zero() -> None:
+    rows: Rows = [{"update": 0, "eval_loss": -0.0, "eval_groups": [-0.0] * 4}]
+    for update in range(1, 5):
+        rows += [{"update": update, "loss": 1.0}, {"update": update, "eval_loss": 0.0, "eval_groups": [0.0] * 4}]
+    reader = Reader(Facts())
+    seen = [verdict for row in rows for verdict in reader.feed(row)] + reader.finish() + reader.verdicts
+    assert any(verdict.code == "no_better" for verdict in seen)
+    for verdict in seen:
+        check_possible(verdict, rows)
+
+
 @settings(max_examples=250)
 @given(logs(), st.sampled_from([Facts(), FACTS, Facts(fp16=True, held_out=4), Facts(learning_rate=2e-4, held_out=200)]))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -97,10 +97,10 @@ class Log:
                 self.broken.append((update, name, float(value)))
         if row.get("eval_loss") is not None:
             if _possible(row["eval_loss"]):
-                groups = tuple(float(value) for value in row.get("eval_groups") or ())
+                groups = tuple(map(_number, row.get("eval_groups") or ()))
                 groups = groups if all(map(math.isfinite, groups)) else ()
                 epoch, chats = self.epoch_of(update), int(row.get("eval_chats") or 0)
-                self.evaluations.append(Evaluated(update, epoch, float(row["eval_loss"]), groups, chats))
+                self.evaluations.append(Evaluated(update, epoch, _number(row["eval_loss"]), groups, chats))
             return False
         if row.get("loss") is None:
             return False
@@ -149,7 +149,7 @@ class Log:
 
 
 def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+    return math.nan if value is None else float(value) + 0.0  # -0.0 becomes 0.0, which is how it reads
 
 
 def _possible(value: float) -> bool:
