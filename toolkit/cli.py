@@ -20,7 +20,7 @@ from toolkit.machine import refusal
 from toolkit.terminal import guard, new_console, one_line, say, warn
 from toolkit.verbs import models
 from toolkit.verbs.data import data_app
-from toolkit.verbs.options import Overrides, RecipePath
+from toolkit.verbs.options import Overrides, RecipePath, loaded
 
 MOST_LINES = 5  # of a damaged file, that are named one by one
 
@@ -84,17 +84,15 @@ def run(
     Ctrl-C saves a checkpoint and says how to go on. Exit codes: 0 done, 1 the work failed, 2 the input is wrong,
     130 interrupted.
     """
-    from toolkit.recipe import load
-
     if resume is not None and recipe.resolve() == (resume / "recipe.toml").resolve():
         from toolkit.training.resume import mend_recipe
 
         mend_recipe(resume, lambda text: warn(f"note: {text}"))
-    loaded = load(recipe, overrides or ())
-    # after the recipe: a typing error should not wait for torch to be imported
-    from toolkit.training.run import run as train
+    with loaded(recipe, overrides) as asked:
+        # after the recipe: a typing error should not wait for torch to be imported
+        from toolkit.training.run import run as train
 
-    train(loaded, out, resume, export=export)
+        train(asked, out, resume, export=export)
 
 
 @app.command(short_help="Say what a run will need: memory, time, cost.")
@@ -123,10 +121,10 @@ def plan(
 
       toolkit plan recipes/tools.toml --gpu l4 --set train.max_length=4096
     """
-    from toolkit.planning.plan import plan_recipe
-    from toolkit.recipe import load
+    with loaded(recipe, overrides) as asked:
+        from toolkit.planning.plan import plan_recipe
 
-    plan_recipe(load(recipe, overrides or ()), gpu=gpu, price=price).render(new_console())
+        plan_recipe(asked, gpu=gpu, price=price).render(new_console())
 
 
 app.command("export", short_help="Write a trained model as GGUF, and prove that it is that model.")(models.export_run)

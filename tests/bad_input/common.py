@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_PLACE = re.compile(r"^--set [\w.]+=.*?: ")
 Call = Callable[..., tuple[int, str]]
 Row = dict[str, Any]
 
@@ -40,6 +42,11 @@ def errors(text: str) -> list[str]:
     lines = text.splitlines()
     assert lines and all(line.startswith("error: ") for line in lines), text
     return [line.removeprefix("error: ") for line in lines]
+
+
+def unplaced(text: str) -> list[str]:
+    """The problems without the `--set KEY=VALUE: ` that they are about."""
+    return [_PLACE.sub("", line) for line in errors(text)]
 
 
 def rows(place: Path) -> list[Row]:

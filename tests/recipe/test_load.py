@@ -237,3 +237,28 @@ def test_missing_files(write: Write) -> None:
     assert problems(Path("recipes")) == ["recipes is a folder, did you mean recipes/tools.toml?"]
     Path("latin.toml").write_bytes(b"[lora]\n# caf\xe9\n")
     assert problems(Path("latin.toml")) == ["latin.toml:2: not UTF-8 text; save the recipe as UTF-8"]
+
+
+def test_sources_are_relative_to_the_recipe_that_names_them(write: Write, tmp_path: Path) -> None:
+    for folder in ("a", "b", "a/inside"):
+        (tmp_path / folder).mkdir()
+    for file in ("here.jsonl", "a/beside.jsonl", "a/here-too.jsonl", "here-too.jsonl", "b/inside.jsonl"):
+        (tmp_path / file).write_text("")
+
+    def sources(*names: str) -> str:
+        return "".join(f"[[data.sources]]\nsource = '{name}'\n" for name in names)
+
+    write(sources("beside.jsonl", "here-too.jsonl", "here.jsonl", "none.jsonl", "builtin:tools", "inside"), "a/x.toml")
+    loaded = load(Path("a/x.toml"))
+    found = [source.source for source in loaded.recipe.data.sources]
+    assert found == ["a/beside.jsonl", "a/here-too.jsonl", "here.jsonl", "none.jsonl", "builtin:tools", "a/inside"]
+    assert loaded.notes == ("a/x.toml:6: here.jsonl is read from the working folder, as a has none",)
+    write("extends = '../a/x.toml'\n[[eval.sources]]\nsource = 'inside.jsonl'\n", "b/y.toml")
+    both = load(Path("b/y.toml"))
+    assert [source.source for source in both.recipe.data.sources] == found
+    assert both.recipe.eval.sources[0].source == "b/inside.jsonl"
+    # what is typed on the command line is relative to where it is typed
+    typed = load(Path("a/x.toml"), ["data.sources.0.source=beside.jsonl"])
+    assert typed.recipe.data.sources[0].source == "beside.jsonl"
+    whole = load(tmp_path / "a" / "x.toml")
+    assert whole.recipe.data.sources[0].source == str(tmp_path / "a" / "beside.jsonl")

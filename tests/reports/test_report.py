@@ -21,6 +21,7 @@ from toolkit.reports import charts
 from toolkit.reports.charts import Chart, Interval, Mark, Series
 from toolkit.reports.compare import FLIPS_LISTED
 from toolkit.reports.report import write_report
+from toolkit.reports.sections import FLIPS_SHOWN
 
 EVIL = '</script></style></pre><img src=x onerror="alert(1)"><script>alert(2)</script>{{ 7 * 7 }}{% x %}&amp;\'"'
 VOID = {"meta", "br", "img", "link", "input"}
@@ -192,6 +193,20 @@ def test_chats_that_flipped_between_runs_are_listed(tmp_path: Path) -> None:
     assert f"and {len(flips) - FLIPS_LISTED} more" in page.text
     back = Tree(write_report([second.path, first.path]).path.read_text())
     assert f"0 of 90 became right, {len(flips)} became wrong" in back.text and "Became right" not in back.text
+
+
+def test_chats_that_stay_wrong_are_listed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", share=0.5)
+    before, after = (Evaluation.load(run.evaluation / f"{name}.jsonl") for name in ("before", "after"))
+    wrong = [a for b, a in zip(before.rows, after.rows, strict=True) if not a.correct and not b.correct]
+    page = Tree(write_report([run.path]).path.read_text())
+    assert not page.wrong
+    told = page.text[page.text.index(f"Still wrong: {len(wrong)} of {len(after.rows)}") :]
+    assert sum(f"where{row.where}\n" in told for row in wrong) == FLIPS_SHOWN
+    assert f"and {len(wrong) - FLIPS_SHOWN} more" in told
+    (run.evaluation / "before.jsonl").unlink()
+    alone = Tree(write_report([run.path]).path.read_text()).text
+    assert f"Wrong: {sum(not row.correct for row in after.rows)} of {len(after.rows)}" in alone
 
 
 def test_only_chats_with_the_same_question_and_answer_are_compared(tmp_path: Path) -> None:

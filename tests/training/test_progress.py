@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import re
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from toolkit.training.progress import Speed, line
+from toolkit.training.progress import Speed, TrainingProgress, line
 
 
 def row(tokens: int, seconds: float) -> dict[str, float]:
@@ -36,3 +41,22 @@ def test_speed_lies_between_the_slowest_and_the_fastest_update(rows: list[tuple[
 
 def test_a_line_leaves_out_what_is_not_known() -> None:
     assert line({"loss": 1.0, "memory": 2**31}, None) == "loss 1.000  2.00 GiB"
+
+
+ROW = {"loss": 1.234, "learning_rate": 2e-4, "memory": 3 * 2**30, "real_tokens": 345, "seconds": 1.0}
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_the_bar_keeps_its_counter_and_loss_at_any_width(width: int) -> None:
+    told = io.StringIO()
+    console = Console(file=told, force_terminal=True, width=width, color_system=None)
+    shown = TrainingProgress(SimpleNamespace(latest=ROW), console)  # type: ignore[arg-type]
+    state = SimpleNamespace(max_steps=2943, global_step=1234)
+    shown.on_train_begin(None, state, None)
+    shown.on_log(None, state, None, {"eval_loss": 0.3456})
+    shown.on_log(None, state, None, {"loss": 1.234})
+    shown.close()
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", told.getvalue()).rstrip().splitlines()[-1]
+    assert "1234/2943" in last and "loss 1.234" in last and "…" not in last and len(last) <= width
+    assert ("eval loss 0.346" in last) == (width > 60) and ("tokens/s" in last) == (width >= 80)
+    assert ("rate 2.0e-04" in last) == (width >= 120)

@@ -147,7 +147,7 @@ def check(loaded: LoadedRecipe) -> CheckReport:
     try:
         folder = models.resolve(recipe.model, weights=False)
     except ModelError as error:
-        report.not_tokenised = str(error)
+        report.not_tokenised = "; ".join(str(loaded.place(problem)) for problem in error.problems)
     else:
         renderer = cache(Settings.of(recipe, folder).renderer)  # one for both parts, and none where both are kept
         for part in _parts(recipe):

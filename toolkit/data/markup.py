@@ -57,7 +57,7 @@ def render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
     template, when it refuses the messages, and when it loops or writes without end.
     """
     if not getattr(tokenizer, "chat_template", None):
-        raise DataError("the tokenizer has no chat template; take the instruct version of the model")
+        raise DataError("model.name: the tokenizer has no chat template; take the instruct version of the model")
     from toolkit.data.sandbox import render_template
     from toolkit.data.spending import LimitError
 

@@ -137,7 +137,7 @@ def own_template(tokenizer: Any, call_format: CallFormat) -> tuple[str, str]:
     """
     templates = getattr(tokenizer, "chat_template", None)
     if not templates:
-        raise DataError("the tokenizer has no chat template; take the instruct version of the model")
+        raise DataError("model.name: the tokenizer has no chat template; take the instruct version of the model")
     if isinstance(templates, str):
         return templates, ""
     wanted = ("tool_use", "default") if call_format == "native" else ("default", "tool_use")

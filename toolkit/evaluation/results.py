@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from toolkit.cache import write_text
 from toolkit.data.chats import KINDS
@@ -18,6 +19,7 @@ from toolkit.manifest import CHECKSUM
 if TYPE_CHECKING:
     from rich.console import Console
 
+T = TypeVar("T")
 ORDER = (*KINDS[:-1], "answer", "other")
 # What the terminal shows beside the kinds; abstained, clarified and refused are the kinds' own rows there.
 LABELS = {
@@ -206,9 +208,12 @@ class Comparison:
 
 
 def _alternate(pairs: Iterable[tuple[Row, Row]]) -> list[tuple[Row, Row]]:
-    by_kind: dict[str, list[tuple[Row, Row]]] = {}
-    for pair in pairs:
-        by_kind.setdefault(pair[1].kind, []).append(pair)
-    queues = list(by_kind.values())
-    longest = max(map(len, queues), default=0)
-    return [queue[index] for index in range(longest) for queue in queues if index < len(queue)]
+    return in_turn(pairs, lambda pair: pair[1].kind)
+
+
+def in_turn(items: Iterable[T], kind: Callable[[T], str]) -> list[T]:
+    """The items, one of each kind after the other, so that the first few show several kinds."""
+    by_kind: dict[str, list[T]] = {}
+    for item in items:
+        by_kind.setdefault(kind(item), []).append(item)
+    return [item for row in zip_longest(*by_kind.values()) for item in row if item is not None]

@@ -149,7 +149,7 @@ def _training_chats(recipe: Recipe) -> int:
     if not _all_built_in(recipe) and not recipe.eval.sources:
         held_out = eval_chats(recipe, chats)  # taken from the data; built-in held-out chats are made apart
         if held_out >= chats:
-            raise DataError(f"nothing to train on: of {chats:,} chats, eval.holdout = {held_out:,} are kept out")
+            raise DataError(f"eval.holdout: {held_out:,} of {chats:,} chats are kept out, so none is left to train on")
         chats -= held_out
     return max(1, chats)
 

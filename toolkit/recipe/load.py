@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import Problem, RecipeError, did_you_mean
+from toolkit.errors import InputError, Problem, RecipeError, did_you_mean
 from toolkit.recipe.formats import other_format, toml_line
 from toolkit.recipe.overrides import apply_override, parse_override
 from toolkit.recipe.positions import positions
@@ -21,13 +22,15 @@ KeyPath = tuple[str | int, ...]
 
 _AT_LINE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 _AT_END = " (at end of document)"
+_KEY = re.compile(rf"(?:{'|'.join(Recipe.model_fields)})(?:\.\w+)+")
 
 
 @dataclass(frozen=True)
 class LoadedRecipe:
     """A valid recipe and where its values were written.
 
-    `files` are all files read, the one named on the command line first, then what it extends.
+    `files` are all files read, the one named on the command line first, then what it extends; `notes` are lines for
+    the user about how it was read.
     """
 
     recipe: Recipe
@@ -35,6 +38,7 @@ class LoadedRecipe:
     files: tuple[Path, ...]
     overrides: tuple[str, ...] = ()
     places: Mapping[KeyPath, str] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -51,6 +55,29 @@ class LoadedRecipe:
             if path[:end] in self.places:
                 return self.places[path[:end]]
         return str(self.path)
+
+    @contextmanager
+    def placed(self) -> Iterator[LoadedRecipe]:
+        """Give every `InputError` raised inside, about a key or a source of this recipe, the place of that key."""
+        try:
+            yield self
+        except InputError as error:
+            raise type(error)([self.place(problem) for problem in error.problems]) from error
+
+    def place(self, problem: Problem) -> Problem:
+        """The problem with the place of the key or source that its message begins with, where it has none yet."""
+        if problem.where:
+            return problem
+        message = problem.message
+        for name, settings in (("data", self.recipe.data), ("eval", self.recipe.eval)):
+            for index, source in enumerate(settings.sources):
+                place = self.places.get((name, "sources", index, "source"))
+                if place is not None and message.startswith(f"{source.source}: "):
+                    message = f"{name}.sources.{index}.source: {_looked_for(place, source.source, message)}"
+        if (match := _KEY.match(message)) is None:
+            return problem
+        where = self.where(match[0])
+        return Problem(where, message.removeprefix(f"{match[0]}: ") if where.startswith("--set ") else message)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
@@ -72,7 +99,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
         raise RecipeError([*error.problems, *problems]) from None
     if problems:
         raise RecipeError(problems)
-    return LoadedRecipe(recipe, path, tuple(layer.files), tuple(overrides), layer.places)
+    return LoadedRecipe(recipe, path, tuple(layer.files), tuple(overrides), layer.places, tuple(layer.notes))
 
 
 @dataclass
@@ -82,6 +109,7 @@ class _Layer:
     values: dict[str, Any]
     places: dict[KeyPath, str]
     files: list[Path]
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path, seen: tuple[Path, ...]) -> _Layer:
@@ -89,6 +117,7 @@ class _Layer:
         values = _parse(path, text)
         places: dict[KeyPath, str] = {at: f"{path}:{line}" for at, line in positions(text).items()}
         layer = cls(values, places, [path])
+        layer.find_sources(path.parent)
         if "extends" not in values:
             return layer
         base = values.pop("extends")
@@ -110,6 +139,25 @@ class _Layer:
         """Lay `top` over these values: tables are merged key by key, everything else is replaced."""
         self._merge(self.values, top.values, (), top.places)
         self.files = [*top.files, *self.files]
+        self.notes = [*self.notes, *top.notes]
+
+    def find_sources(self, folder: Path) -> None:
+        """Make relative sources those of `folder`, the recipe's; one that is only in the working folder is said."""
+        for section in ("data", "eval"):
+            sources = table.get("sources") if isinstance(table := self.values.get(section), dict) else None
+            for index, item in enumerate(sources if isinstance(sources, list) else []):
+                written = item.get("source") if isinstance(item, dict) else None
+                if not isinstance(written, str) or not written or written.startswith(("builtin:", "~")):
+                    continue
+                try:
+                    beside, here = (folder / written).exists(), Path(written).exists()
+                except (OSError, ValueError):  # no name of a file
+                    continue
+                if beside:
+                    item["source"] = os.path.normpath(folder / written)
+                elif here:
+                    where = self.places.get((section, "sources", index, "source"), str(folder))
+                    self.notes.append(f"{where}: {written} is read from the working folder, as {folder} has none")
 
     def _merge(self, base: dict[str, Any], top: dict[str, Any], at: KeyPath, places: Mapping[KeyPath, str]) -> None:
         for key, value in top.items():
@@ -148,6 +196,18 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise RecipeError(Problem(f"{path}:{line}", "not UTF-8 text; save the recipe as UTF-8")) from None
+
+
+def _looked_for(place: str, source: str, message: str) -> str:
+    """The message about a missing source of a recipe's file, with the nearest name in both folders it may be in."""
+    file, _, line = place.rpartition(":")
+    missing = f"{source}: no such file"
+    if not message.startswith(missing) or not line.isdigit():
+        return message
+    folders = dict.fromkeys((Path(file).parent / Path(source).parent, Path(source).parent))
+    names = [path.name for folder in folders if folder.is_dir() for path in folder.iterdir()]
+    near = did_you_mean(Path(source).name, names)
+    return missing + (near or f" in {Path(file).parent}, where the recipe is, or the working folder")
 
 
 def _missing(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Chats that one evaluation has right and another wrong, for a page."""
+"""Chats that one evaluation has right and another wrong, and those that stay wrong, for a page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from toolkit.evaluation.results import Comparison, Evaluation
+    from toolkit.evaluation.results import Comparison, Evaluation, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,28 @@ def flipped(first: Evaluation, second: Evaluation, names: tuple[str, str], most:
         max(0, len(gained) - most),
         max(0, len(lost) - most),
     )
+
+
+def still_wrong(before: Evaluation | None, after: Evaluation, most: int) -> tuple[str, list[Flip], int]:
+    """What the wrong answers are called, the first `most` of them with what is wrong, and how many more there are.
+
+    Those that were right in `before`, which `flipped` lists, are left out.
+    """
+    from toolkit.evaluation.results import in_turn
+
+    right = {row.key for row in before.rows if row.correct} if before is not None else set()
+    earlier = {row.key: row for row in before.rows} if before is not None else {}
+    rows = in_turn((row for row in after.rows if not row.correct and row.key not in right), lambda row: row.kind)
+    title = f"{'Wrong' if before is None else 'Still wrong'}: {len(rows):,} of {len(after.rows):,}"
+    return title, [_wrong(row, earlier.get(row.key)) for row in rows[:most]], max(0, len(rows) - most)
+
+
+def _wrong(row: Row, before: Row | None) -> Flip:
+    texts = [("where", row.where), ("user", row.user), ("expected", row.expected)]
+    texts += [("before", before.generated)] if before is not None else []
+    texts += [("answered", row.generated)]
+    texts += [("why", "; ".join(row.problems))] if row.problems else []
+    return Flip(row.kind, row.user, texts)
 
 
 def _listed(comparison: Comparison, names: tuple[str, str], gained: bool) -> list[Flip]:

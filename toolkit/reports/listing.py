@@ -16,15 +16,20 @@ from toolkit.runs import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+NARROW = ("run", "model", "state", "updates", "eval", "right")  # what a terminal of 80 columns has room for
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A run in a line. recipe: the name of its file, or its model's where the run does not say; accuracy: (before,
-    after) shares of right answers; size: bytes on disk; problem: why the run can't be read; the rest is empty then."""
+    """A run in a line. recipe: the name of its file, where the run says it; model: the last part of its name;
+    accuracy: (before, after) shares of right answers; size: bytes on disk; problem: why the run can't be read; the rest
+    is empty then."""
 
     path: Path
     recipe: str = ""
+    model: str = ""
     state: str = ""
     updates: int = 0
     planned: int = 0
@@ -66,7 +71,8 @@ def _listed(path: Path) -> Listed:
     losses = [loss for loss in log.losses if math.isfinite(loss)]
     return Listed(
         path=path,
-        recipe=_recipe_name(environment) or recipe.model.name,
+        recipe=_recipe_name(environment),
+        model=Path(recipe.model.name.removeprefix("pypi:")).name,
         state=state_of(folder),
         updates=log.last_update,
         planned=facts_of(recipe, environment, summary).total,
@@ -94,32 +100,54 @@ def _share(calls: Any) -> float | None:
 
 def show_runs(folder: Path, console: Console) -> None:
     """Print the runs below `folder` as a table."""
-    from rich.table import Table
-
     runs = list_runs(folder)
     if not runs:
         console.print(f"no runs in {folder}; `toolkit run recipes/quickstart.toml` makes one", markup=False)
         return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("run", overflow="fold")
-    table.add_column("recipe", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    for name in ("updates", "loss", "eval", "right", "size"):
-        table.add_column(name, justify="right", no_wrap=True)
+    console.print(_table(folder, runs, console.width))
     for run in runs:
-        name = str(run.path.relative_to(folder)) if run.path != folder else run.path.resolve().name
         if run.problem:
-            table.add_row(name, f"can't be read: {run.problem}", *[""] * 5, size(run.size))
-            continue
-        before, after = run.accuracy
-        table.add_row(
-            name,
-            run.recipe,
-            run.state,
-            f"{run.updates:,}" + (f"/{run.planned:,}" if run.planned and run.planned != run.updates else ""),
-            "" if run.loss is None else f"{run.loss:.3f}",
-            "" if run.eval_loss is None else f"{run.eval_loss:.3f}",
-            "" if after is None else (f"{before:.0%} to {after:.0%}" if before is not None else f"{after:.0%}"),
-            size(run.size),
+            console.print(f"{run.path}: {run.problem}", soft_wrap=True)
+
+
+def _table(folder: Path, runs: list[Listed], width: int) -> Table:
+    from rich.table import Table
+
+    names = ["run", "recipe", "model", "state", "updates", "loss", "eval", "right", "size"]
+    rows = [_cells(folder, run) for run in runs]
+
+    def wide() -> bool:
+        cells = [max(len(name), *(len(row.get(name, "")) for row in rows)) for name in names]
+        return sum(cells) + 2 * (len(cells) - 1) > width
+
+    for least in (name for name in names.copy() if name not in NARROW):
+        if wide():
+            names.remove(least)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in names:
+        words = name in ("run", "recipe", "model")
+        # a name is broken only where all that may break is broken
+        table.add_column(
+            name, overflow="fold", no_wrap=not words, justify="left" if words or name == "state" else "right"
         )
-    console.print(table)
+    for row in rows:
+        table.add_row(*(row.get(name, "") for name in names))
+    return table
+
+
+def _cells(folder: Path, run: Listed) -> dict[str, str]:
+    name = str(run.path.relative_to(folder)) if run.path != folder else run.path.resolve().name
+    if run.problem:
+        return {"run": name, "state": "can't be read"}
+    before, after = run.accuracy
+    return {
+        "run": name,
+        "recipe": run.recipe,
+        "model": run.model,
+        "state": run.state,
+        "updates": f"{run.updates:,}" + (f"/{run.planned:,}" if run.planned and run.planned != run.updates else ""),
+        "loss": "" if run.loss is None else f"{run.loss:.3f}",
+        "eval": "" if run.eval_loss is None else f"{run.eval_loss:.3f}",
+        "right": "" if after is None else (f"{before:.0%} to {after:.0%}" if before is not None else f"{after:.0%}"),
+        "size": size(run.size),
+    }

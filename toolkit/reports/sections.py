@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from toolkit.reports import charts
 from toolkit.reports.charts import Chart, Interval, Mark, Series, number
-from toolkit.reports.flips import flipped
+from toolkit.reports.flips import flipped, still_wrong
 from toolkit.reports.plots import table
 from toolkit.reports.runview import RunView
 
@@ -242,7 +242,7 @@ def mask_samples(view: RunView) -> list[dict[str, Any]]:
 
 
 def accuracy(view: RunView) -> dict[str, Any] | None:
-    """Right answers by kind before and after, other measures, and flips. None without an evaluation."""
+    """Right answers by kind before and after, other measures, flips and wrong answers. None without an evaluation."""
     if view.after is None:
         return None
     before = view.before
@@ -255,6 +255,7 @@ def accuracy(view: RunView) -> dict[str, Any] | None:
     return {
         "chart": charts.intervals("Right answers by kind", groups, "Lines are Wilson's 95% intervals."),
         "flipped": flipped(before, view.after, ("before", "after"), FLIPS_SHOWN) if before is not None else None,
+        "wrong": still_wrong(before, view.after, FLIPS_SHOWN),
         "unfinished": f"{cut}." if cut else "",
         "measures": _measures(view),
     }

@@ -14,6 +14,8 @@ from toolkit.training.callbacks import MetricsWriter
 from toolkit.training.calls import described
 
 SECONDS_BETWEEN_LINES = 10.0
+WIDE = 120  # columns that hold everything beside a long bar
+WIDE_BAR, NARROW_BAR = 40, 8
 
 
 class Speed:
@@ -33,18 +35,25 @@ class Speed:
         return sum(tokens for tokens, _ in self._recent) / total if total > 0 else None
 
 
-def line(row: dict[str, Any], speed: float | None) -> str:
-    """`loss 1.234  rate 2.0e-04  1,234 tokens/s  3.21 GiB` of one metrics row; speed: real tokens/s."""
-    parts = []
-    if row.get("loss") is not None:
-        parts.append(f"loss {row['loss']:.3f}")
-    if row.get("learning_rate") is not None:
-        parts.append(f"rate {row['learning_rate']:.1e}")
-    if speed:
-        parts.append(f"{speed:,.0f} tokens/s")
-    if row.get("memory"):
-        parts.append(f"{row['memory'] / 2**30:.2f} GiB")
-    return "  ".join(parts)
+def line(row: dict[str, Any], speed: float | None, evaluation: str = "", width: int | None = None) -> str:
+    """`loss 1.234  rate 2.0e-04  1,234 tokens/s  3.21 GiB` of one metrics row, and the last evaluation.
+
+    speed: real tokens/s. Where that is more than `width` characters, what matters least is left out.
+    """
+    loss, rate, memory = row.get("loss"), row.get("learning_rate"), row.get("memory")
+    parts = {
+        "loss": f"loss {loss:.3f}" if loss is not None else "",
+        "rate": f"rate {rate:.1e}" if rate is not None else "",
+        "speed": f"{speed:,.0f} tokens/s" if speed else "",
+        "memory": f"{memory / 2**30:.2f} GiB" if memory else "",
+        "evaluation": evaluation,
+    }
+    for least in ("", "rate", "memory", "speed"):
+        parts.pop(least, None)
+        text = "  ".join(filter(None, parts.values()))
+        if width is None or len(text) <= width:
+            return text
+    return text[: max(0, width)] if width is not None else text
 
 
 class TrainingProgress(TrainerCallback):
@@ -64,7 +73,7 @@ class TrainingProgress(TrainerCallback):
             return
         self.progress = Progress(
             TextColumn("training", markup=False),
-            BarColumn(),
+            BarColumn(WIDE_BAR if self.console.width >= WIDE else NARROW_BAR),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[text]}", markup=False),
@@ -76,14 +85,19 @@ class TrainingProgress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
         if "eval_loss" in logs:
-            self.evaluation = f"  eval loss {logs['eval_loss']:.3f}{described(logs)}"
+            self.evaluation = f"eval loss {logs['eval_loss']:.3f}{described(logs)}"
             if self.progress is None:
-                self.console.print(f"update {state.global_step}/{state.max_steps}:{self.evaluation}", highlight=False)
+                self.console.print(f"update {state.global_step}/{state.max_steps}:  {self.evaluation}", highlight=False)
         elif "loss" in logs:
-            text = line(self.writer.latest, self.speed.add(self.writer.latest))
+            speed = self.speed.add(self.writer.latest)
+            text = line(self.writer.latest, speed)
             if self.progress is not None:
                 total, done = state.max_steps, state.global_step  # a time budget changes the total
-                self.progress.update(self.task, total=total, completed=done, text=text + self.evaluation)
+                taken = len("training") + NARROW_BAR + 2 * len(str(total)) + len("/ 0:00:00") + 4
+                if self.console.width >= WIDE:
+                    taken += WIDE_BAR - NARROW_BAR
+                text = line(self.writer.latest, speed, self.evaluation, self.console.width - taken)
+                self.progress.update(self.task, total=total, completed=done, text=text)
             elif time.monotonic() - self.printed > SECONDS_BETWEEN_LINES or state.global_step == state.max_steps:
                 self.printed = time.monotonic()
                 self.console.print(f"update {state.global_step}/{state.max_steps}: {text}", highlight=False)

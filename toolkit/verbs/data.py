@@ -9,7 +9,7 @@ import typer
 
 from toolkit.errors import InputError
 from toolkit.terminal import new_console, say
-from toolkit.verbs.options import Overrides, RecipePath
+from toolkit.verbs.options import Overrides, RecipePath, loaded
 
 data_app = typer.Typer(
     help="Look at a recipe's chats before training on them.",
@@ -27,10 +27,9 @@ def data_check(recipe: RecipePath, overrides: Overrides = None) -> None:
     """
     from toolkit.data.check import check
     from toolkit.environment import without_torch
-    from toolkit.recipe import load
 
-    with without_torch():
-        report = check(load(recipe, overrides or ()))
+    with loaded(recipe, overrides) as asked, without_torch():
+        report = check(asked)
     report.render(new_console())
     if not (report.ok and report.complete):
         raise typer.Exit(InputError.exit_code)
@@ -49,10 +48,9 @@ def data_preview(
     """
     from toolkit.data.preview import preview
     from toolkit.environment import without_torch
-    from toolkit.recipe import load
 
-    with without_torch():
-        preview(load(recipe, overrides or ()), n, html, new_console())
+    with loaded(recipe, overrides) as asked, without_torch():
+        preview(asked, n, html, new_console())
 
 
 @data_app.command("build", short_help="Make the token tables ahead of time.")
@@ -62,13 +60,13 @@ def data_build(recipe: RecipePath, overrides: Overrides = None) -> None:
     from toolkit.data.parts import Part
     from toolkit.data.table import build
     from toolkit.environment import without_torch
-    from toolkit.recipe import load
 
-    settings = load(recipe, overrides or ()).recipe
-    folder = models.resolve(settings.model, weights=False)
-    parts: tuple[Part, ...] = ("train", "eval") if settings.eval.sources or settings.eval.holdout else ("train",)
-    for part in parts:
-        with without_torch():
-            table = build(settings, folder, part)
-        tokens, trained = int(table.lengths.sum()), int(table.trained.sum())
-        say(f"{part:5}  {table.n_chats:,} chats, {tokens:,} tokens, {trained / tokens:.1%} trained  {table.folder}")
+    with loaded(recipe, overrides) as asked:
+        settings = asked.recipe
+        folder = models.resolve(settings.model, weights=False)
+        parts: tuple[Part, ...] = ("train", "eval") if settings.eval.sources or settings.eval.holdout else ("train",)
+        for part in parts:
+            with without_torch():
+                table = build(settings, folder, part)
+            tokens, trained = int(table.lengths.sum()), int(table.trained.sum())
+            say(f"{part:5}  {table.n_chats:,} chats, {tokens:,} tokens, {trained / tokens:.1%} trained  {table.folder}")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.terminal import new_console
+from toolkit.terminal import new_console, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from toolkit.recipe import LoadedRecipe
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, as recipes/tools.toml.")]
 Overrides = Annotated[
@@ -29,3 +33,15 @@ def wide_console() -> Console:
     if not made.is_terminal:
         made.width = 200
     return made
+
+
+@contextmanager
+def loaded(path: Path, overrides: list[str] | None) -> Iterator[LoadedRecipe]:
+    """The recipe, with what there is to say of it said; errors about its keys that come up inside get their place."""
+    from toolkit.recipe import load
+
+    recipe = load(path, overrides or ())
+    for note in recipe.notes:
+        warn(f"note: {note}")
+    with recipe.placed():
+        yield recipe
