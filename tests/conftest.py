@@ -14,9 +14,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+LONG = ("training", "export", "serve", "verify", "bench", "evaluation", "endurance")  # folders, the longest first
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The slow tier (`make test-slow`) runs only where it is asked for by its name."""
+    """What trains and exports comes first, so that at the end the workers share many short tests.
+
+    The slow tier (`make test-slow`) runs only where it is asked for by its name.
+    """
+    items.sort(key=lambda item: LONG.index(part) if (part := item.path.parent.name) in LONG else len(LONG))
     if "endurance" in (config.option.markexpr or ""):
         return
     slow = [item for item in items if item.get_closest_marker("endurance")]

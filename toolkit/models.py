@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.cache import cache_root, discard, remembered_sha256, require_space, whole_folder
 from toolkit.errors import ModelError, did_you_mean
 from toolkit.manifest import damage, has_manifest, safetensors_damage, write_manifest
-from toolkit.terminal import warn
+from toolkit.terminal import warn, without_bars
 from toolkit.trusted import INDEX, WEIGHTS, check_folder, instead
 
 if TYPE_CHECKING:
@@ -214,13 +214,11 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False
-    )
-    logging.enable_progress_bar()
+    with without_bars():
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False
+        )
     tokenizer = _gguf_tokenizer(gguf)
     config = model.config
     # the file was quantised, what is saved is not

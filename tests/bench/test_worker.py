@@ -82,6 +82,7 @@ def failed(results: Results, name: str) -> set[str]:
     return {gate.name for gate in results.failed_gates(name)}
 
 
+@pytest.mark.slow
 def test_variants_agree_on_real_lengths(measured: Callable[..., Results]) -> None:
     names = ("full-fp32", "peft-logits", "peft", "peft-nockpt", "peft-nodrop", "peft-1x")
     results = measured(names=names)
@@ -165,6 +166,7 @@ def test_compiled_layers_agree_with_plain_ones(
     assert all(u.padded_tokens % 64 == 0 for u in results.timed("compiled-nockpt"))
 
 
+@pytest.mark.slow
 def test_lengths_that_are_warmed_are_those_that_come(
     measured: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:

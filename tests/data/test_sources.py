@@ -4,15 +4,19 @@ import csv
 import gzip
 import json
 import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.toys import ADD, WEATHER, weather_row, write_jsonl
+from toolkit.data import readers
 from toolkit.data.chats import Chat
 from toolkit.data.notes import Reading
 from toolkit.data.readers import _json_values, read_rows
@@ -277,3 +281,54 @@ def test_zst_of_several_frames(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl.zst"
     path.write_bytes(b"".join(zstandard.compress((json.dumps(row) + "\n").encode()) for row in ROWS))
     assert [number for number, _ in read_rows(path)] == [1, 2, 3, 4, 5]
+
+
+def _gz(path: Path, blocks: Iterator[bytes]) -> None:
+    with gzip.open(path, "wb") as file:
+        for block in blocks:
+            file.write(block)
+
+
+def _zst(path: Path, blocks: Iterator[bytes]) -> None:
+    with path.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw) as file:
+        for block in blocks:
+            file.write(block)
+
+
+@pytest.mark.parametrize("pack", [_gz, _zst])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_what_unpacks_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, pack: Callable[[Path, Iterator[bytes]], None]
+) -> None:
+    monkeypatch.setattr(readers, "_SMALL", 1 << 24)
+    path = tmp_path / f"x.{kind}.{pack.__name__[1:]}"
+    begin = b'messages\n"' if kind == "csv" else b'[{"messages": "'
+    pack(path, iter([begin, *[b"a" * (1 << 20)] * 512]))  # half a GiB in less than a MiB
+    assert path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(DataError, match=rf"{path.name}: unpacks to [\d,]+ times its size, at most 300 is taken"):
+        for _ in read_rows(path):
+            pass
+    assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    tracemalloc.stop()
+
+
+def test_a_parquet_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_SMALL", 1 << 20)
+    table = pyarrow.table({"messages": ["a" * (1 << 22)]})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet", compression="zstd", use_dictionary=False)
+    with pytest.raises(DataError, match=r"x\.parquet: unpacks to [\d,]+ times its size"):
+        list(read_rows(tmp_path / "x.parquet"))
+
+
+def test_a_line_that_is_too_long_is_a_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_MOST_ROW", 200)
+    lines = ['{"a": 1}', json.dumps({"a": "x" * 200}), "x" * 199, '{"a": 2}', json.dumps({"a": "x" * 2**17})]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    found = list(read_rows(tmp_path / "x.jsonl"))
+    assert [number for number, _ in found] == [1, 2, 3, 4, 5]
+    assert found[0][1] == {"a": 1} and found[3][1] == {"a": 2}
+    assert ["more than" in str(row) for _, row in found] == [False, True, False, False, True]
+    (tmp_path / "x.json").write_text(f"[{lines[0]}, {json.dumps({'a': 'x' * 2**18})}, {lines[3]}]")
+    (_, first), (place, error) = read_rows(tmp_path / "x.json")
+    assert first == {"a": 1} and place == "1:12" and "write a row a line" in str(error)

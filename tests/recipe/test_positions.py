@@ -8,7 +8,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from toolkit.recipe.positions import positions
 
@@ -105,13 +105,12 @@ def documents(draw: st.DrawFn) -> str:
     return text
 
 
+@settings(max_examples=60)
 @given(documents())
-def test_same_keys_as_tomllib(text: str) -> None:
+def test_same_keys_and_lines_that_hold_them(text: str) -> None:
+    """The keys that tomllib finds, and each line has its key."""
     assert set(positions(text)) == paths(tomllib.loads(text))
 
-
-@given(documents())
-def test_the_line_holds_the_key(text: str) -> None:
     lines = text.split("\n")
     for path, line in positions(text).items():
         key = path[-1]

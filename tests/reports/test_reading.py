@@ -405,7 +405,7 @@ def test_minus_zero_reads_as_zero() -> None:
         check_possible(verdict, rows)
 
 
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(logs(), st.sampled_from([Facts(), FACTS, Facts(fp16=True, held_out=4), Facts(learning_rate=2e-4, held_out=200)]))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_verdicts_say_only_what_can_be(found: Rows, facts: Facts) -> None:

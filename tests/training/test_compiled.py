@@ -50,7 +50,7 @@ def step(model: Any, batches: list[dict[str, Any]], layers: CompiledLayers | Non
 
 @pytest.mark.parametrize("fuse", [None, torch.float32], ids=["as PEFT", "fused"])
 @pytest.mark.parametrize("checkpointed", [0, 1, 2])
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("family", [pytest.param("llama", marks=pytest.mark.slow), "qwen3"])
 def test_compiled_equals_eager(tmp_path: Path, family: str, checkpointed: int, fuse: torch.dtype | None) -> None:
     model = adapted(make_model(tmp_path / family, family=family))
     checkpoint_some(model, checkpointed)
@@ -160,7 +160,10 @@ def checkpoint_some(model: Any, count: int) -> None:
         layer.gradient_checkpointing = number < count
 
 
-@pytest.mark.parametrize("products", ["separate", "fused", "float8"])
+@pytest.mark.parametrize(
+    "products",
+    [pytest.param("separate", marks=pytest.mark.slow), "fused", pytest.param("float8", marks=pytest.mark.slow)],
+)
 def test_other_chats_of_the_same_bucket_compile_nothing(tiny_model: Path, products: str) -> None:
     """Nor does the second layer, nor evaluation in between."""
     model = adapted(tiny_model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -159,9 +160,16 @@ def per_token(family: str, **how: Any) -> tuple[Any, float]:
     return config, (total[1] - total[0]) / (many - few)
 
 
-@pytest.mark.parametrize("products", ["separate", "fused", "float8"])
-@pytest.mark.parametrize("flash", [True, False], ids=["flash", "row by row"])
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
+EVERY = list(itertools.product(["llama", "qwen3"], [True, False], ["separate", "fused", "float8"]))
+# every family, kernel and kind of product once, most of them twice
+SOME = [("llama", True, "fused"), ("llama", False, "separate"), ("qwen3", False, "fused"), ("qwen3", True, "float8")]
+
+
+@pytest.mark.parametrize(
+    ("family", "flash", "products"),
+    [pytest.param(*case, marks=[] if case in SOME else pytest.mark.slow) for case in EVERY],
+    ids=[f"{family}-{'flash' if flash else 'row by row'}-{products}" for family, flash, products in EVERY],
+)
 def test_a_layer_keeps_what_the_planner_counts(
     family: str, flash: bool, products: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +180,10 @@ def test_a_layer_keeps_what_the_planner_counts(
     assert found == pytest.approx(expected, rel=0.05)
 
 
-@pytest.mark.parametrize("products", ["separate", "fused", "float8"])
+@pytest.mark.parametrize(
+    "products",
+    [pytest.param("separate", marks=pytest.mark.slow), "fused", pytest.param("float8", marks=pytest.mark.slow)],
+)
 def test_dropout_keeps_one_number(products: str) -> None:
     _, tensors = kept("llama", 128, flash=False, products=products, dropout=0.05)
     assert tensors

@@ -60,7 +60,7 @@ def train(
     return folder, seen, kept[0]
 
 
-@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_late_logs_say_the_same(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
     found = []
     for ahead in (False, True):

@@ -105,7 +105,7 @@ def test_packing_changes_nothing(recipe: Path, tmp_path: Path, micro_batch: str)
     assert counts[0] == counts[1] and sum(counts[0]) > 0
 
 
-@pytest.mark.parametrize("micro_batch", ["auto", "150"])
+@pytest.mark.parametrize("micro_batch", ["auto", pytest.param("150", marks=pytest.mark.slow)])
 def test_recording_changes_nothing(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_batch: str
 ) -> None:

@@ -21,6 +21,11 @@ from toolkit.errors import DataError, Problem
 KINDS = (".jsonl", ".json", ".csv", ".parquet")
 PACKED = (".gz", ".zst")
 _CHUNK = 1 << 16
+_PACKED_CHUNK = 1 << 10  # bytes of a .zst at a time: 4 of them can be 128 KiB of the file
+_MOST_ROW = 1 << 26  # bytes of a line, or characters of an item of a list: 64 MiB
+_MOST_VALUE = 1 << 30  # characters of a JSON value that is a file of its own
+_SMALL = 1 << 28  # bytes that any packed file may unpack to
+_MOST_TIMES = 300  # its own size that a larger one may; text of chats is packed 5 to 100 times
 _MOST_COLUMN = 2**31 - 1
 
 # A row that holds such keys is one row, whatever lists of objects are in it.
@@ -55,6 +60,10 @@ def read_rows(path: Path) -> Iterator[Placed]:
         yield from reader(binary)
 
 
+class _EndlessError(Exception):
+    """What is made to fill memory."""
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Turn what a broken file raises into one line."""
@@ -62,6 +71,8 @@ def _readable(path: Path) -> Iterator[None]:
 
     try:
         yield
+    except _EndlessError as error:
+        raise DataError(f"{path}: {error}") from error
     except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError, EOFError) as error:
         raise DataError(f"{path}: broken or cut off {path.suffix} file: {error}") from error
     except UnicodeDecodeError as error:
@@ -82,9 +93,9 @@ def _not_utf8(error: UnicodeDecodeError) -> str:
 
 def _first_line_not_utf8(path: Path) -> int:
     with _opened(path) as binary:
-        for number, raw in enumerate(io.BufferedReader(cast(Any, binary)), 1):
+        for number, raw in enumerate(_lines(io.BufferedReader(cast(Any, binary))), 1):
             try:
-                raw.decode()
+                (raw or b"").decode()
             except UnicodeDecodeError:
                 return number
     return 1
@@ -95,11 +106,34 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     with path.open("rb") as raw:
         if path.suffix == ".gz":
             with gzip.open(raw) as stream:
-                yield cast(IO[bytes], stream)
+                yield cast(IO[bytes], _Bounded(cast(io.RawIOBase, stream), raw))
         elif path.suffix == ".zst":
-            yield cast(IO[bytes], _Zst(raw))
+            yield cast(IO[bytes], _Bounded(_Zst(raw), raw))
         else:
             yield raw
+
+
+class _Bounded(io.RawIOBase):
+    """What a packed file holds, up to a number of times what was read of it."""
+
+    def __init__(self, unpacked: io.RawIOBase, packed: IO[bytes]) -> None:
+        self._unpacked, self._packed = unpacked, packed
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._unpacked.readinto(buffer) or 0
+        self._count += count
+        _refuse_endless(self._count, self._packed.tell())
+        return count
+
+
+def _refuse_endless(unpacked: int, packed: int) -> None:
+    if unpacked > _SMALL and unpacked > _MOST_TIMES * packed:
+        size = f"{unpacked // packed:,} times its size" if packed else "without end"
+        raise _EndlessError(f"unpacks to {size}, at most {_MOST_TIMES} is taken; unpack it yourself if that is right")
 
 
 class _Zst(io.RawIOBase):
@@ -122,7 +156,7 @@ class _Zst(io.RawIOBase):
             packed = self._frame.unused_data if self._frame.eof else b""
             if self._frame.eof:
                 self._frame, self._started = self._decompressor.decompressobj(), False
-            packed = packed or self._raw.read(_CHUNK)
+            packed = packed or self._raw.read(_PACKED_CHUNK)
             if not packed:
                 if self._started:
                     raise EOFError("the file ends in the middle of a frame")
@@ -136,7 +170,10 @@ class _Zst(io.RawIOBase):
 
 
 def _jsonl(binary: IO[bytes]) -> Iterator[Placed]:
-    for number, raw in enumerate(io.BufferedReader(cast(Any, binary)), 1):
+    for number, raw in enumerate(_lines(io.BufferedReader(cast(Any, binary))), 1):
+        if raw is None:
+            yield number, RowError(f"a line of more than {_MOST_ROW >> 20} MiB", cause="a line that is too long")
+            continue
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
@@ -147,6 +184,16 @@ def _jsonl(binary: IO[bytes]) -> Iterator[Placed]:
                 yield number, loads(line)
             except RowError as error:
                 yield number, error
+
+
+def _lines(binary: io.BufferedReader) -> Iterator[bytes | None]:
+    """Each line, None for one that is too long."""
+    while line := binary.readline(_MOST_ROW):
+        whole = len(line) < _MOST_ROW or line.endswith(b"\n")
+        yield line if whole else None
+        while not whole:
+            rest = binary.readline(_CHUNK)
+            whole = not rest or rest.endswith(b"\n")
 
 
 def _json(binary: IO[bytes]) -> Iterator[Placed]:
@@ -225,6 +272,15 @@ def _json_values(text: IO[str]) -> Iterator[Placed]:
             if in_list:
                 yield place(), RowError("not JSON: the list has no end")
             return
+        if len(buffer) > (most := _MOST_ROW if in_list else _MOST_VALUE):
+            many = f"{most >> 20:,} million characters"
+            yield (
+                place(),
+                RowError(
+                    f"a value of more than {many}; write a row a line, as .jsonl", cause="a value that is too long"
+                ),
+            )
+            return
         more = text.read(wanted)
         ended, buffer, wanted = not more, buffer + more, wanted * 2
 
@@ -295,8 +351,14 @@ def _parquet(binary: IO[bytes]) -> Iterator[Placed]:
             shutil.copyfileobj(binary, copy)  # parquet is read from its end, which a packed stream can't be
             binary = copy
         try:
-            number = 0
-            for batch in pyarrow.parquet.ParquetFile(binary).iter_batches(batch_size=256):
+            number, file = 0, pyarrow.parquet.ParquetFile(binary)
+            groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+            columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+            _refuse_endless(
+                sum(column.total_uncompressed_size for column in columns),
+                sum(column.total_compressed_size for column in columns),
+            )
+            for batch in file.iter_batches(batch_size=256):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row

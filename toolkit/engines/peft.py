@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from toolkit.engines.base import (
 from toolkit.errors import EngineError, ModelError
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
+from toolkit.terminal import without_bars
 from toolkit.trusted import load_model
 
 
@@ -61,20 +61,19 @@ def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardwar
             bnb_4bit_compute_dtype=dtype,
         )
     attention = recipe.model.attn_implementation
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # its table of what does not fit: the message below says it in a line
     try:
-        model, found = load_model(
-            folder,
-            dtype=dtype,
-            attn_implementation="sdpa" if attention == "auto" else attention,
-            device_map={"": 0} if hardware.gpu is not None else {"": "cpu"},
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **settings,
-        )
+        with without_bars():
+            model, found = load_model(
+                folder,
+                dtype=dtype,
+                attn_implementation="sdpa" if attention == "auto" else attention,
+                device_map={"": 0} if hardware.gpu is not None else {"": "cpu"},
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **settings,
+            )
     except ImportError as error:
         raise EngineError(f"model.attn_implementation: {str(error).splitlines()[0]}") from None
     except ModelError:

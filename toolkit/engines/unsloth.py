@@ -28,6 +28,7 @@ from toolkit.engines.base import (
 from toolkit.errors import EngineError
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
+from toolkit.terminal import without_bars
 from toolkit.trusted import check_folder
 
 PARTS = ("qkv", "o", "mlp")
@@ -63,18 +64,19 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
 
     check_folder(folder, weights=True)
     dtype = getattr(torch, weight_dtype(recipe, precision.value))
-    model, _ = FastLanguageModel.from_pretrained(
-        model_name=str(folder),
-        max_seq_length=recipe.train.max_length,
-        dtype=dtype,
-        load_in_4bit=recipe.model.load_in_4bit,
-        load_in_16bit=not recipe.model.load_in_4bit,
-        # without this a 4-bit Qwen3 is replaced by another checkpoint with some layers left in 16 bits
-        use_exact_model_name=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        device_map={"": 0},
-    )
+    with without_bars():
+        model, _ = FastLanguageModel.from_pretrained(
+            model_name=str(folder),
+            max_seq_length=recipe.train.max_length,
+            dtype=dtype,
+            load_in_4bit=recipe.model.load_in_4bit,
+            load_in_16bit=not recipe.model.load_in_4bit,
+            # without this a 4-bit Qwen3 is replaced by another checkpoint with some layers left in 16 bits
+            use_exact_model_name=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            device_map={"": 0},
+        )
     check_modules(recipe, (name for name, _ in model.named_modules()))
     checkpointing = recipe.train.gradient_checkpointing
     model = FastLanguageModel.get_peft_model(

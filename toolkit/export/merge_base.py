@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.export.layout import MergeRecord, MergeScore
 from toolkit.export.merge import open_merged
 from toolkit.export.tensors import Weights
+from toolkit.terminal import without_bars
 from toolkit.trusted import load_adapter, load_model
 
 if TYPE_CHECKING:
@@ -84,16 +85,12 @@ def decide(scores: Sequence[MergeScore], held_dtype: str) -> MergeRecord:
 def measure(base: Path, adapter: Path, held_dtype: str, task: Texts, general: Texts) -> list[MergeScore]:
     """Losses of the trained model (adapter beside the dequantised base) and of both merges, one model at a time."""
     import torch
-    from transformers.utils import logging
 
     plain = open_merged(base, None)
     small = plain.architecture.shape.parameters < _FP32_PARAMETERS
     dtype = torch.float32 if small else torch.bfloat16
-    logging.disable_progress_bar()
-    try:
+    with without_bars():
         model = load_model(base, dtype=dtype)
-    finally:
-        logging.enable_progress_bar()
     found = []
     for which in ("original", "dequant"):
         load_into(model, open_merged(base, adapter, dequant=which == "dequant", held_dtype=held_dtype))

@@ -52,7 +52,7 @@ def calls(draw: Any) -> tuple[str, dict[str, Any]]:
     return name, arguments
 
 
-@settings(max_examples=1500)
+@settings(max_examples=500)
 @given(call=calls())
 def test_any_call_gets_json_and_the_same_verdict_as_the_schema(call: tuple[str, dict[str, Any]]) -> None:
     name, arguments = call

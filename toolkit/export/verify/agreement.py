@@ -23,6 +23,7 @@ from toolkit.export.merge import open_merged
 from toolkit.export.merge_base import load_into
 from toolkit.export.verify.files import GgufFile, GgufWeights
 from toolkit.export.verify.material import Material, ScoredRow
+from toolkit.terminal import without_bars
 from toolkit.trusted import load_adapter, load_config, load_model
 
 if TYPE_CHECKING:
@@ -102,16 +103,12 @@ def load_trained(record: ExportRecord, dtype: str, device: str) -> Any:
 def load_base(folder: Path, dtype: str, device: str, config: Any = None) -> Any:
     """A transformers model from a folder, on a device, in eval mode, without progress bars."""
     import torch
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     options: dict[str, Any] = {} if config is None else {"config": config}
     if device != "cpu":
         options["device_map"] = {"": device}  # straight onto it, without a copy in this machine's memory
-    try:
+    with without_bars():
         loaded = load_model(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", **options)
-    finally:
-        logging.enable_progress_bar()
     return loaded.eval()
 
 
