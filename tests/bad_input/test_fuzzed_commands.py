@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -183,8 +184,6 @@ def test_recipes_are_run_or_refused(place: Path, tried: Tried, text: str) -> Non
     tried.call("data", "check", "x.toml")
     tried.call("data", "preview", "x.toml", "-n", "1")
     if small(text):
-        import shutil
-
         tried.call("run", "x.toml", "--out", "out")
         shutil.rmtree(place / "out", ignore_errors=True)
 

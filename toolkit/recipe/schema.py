@@ -58,9 +58,7 @@ class ColumnsSection(Section):
 class SourceSection(Section):
     """One place that chats come from."""
 
-    source: str = Field(
-        min_length=1, description="builtin:tools, a file or folder (relative to the recipe), or a hub id"
-    )
+    source: str = Field(min_length=1, description="builtin:tools, a file or folder (from the recipe's), or a hub id")
     format: Literal[
         "auto", "messages", "sharegpt", "alpaca", "prompt_completion", "xlam", "hermes", "glaive", "toolace"
     ] = Field("auto", description="auto: told by each row's keys, see docs/data-formats.md")
