@@ -174,7 +174,7 @@ class GgufModel:
         last, token = "", -1
         for event in self._events("/completion", body):
             if event.get("stop"):
-                # the token that ended the text has been told as any other
+                # the token that ended the text has been told as any other, and where special tokens are shown, shown
                 end = self.detokenize([token]) if event.get("stop_type") == "eos" and token >= 0 else ""
                 if rest := last.removesuffix(end):
                     yield rest
@@ -183,6 +183,8 @@ class GgufModel:
                 if last:
                     yield last
                 last, token = event["content"], (event.get("tokens") or [-1])[-1]
+            elif event.get("tokens"):
+                token = -1  # nothing is shown of it
 
     def _events(self, path: str, body: Any) -> Iterator[dict[str, Any]]:
         """The server's events, one by one. Leaving early makes the server stop."""

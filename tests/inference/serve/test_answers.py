@@ -12,6 +12,7 @@ from tests.inference.serve.fake import FakeLlama, backend, served
 from tests.tiny import ADD
 from toolkit.inference.serve.app import State
 from toolkit.inference.serve.bounds import Limits
+from toolkit.inference.serve.grammar import call_grammar
 
 openai = pytest.importorskip("openai")
 
@@ -148,12 +149,49 @@ def test_default_tools_are_for_clients_that_send_none(client: Any, state: State)
 def test_a_tool_that_must_be_called(client: Any, state: State) -> None:
     llama = FakeLlama(WRITTEN["json"])
     state.backend = backend(llama, "json")
-    asked(client, False, tools=TOOLS)
-    assert "grammar" not in llama.asked[-1]
     asked(client, False, tools=TOOLS, tool_choice="required")
-    assert r'name ::= "\"add\"" | "\"subtract\""' in llama.asked[-1]["grammar"]
+    assert "call ::= call0 | call1\n" in llama.asked[-1]["grammar"] and "grammar_lazy" not in llama.asked[-1]
     asked(client, False, tools=TOOLS, tool_choice={"type": "function", "function": {"name": "add"}})
-    assert 'name ::= "\\"add\\""\n' in llama.asked[-1]["grammar"]
+    assert "call ::= call0\n" in llama.asked[-1]["grammar"] and '\\"add\\"' in llama.asked[-1]["grammar"]
+    assert "subtract" not in llama.asked[-1]["grammar"]
+
+
+@pytest.mark.parametrize("call_format", list(WRITTEN))
+def test_a_call_that_begins_is_of_a_tool_on_offer(client: Any, state: State, call_format: str) -> None:
+    llama = FakeLlama(WRITTEN[call_format])
+    state.backend = backend(llama, call_format)
+    asked(client, False, tools=TOOLS)
+    body = llama.asked[-1]
+    (trigger,) = body["grammar_triggers"]
+    assert body["grammar_lazy"] and trigger["value"] in WRITTEN[call_format]
+    assert "call ::= call0 | call1\n" in body["grammar"]
+    asked(client, False, tools=TOOLS, tool_choice="none")
+    assert "grammar" not in llama.asked[-1]
+    asked(client, False)
+    assert "grammar" not in llama.asked[-1]
+
+
+def test_names_of_arguments_are_held_where_a_schema_lists_them() -> None:
+    def made(parameters: Any) -> str:
+        tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+        return call_grammar([tool], "json", parallel=True)
+
+    listed = {"a": {"type": "string"}, 'b"': {"enum": ["on", 1, None]}}
+    text = made({"type": "object", "properties": listed})
+    assert r'pair0 ::= "\"a\"" space ":" space value | "\"b\\\"\""' in text
+    assert r'( "\"on\"" | "1" | "null" ) space' in text
+    for free in (
+        None,
+        5,
+        {"properties": {}},
+        {"properties": 5},
+        {"properties": listed, "additionalProperties": True},
+        {"properties": listed, "patternProperties": {"x": {}}},
+        {"properties": {str(number): {} for number in range(65)}},
+        {"properties": {"a" * 60_000: {}}},
+    ):
+        assert "pair0" not in made(free) and "object0" not in made(free)
+    assert "enum" not in made({"properties": {"a": {"enum": [{"x": 1}]}}})
 
 
 def test_sampling_and_usage(client: Any, state: State) -> None:

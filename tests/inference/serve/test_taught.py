@@ -14,12 +14,18 @@ import pytest
 from tests.inference.serve.fake import served
 from tests.inference.serve.taught import CALLS, FORMATS, HI, TWICE, UP, teach
 from tests.inference.serve.test_answers import asked
+from toolkit.data.chats import Turn
+from toolkit.evaluation.parsing import parse
 from toolkit.inference import llama_server
+from toolkit.inference.gguf import GgufModel
 from toolkit.inference.process import LlamaProcess
 from toolkit.inference.prompting import prompting_of
+from toolkit.inference.serve import answers
 from toolkit.inference.serve.app import State
 from toolkit.inference.serve.backend import Backend
 from toolkit.inference.serve.bounds import Limits
+from toolkit.inference.serve.grammar import call_grammar
+from toolkit.inference.speaker import GgufSpeaker, Sampling
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("xllamacpp")
@@ -86,6 +92,29 @@ def test_a_call_that_must_be_made(client: Any, request: pytest.FixtureRequest, s
             assert [name for _, name, _ in calls] == ["up"] and content == ""
         else:
             assert finish == "length" and content.startswith(BEGUN[request.node.callspec.params["client"]])
+
+
+def test_a_call_by_itself_is_held_to_the_tools_on_offer(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model writes `up` and `n`; what is held to another tool from where a call begins writes that one's names."""
+    other = {"type": "function", "function": {"name": "upper", "parameters": {"properties": {"m": {"enum": [7, 8]}}}}}
+    monkeypatch.setattr(answers, "call_grammar", lambda tools, *more, **how: call_grammar([other], *more, **how))
+    content, _, calls, finish = asked(client, False, messages=user(TWICE), tools=[UP], parallel_tool_calls=False)
+    assert (content, finish) == ("Both:", "tool_calls") and calls
+    for _, name, arguments in calls:
+        assert name == "upper" and json.loads(arguments) in ({"m": 7}, {"m": 8}, {})
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("call_format", FORMATS)
+def test_a_chat_shows_the_whole_answer(taught: dict[str, Path], call_format: str, plain: bool) -> None:
+    """To the last character, whether special tokens are shown or not."""
+    with GgufModel(taught[call_format], n_ctx=1024, threads=1, plain=plain) as model:
+        speaker = GgufSpeaker(model, prompting_of(taught[call_format]), "", None, None, [])
+        sampling = Sampling(max_new_tokens=200)
+        assert "".join(speaker.stream(speaker.prompt([Turn("user", HI)], []), sampling)) == "Hi [you] {}!"
+        text = "".join(speaker.stream(speaker.prompt([Turn("user", TWICE)], [UP]), sampling))
+    assert [(call.name, call.arguments) for call in parse(text, speaker.call_format).calls] == WANTED
+    assert text.endswith({"json": "}", "jsonrpc": "]"}.get(call_format, "</tool_call>"))
 
 
 @pytest.mark.parametrize("call_format", ["native", "hermes"])

@@ -19,9 +19,10 @@ from toolkit.inference.gguf import MARKS
 from toolkit.inference.serve.backend import Backend, Piece, Prompt
 from toolkit.inference.serve.bounds import Refused
 from toolkit.inference.serve.calls import THINK, AnswerReader, Delta
-from toolkit.inference.serve.grammar import call_grammar
+from toolkit.inference.serve.grammar import BEGINNINGS, call_grammar
 from toolkit.inference.serve.requests import ChatRequest, Sampling, TextRequest
 
+TRIGGER_WORD = 1  # llama.cpp's COMMON_GRAMMAR_TRIGGER_TYPE_WORD
 Told = AsyncGenerator[tuple[list[Delta], Piece], None]
 
 
@@ -64,9 +65,15 @@ class ChatAnswer:
     async def told(self, prompt: Prompt) -> Told:
         asked, call_format = self.asked, self.backend.prompting.call_format
         more: dict[str, Any] = {"preserved_tokens": MARKS}
+        may = [tool for tool in asked.tools if not asked.must or tool["function"]["name"] in asked.must]
         if asked.must:
             thinks = THINK in self.backend.prompting.template
-            more["grammar"] = call_grammar(asked.must, call_format, parallel=asked.parallel, thinks=thinks)
+            more["grammar"] = call_grammar(may, call_format, parallel=asked.parallel, thinks=thinks)
+        elif may:
+            # from where a call begins: what comes before is free, but no call is of a tool that is not on offer
+            more["grammar"] = call_grammar(may, call_format, parallel=asked.parallel, begun=True)
+            more["grammar_lazy"] = True
+            more["grammar_triggers"] = [{"type": TRIGGER_WORD, "value": BEGINNINGS[call_format]}]
         thinking = prompt.tail.rstrip().endswith(THINK)
         reader = AnswerReader(call_format, bool(asked.tools), thinking, asked.parallel)
         async with aclosing(self.backend.answer(prompt, self.sampling, more)) as pieces:
