@@ -105,16 +105,15 @@ def place(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
+VALUES = [
+    *("true", "false", "0", "-1", "0.5", "1e300", "-1e300", "inf", "nan", "1e-320", "9" * 300, "9" * 5000),
+    *("''", "'\\u001b[2J'", '"\\u001b]52;c;aGk=\\u0007"', '"\\u0000"', "'none'", "'auto'", "'..'", "'/'"),
+    *("'builtin:tools'", "'pypi:x==1'", "'~nobody/x'", "'[/red]'", "'" + "a" * 3000 + "'"),
+    *("[]", "{}", "[[]]", "[1, 'a']", "['q_proj']", "{ a = 1 }", "{ single = -1 }", "1979-05-27", "07:32:00"),
+    *("[" * 900 + "]" * 900, "{ a = " * 200 + "1" + " }" * 200, "'''", "None", "yes", "2_048", "0x10", "~"),
+]
 ODD = st.one_of(
-    st.sampled_from(
-        [
-            *("true", "false", "0", "-1", "0.5", "1e300", "-1e300", "inf", "nan", "1e-320", "9" * 300, "9" * 5000),
-            *("''", "'\\u001b[2J'", '"\\u001b]52;c;aGk=\\u0007"', '"\\u0000"', "'none'", "'auto'", "'..'", "'/'"),
-            *("'builtin:tools'", "'pypi:x==1'", "'~nobody/x'", "'[/red]'", "'" + "a" * 3000 + "'"),
-            *("[]", "{}", "[[]]", "[1, 'a']", "['q_proj']", "{ a = 1 }", "{ single = -1 }", "1979-05-27", "07:32:00"),
-            *("[" * 900 + "]" * 900, "{ a = " * 200 + "1" + " }" * 200, "'''", "None", "yes", "2_048", "0x10", "~"),
-        ]
-    ),
+    st.sampled_from(VALUES),
     st.integers(-3, 40).map(str),
     st.floats(-1, 2).map(repr),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=6).map(lambda text: f"'{text}'"),
@@ -159,6 +158,17 @@ def changed(draw: st.DrawFn, text: str) -> str:
         else:
             lines.insert(at, draw(LINES))
     return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_each_odd_value_as_each_kind_of_setting(place: Path, tried: Tried, value: str) -> None:
+    """What chance may leave out: every value once, as a number, a text, a list, a table, and by --set."""
+    for line in ("r =", "target_modules =", "use_dora =", "bias =", "alpha_pattern =", "x.y ="):
+        (place / "x.toml").write_text(f"{BASE}\n[lora]\n{line} {value}\n", encoding="utf-8")
+        tried.call("plan", "x.toml", "--gpu", "t4")
+    (place / "x.toml").write_text(BASE)
+    for key in ("train.learning_rate", "train.max_length", "data.sources.0.weight", "model.name", "data"):
+        tried.call("plan", "x.toml", "--gpu", "t4", "--set", f"{key}={value}".replace("\0", ""))
 
 
 def small(text: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import InputError, Problem, RecipeError, did_you_mean
+from toolkit.recipe import toml
 from toolkit.recipe.formats import other_format, toml_line
 from toolkit.recipe.overrides import apply_override, parse_override
 from toolkit.recipe.positions import positions
@@ -227,7 +228,7 @@ def _missing(path: Path) -> str:
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        return toml.loads(text)
     except tomllib.TOMLDecodeError as error:
         if other := other_format(path, text):
             raise RecipeError(Problem(f"{path}:{other.line}", other.message)) from None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import Problem, RecipeError
+from toolkit.recipe import toml
 from toolkit.recipe.schema import Recipe
 
 Path = tuple[str | int, ...]
@@ -37,8 +38,10 @@ def parse_override(text: str) -> Override:
 
 def _read(raw: str, where: str) -> Any:
     try:
-        parsed = tomllib.loads(f"value = {raw}")
-    except tomllib.TOMLDecodeError:
+        parsed = toml.loads(f"value = {raw}")
+    except tomllib.TOMLDecodeError as error:
+        if str(error).startswith(("Nested", "A number")):
+            raise RecipeError(Problem(where, f"{str(error).partition(' (at ')[0].lower()}")) from None
         parsed = {}
     value = parsed.get("value")
     if value is None or len(parsed) != 1 or isinstance(value, (datetime.date, datetime.time)):

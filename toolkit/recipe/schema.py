@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Positive = Annotated[int, Field(gt=0)]
+# nothing that is counted in a run is more than a thousand million
+Positive = Annotated[int, Field(gt=0, le=10**9)]
 NotNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -35,8 +36,8 @@ class ModelSection(Section):
 class LoraSection(Section):
     """PEFT's LoraConfig."""
 
-    r: Positive = 16
-    lora_alpha: Annotated[float, Field(gt=0)] = 32
+    r: Annotated[int, Field(gt=0, le=2**16)] = 16
+    lora_alpha: Annotated[float, Field(gt=0, le=1e6)] = 32
     lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     target_modules: str | list[str] = "all-linear"
     bias: Literal["none", "all", "lora_only"] = "none"
@@ -68,7 +69,7 @@ class SourceSection(Section):
     )
     split: str = Field("train", description="split of a hub data set, or of builtin:tools (train, phrasing, tools)")
     revision: str | None = None
-    weight: Annotated[float, Field(gt=0)] = Field(
+    weight: Annotated[float, Field(gt=0, le=1000)] = Field(
         1.0, description="how often each chat is taken; 0.5 takes every other"
     )
     limit: Positive | None = Field(None, description="take at most this many chats")
@@ -133,9 +134,11 @@ class TrainSection(Section):
         "their adapters within it; float8: frozen weights in 8 bits too, on Ada, Hopper and newer cards; auto: fused "
         "over 16-bit weights",
     )
-    num_train_epochs: Annotated[float, Field(gt=0)] = 3
-    max_steps: Annotated[int, Field(ge=-1)] = Field(-1, description="updates; -1 means num_train_epochs decides")
-    max_minutes: Annotated[float, Field(gt=0)] | None = Field(
+    num_train_epochs: Annotated[float, Field(gt=0, le=1e6)] = 3
+    max_steps: Annotated[int, Field(ge=-1, le=10**9)] = Field(
+        -1, description="updates; -1 means num_train_epochs decides"
+    )
+    max_minutes: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None,
         description="of training, its evaluations counted: the first updates are timed, then the number of updates and "
         "the schedule are fitted to the time left",
@@ -150,7 +153,7 @@ class TrainSection(Section):
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
-    max_length: Annotated[int, Field(ge=16)] = Field(
+    max_length: Annotated[int, Field(ge=16, le=2**24)] = Field(
         2048, description="tokens; longer chats are cut, see data.max_dropped"
     )
     bf16: bool | Literal["auto"] = Field("auto", description="autocast to bfloat16")
