@@ -147,9 +147,9 @@ def _card(settings: Settings) -> Card:
         return seen_gpus()[0].card
     import psutil
 
-    from toolkit.hardware import cpu_name
+    from toolkit.hardware import cpu_flags, cpu_name
 
-    return cpu_card(settings.threads, psutil.virtual_memory().total, cpu_name())
+    return cpu_card(settings.threads, psutil.virtual_memory().total, cpu_name(), wide="avx512f" in cpu_flags())
 
 
 def _header(bench: Bench, card: Card) -> dict[str, Any]:

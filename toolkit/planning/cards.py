@@ -83,6 +83,9 @@ _ALIASES = {"a100": "a100-40", "a10040": "a100-40", "a10080": "a100-80", "a10": 
 # what one core does in matrix products, GFLOP/s: measured on an EPYC with AVX-512, its bfloat16 products included
 CORE_SINGLE = 88
 CORE_HALF = 193
+# and what one without AVX-512 is taken to do: half as wide. `make run` on two such cores (EPYC, 2026-11-29: 26 updates
+# of 590 tokens, 5.6 s each) reached 0.6 of it over a whole update, as those with AVX-512 do
+CORE_SINGLE_AVX2 = 44
 
 
 def find_card(name: str) -> Card:
@@ -149,7 +152,8 @@ def parse_smi(text: str) -> list[SeenGpu]:
     return found
 
 
-def cpu_card(cores: int, memory: int, name: str) -> Card:
-    """The processor as a device; `memory` in bytes. A core's speed is assumed, see `CORE_SINGLE`."""
+def cpu_card(cores: int, memory: int, name: str, *, wide: bool = True) -> Card:
+    """The processor as a device; `memory` in bytes. A core's speed is assumed, see `CORE_SINGLE`; `wide`: AVX-512."""
+    single = CORE_SINGLE if wide else CORE_SINGLE_AVX2
     title = f"{cores} cores of {name}"
-    return Card("cpu", title, memory / GIB, (0, 0), CORE_HALF * cores / 1e3, CORE_SINGLE * cores / 1e3, None)
+    return Card("cpu", title, memory / GIB, (0, 0), CORE_HALF * cores / 1e3, single * cores / 1e3, None)

@@ -193,7 +193,7 @@ def _card(gpu: str | None) -> tuple[Card | None, str, bool]:
 def _these_cores() -> Card:
     import psutil
 
-    return cpu_card(usable_cores(), psutil.virtual_memory().available, cpu_name())
+    return cpu_card(usable_cores(), psutil.virtual_memory().available, cpu_name(), wide="avx512f" in cpu_flags())
 
 
 def _hardware(card: Card) -> Hardware:
