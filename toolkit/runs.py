@@ -74,6 +74,9 @@ FREE_ON_RESUME = {
 }
 
 
+_BEGUN = re.compile(r"\.recipe\.toml\.\d+")  # what `_write_new` writes first
+
+
 def versions() -> dict[str, str]:
     """Installed versions of what decides a run's result."""
     found = {"toolkit": __version__, "python": platform.python_version()}
@@ -164,7 +167,7 @@ class RunFolder:
     @classmethod
     def require_free(cls, path: Path) -> None:
         """Raise `RunError` unless a run folder can be made at `path`: nothing there, its parent can be written."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(not _BEGUN.fullmatch(one.name) for one in path.iterdir())):
             resumable = cls(path).recipe.is_file() and not cls(path).summary.is_file()
             advice = f", or go on with this run: --resume {path}" if resumable else ""
             raise RunError(f"{path}: exists already; name another with --out{advice}")
@@ -186,6 +189,9 @@ class RunFolder:
         run = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
+            for left in path.iterdir():
+                if _BEGUN.fullmatch(left.name):  # of a process that was killed as it began
+                    left.unlink(missing_ok=True)
             _write_new(run.recipe, recipe)
         except FileExistsError:
             raise RunError(f"{path}: another run took this folder a moment ago; name another with --out") from None

@@ -17,7 +17,7 @@ from toolkit.export.source import find_source
 from toolkit.manifest import NAME, sha256_of
 from toolkit.recipe import load
 from toolkit.records import read_object, read_rows
-from toolkit.runs import RunFolder
+from toolkit.runs import RunFolder, write_json
 from toolkit.training.checkpoints import BEST, SAVED
 from toolkit.training.resume import mend_recipe
 from toolkit.training.run import run
@@ -143,6 +143,34 @@ def test_what_a_run_began_with_is_written_again(
     assert f"{stopped.environment}: " in capsys.readouterr().out
     assert weights(stopped) == weights(through)
     assert read_object(stopped.environment)["data"] == read_object(through.environment)["data"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{% if", b"\xff\x00", None, "said"])
+def test_a_damaged_template_is_written_again(
+    stopped: RunFolder, through: RunFolder, content: bytes | str | None
+) -> None:
+    whole = stopped.template.read_text()
+    if content is None:
+        stopped.template.unlink()
+    elif isinstance(content, bytes):
+        stopped.template.write_bytes(content)
+    else:  # what no chat of this run would show
+        stopped.template.write_text(f"{whole}{{# {content} #}}")
+    resume(stopped)
+    assert weights(stopped) == weights(through) and stopped.template.read_text() == whole
+    assert (stopped.adapter / stopped.template.name).read_text() == whole
+
+
+def test_a_damaged_template_that_is_made_otherwise_now_is_named(stopped: RunFolder) -> None:
+    found = read_object(stopped.environment)
+    found["data"]["template_sha256"] = "0" * 64
+    write_json(stopped.environment, found)
+    with pytest.raises(RunError, match=r"run/chat_template\.jinja: not the chat template that this run began with"):
+        resume(stopped)
+    stopped.template.unlink()
+    stopped.template.mkdir()
+    with pytest.raises(RunError, match=r"run/chat_template\.jinja: a folder"):
+        resume(stopped)
 
 
 @pytest.mark.parametrize(
@@ -403,3 +431,16 @@ def test_a_name_that_is_taken_is_said(
         "note       runs/tiny is there already, so this run goes to runs/tiny-2 (that one is not finished: "
         "--resume runs/tiny goes on with it)\n"
     )
+
+
+def test_a_run_that_was_killed_as_it_began_is_no_obstacle(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".recipe.toml.4711").write_text("[mod")
+    RunFolder.require_free(out)
+    RunFolder.create(out, "")
+    assert [path.name for path in out.iterdir()] == ["recipe.toml"]
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / ".recipe.toml.swp").write_text("")
+    with pytest.raises(RunError, match="exists already"):
+        RunFolder.create(tmp_path / "own", "")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from toolkit.data.template import ChatTemplate, Rendering, compose, own_template
 from toolkit.errors import RunError
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_list
-from toolkit.runs import RunFolder
+from toolkit.runs import RunFolder, sha256_of
 from toolkit.training.record import Tables, described_table, sample_rows
 
 # of a token table's meta: with the rows in samples.json, what tells the tokens of tables from before their content
@@ -26,12 +27,23 @@ def template_of(
 ) -> tuple[ChatTemplate, bool]:
     """The template that a run renders with, and whether it is another than the recipe makes now.
 
-    `folder` and `environment` are those of a run that goes on: it renders as it began. Raises `DataError`.
+    `folder` and `environment` are those of a run that goes on: it renders as it began. A template that was damaged
+    since is that of the recipe again where this is the one that the run began with. Raises `DataError` and `RunError`.
     """
     rendering = Rendering.of(recipe.data)
     made = ChatTemplate.of(compose(tokenizer, rendering))
     if folder is None or not environment:
         return made, False
+    if (wanted := environment["data"].get("template_sha256")) is not None:
+        if folder.template.is_dir():
+            raise RunError(f"{folder.template}: a folder, where the run keeps its chat template; take it away")
+        if not folder.template.is_file() or sha256_of(folder.template) != wanted:
+            if made.text is not None and hashlib.sha256(made.text.encode()).hexdigest() == wanted:
+                return made, False
+            raise RunError(
+                f"{folder.template}: not the chat template that this run began with, and this toolkit makes another; "
+                "put it back from a copy, or start another run with --out"
+            )
     kept = ChatTemplate.read(folder.path, rendering)
     if kept is None or kept == made or (kept.text is None and rendering.call_format == "native"):
         return made, False

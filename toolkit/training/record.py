@@ -91,6 +91,7 @@ def write_environment(
                 "load_seconds": round(load_seconds, 2),
             },
             "data": {
+                "template_sha256": sha256_of(folder.template) if folder.template.is_file() else None,
                 "train_table_key": tables.train.key,
                 "train_table_content": tables.train.content,
                 "eval_table_key": tables.evaluation.key if tables.evaluation else None,
