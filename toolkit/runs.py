@@ -155,6 +155,14 @@ class RunFolder:
         return self.path / "done.json"
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """All single files of a run, but for its recipe."""
+        return (
+            *(self.environment, self.template, self.metrics, self.samples, self.tools, self.report, self.summary),
+            *(self.done, self.evaluation / "before.jsonl", self.evaluation / "after.jsonl"),
+        )
+
+    @property
     def mended(self) -> str:
         """What to do about a damaged file."""
         return f"make it again with: {shlex.join(self.resuming)}"

@@ -167,10 +167,6 @@ def test_a_damaged_template_that_is_made_otherwise_now_is_named(stopped: RunFold
     write_json(stopped.environment, found)
     with pytest.raises(RunError, match=r"run/chat_template\.jinja: not the chat template that this run began with"):
         resume(stopped)
-    stopped.template.unlink()
-    stopped.template.mkdir()
-    with pytest.raises(RunError, match=r"run/chat_template\.jinja: a folder"):
-        resume(stopped)
 
 
 @pytest.mark.parametrize(
@@ -431,6 +427,23 @@ def test_a_name_that_is_taken_is_said(
         "note       runs/tiny is there already, so this run goes to runs/tiny-2 (that one is not finished: "
         "--resume runs/tiny goes on with it)\n"
     )
+
+
+def test_folders_in_the_place_of_files_and_what_a_kill_left_are_no_obstacle(
+    stopped: RunFolder, through: RunFolder
+) -> None:
+    left = []
+    for path in stopped.files:
+        path.unlink(missing_ok=True)
+        (path / "mine").mkdir(parents=True)
+        left.append(path.with_name(f".{path.name}.0aB_9xyz"))
+        left[-1].write_text("half of")
+    resume(stopped)
+    assert weights(stopped) == weights(through)
+    for path in stopped.files:
+        assert path.is_file() == (through.path / path.relative_to(stopped.path)).is_file()
+        assert (path.with_name(f"damaged-{path.name}") / "mine").is_dir()
+    assert not any(path.exists() for path in left)
 
 
 def test_a_run_that_was_killed_as_it_began_is_no_obstacle(place: Path, tmp_path: Path) -> None:

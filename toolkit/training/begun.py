@@ -34,16 +34,14 @@ def template_of(
     made = ChatTemplate.of(compose(tokenizer, rendering))
     if folder is None or not environment:
         return made, False
-    if (wanted := environment["data"].get("template_sha256")) is not None:
-        if folder.template.is_dir():
-            raise RunError(f"{folder.template}: a folder, where the run keeps its chat template; take it away")
-        if not folder.template.is_file() or sha256_of(folder.template) != wanted:
-            if made.text is not None and hashlib.sha256(made.text.encode()).hexdigest() == wanted:
-                return made, False
-            raise RunError(
-                f"{folder.template}: not the chat template that this run began with, and this toolkit makes another; "
-                "put it back from a copy, or start another run with --out"
-            )
+    wanted = environment["data"].get("template_sha256")
+    if wanted is not None and (not folder.template.is_file() or sha256_of(folder.template) != wanted):
+        if made.text is not None and hashlib.sha256(made.text.encode()).hexdigest() == wanted:
+            return made, False
+        raise RunError(
+            f"{folder.template}: not the chat template that this run began with, and this toolkit makes another; "
+            "put it back from a copy, or start another run with --out"
+        )
     kept = ChatTemplate.read(folder.path, rendering)
     if kept is None or kept == made or (kept.text is None and rendering.call_format == "native"):
         return made, False

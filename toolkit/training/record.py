@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from toolkit import models
-from toolkit.cache import remove
 from toolkit.data import seen
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.engines import EngineReport
@@ -140,8 +139,6 @@ def sample_rows(table: TokenTable) -> list[dict[str, Any]]:
 
 def write_tools(folder: RunFolder, table: TokenTable) -> None:
     """Write tools.json: what its chats had on offer, so that the trained model can be offered it again."""
-    if folder.tools.is_dir():  # something else was put in its place
-        remove(folder.tools)
     made = table.folder / seen.FILE
     if made.is_file():
         write_text(folder.tools, made.read_text(encoding="utf-8"))

@@ -69,8 +69,11 @@ def take_up(loaded: LoadedRecipe, folder: RunFolder, say: Say) -> Resumed:
 
     Raises `RunError` for another recipe's run, and where going on would lose what can't be made again.
     """
-    for path in (folder.recipe, folder.environment, folder.metrics, folder.summary, folder.samples, folder.done):
+    for path in (folder.recipe, *folder.files):
         clear_leftovers(path)
+        if path.is_dir() and path != folder.recipe:
+            set_aside(path)
+            say(f"{path}: a folder in the place of a file is kept as damaged-{path.name}")
     remove(folder.checkpoints / PART)
     remove(folder.checkpoints / f"{BEST}.part")
     checkpoint, passed = _newest(folder, loaded.recipe)
