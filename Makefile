@@ -40,6 +40,7 @@ test: lint types pytest
 lint: $(TESTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 types: $(TESTABLE)
 	$(BIN)/mypy -p toolkit -p bench

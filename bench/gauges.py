@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from bench.shapes import IGNORED
-from toolkit.engines import graphs
+from toolkit.kernels import cuda_graphs as graphs
 
 PROBES = 8  # single trained tokens whose loss is compared between variants
 PROBE_TOKENS = 256

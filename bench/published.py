@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.planning.architecture import KNOWN
+from toolkit.models.architecture import KNOWN
 from toolkit.planning.cards import CARDS, Card
 from toolkit.planning.cost import Work, predict, range_of, rates_of
+from toolkit.planning.kernel_time import Way
 from toolkit.planning.lengths import Lengths
-from toolkit.planning.seconds import Way
 from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import LoraSection
 

@@ -1,9 +1,9 @@
 """Step time on a card that is not here, predicted. Never a measurement, and always shown as a prediction.
 
-The formula is `toolkit.planning.seconds`, the same that `toolkit plan` goes by, over the tokens and micro-batches that
-were measured here. It is computed from the stored rows whenever they are read, so that a page made today from rows of
-last month has today's formula. `here` is the same formula for the card that is here and `error` how far that is from
-what was measured: a check of the formula, not of what it takes the other card to sustain.
+The formula is `toolkit.planning.kernel_time`, the same that `toolkit plan` goes by, over the tokens and micro-batches
+that were measured here. It is computed from the stored rows whenever they are read, so that a page made today from
+rows of last month has today's formula. `here` is the same formula for the card that is here and `error` how far that is
+from what was measured: a check of the formula, not of what it takes the other card to sustain.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 from bench.results import Arm, Results
 from bench.variants import BY_NAME
-from toolkit.planning.architecture import KNOWN, ModelShape
+from toolkit.models.architecture import KNOWN, ModelShape
 from toolkit.planning.cards import CARDS, Card
 from toolkit.planning.cost import doubt, rates_of
-from toolkit.planning.seconds import UPDATE_GAP, Products, Rates, Seconds, Way, training
+from toolkit.planning.kernel_time import UPDATE_GAP, Products, Rates, Seconds, Way, training
 
 UNEVEN = 4 / 3  # rows spread evenly from nothing to twice their mean cost attention as much as equal ones this long
 

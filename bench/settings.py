@@ -11,7 +11,7 @@ from bench.job import Job
 from bench.profiles import THIS, Profile
 from bench.shapes import Shape
 from bench.variants import Variant
-from toolkit.planning.architecture import ModelShape, load_shape
+from toolkit.models.architecture import ModelShape, load_shape
 from toolkit.recipe import LoadedRecipe, load
 from toolkit.recipe.schema import Recipe
 

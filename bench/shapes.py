@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from toolkit.data.table import IGNORED as IGNORED
 from toolkit.errors import InputError
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
-
-IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)

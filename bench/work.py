@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.planning.architecture import ModelShape
+from toolkit.models.architecture import ModelShape
 from toolkit.planning.flops import training_flops
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def seconds(
     from toolkit.hardware import Gpu
     from toolkit.planning.budget import budget_for, pace_of, setup_of
     from toolkit.planning.cost import Work, predict, rates_of, way_of
-    from toolkit.planning.cutting import mean_pieces
+    from toolkit.planning.micro_batches import mean_pieces
     from toolkit.planning.steps import updates_of
 
     rates = rates_of(card, precision)

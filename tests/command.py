@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from toolkit import cli
+from toolkit.commands import main as cli
 
 
 def toolkit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:

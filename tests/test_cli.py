@@ -115,7 +115,7 @@ def test_errors_of_the_work(
 STRUCK = """
 import sys
 from types import SimpleNamespace
-from toolkit.cli import main
+from toolkit.commands.main import main
 sys.modules["toolkit.training.run"] = SimpleNamespace(run=lambda *_, **__: exec("raise KeyboardInterrupt"))
 sys.argv = ["toolkit", "run", "x.toml"]
 main()
@@ -189,7 +189,7 @@ def test_plan_prints_a_plan(call: Any, recipe: str, tmp_path: Path, monkeypatch:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import json, sys\nsys.argv = ['toolkit', '--help']\nfrom toolkit.cli import main\n"
+        "import json, sys\nsys.argv = ['toolkit', '--help']\nfrom toolkit.commands.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = ('torch', 'transformers', 'trl', 'peft', 'datasets', 'pydantic', 'numpy', 'huggingface_hub')\n"
         "print(json.dumps([[name for name in heavy if name in sys.modules], len(sys.modules)]))"

@@ -57,7 +57,7 @@ def test_torchrun_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
     recipe.write_text('[[data.sources]]\nsource = "builtin:tools"\n')
     code = (
         "import sys; sys.argv = ['toolkit', 'run', sys.argv[1]]\n"
-        "from toolkit import cli\n"
+        "from toolkit.commands import main as cli\n"
         "try: cli.main()\n"
         "finally: print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )

@@ -79,7 +79,8 @@ def test_a_command_within_limits_ends_in_one_line(tmp_path: Path, limit: str, va
         (tmp_path / "model" / name).write_text("{}")
     (tmp_path / "r.toml").write_text(RECIPE)
     code = (
-        f"import sys, resource\nimport numpy, transformers, toolkit.data.tablefile\nfrom toolkit.cli import main\n"
+        f"import sys, resource\nimport numpy, transformers, toolkit.data.tablefile\n"
+        f"from toolkit.commands.main import main\n"
         f"sys.argv = ['toolkit', 'data', 'build', 'r.toml']\n"
         f"resource.setrlimit(resource.{limit}, ({value}, {resource.getrlimit(getattr(resource, limit))[1]}))\nmain()"
     )

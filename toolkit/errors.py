@@ -1,7 +1,7 @@
 """One exception tree. Every message says what was found, what was wanted and what to do next.
 
 `InputError` and its children mean that the user's input is wrong (exit code 2); every other `ToolkitError` means that
-the work failed (exit code 1). `toolkit.cli.main` prints them without a traceback.
+the work failed (exit code 1). `toolkit.commands.main.main` prints them without a traceback.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from tests.bad_input.common import BASE
 from tests.data.test_fuzzed_rows import rows
 from tests.data.toys import weather_row
 from tests.tiny import write_chats
-from toolkit import cli
+from toolkit.commands import main as cli
 
 EXAMPLES = int(os.environ.get("TOOLKIT_FUZZ", "25"))
 HANG = 60  # seconds

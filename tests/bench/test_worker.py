@@ -190,7 +190,7 @@ def test_lengths_that_are_warmed_are_those_that_come(
 
 
 def test_packed_rows_that_see_each_other_are_caught(measured: Callable[..., Results]) -> None:
-    from toolkit.training import attention
+    from toolkit.kernels import packed_attention as attention
 
     attend = attention.attend
 
@@ -273,7 +273,7 @@ def test_faults_in_training_are_caught(measured: Callable[..., Results], fault: 
 
 
 def test_an_adapter_that_gets_no_gradient_is_caught(measured: Callable[..., Results]) -> None:
-    from toolkit.training import loss
+    from toolkit.kernels import head_loss as loss
 
     real = loss.HeadCrossEntropy.backward
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.toys import ADD, WEATHER, calls, tool, weather_chat
+from toolkit.chats import ToolCall, Turn
 from toolkit.data.calls import write_calls
-from toolkit.data.chats import ToolCall, Turn
 from toolkit.data.legacy import to_messages, tools_text
 from toolkit.data.signatures import signature
 from toolkit.data.template import Rendering

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.data.toys import ADD, QWEN_LIKE, WEATHER, save_tokenizer, tool, weather_chat, weather_row, write_jsonl
-from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.check import CheckReport, check
 from toolkit.data.table import find
 from toolkit.data.violations import violations

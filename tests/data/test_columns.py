@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.data.toys import WEATHER, weather_row, write_jsonl
-from toolkit.data.chats import Chat
+from toolkit.chats import Chat
 from toolkit.data.keys import data_key
 from toolkit.data.notes import Reading
 from toolkit.data.sources import load_chats

@@ -20,7 +20,7 @@ from tests.data.test_formats import HERMES_SYSTEM, ROWS
 from tests.data.test_glaive import CALL, SYSTEM, talk
 from tests.data.test_toolace import SYSTEM as TOOLACE_SYSTEM
 from tests.data.toys import ADD, QWEN_LIKE, WEATHER, tokenizer, weather_row
-from toolkit.data.chats import Chat
+from toolkit.chats import Chat
 from toolkit.data.notes import Reading
 from toolkit.data.parts import chat_hash
 from toolkit.data.render import Renderer

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.data.chats import Chat, ToolCall
+from toolkit.chats import Chat, ToolCall
 from toolkit.data.formats import convert
 from toolkit.data.notes import Remarks, RowError
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.test_formats import HERMES_SYSTEM
 from tests.data.toys import WEATHER
-from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.formats import convert
 from toolkit.data.notes import Remarks, RowError
 

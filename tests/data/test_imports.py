@@ -16,7 +16,7 @@ HEAVY = ("torch", "trl", "peft", "accelerate", "datasets", "pyarrow", "sympy", "
 MOST_MODULES = 1000  # with PyTorch it is 2,900
 CODE = """
 import json, sys
-from toolkit.cli import main
+from toolkit.commands.main import main
 
 try:
     main()

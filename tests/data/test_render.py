@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests import real
 from tests.data.toys import CHATML, QWEN_LIKE, STRICT, chats, tokenizer, weather_chat
 from tests.real import find_tokenizer
-from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.markup import probe
 from toolkit.data.render import Renderer
 from toolkit.data.tokenizers import ensure_pad, load_tokenizer

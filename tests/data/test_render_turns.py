@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.test_render import FORMATS, OWN, RENDERERS, trained_texts
 from tests.data.toys import CHATML, QWEN_LIKE, tokenizer, weather_chat
-from toolkit.data.chats import Chat, ToolCall, Turn, split_thought
+from toolkit.chats import Chat, ToolCall, Turn, split_thought
 from toolkit.data.render import Renderer
 from toolkit.errors import DataError
 

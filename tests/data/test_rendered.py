@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from tests.data.test_render import RENDERERS, trained_texts
 from tests.data.toys import QWEN_LIKE, calls, tokenizer, weather_chat
-from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.render import Renderer
 from toolkit.data.rendered import is_written, written_calls
 from toolkit.errors import DataError

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.data.toys import tool, weather_chat
 from toolkit import patterns
-from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.schema_checks import Checker, UncheckedError, checker
 from toolkit.data.violations import violations
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import ADD, write_recipe
+from toolkit.chats import Chat
 from toolkit.data import seen, table
-from toolkit.data.chats import Chat
 from toolkit.data.seen import ToolTally, read_seen
 from toolkit.recipe import load
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.toys import ADD, WEATHER, weather_row, write_jsonl
+from toolkit.chats import Chat
 from toolkit.data import readers
-from toolkit.data.chats import Chat
 from toolkit.data.notes import Reading
 from toolkit.data.readers import _json_values, read_rows
 from toolkit.data.sources import load_chats

@@ -15,9 +15,9 @@ import pytest
 
 from tests.data.toys import CHATML, QWEN_LIKE, save_tokenizer, tokenizer, weather_row, write_jsonl
 from toolkit import cache as cache_module
+from toolkit.chats import Chat
 from toolkit.data import keys, pipeline
 from toolkit.data import table as table_module
-from toolkit.data.chats import Chat
 from toolkit.data.parts import chat_hash, holdout, part_chats
 from toolkit.data.pipeline import Settings, encode_stream
 from toolkit.data.render import Renderer

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.data.toys import CHATML, QWEN_LIKE, STRICT, save_tokenizer, tokenizer, tool, weather_chat
+from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data import legacy
-from toolkit.data.chats import Chat, ToolCall, Turn
 from toolkit.data.keys import table_key
 from toolkit.data.render import Renderer
 from toolkit.data.template import (

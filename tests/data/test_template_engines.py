@@ -19,8 +19,8 @@ import pytest
 from tests import real
 from tests.data.toys import CHATML, STRICT, WEATHER, tokenizer, tool, weather_chat
 from tests.real import find_tokenizer
-from toolkit.data import builtin
-from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit import world as builtin
+from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.render import Renderer
 from toolkit.data.tokenizers import load_tokenizer
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.data.chats import Chat, ToolCall
+from toolkit.chats import Chat, ToolCall
 from toolkit.data.formats import convert
 from toolkit.data.notes import Remarks, RowError
 from toolkit.data.toolace import is_call, looks_like_call, read_bracket_calls

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.data.toys import ADD, WEATHER, weather_row
-from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.formats import convert
 from toolkit.data.notes import Remarks, RowError
 

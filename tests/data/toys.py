@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.tiny import CHATML, make_tokenizer
-from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.chats import Chat, ToolCall, Turn
 
 # Behaves as Qwen3's template does where it matters: tools in the system turn, a think block before the last assistant
 # turn only, results grouped in a user turn, enable_thinking=False closing the block in the prompt.

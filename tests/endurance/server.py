@@ -37,7 +37,7 @@ class Mortal:
 
 def run(job: dict[str, Any]) -> int:
     """In the fork: run a command line as `toolkit` would."""
-    from toolkit import cli
+    from toolkit.commands import main as cli
 
     handle = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
@@ -79,7 +79,6 @@ def preload() -> None:
     assert trl.SFTTrainer and peft.PeftModel
     from transformers import LlamaForCausalLM
 
-    import toolkit.data.builtin
     import toolkit.data.tablefile
     import toolkit.evaluation.command
     import toolkit.export.export
@@ -87,6 +86,7 @@ def preload() -> None:
     import toolkit.reports.report
     import toolkit.training.session
     import toolkit.training.trainer
+    import toolkit.world
 
     assert LlamaForCausalLM and toolkit
 

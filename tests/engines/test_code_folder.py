@@ -13,7 +13,7 @@ def test_another_text_is_another_folder(monkeypatch: pytest.MonkeyPatch) -> None
     before = compiled.code_folder()
     assert compiled.code_folder() == before
     real = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: real(path) + b"#" * (path.name == "products.py"))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: real(path) + b"#" * (path.name == "fused_lora.py"))
     assert compiled.code_folder() != before
     assert compiled.code_folder().parent == before.parent
 

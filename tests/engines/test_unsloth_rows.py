@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from toolkit.engines.unsloth import closed_rows
-from toolkit.training.rows import attend_rows
+from toolkit.kernels.row_attention import attend_rows
 
 SIZES = [5, 9, 2]
 EDGES = torch.tensor([0, 5, 14, 16], dtype=torch.int32)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.chats import Chat, ToolCall
-from toolkit.evaluation import literals
+from toolkit.chats import Chat, ToolCall
+from toolkit.data import literals
 
 
 def function(name: str, required: list[str], **properties: Any) -> dict[str, Any]:

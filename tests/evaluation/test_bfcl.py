@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from tests.evaluation.bfcl_files import RAIN, ROWS, gold, spoilt, write_files
+from toolkit.chats import Chat, ToolCall
+from toolkit.data.call_parsing import parse
 from toolkit.data.calls import write_calls
-from toolkit.data.chats import Chat, ToolCall
 from toolkit.data.violations import violations
 from toolkit.errors import DataError
 from toolkit.evaluation import bfcl
 from toolkit.evaluation.evaluate import prompted_turns
-from toolkit.evaluation.parsing import parse
 from toolkit.evaluation.scoring import Score, score
 
 

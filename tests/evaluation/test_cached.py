@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from toolkit.evaluation.cached import CachedDecoder, fingerprint
-from toolkit.evaluation.decode import Decoder, Done, Generated
+from toolkit.inference.decode import Decoder, Done, Generated
 
 
 class Model:

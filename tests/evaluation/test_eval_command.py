@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from tests.tiny import make_model, write_chats
-from toolkit.data.chats import Chat
+from toolkit.chats import Chat
 from toolkit.errors import DataError, InputError, ModelError
-from toolkit.evaluation import columns as columns_module
-from toolkit.evaluation.columns import Models, columns_of, settle
 from toolkit.evaluation.command import Options, Table, evaluate_models
 from toolkit.evaluation.questions import evenly, held_out
 from toolkit.evaluation.results import Evaluation
 from toolkit.hardware import detect
+from toolkit.inference import named_models as columns_module
+from toolkit.inference.named_models import Models, columns_of, settle
 from toolkit.recipe import load
 from toolkit.terminal import new_console
 
@@ -113,7 +113,7 @@ def test_an_adapter_that_stays_on_is_noticed(place: Path, own_cache: Path, monke
 
     from peft import PeftModel
 
-    from toolkit.evaluation.adapters import AdapterError
+    from toolkit.inference.without_adapter import AdapterError
 
     monkeypatch.setattr(PeftModel, "disable_adapter", lambda self: contextlib.nullcontext())
     with pytest.raises(AdapterError):

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from tests.tiny import ADD
+from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.calls import write_calls
-from toolkit.data.chats import Chat, ToolCall, Turn
 from toolkit.data.render import Renderer
 from toolkit.errors import DataError
-from toolkit.evaluation.decode import Done, Generated, TorchDecoder
 from toolkit.evaluation.evaluate import as_text, base_columns, evaluate, prompted_turns
+from toolkit.inference.decode import Done, Generated, TorchDecoder
 
 CALL = ToolCall("add", {"a": 1, "b": 2})
 

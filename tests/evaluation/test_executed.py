@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from toolkit.data.builtin import TOOLS, World, chats
+from toolkit.chats import KINDS, Chat, ToolCall, Turn
 from toolkit.data.calls import write_calls
-from toolkit.data.chats import KINDS, Chat, ToolCall, Turn
 from toolkit.data.render import Renderer
 from toolkit.errors import DataError
 from toolkit.evaluation import executed as module
-from toolkit.evaluation.decode import Done, Generated, TorchDecoder
 from toolkit.evaluation.executed import Made, as_expected, evaluate_executed, replay
 from toolkit.evaluation.results import Evaluation, Row
+from toolkit.inference.decode import Done, Generated, TorchDecoder
+from toolkit.world import TOOLS, World, chats
 
 CHATS = list(chats(size=160, split="phrasing"))
 Answers = Callable[[Chat], Iterator[str]]

@@ -9,8 +9,8 @@ import pytest
 from tests.evaluation.test_eval_command import RECIPE
 from tests.export.shapes import adapter, base_model
 from tests.tiny import write_chats
-from toolkit.evaluation.columns import columns_of, settle
 from toolkit.evaluation.command import Options, evaluate_models
+from toolkit.inference.named_models import columns_of, settle
 from toolkit.terminal import new_console
 
 pytest.importorskip("xllamacpp")

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.evaluation.test_parsing import hermes
-from toolkit.data.builtin import chats
+from tests.data.test_call_parsing import hermes
+from toolkit.chats import Chat
+from toolkit.data.call_parsing import PARSERS, parse
 from toolkit.data.calls import write_calls
-from toolkit.data.chats import Chat
+from toolkit.evaluation.answer_kinds import refuses
 from toolkit.evaluation.evaluate import prompted_turns
-from toolkit.evaluation.parsing import PARSERS, parse
 from toolkit.evaluation.scoring import expectation, score
-from toolkit.evaluation.wording import refuses
+from toolkit.world import chats
 
 
 @pytest.fixture(scope="module", params=["phrasing", "tools"])

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from toolkit.chats import Chat, ToolCall, Turn
+from toolkit.data.call_parsing import parse
 from toolkit.data.calls import write_calls
-from toolkit.data.chats import Chat, ToolCall, Turn
-from toolkit.evaluation.parsing import parse
 from toolkit.evaluation.scoring import Score, expectation, kind_of, same_calls, same_json, schema_valid, score
 
 

@@ -16,12 +16,12 @@ from tests.export.shapes import adapter, base_model
 from toolkit.cache import require_space
 from toolkit.errors import InputError, ModelError, RunError, ToolkitError
 from toolkit.export import export as module
+from toolkit.export.destination import require_free
 from toolkit.export.export import check_gate, export
-from toolkit.export.layout import ExportFolder
 from toolkit.export.merge import open_weights
-from toolkit.export.place import require_free
 from toolkit.export.source import find_source
 from toolkit.export.tensors import stream
+from toolkit.exports import ExportFolder
 from toolkit.runs import sha256_of
 
 

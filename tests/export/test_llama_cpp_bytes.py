@@ -22,12 +22,12 @@ from tests.export.shapes import LLAMA3_ROPE, adapter, base_model
 from tests.export.test_gguf import write
 from tests.real import find_tokenizer
 from toolkit.export import quantizers
-from toolkit.export.ggufraw import read_bytes, read_raw
 from toolkit.export.lora import write_lora
 from toolkit.export.merge import open_merged
 from toolkit.export.quantize import quantize_gguf
 from toolkit.export.tokenizer import read_tokenizer
 from toolkit.export.writer import Metadata, write_gguf
+from toolkit.inference.gguf_raw import read_bytes, read_raw
 
 SOURCE, OTHER = os.environ.get("TOOLKIT_LLAMA_CPP_SOURCE"), os.environ.get("TOOLKIT_LLAMA_CPP_PYTHON")
 QWEN3 = find_tokenizer(*real.QWEN3)

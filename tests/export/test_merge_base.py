@@ -10,11 +10,11 @@ import pytest
 from tests.export.shapes import adapter, base_model
 from toolkit.data.template import ChatTemplate, Rendering, compose
 from toolkit.data.tokenizers import load_tokenizer
-from toolkit.export.layout import MergeScore
 from toolkit.export.merge import open_merged
 from toolkit.export.merge_base import TOLERANCE, choose, decide, general_texts, load_into, measure
 from toolkit.export.nf4 import round_trip
 from toolkit.export.tensors import stream
+from toolkit.exports import MergeScore
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from toolkit.data.markup import render as render_jinja
 from toolkit.data.template import Rendering, compose, templated
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.export.ollama import go_template, modelfile
-from toolkit.export.readers import gaps_of, read_by
+from toolkit.export.runtime_parsers import gaps_of, read_by
 
 # Qwen's own markup in a template of our own, which knows tools
 NATIVE = """{%- if tools %}{{- '<|im_start|>system\\n' }}

@@ -9,9 +9,9 @@ import pytest
 
 from tests.export.shapes import adapter, base_model
 from toolkit.errors import RunError
+from toolkit.export.destination import new_folder, require_free
 from toolkit.export.export import export
-from toolkit.export.layout import ExportFolder
-from toolkit.export.place import new_folder, require_free
+from toolkit.exports import ExportFolder
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from tests.export.shapes import base_model
 from tests.export.test_gguf import write
 from toolkit.errors import EngineError, ModelError, ToolkitError
 from toolkit.export import quantizers
-from toolkit.export.ggufraw import read_raw
 from toolkit.export.merge import open_merged
 from toolkit.export.quantize import _MIXTURE, backend_for, chunks, quant_type, quantize_gguf, tensor_type
+from toolkit.inference.gguf_raw import read_raw
 from toolkit.recipe.checks import GGUF_QUANTS
 
 needs_libgguf = pytest.mark.skipif(

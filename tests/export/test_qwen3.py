@@ -10,9 +10,9 @@ import pytest
 
 from tests.export.ollama_rules import Answer, answer, prompts_with_the_gguf
 from tests.test_cli import toolkit
-from toolkit.export.layout import ExportFolder
-from toolkit.export.place import require_free
+from toolkit.export.destination import require_free
 from toolkit.export.verify import VerifyReport
+from toolkit.exports import ExportFolder
 
 pytest.importorskip("xllamacpp")
 

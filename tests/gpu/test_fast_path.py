@@ -59,7 +59,7 @@ import toolkit.engines.unsloth
 if sys.argv[2] == "unsloth":
     toolkit.engines.unsloth.prepare()
 from toolkit.training import trainer
-from toolkit.cli import app
+from toolkit.commands.main import app
 kept = {}
 real = trainer.build_trainer
 def build(*args, **kwargs):
@@ -174,7 +174,7 @@ def test_float16_without_flash_attention(recipe: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("size", [64, 128])
 def test_rows_attend_as_if_alone(dtype: Any, size: int) -> None:
-    from toolkit.training.rows import attend_rows, kernel_agrees
+    from toolkit.kernels.row_attention import attend_rows, kernel_agrees
 
     assert kernel_agrees(torch.device("cuda", torch.cuda.current_device()), dtype, size)
     check_rows(attend_rows, dtype, size, 1e-3 if dtype == torch.float32 else 0.01)
@@ -184,7 +184,7 @@ def test_rows_attend_as_if_alone(dtype: Any, size: int) -> None:
 def test_flash4_rows_attend_as_if_alone(size: int) -> None:
     pytest.importorskip("flash_attn.cute")
     from toolkit.hardware import FLASH4
-    from toolkit.training.flash4 import flash4_agrees, flash4_rows
+    from toolkit.kernels.flash4 import flash4_agrees, flash4_rows
 
     if torch.cuda.get_device_capability()[0] not in FLASH4:
         pytest.skip("not a card for FlashAttention 4")
@@ -194,7 +194,7 @@ def test_flash4_rows_attend_as_if_alone(size: int) -> None:
 
 def check_rows(attend: Callable[..., Any], dtype: Any, size: int, within: float) -> None:
     """Attention over packed rows, and its gradients, against each row alone."""
-    from toolkit.training.rows import _usual, _usual_backward
+    from toolkit.kernels.row_attention import _usual, _usual_backward
 
     sizes = [300, 1, 77, 700]
     edges = torch.tensor([0, 300, 301, 378, 1078, 1078, 1078], dtype=torch.int32, device="cuda")
@@ -213,7 +213,7 @@ def check_rows(attend: Callable[..., Any], dtype: Any, size: int, within: float)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("columns", [50, 4096, 151_936])
 def test_cross_entropy_on_the_card_is_the_formula(dtype: Any, columns: int) -> None:
-    from toolkit.training.loss import cross_entropy_, kernel_agrees
+    from toolkit.kernels.head_loss import cross_entropy_, kernel_agrees
 
     assert kernel_agrees(torch.device("cuda", torch.cuda.current_device()), dtype)
     logits, labels = torch.randn(70, columns) * 4, torch.randint(0, columns, (70,))
@@ -229,7 +229,7 @@ def test_cross_entropy_on_the_card_is_the_formula(dtype: Any, columns: int) -> N
 
 @pytest.mark.parametrize("columns", [(2048,), (2048, 1024, 1024), (6144, 6144), (48,)])
 def test_rows_are_rounded_on_the_card_as_by_the_formula(columns: tuple[int, ...]) -> None:
-    from toolkit.engines.rounding import round_rows
+    from toolkit.kernels.float8_rounding import round_rows
 
     parts = [torch.randn(300, size + 16, device="cuda").bfloat16()[:, :size] for size in columns]
     parts[0][7] = 0

@@ -12,8 +12,7 @@ import pytest
 
 from tests.test_cli import toolkit
 from tests.tiny import ADD
-from toolkit.data.builtin import TOOLS
-from toolkit.data.chats import ToolCall, Turn
+from toolkit.chats import ToolCall, Turn
 from toolkit.data.seen import SeenTools
 from toolkit.errors import InputError
 from toolkit.inference.chat import Conversation, once, talk
@@ -21,6 +20,7 @@ from toolkit.inference.speaker import Sampling
 from toolkit.inference.tools import Toolbox, choose_tools, unseen
 from toolkit.models import resolve
 from toolkit.recipe.schema import DataSection, ModelSection, Recipe, SourceSection
+from toolkit.world import TOOLS
 
 
 class Scripted:

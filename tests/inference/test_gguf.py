@@ -14,11 +14,11 @@ from tests.export.shapes import peft_logits
 from tests.export.verify.planted import plant
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import EngineError, ModelError
-from toolkit.evaluation.decode import decode
-from toolkit.export.layout import ExportFolder
 from toolkit.export.verify.agreement import load_file
 from toolkit.export.verify.files import GgufFile
+from toolkit.exports import ExportFolder
 from toolkit.inference import gguf as module
+from toolkit.inference.decode import decode
 from toolkit.inference.folder import stream
 from toolkit.inference.gguf import GgufDecoder, GgufModel, cut_at_stop
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from toolkit.errors import EngineError, ModelError
-from toolkit.export.layout import ExportFolder
+from toolkit.exports import ExportFolder
 from toolkit.inference import llama_server
 from toolkit.inference.gguf import GgufModel
 from toolkit.inference.process import LlamaProcess

@@ -12,8 +12,9 @@ from tests.command import toolkit
 from tests.export.verify.planted import plant
 from toolkit.data.seen import FILE
 from toolkit.errors import ModelError
-from toolkit.export.layout import ExportFolder
-from toolkit.export.verify.report import Check, VerifyReport
+from toolkit.export.verify.page import save
+from toolkit.export_report import Check, VerifyReport
+from toolkit.exports import ExportFolder
 from toolkit.inference.prompting import prompting_of, template_in
 from toolkit.inference.standing import standing
 
@@ -37,7 +38,7 @@ def test_what_a_verification_said(folder: ExportFolder) -> None:
     report = VerifyReport(
         "run", "", [], {}, [Check("runtime", path.name, "fail", "far off"), Check("calls", "x", "fail", "")]
     )
-    report.save(folder.path)
+    save(report, folder.path)
     assert said(path).startswith("FAILED its verification, so it is not the trained model: runtime;")
     record.status = "failed"
     record.save(folder.path)

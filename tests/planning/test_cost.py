@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.planning.architecture import KNOWN
+from toolkit.models.architecture import KNOWN
 from toolkit.planning.cards import CARDS, Card, cpu_card
 from toolkit.planning.cost import Time, Work, dollars, predict, range_of, rates_of
+from toolkit.planning.kernel_time import LAUNCH, PASSES, Rates, Way, training
 from toolkit.planning.lengths import Lengths
-from toolkit.planning.seconds import LAUNCH, PASSES, Rates, Way, training
 from toolkit.planning.steps import updates_of
 from toolkit.recipe.schema import Recipe
 

@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolkit.hardware import Gpu, Hardware, detect
-from toolkit.planning.architecture import KNOWN
+from toolkit.models.architecture import KNOWN
 from toolkit.planning.budget import STEP, budget_of
 from toolkit.planning.cards import GIB, Card, cpu_card
 from toolkit.planning.cost import Work, predict
-from toolkit.planning.cutting import cut, mean_pieces
+from toolkit.planning.kernel_time import Rates, Way
 from toolkit.planning.lengths import Lengths, from_table
+from toolkit.planning.micro_batches import cut, mean_pieces
 from toolkit.planning.plan import make_plan
-from toolkit.planning.seconds import Rates, Way
 from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe, TrainSection
 

@@ -259,7 +259,7 @@ def test_a_plan_needs_no_heavy_imports(tmp_path: Path) -> None:
     code = """
 import json, sys
 sys.argv = ["toolkit", "plan", "recipes/tools.toml", "--gpu", "l4", "--price", "1"]
-from toolkit.cli import main
+from toolkit.commands.main import main
 try:
     main()
 except SystemExit as stop:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.reports.folders import make_run
-from toolkit.cli import app
+from toolkit.commands.main import app
 from toolkit.errors import RunError
 from toolkit.reports.listing import list_runs, show_runs
 from toolkit.terminal import new_console

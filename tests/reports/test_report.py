@@ -13,10 +13,10 @@ import pytest
 
 from tests.command import toolkit
 from tests.reports.folders import broken_metrics, make_run, measured_calls
-from toolkit.cli import app
+from toolkit.commands.main import app
 from toolkit.errors import RunError
 from toolkit.evaluation.results import Evaluation
-from toolkit.export.layout import BaseRecord, ExportRecord, FileRecord, MergeRecord
+from toolkit.exports import BaseRecord, ExportRecord, FileRecord, MergeRecord
 from toolkit.reports import charts
 from toolkit.reports.charts import Chart, Interval, Mark, Series
 from toolkit.reports.compare import FLIPS_LISTED
@@ -309,7 +309,7 @@ def test_noise_is_drawn_alike_along_a_line(n: int) -> None:
 
 def error_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
     """What the command line prints on stderr; it must leave with exit code 2."""
-    from toolkit import cli
+    from toolkit.commands import main as cli
 
     monkeypatch.setattr("sys.argv", ["toolkit", *arguments])
     with pytest.raises(SystemExit) as left:

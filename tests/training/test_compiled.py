@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from tests.kernels.test_head_loss import adapted
 from tests.tiny import make_model
-from tests.training.test_loss import adapted
 from tests.training.test_packing import rows_of
 from toolkit.engines.compiled import EDGES, CompiledLayers
 from toolkit.errors import EngineError
-from toolkit.training.attention import packed
-from toolkit.training.loss import summed_loss
+from toolkit.kernels.head_loss import summed_loss
+from toolkit.kernels.packed_attention import packed
 from toolkit.training.packing import PackingCollator
 
 Gradients = dict[str, torch.Tensor]

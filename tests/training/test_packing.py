@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kernels.test_head_loss import adapted
 from tests.tiny import make_model
-from tests.training.test_loss import adapted
-from toolkit.planning.cutting import cut
-from toolkit.training.attention import can_pack, packed
+from toolkit.kernels.head_loss import summed_loss
+from toolkit.kernels.packed_attention import can_pack, packed
+from toolkit.planning.micro_batches import cut
 from toolkit.training.dataset import IGNORED, Collator, Row
-from toolkit.training.loss import summed_loss
 from toolkit.training.packing import KnownLengths, PackingCollator, pack
 from toolkit.training.trainer import checkpoint_first
 

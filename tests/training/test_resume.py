@@ -12,8 +12,8 @@ import pytest
 from tests.tiny import write_recipe
 from tests.training.test_checkpoints import flip
 from toolkit.errors import RunError, TrainingError
-from toolkit.evaluation.columns import columns_of
 from toolkit.export.source import find_source
+from toolkit.inference.named_models import columns_of
 from toolkit.manifest import NAME, sha256_of
 from toolkit.recipe import load
 from toolkit.records import read_object, read_rows

@@ -133,8 +133,9 @@ def test_recording_changes_nothing(
 ) -> None:
     """A whole compiled run, evaluations between its updates before which recordings are given back; without CUDA, so
     that what would be recorded is run again."""
-    from tests.engines.test_graphs import again
-    from toolkit.engines import compiled, graphs
+    from tests.kernels.test_cuda_graphs import again
+    from toolkit.engines import compiled
+    from toolkit.kernels import cuda_graphs as graphs
 
     recorders: list[graphs.Recorder] = []
     given_back: list[int] = []
@@ -172,7 +173,7 @@ def test_all_of_a_packed_model_is_in_training_mode(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holdout: int
 ) -> None:
     """Also before any evaluation, and after each."""
-    from toolkit.training import loss
+    from toolkit.kernels import head_loss as loss
 
     real, seen = loss.summed_loss, []
 
@@ -376,7 +377,7 @@ def test_a_model_that_does_not_load_leaves_no_folder(recipe: Path, tmp_path: Pat
 
 def test_memory_of_the_machine_that_runs_out_is_told_alike() -> None:
     from toolkit.recipe.schema import Recipe
-    from toolkit.training.exhausted import out_of_memory
+    from toolkit.training.out_of_memory import out_of_memory
 
     with pytest.raises(TrainingError) as caught, out_of_memory(Recipe()):
         torch.empty(10**15)
@@ -397,7 +398,7 @@ def test_memory_of_the_machine_that_runs_out_is_told_alike() -> None:
 )
 def test_out_of_memory_says_what_is_left_to_try(settings: dict[str, Any], advised: str, not_advised: str) -> None:
     from toolkit.recipe.schema import Recipe, TrainSection
-    from toolkit.training.exhausted import out_of_memory
+    from toolkit.training.out_of_memory import out_of_memory
 
     with pytest.raises(TrainingError) as caught, out_of_memory(Recipe(train=TrainSection(**settings))):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")

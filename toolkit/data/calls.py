@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.data.chats import Chat, ToolCall, Turn, split_thought
+from toolkit.chats import Chat, ToolCall, Turn, split_thought
 from toolkit.data.template import CallFormat
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import cache_root
-from toolkit.data.chats import KINDS, Chat
+from toolkit.chats import KINDS, Chat
 from toolkit.data.keys import table_key
 from toolkit.data.notes import Reading
 from toolkit.data.parts import Part, chat_hash

@@ -12,8 +12,8 @@ toolace             conversations with a JSON list of functions in the system te
 columns             whatever the recipe's `columns` name
 
 Lists and objects may be JSON text throughout. A word in a text never decides. What every chat goes through stands in
-`toolkit.data.said`; every key that is not used is remarked on. A chat without an assistant turn, an empty answer, or a
-call to a tool that is not on offer raises `RowError`. docs/data-formats.md says it for users.
+`toolkit.data.spoken_turns`; every key that is not used is remarked on. A chat without an assistant turn, an empty
+answer, or a call to a tool that is not on offer raises `RowError`. docs/data-formats.md says it for users.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
+from toolkit.chats import KINDS, Chat, Role
 from toolkit.data import glaive, hermes, toolace
-from toolkit.data.chats import KINDS, Chat, Role
 from toolkit.data.items import as_list, read_calls
 from toolkit.data.notes import Fields, Remarks, RowError, report_unused, shown
-from toolkit.data.said import Said, finish
 from toolkit.data.schemas import Tools, read_tools
+from toolkit.data.spoken_turns import Said, finish
 from toolkit.data.suspects import remark_on_tool_talk
 from toolkit.data.turns import CALL_ROLES, ROLES, list_of_turns, read_turns
 

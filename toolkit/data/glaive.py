@@ -18,7 +18,7 @@ from typing import Any
 from toolkit.data.items import arguments_of, read_call
 from toolkit.data.jsontext import STRICT, literal, not_json, refuse_halves
 from toolkit.data.notes import Remarks, RowError
-from toolkit.data.said import Call, Said
+from toolkit.data.spoken_turns import Call, Said
 
 _SPEAKER = re.compile(r"(?:\A|\n[ \t]*\n)\s*(USER|ASSISTANT|FUNCTION RESPONSE):[ \t]*")
 _CALL = re.compile(r"<functioncall>\s*(?=\{)")

@@ -11,11 +11,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.data.chats import split_thought
+from toolkit.chats import split_thought
 from toolkit.data.items import Piece, read_call
 from toolkit.data.jsontext import STRICT, dumps, literal, not_json, refuse_halves
 from toolkit.data.notes import Remarks, RowError
-from toolkit.data.said import Said
+from toolkit.data.spoken_turns import Said
 
 CALL = re.compile(r"<tool_call>\s*(?=\{)")
 TOOLS = re.compile(r"<tools>\s*(?=[\[{])")  # not the preamble's own mention of the marks

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from toolkit.data.jsontext import dumps, loads
 from toolkit.data.notes import Fields, Remarks, RowError, report_unused, shown
-from toolkit.data.said import Call
+from toolkit.data.spoken_turns import Call
 
 ARGUMENTS = ("arguments", "parameters", "args", "input", "params")
 _NAMES = ("name", "tool", "tool_name")

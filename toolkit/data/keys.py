@@ -18,36 +18,6 @@ if TYPE_CHECKING:
     from toolkit.data.template import ChatTemplate
     from toolkit.recipe.schema import Recipe, SourceSection
 
-# Every module whose change can change a table. Their own text is hashed: a stale table is worse than one made anew.
-_CODE = (
-    "calls.py",
-    "chats.py",
-    "columns.py",
-    "formats.py",
-    "glaive.py",
-    "hermes.py",
-    "items.py",
-    "jsontext.py",
-    "legacy.py",
-    "markup.py",
-    "mending.py",
-    "parts.py",
-    "pipeline.py",
-    "readers.py",
-    "render.py",
-    "rendered.py",
-    "said.py",
-    "schema_rules.py",
-    "schemas.py",
-    "seen.py",
-    "signatures.py",
-    "sources.py",
-    "tablefile.py",
-    "template.py",
-    "tokenizers.py",
-    "toolace.py",
-    "turns.py",
-)
 _BUILTIN_OPTIONS = ("split", "size", "seed", "domains", "kinds", "max_tools")
 
 
@@ -90,9 +60,9 @@ def table_key(recipe: Recipe, folder: Path, part: str, template: ChatTemplate | 
 
 
 def code_key() -> str:
-    """Hash of the modules and templates that make the table."""
+    """Hash of the modules and templates that can change a table: a stale one is worse than one made anew."""
     here = Path(__file__).parent
-    files = [*(here / name for name in _CODE), *sorted((here / "templates").glob("*.jinja"))]
+    files = [here.parent / "chats.py", *sorted(here.glob("*.py")), *sorted((here / "templates").glob("*.jinja"))]
     return digest([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
 
 
@@ -111,7 +81,7 @@ def _source_key(source: SourceSection) -> dict[str, Any]:
     if columns := source.columns.model_dump(exclude_none=True):
         common["columns"] = columns
     if source.source == BUILTIN:
-        from toolkit.data.builtin import fingerprint
+        from toolkit.world import fingerprint
 
         options = {name: getattr(source, name) for name in _BUILTIN_OPTIONS}
         return {**common, **options, "builtin": fingerprint()}

@@ -11,8 +11,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from toolkit.chats import Chat, Turn
 from toolkit.data.calls import Messages, assistant_text
-from toolkit.data.chats import Chat, Turn
 from toolkit.data.signatures import signature
 from toolkit.data.template import CallFormat, Rendering, ToolPrompt
 

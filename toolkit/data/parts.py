@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.cache import cache_root, keep, kept
-from toolkit.data.chats import Chat
+from toolkit.chats import Chat
 from toolkit.data.keys import data_key, digest
 from toolkit.data.notes import Reading
 from toolkit.data.sources import BUILTIN, load_chats

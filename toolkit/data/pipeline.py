@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.data.chats import Chat
+from toolkit.chats import Chat
 from toolkit.data.seen import ToolTally
 from toolkit.data.template import ChatTemplate, Rendering, compose
 from toolkit.environment import without_torch

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.cache import write_text
-from toolkit.data.chats import Chat
+from toolkit.chats import Chat
 from toolkit.data.parts import part_chats
 from toolkit.data.pipeline import Settings
 from toolkit.errors import InputError

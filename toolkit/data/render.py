@@ -39,9 +39,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from toolkit.chats import Chat, Turn, split_thought
 from toolkit.data import legacy
 from toolkit.data.calls import Messages, to_messages
-from toolkit.data.chats import Chat, Turn, split_thought
 from toolkit.data.markup import Markup, probe, render
 from toolkit.data.rendered import is_written
 from toolkit.data.template import (

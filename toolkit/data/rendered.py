@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from toolkit.data.chats import ToolCall
+from toolkit.chats import ToolCall
 from toolkit.data.jsontext import STRICT
 
 _MOST_FAILURES = 100  # braces that open no JSON: each may cost as much as the text is long

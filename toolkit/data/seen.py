@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.chats import Chat
+from toolkit.chats import Chat
 from toolkit.data.notes import Remarks, RowError
 from toolkit.data.schemas import read_tools
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.data.chats import Chat
+from toolkit.chats import Chat
 from toolkit.data.columns import chosen, format_of, renamed
 from toolkit.data.formats import convert
 from toolkit.data.mending import strip_nulls
@@ -106,7 +106,7 @@ def _chats(spec: SourceSection, reading: Reading) -> Iterator[Chat]:
 def _builtin(spec: SourceSection) -> Iterator[Chat]:
     if spec.source != BUILTIN:
         raise DataError(f"{spec.source}: no such built-in chats{did_you_mean(spec.source, [BUILTIN])}")
-    from toolkit.data.builtin import chats
+    from toolkit.world import chats
 
     yield from chats(
         size=spec.size,

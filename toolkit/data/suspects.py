@@ -6,8 +6,8 @@ import json
 import re
 from typing import Any
 
+from toolkit.chats import Chat, split_thought
 from toolkit.data import hermes, toolace
-from toolkit.data.chats import Chat, split_thought
 from toolkit.data.items import ARGUMENTS
 from toolkit.data.notes import Remarks
 

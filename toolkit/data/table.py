@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.cache import cache_root, discard
-from toolkit.data.chats import Chat
+from toolkit.chats import Chat
 from toolkit.data.keys import digest, table_key
 from toolkit.data.notes import Reading
 from toolkit.data.parts import Part
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["IGNORED", "TokenTable", "build", "eval_chats", "find"]
 
-_LARGE = 1 << 20  # bytes: larger files are not read to find out whether a table is there
 IGNORED = -100  # the label of a token that is not trained
+_LARGE = 1 << 20  # bytes: larger files are not read to find out whether a table is there
 
 
 class TokenTable:

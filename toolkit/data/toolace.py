@@ -15,7 +15,7 @@ from typing import Any
 
 from toolkit.data.jsontext import STRICT, dumps, literal, refuse_halves
 from toolkit.data.notes import RowError, shown
-from toolkit.data.said import Call, Said
+from toolkit.data.spoken_turns import Call, Said
 
 _LIST = re.compile(r"\[\s*\{")
 _PREAMBLE = re.compile(r"You are an expert in composing functions\b|Here is a list of functions in JSON format\b")

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from toolkit.data.chats import Role, split_thought
+from toolkit.chats import Role, split_thought
 from toolkit.data.hermes import own_words, read_marked, read_marked_results
 from toolkit.data.items import Piece, as_list, read_calls, read_pieces, result_text
 from toolkit.data.notes import Fields, Remarks, RowError, report_unused, shown
-from toolkit.data.said import Call, Said
+from toolkit.data.spoken_turns import Call, Said
 from toolkit.errors import did_you_mean
 
 CALL_ROLES = ("function_call", "tool_call", "function_calls", "tool_calls")

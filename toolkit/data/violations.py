@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from toolkit.data.chats import Chat, ToolCall
+from toolkit.chats import Chat, ToolCall
 from toolkit.data.schema_checks import UncheckedError, checker
 from toolkit.data.schema_rules import check_schema
 from toolkit.errors import Problem, did_you_mean

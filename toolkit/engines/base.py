@@ -15,7 +15,7 @@ from toolkit.recipe.schema import Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from toolkit.engines.graphs import Recorder
+    from toolkit.kernels.cuda_graphs import Recorder
 
 EngineName = Literal["peft", "unsloth", "compiled"]
 Precision = Literal["bf16", "fp16", "fp32"]
@@ -92,7 +92,7 @@ class Loaded:
     """A model with its adapter, ready for the trainer.
 
     `packing`: None for transformers' own attention interface. `recorder`: what replays micro-batches, where an engine
-    has such a thing (`toolkit.engines.graphs`).
+    has such a thing (`toolkit.kernels.cuda_graphs`).
     """
 
     model: Any

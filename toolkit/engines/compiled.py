@@ -4,8 +4,8 @@ Layers of a model are alike, so one is compiled and all run it. `train.compile =
 micro-batches are filled up to a multiple of `MULTIPLE` tokens and their edges to one of `EDGES`, so that there are few,
 and nothing that is a Python number and changes between micro-batches reaches a layer. "dynamic" makes one code for all
 lengths. Where no layer recomputes, a micro-batch's kernels are recorded for each length and replayed
-(`toolkit.engines.graphs`). Layers run compiled while they train only: evaluation and decoding, whose shapes differ, run
-as they would without.
+(`toolkit.kernels.cuda_graphs`). Layers run compiled while they train only: evaluation and decoding, whose shapes
+differ, run as they would without.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from toolkit.recipe.schema import Recipe
 if TYPE_CHECKING:
     import torch
 
-    from toolkit.engines.graphs import Recorder
-    from toolkit.training.attention import Kernel
+    from toolkit.kernels.cuda_graphs import Recorder
+    from toolkit.kernels.packed_attention import Kernel
 
 BACKEND = "inductor"
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
@@ -60,10 +60,8 @@ def prepare() -> None:
 
 def code_folder() -> Path:
     """Where compiled code is kept, by the text of functions with gradients of their own, which torch does not read."""
-    here = Path(__file__).parent
-    texts = [
-        (here / name).read_bytes() for name in ("compiled.py", "products.py", "float8.py", "rounding.py", "dropout.py")
-    ]
+    kernels = Path(__file__).parents[1] / "kernels"
+    texts = [path.read_bytes() for path in (Path(__file__), *sorted(kernels.glob("*.py")))]
     return cache_root() / "inductor" / hashlib.sha256(b"".join(texts)).hexdigest()[:12]
 
 
@@ -76,7 +74,7 @@ def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision
     import torch
 
     from toolkit.engines import peft
-    from toolkit.training.attention import find_kernel
+    from toolkit.kernels.packed_attention import find_kernel
 
     loaded = peft.load(recipe, folder, tokenizer, engine, precision, hardware)
     device = next(loaded.model.parameters()).device
@@ -130,7 +128,7 @@ def head_size(model: Any) -> int:
 
 def check_float8(hardware: Hardware) -> None:
     """Raise `EngineError` where `train.products = "float8"` can't be had."""
-    from toolkit.engines.float8 import CAPABILITY
+    from toolkit.kernels.float8 import CAPABILITY
 
     gpu = hardware.gpu
     if gpu is None or gpu.capability < CAPABILITY:
@@ -144,9 +142,9 @@ def check_float8(hardware: Hardware) -> None:
 class CompiledLayers:
     """The decoder layers of a PEFT-wrapped model, compiled while `training` holds and as they were outside of it.
 
-    `longest`: tokens that no row has more of. `kernel`: how rows attend (`toolkit.training.attention`).
+    `longest`: tokens that no row has more of. `kernel`: how rows attend (`toolkit.kernels.packed_attention`).
     `dynamic` and `backend` are torch.compile's; None is Inductor. `fuse`: the dtype of the products,
-    where adapters are to run within them (`toolkit.engines.products`), frozen weights in `float8` or as they are.
+    where adapters are to run within them (`toolkit.kernels.fused_lora`), frozen weights in `float8` or as they are.
     `graphs`: replay what was recorded, where no layer recomputes.
     """
 
@@ -165,7 +163,8 @@ class CompiledLayers:
         import torch._dynamo
         import torch._functorch.config as functorch
 
-        from toolkit.engines import dropout, products
+        from toolkit.kernels import dropout
+        from toolkit.kernels import fused_lora as products
 
         torch._dynamo.config.recompile_limit = max(MOST_SHAPES, torch._dynamo.config.recompile_limit)
         self.attention, self.dynamic = {"longest": longest, "kernel": kernel}, dynamic
@@ -184,7 +183,7 @@ class CompiledLayers:
         self.recorder = self._recorder(model) if graphs else None
 
     def _recorder(self, model: Any) -> Recorder:
-        from toolkit.engines.graphs import Recorder
+        from toolkit.kernels.cuda_graphs import Recorder
 
         decoder = model.get_base_model().model
         trained = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
@@ -216,7 +215,7 @@ class CompiledLayers:
         return first
 
     def packing(self, *, cuda: bool) -> Packing:
-        from toolkit.training.attention import packed
+        from toolkit.kernels.packed_attention import packed
 
         static = cuda and not self.dynamic
         multiple = functools.partial(filled_to, dynamic=not static)
@@ -228,8 +227,8 @@ class CompiledLayers:
         import torch._functorch.config as functorch
         from torch._dynamo.exc import TorchDynamoException
 
-        from toolkit.engines.products import fused
-        from toolkit.training.attention import packed
+        from toolkit.kernels.fused_lora import fused
+        from toolkit.kernels.packed_attention import packed
 
         for layer, call in zip(self.layers, self.calls, strict=True):
             layer._compiled_call_impl = call

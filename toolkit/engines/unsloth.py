@@ -127,7 +127,7 @@ def closed_rows(model: Any) -> Iterator[None]:
 # named as Unsloth's dispatcher is called
 def attention_of_rows(own: Callable[..., Any], config: Any, context: Any, Q: Any, K: Any, V: Any) -> Any:
     """Q [1, heads, tokens, size] and K, V to [1, tokens, heads, size]; `own` is Unsloth's way, for other cases."""
-    from toolkit.training.attention import attend, find_kernel
+    from toolkit.kernels.packed_attention import attend, find_kernel
 
     usual = context.attention_mask is None and context.sliding_window is None and context.is_causal
     if context.seq_info is None or config.backend != "sdpa" or not usual or context.prefix_seg_info is not None:

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.chats import ROLES, Chat, ToolCall, Turn
+from toolkit.chats import ROLES, Chat, ToolCall, Turn
+from toolkit.data import literals
 from toolkit.data.sources import shortened
 from toolkit.errors import DataError, Problem
-from toolkit.evaluation import literals
 from toolkit.evaluation.scoring import same_json
 
 KINDS = {

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.cache import cache_root, remembered_sha256, write_text
-from toolkit.evaluation.decode import Decoder, Done, Generated
+from toolkit.inference.decode import Decoder, Done, Generated
 from toolkit.manifest import is_damaged, sealed
 
 VERSION = 1  # raise it when decoding itself changes

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import write_text
-from toolkit.data.chats import Chat
+from toolkit.chats import Chat
 from toolkit.errors import InputError
 from toolkit.evaluation.cached import CachedDecoder, fingerprint
-from toolkit.evaluation.columns import Column, Models, columns_of, renderer_of, settle
-from toolkit.evaluation.decode import Decoder, TorchDecoder
 from toolkit.evaluation.evaluate import evaluate
 from toolkit.evaluation.executed import evaluate_executed
 from toolkit.evaluation.questions import held_out
 from toolkit.evaluation.results import Comparison, Evaluation
 from toolkit.hardware import Hardware, detect, free_cores
+from toolkit.inference.decode import Decoder, TorchDecoder
+from toolkit.inference.named_models import Column, Models, columns_of, renderer_of, settle
 from toolkit.recipe import load
 from toolkit.recipe.schema import EvalSection
 from toolkit.runs import versions

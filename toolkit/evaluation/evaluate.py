@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal, Protocol
 
+from toolkit.chats import Chat, ToolCall
+from toolkit.data.call_parsing import Parsed, parse
 from toolkit.data.calls import write_calls
-from toolkit.data.chats import Chat, ToolCall
 from toolkit.data.template import CallFormat
 from toolkit.errors import DataError
-from toolkit.evaluation.adapters import base_columns
-from toolkit.evaluation.decode import Decoder, Generated
-from toolkit.evaluation.parsing import Parsed, parse
 from toolkit.evaluation.results import Comparison, Evaluation, Row
 from toolkit.evaluation.scoring import kind_of, score
+from toolkit.inference.decode import Decoder, Generated
+from toolkit.inference.without_adapter import base_columns
 
 __all__ = ["Comparison", "Evaluation", "base_columns", "evaluate", "prompted_turns"]
 

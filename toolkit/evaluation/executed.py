@@ -22,15 +22,15 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
-from toolkit.data.builtin import World
-from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.chats import Chat, ToolCall, Turn
+from toolkit.data.call_parsing import parse
 from toolkit.data.template import CallFormat
 from toolkit.errors import DataError, Problem
-from toolkit.evaluation.decode import Decoder
 from toolkit.evaluation.evaluate import Prompter, as_text
-from toolkit.evaluation.parsing import parse
 from toolkit.evaluation.results import Evaluation, Row
 from toolkit.evaluation.scoring import same_calls
+from toolkit.inference.decode import Decoder
+from toolkit.world import World
 
 __all__ = ["evaluate_executed"]
 

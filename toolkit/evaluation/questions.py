@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toolkit.data.chats import Chat
+from toolkit.chats import Chat
 from toolkit.data.parts import HELD_OUT_SPLITS
 from toolkit.data.sources import BUILTIN, load_chats
 from toolkit.data.table import eval_chats

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from toolkit.cache import write_text
-from toolkit.data.chats import KINDS
+from toolkit.chats import KINDS
 from toolkit.errors import DataError, Problem
 from toolkit.evaluation.statistics import Paired, Rate
 from toolkit.manifest import CHECKSUM
@@ -36,6 +36,15 @@ LABELS = {
     "state": "final state as expected",
     "calls": "calls in expected order",
     "in_time": "done in the step limit",
+}
+# what goes into metrics.jsonl beside eval_loss, where it applies, and the measure that it is
+LOGGED = {
+    "eval_calls": "correct",
+    "eval_exact": "exact",
+    "eval_abstained": "abstained",
+    "eval_clarified": "clarified",
+    "eval_refused": "refused",
+    "eval_over_refusal": "over_refusal",
 }
 LOWER_IS_BETTER = ("over_refusal", "invented_tool")
 FRACTIONS = ("argument_recall", "argument_precision")

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-from toolkit.data.chats import Chat, ToolCall
+from toolkit.chats import Chat, ToolCall
+from toolkit.data.call_parsing import Parsed
 from toolkit.data.schema_checks import UncheckedError, checker
-from toolkit.evaluation.parsing import Parsed
-from toolkit.evaluation.wording import asks, lacks_means, refuses
+from toolkit.evaluation.answer_kinds import asks, lacks_means, refuses
 
 Expected = Literal["call", "clarify", "refuse", "irrelevance", "relevance", "answer"]
 CALL_KINDS = ("single", "parallel", "multi_step")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from toolkit.export.layout import ExportRecord
+from toolkit.exports import ExportRecord
 from toolkit.recipe.schema import Recipe, SourceSection
 
 

@@ -55,7 +55,7 @@ def verify_command(folder: str, *, chats: int | None, max_minutes: float | None)
     """Compare an export's files with the trained model again. Raises `ModelError` when the gate failed."""
 
     from toolkit.export.export import DEFAULT_CHATS, DEFAULT_MINUTES, check_gate, verify_export
-    from toolkit.export.layout import ExportFolder
+    from toolkit.exports import ExportFolder
 
     path = Path(folder).expanduser()
     if not (path / "export.json").is_file() and (path / "export" / "export.json").is_file():

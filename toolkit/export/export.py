@@ -22,8 +22,18 @@ from toolkit.errors import RunError, ToolkitError
 from toolkit.export import card, ollama
 from toolkit.export import merge_base as bases
 from toolkit.export.adapter import open_adapter
-from toolkit.export.architecture import Architecture, read_architecture
-from toolkit.export.layout import (
+from toolkit.export.destination import new_folder, require_free
+from toolkit.export.gguf_names import Architecture, read_architecture
+from toolkit.export.lora import check_lora, write_lora
+from toolkit.export.merge import Merged, open_merged
+from toolkit.export.merged import write_merged
+from toolkit.export.preflight import preflight, require_export_space
+from toolkit.export.quantize import quant_type, quantize_gguf
+from toolkit.export.runtime_parsers import gaps_of, read_by
+from toolkit.export.source import Source, find_source
+from toolkit.export.tokenizer import read_tokenizer
+from toolkit.export.writer import Advance, Float16OverflowError, Metadata, Type16, write_gguf
+from toolkit.exports import (
     BaseRecord,
     DataRecord,
     ExportFolder,
@@ -32,16 +42,6 @@ from toolkit.export.layout import (
     FileRecord,
     MergeRecord,
 )
-from toolkit.export.lora import check_lora, write_lora
-from toolkit.export.merge import Merged, open_merged
-from toolkit.export.merged import write_merged
-from toolkit.export.place import new_folder, require_free
-from toolkit.export.preflight import preflight, require_export_space
-from toolkit.export.quantize import quant_type, quantize_gguf
-from toolkit.export.readers import gaps_of, read_by
-from toolkit.export.source import Source, find_source
-from toolkit.export.tokenizer import read_tokenizer
-from toolkit.export.writer import Advance, Float16OverflowError, Metadata, Type16, write_gguf
 from toolkit.runs import command_line
 from toolkit.terminal import new_console
 

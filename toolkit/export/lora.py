@@ -6,7 +6,7 @@ from pathlib import Path
 
 from toolkit.errors import ModelError
 from toolkit.export.adapter import Adapter
-from toolkit.export.architecture import Architecture
+from toolkit.export.gguf_names import Architecture
 from toolkit.export.tensors import gguf_name, heads_of, permute
 from toolkit.export.writer import FILE_TYPES, QUANTIZATION_VERSION, Metadata, require_f16
 

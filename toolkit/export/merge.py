@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.export.adapter import Adapter, Pair, open_adapter
-from toolkit.export.architecture import Architecture, read_architecture
+from toolkit.export.gguf_names import Architecture, read_architecture
 from toolkit.export.tensors import Checkpoint, Weights, require_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit.export.layout import ExportRecord
+    from toolkit.exports import ExportRecord
 
 
 class Merged:

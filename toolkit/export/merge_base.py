@@ -13,9 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.export.layout import MergeRecord, MergeScore
 from toolkit.export.merge import open_merged
 from toolkit.export.tensors import Weights
+from toolkit.exports import MergeRecord, MergeScore
 from toolkit.terminal import without_bars
 from toolkit.trusted import load_adapter, load_model
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.export.architecture import read_config
+from toolkit.export.gguf_names import read_config
 from toolkit.export.tensors import Weights
 from toolkit.export.writer import Advance, require_f16
 

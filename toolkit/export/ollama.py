@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.markup import Markup, probe, render
-from toolkit.export.readers import read_by
-from toolkit.export.turns import Calls, Results, Tools, read_calls, read_results, read_tools
+from toolkit.export.runtime_parsers import read_by
+from toolkit.export.template_parts import Calls, Results, Tools, read_calls, read_results, read_tools
 
 OPEN, CLOSE = "<|im_start|>", "<|im_end|>"
 # What is looked for in answers where calls can't be read: no answer holds it, or ends as it begins, which Ollama would

@@ -25,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import EngineError, ModelError, did_you_mean
-from toolkit.export.ggufraw import pad, read_bytes, read_raw, uint32_key, write_header
 from toolkit.export.quantizers import External, find_external, load_libgguf
 from toolkit.export.writer import FILE_TYPES, QUANTIZATION_VERSION, Advance
 from toolkit.hardware import usable_cores
+from toolkit.inference.gguf_raw import pad, read_bytes, read_raw, uint32_key, write_header
 from toolkit.recipe.checks import GGUF_QUANTS
 
 RowQuantizer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.uint8]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from toolkit.errors import ModelError
-from toolkit.export.architecture import Architecture
+from toolkit.export.gguf_names import Architecture
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from toolkit.errors import ModelError
-from toolkit.export.architecture import Architecture
+from toolkit.export.gguf_names import Architecture
 from toolkit.export.tensors import Weights, gguf_name, heads_of, permute
 from toolkit.export.tokenizer import GgufTokenizer
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from toolkit.data.chats import ToolCall, Turn
+from toolkit.chats import ToolCall, Turn
+from toolkit.data.call_parsing import Parsed, parse
 from toolkit.errors import InputError
-from toolkit.evaluation.parsing import Parsed, parse
 from toolkit.inference.speaker import Sampling, Speaker, open_speaker
 from toolkit.inference.tools import Toolbox, choose_tools, unseen
 from toolkit.terminal import say, warn

@@ -20,7 +20,7 @@ def stream(
     """What the model writes after a rendered prompt, piece by piece, without the stop token; greedy at temperature 0.
     Nothing is told of tokens in `hidden_ids`.
 
-    Greedy, and with none hidden, the pieces together are the text that `toolkit.evaluation.decode.decode` gives. The
+    Greedy, and with none hidden, the pieces together are the text that `toolkit.inference.decode.decode` gives. The
     plain loop can be left at any token, which `generate` can't.
     """
     import torch

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any
 
 from toolkit.errors import EngineError, ModelError, ToolkitError
-from toolkit.evaluation.decode import Done, Generated, Meter
 from toolkit.hardware import free_cores
+from toolkit.inference.decode import Done, Generated, Meter
 from toolkit.inference.process import LlamaProcess
 
 INSTALL = "pip install 'toolkit[serve]'"
@@ -275,7 +275,7 @@ class GgufModel:
 
 @dataclass(slots=True)
 class GgufDecoder:
-    """Decodes rendered prompts with a `GgufModel`: a `toolkit.evaluation.decode.Decoder`."""
+    """Decodes rendered prompts with a `GgufModel`: a `toolkit.inference.decode.Decoder`."""
 
     model: GgufModel
     stop_ids: Sequence[int]

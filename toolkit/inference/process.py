@@ -22,8 +22,8 @@ from collections import deque
 from pathlib import Path
 
 from toolkit.errors import EngineError, ModelError
-from toolkit.export.ggufcheck import check_gguf
 from toolkit.inference import llama_server
+from toolkit.inference.gguf_check import check_gguf
 
 BASE_SECONDS = 120.0  # to load a small file on a busy machine
 BYTES_PER_SECOND = 10e6  # the slowest disk that is waited for

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.chats import Chat, Turn
 from toolkit.data.calls import Messages, to_messages
-from toolkit.data.chats import Chat, Turn
 from toolkit.data.render import Renderer
 from toolkit.data.template import CallFormat, ChatTemplate, Rendering, rendering_of
 from toolkit.errors import ModelError
-from toolkit.export.ggufcheck import check_gguf
-from toolkit.export.ggufraw import read_raw
-from toolkit.export.layout import ExportFolder
+from toolkit.exports import ExportFolder
+from toolkit.inference.gguf_check import check_gguf
+from toolkit.inference.gguf_raw import read_raw
 from toolkit.inference.standing import export_again
 
 TEMPLATE = "tokenizer.chat_template"
@@ -58,7 +58,7 @@ def prompting_of(path: Path) -> Prompting:
     kept = ChatTemplate.read(folder.path, Rendering.of(record.data)) if record and record.data else None
     if kept is None or kept.text is not None:
         return Prompting(template, rendering_of(template))
-    from toolkit.evaluation.columns import columns_of, renderer_of, settle
+    from toolkit.inference.named_models import columns_of, renderer_of, settle
 
     return Prompting(template, kept.rendering, renderer_of(settle(columns_of([str(path)]))[0]))
 

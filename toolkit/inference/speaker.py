@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from toolkit.data.chats import Chat, Turn
+from toolkit.chats import Chat, Turn
 from toolkit.data.render import Renderer
 from toolkit.data.seen import SeenTools, read_seen
 from toolkit.data.template import CallFormat
 from toolkit.data.tokenizers import special_tokens
-from toolkit.evaluation.columns import Column, columns_of, renderer_of, settle
-from toolkit.export.layout import ExportFolder
+from toolkit.exports import ExportFolder
 from toolkit.inference.folder import stream
 from toolkit.inference.gguf import MARKS, GgufModel
+from toolkit.inference.named_models import Column, columns_of, renderer_of, settle
 from toolkit.inference.prompting import Prompting, prompting_of
 from toolkit.inference.standing import standing
 from toolkit.recipe.schema import Recipe
@@ -142,8 +142,8 @@ def find_column(word: str) -> Column:
 def _folder_speaker(column: Column, threads: int | None) -> Iterator[FolderSpeaker]:
     import torch
 
-    from toolkit.evaluation.columns import Models
     from toolkit.hardware import detect, free_cores
+    from toolkit.inference.named_models import Models
 
     hardware = detect()
     if hardware.gpu is None:

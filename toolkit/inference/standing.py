@@ -6,8 +6,8 @@ from pathlib import Path
 
 from toolkit.data.template import ChatTemplate
 from toolkit.errors import RunError
-from toolkit.export.layout import ExportFolder, ExportRecord
-from toolkit.export.verify.report import VerifyReport
+from toolkit.export_report import VerifyReport
+from toolkit.exports import ExportFolder, ExportRecord
 
 
 def standing(path: Path, template: str) -> list[str]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.builtin import DOMAINS, TOOLS, World
-from toolkit.data.chats import ToolCall
+from toolkit.chats import ToolCall
 from toolkit.data.notes import Remarks, RowError
 from toolkit.data.schemas import read_tools
 from toolkit.data.seen import SeenTools
 from toolkit.errors import InputError, Problem, did_you_mean
 from toolkit.recipe.schema import Recipe
+from toolkit.world import DOMAINS, TOOLS, World
 
 PREFIX = "builtin:"
 ON_OFFER = 8  # as many as one built-in chat has at most

@@ -1,4 +1,4 @@
-"""How long a run takes and what it costs: `toolkit.planning.seconds` for each micro-batch, counted over the run.
+"""How long a run takes and what it costs: `toolkit.planning.kernel_time` for each micro-batch, counted over the run.
 
 What comes out is a prediction and is shown as one.
 """
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from toolkit.engines.base import products_of
 from toolkit.planning.cards import Card
+from toolkit.planning.kernel_time import UPDATE_GAP, Rates, Seconds, Way, evaluating, training
 from toolkit.planning.lengths import Lengths
-from toolkit.planning.seconds import UPDATE_GAP, Rates, Seconds, Way, evaluating, training
 from toolkit.planning.steps import Updates
 
 if TYPE_CHECKING:
-    from toolkit.planning.architecture import ModelShape
+    from toolkit.models.architecture import ModelShape
     from toolkit.recipe.schema import Recipe
 
 CPU_EFFICIENCY = {"fp32": 0.63, "bf16": 0.47}  # of a core's products; measured with SmolLM2-135M on two cores

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from toolkit.data.chats import Chat, Turn
+    from toolkit.chats import Chat, Turn
     from toolkit.data.template import CallFormat, ToolPrompt
     from toolkit.recipe.schema import Recipe, SourceSection
 

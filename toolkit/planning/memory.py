@@ -12,7 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from toolkit.planning.architecture import ModelShape
+from toolkit.kernels.constants import PACKED_LOGITS
+from toolkit.models.architecture import ModelShape
 
 Engine = Literal["peft", "unsloth", "compiled"]
 Held = Literal["nf4", "16-bit", "fp32"]
@@ -26,7 +27,6 @@ PROCESS = int(0.45 * 2**30)  # Python with torch, transformers, PEFT and TRL loa
 CPU_WASTE = 1.5  # resident bytes for each byte of activations: the C allocator keeps holes; measured
 OFFLOAD_BUFFERS = 6  # layer inputs in flight to and from host memory; fitted
 PEFT_DROPOUT = 2.35  # bytes that plain PEFT on CUDA keeps for each dropped feature; fitted
-PACKED_LOGITS = 1 << 26  # logits that the loss over packed rows holds at one time on a GPU
 # bytes for each weight of the output head while its gradient is summed over chunks: a sum in fp32 and what it becomes
 HEAD_GRADIENT = {"mixed": 6, "fp32": 10}
 MIXED_STEP = 12  # bytes for each weight of the largest tensor while Adam with fp32 states steps over 16-bit weights
@@ -95,7 +95,8 @@ def layer_activations(setup: Setup) -> float:
     up, and keys and values repeated for their query heads, as padding's mask demands. Under fp32 no casts are kept; on
     a CPU more are. Dropout adds masks of one byte an input feature, and for plain PEFT the dropped copies that stand
     for the inputs. Compiled layers keep what products and attention give and make the rest of it again
-    (`toolkit.engines.compiled.KEEP_LITTLE`), dropout's masks too: counted on a CPU by tests/training/test_kept.py.
+    (`toolkit.engines.compiled.KEEP_LITTLE`), dropout's masks too: counted on a CPU by
+    tests/kernels/test_saved_activations.py.
     """
     shape = setup.shape
     hidden, ffn = shape.hidden_size, shape.intermediate_size

@@ -12,15 +12,15 @@ from toolkit.engines import measured
 from toolkit.engines.base import Choice, check_hardware, choose_precision
 from toolkit.errors import EngineError
 from toolkit.hardware import Gpu, Hardware, cpu_flags, cpu_name, usable_cores
+from toolkit.models.architecture import ATTENTION, MLP, ModelShape, load_shape
 from toolkit.planning import lengths as lengths_module
-from toolkit.planning.architecture import ATTENTION, MLP, ModelShape, load_shape
 from toolkit.planning.budget import STEP, USABLE, Budget, budget_for, pace_of, setup_of
 from toolkit.planning.cards import CARDS, Card, cpu_card, find_card, seen_gpus
 from toolkit.planning.cost import Time, Work, dollars, predict, range_of, rates_of, way_of
-from toolkit.planning.cutting import mean_pieces
+from toolkit.planning.kernel_time import Rates, Way
 from toolkit.planning.lengths import Lengths
 from toolkit.planning.memory import Memory, Setup, full_memory, training_memory
-from toolkit.planning.seconds import Rates, Way
+from toolkit.planning.micro_batches import mean_pieces
 from toolkit.planning.steps import TIMED, Updates, fitted, fitting, updates_of
 
 if TYPE_CHECKING:

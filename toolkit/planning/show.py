@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from toolkit.planning.calibration import past_error
 from toolkit.planning.cards import GIB, Card
+from toolkit.planning.kernel_time import Rates, Seconds
 from toolkit.planning.plan import PACKED, Plan
-from toolkit.planning.seconds import Rates, Seconds
 from toolkit.planning.steps import learning_rate
 
 if TYPE_CHECKING:

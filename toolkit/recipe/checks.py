@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from toolkit.data.chats import KINDS
+from toolkit.chats import KINDS
 from toolkit.errors import did_you_mean
-from toolkit.planning.architecture import find_shape
+from toolkit.models.architecture import find_shape
 from toolkit.recipe.schema import Recipe, SourceSection
 
 Path = tuple[str | int, ...]
@@ -202,7 +202,7 @@ def _columns(path: Path, source: SourceSection) -> Iterator[Finding]:
 
 def _builtin(path: Path, source: SourceSection) -> Iterator[Finding]:
     # a few milliseconds to import, so only for the recipes that ask
-    from toolkit.data.builtin.catalog import DOMAINS, SPLITS
+    from toolkit.world.catalog import DOMAINS, SPLITS
 
     if source.split not in SPLITS:
         near = did_you_mean(source.split, SPLITS) or f", wanted one of {', '.join(SPLITS)}"

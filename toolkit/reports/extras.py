@@ -25,7 +25,7 @@ class Extra:
 
 def exports(run: Path) -> list[Extra]:
     """Every export folder in a run folder: its files, how the weights came about, and its verification."""
-    from toolkit.export.layout import ExportFolder
+    from toolkit.exports import ExportFolder
 
     found = []
     for record_path in sorted(run.glob("*/export.json")):
@@ -49,7 +49,7 @@ def exports(run: Path) -> list[Extra]:
 
 def _verified(folder: Path, sentences: list[str]) -> list[Markup]:
     """The verification's checks as a table; its verdict is added to the sentences."""
-    from toolkit.export.verify.report import QUESTIONS, VerifyReport
+    from toolkit.export_report import QUESTIONS, VerifyReport
 
     if not (folder / "export_report.json").is_file():
         return []

@@ -17,9 +17,9 @@ from toolkit.reports.verdicts import Verdict
 from toolkit.runs import RunFolder, recipe_of
 
 if TYPE_CHECKING:
+    from toolkit.evaluation.best import Best
     from toolkit.evaluation.results import Evaluation
     from toolkit.recipe.schema import Recipe
-    from toolkit.training.best import Best
 
 State = Literal["finished", "training now", "stopped"]
 
@@ -99,7 +99,7 @@ class RunView:
     @property
     def best(self) -> Best | None:
         """The best evaluation by the run's own rule, `eval.best`; None before there is one."""
-        from toolkit.training.best import best_by_log
+        from toolkit.evaluation.best import best_by_log
 
         best = best_by_log(self.recipe, self.rows)
         return best if best.found else None

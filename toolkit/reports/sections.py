@@ -168,7 +168,7 @@ def curves(view: RunView) -> list[Markup]:
 
 def _calls(view: RunView) -> list[Series]:
     """What was measured of calls beside the loss, in percent, and after training of the adapter that was kept."""
-    from toolkit.training.calls import LOGGED
+    from toolkit.evaluation.results import LOGGED
 
     kept = view.summary.get("adapter_of_update")
     after = view.after.rates() if view.after is not None and kept else {}

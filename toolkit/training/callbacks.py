@@ -16,15 +16,15 @@ from typing import Any
 from transformers import TrainerCallback
 
 from toolkit.errors import TrainingError
+from toolkit.evaluation.best import best_by_log
+from toolkit.evaluation.results import LOGGED
 from toolkit.hardware import FreeCores
 from toolkit.manifest import flush
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_rows
 from toolkit.terminal import warn
-from toolkit.training.best import best_by_log
-from toolkit.training.calls import LOGGED
 from toolkit.training.checkpoints import BEST
-from toolkit.training.saving import saving, tensor_bytes
+from toolkit.training.disk_full import saving, tensor_bytes
 
 
 def memory_bytes() -> int:
@@ -32,7 +32,7 @@ def memory_bytes() -> int:
     import torch
 
     if torch.cuda.is_available():
-        from toolkit.engines.graphs import peak_allocated
+        from toolkit.kernels.cuda_graphs import peak_allocated
 
         return peak_allocated()
     import psutil

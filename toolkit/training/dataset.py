@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from toolkit.data.table import IGNORED
+
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
 
-IGNORED = -100
 Row = tuple[np.ndarray, np.ndarray]
 
 

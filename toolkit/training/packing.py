@@ -1,8 +1,8 @@
 """An update's chats cut into packed micro-batches: chats stand one after the other, without padding between them.
 
-Positions start again at every row and attention is closed at its edges (`toolkit.training.attention`), so a packed
-micro-batch computes what a padded one does. How an update is cut changes nothing but memory and speed: the loss is
-summed over trained tokens and divided by the update's number of them.
+Positions start again at every row and attention is closed at its edges (`toolkit.kernels.packed_attention`), so a
+packed micro-batch computes what a padded one does. How an update is cut changes nothing but memory and speed: the loss
+is summed over trained tokens and divided by the update's number of them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from toolkit.planning.cutting import cut
-from toolkit.training.dataset import IGNORED, Row
+from toolkit.data.table import IGNORED
+from toolkit.planning.micro_batches import cut
+from toolkit.training.dataset import Row
 
 MICRO_BATCHES = "micro_batches"
 

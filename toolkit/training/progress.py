@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from toolkit.training.call_metrics import described
 from toolkit.training.callbacks import MetricsWriter
-from toolkit.training.calls import described
 
 SECONDS_BETWEEN_LINES = 10.0
 WIDE = 120  # columns that hold everything beside a long bar

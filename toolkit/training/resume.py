@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import clear_leftovers, remove, set_aside, write_text
 from toolkit.errors import InputError, Problem, RecipeError, RunError
+from toolkit.evaluation.best import best_by_log
 from toolkit.manifest import safetensors_damage
 from toolkit.recipe import dump, load
 from toolkit.recipe.schema import Recipe
 from toolkit.recipe.validate import validate
 from toolkit.records import read_list, read_object, read_rows, write_json
 from toolkit.runs import RunFolder, check_same, differences
-from toolkit.training.best import best_by_log
 from toolkit.training.checkpoints import (
     BEST,
     PART,

@@ -24,9 +24,9 @@ from toolkit.recipe import LoadedRecipe, dump
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, default_folder, versions
 from toolkit.terminal import new_console
-from toolkit.training import begun
-from toolkit.training.exhausted import out_of_memory
-from toolkit.training.finish import complete, going_on
+from toolkit.training import resumed_settings
+from toolkit.training.completion import complete, going_on
+from toolkit.training.out_of_memory import out_of_memory
 from toolkit.training.record import Tables, describe_data, engine_lines, write_environment, write_samples, write_tools
 from toolkit.training.resume import take_up
 from toolkit.training.session import Session
@@ -77,7 +77,7 @@ def _run(
         RunFolder.require_free(target)
     hardware = detect()
     adapt = _set_threads(recipe, hardware)
-    begun_with = begun.engine_of(resumed.environment) if resumed is not None else None
+    begun_with = resumed_settings.engine_of(resumed.environment) if resumed is not None else None
     engine, precision = engines.choose(recipe, hardware, begun_with)  # imports Unsloth first where it is the engine
     console.print(f"engine     {engine}\nprecision  {precision}", markup=False)
     if engine.note:
@@ -96,14 +96,14 @@ def _run(
             console.print(f"note       {note}", markup=False)
     tokenizer = load_tokenizer(model_folder)
     begun_in = resumed.environment if resumed is not None else None
-    template, kept = begun.template_of(recipe, tokenizer, folder if resumed is not None else None, begun_in)
-    if line := begun.template_line(recipe, tokenizer):
+    template, kept = resumed_settings.template_of(recipe, tokenizer, folder if resumed is not None else None, begun_in)
+    if line := resumed_settings.template_line(recipe, tokenizer):
         console.print(line, markup=False)
     renderer = Renderer.by(tokenizer, template)
     tokenizer = renderer.tokenizer
     tables = _tables(recipe, model_folder, template if kept else None)
     if begun_in is not None:
-        begun.check_data(folder, begun_in, tables)
+        resumed_settings.check_data(folder, begun_in, tables)
     updates = updates_of(recipe, tables.train.n_chats)
     describe_data(console, recipe, tables, updates)
     budget = budget_of(recipe, engine.value, precision.value, hardware, tables.train)
@@ -118,7 +118,7 @@ def _run(
         loaded_model = engines.load(recipe, model_folder, tokenizer, engine, precision, hardware)
     _align_special_tokens(loaded_model.model, tokenizer)
     if budget is not None:
-        from toolkit.training.attention import can_pack
+        from toolkit.kernels.packed_attention import can_pack
 
         if (why := can_pack(loaded_model.model)) is not None:
             raise EngineError(f'train.micro_batch: this model can\'t be packed: {why}; wanted "fixed"')

@@ -23,11 +23,11 @@ from toolkit.recipe.schema import Recipe
 from toolkit.records import read_object, read_rows, write_json
 from toolkit.runs import RunFolder
 from toolkit.training.checkpoints import carried
-from toolkit.training.exhausted import out_of_memory
-from toolkit.training.finish import save_adapter
+from toolkit.training.completion import save_adapter
+from toolkit.training.disk_full import writing_to
+from toolkit.training.out_of_memory import out_of_memory
 from toolkit.training.record import Tables
 from toolkit.training.resume import Resumed
-from toolkit.training.saving import writing_to
 from toolkit.trusted import check_adapter, only_numbers
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Session:
         """
         from toolkit.reports.live import LiveReader
         from toolkit.reports.log import Facts
+        from toolkit.training.call_metrics import CallMeter
         from toolkit.training.callbacks import (
             EarlyStopping,
             EvaluateFirst,
@@ -68,7 +69,6 @@ class Session:
             StopOnSignal,
             ThreadKeeper,
         )
-        from toolkit.training.calls import CallMeter
         from toolkit.training.progress import TrainingProgress
         from toolkit.training.trainer import build_trainer
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.data.table import IGNORED
 from toolkit.errors import TrainingError
 from toolkit.planning.steps import Updates, learning_rate
 from toolkit.recipe.schema import Recipe
-from toolkit.training.dataset import IGNORED, Collator, chat_dataset
+from toolkit.training.dataset import Collator, chat_dataset
 
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
@@ -106,13 +107,13 @@ def build_trainer(
     from transformers import PrinterCallback, ProgressCallback, TrainerState
 
     from toolkit.engines.base import FILLED, Packing, always
+    from toolkit.kernels.head_loss import summed_loss
+    from toolkit.kernels.packed_attention import packed
     from toolkit.planning.budget import recomputes
     from toolkit.training import checkpoints
-    from toolkit.training.attention import packed
-    from toolkit.training.late import LateLog
-    from toolkit.training.loss import summed_loss
+    from toolkit.training.deferred_logging import LateLog
+    from toolkit.training.disk_full import checkpoint_bytes, saving
     from toolkit.training.packing import MICRO_BATCHES, KnownLengths, PackingCollator
-    from toolkit.training.saving import checkpoint_bytes, saving
 
     class ChatTrainer(LateLog, trl.SFTTrainer):  # type: ignore[misc]
         """Counts real tokens, and weighs the evaluation loss by trained tokens."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from tests.export.shapes import adapter, base_model
 from toolkit.export.export import export
-from toolkit.export.layout import ExportFolder
 from toolkit.export.tokenizer import PRE_TOKENIZERS
+from toolkit.exports import ExportFolder
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 

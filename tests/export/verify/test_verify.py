@@ -15,9 +15,9 @@ from tests.export.verify.planted import make_export, plant, rehash
 from tests.test_cli import toolkit
 from toolkit.errors import EngineError, RunError
 from toolkit.export.export import export
-from toolkit.export.layout import ExportFolder
 from toolkit.export.verify import VerifyReport, verify
-from toolkit.export.verify.material import gather
+from toolkit.export.verify.verification_data import gather
+from toolkit.exports import ExportFolder
 from toolkit.inference import gguf as llama
 
 pytest.importorskip("xllamacpp")

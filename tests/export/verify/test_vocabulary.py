@@ -12,13 +12,13 @@ import pytest
 
 from tests.export.verify.planted import make_export, plant
 from toolkit.data.tokenizers import load_tokenizer
-from toolkit.export.layout import ExportFolder
 from toolkit.export.tokenizer import CONTROL, NORMAL
 from toolkit.export.verify import verify
 from toolkit.export.verify.files import GgufFile
-from toolkit.export.verify.material import Material, gather
 from toolkit.export.verify.runtime import TokenizerFindings, compare_tokenizers
+from toolkit.export.verify.verification_data import Material, gather
 from toolkit.export.verify.vocabulary import Override, own_marks, with_overrides
+from toolkit.exports import ExportFolder
 from toolkit.inference.gguf import GgufModel
 
 pytest.importorskip("xllamacpp")

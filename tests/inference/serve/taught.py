@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tests.tiny import make_model
-from toolkit.data.chats import Chat, ToolCall, Turn
+from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.render import Renderer
 from toolkit.data.template import FILE, Rendering, compose, templated
 from toolkit.data.tokenizers import load_tokenizer

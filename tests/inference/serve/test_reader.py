@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.data.chats import ToolCall
+from toolkit.chats import ToolCall
 from toolkit.inference.serve.calls import AnswerReader, arguments_text
 
 CALL = '{"tool": "add", "arguments": {"a": 1}}'

@@ -14,8 +14,8 @@ import pytest
 from tests.inference.serve.fake import served
 from tests.inference.serve.taught import CALLS, FORMATS, HI, TWICE, UP, teach
 from tests.inference.serve.test_answers import asked
-from toolkit.data.chats import Turn
-from toolkit.evaluation.parsing import parse
+from toolkit.chats import Turn
+from toolkit.data.call_parsing import parse
 from toolkit.inference import llama_server
 from toolkit.inference.gguf import GgufModel
 from toolkit.inference.process import LlamaProcess

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.export.architecture import read_architecture
-from toolkit.export.layout import ExportRecord
+from toolkit.export.gguf_names import read_architecture
 from toolkit.export.merge import open_merged
 from toolkit.export.merge_base import load_into
 from toolkit.export.verify.files import GgufFile, GgufWeights
-from toolkit.export.verify.material import Material, ScoredRow
+from toolkit.export.verify.verification_data import Material, ScoredRow
+from toolkit.exports import ExportRecord
 from toolkit.terminal import without_bars
 from toolkit.trusted import load_adapter, load_config, load_model
 

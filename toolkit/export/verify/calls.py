@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.evaluation.parsing import Parsed, parse
+from toolkit.data.call_parsing import Parsed, parse
 from toolkit.evaluation.scoring import same_calls
 from toolkit.evaluation.statistics import Rate
 

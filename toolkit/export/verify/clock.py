@@ -5,24 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from toolkit.export_report import Step
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Advance = Callable[[], None]
-
-
-@dataclass(slots=True)
-class Step:
-    """One step: what was done, to which file (None: to all), how long it took, and how much of how much was done."""
-
-    name: str
-    file: str | None
-    seconds: float
-    done: int = 0
-    of: int = 0
 
 
 class Clock:

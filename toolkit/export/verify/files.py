@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import ModelError
-from toolkit.export.architecture import Architecture
-from toolkit.export.ggufcheck import check_tensors
-from toolkit.export.ggufraw import RawTensor, read_raw
+from toolkit.export.gguf_names import Architecture
 from toolkit.export.tensors import gguf_name, heads_of, unpermute
+from toolkit.inference.gguf_check import check_tensors
+from toolkit.inference.gguf_raw import RawTensor, read_raw
 
 if TYPE_CHECKING:
     from torch import Tensor

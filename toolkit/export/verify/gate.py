@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from toolkit.evaluation.statistics import Rate
 from toolkit.export.verify import thresholds
 from toolkit.export.verify.calls import CallAgreement
-from toolkit.export.verify.report import Check, CheckName
+from toolkit.export_report import Check, CheckName
 
 if TYPE_CHECKING:
-    from toolkit.export.verify.material import Material
     from toolkit.export.verify.runtime import TokenizerFindings
+    from toolkit.export.verify.verification_data import Material
 
 _NAMED = 5
 _FINER = "Export a finer type, as q8_0 or f16; if F16 fails too, the merge or the writer is at fault: report it"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from toolkit.export.verify.report import QUESTIONS, Check, CheckName, VerifyReport
+from toolkit.cache import write_text
+from toolkit.export_report import QUESTIONS, Check, CheckName, VerifyReport
 
 MARKS = {"pass": "✓ pass", "fail": "✗ fail", "skip": "– not made"}
 METHOD = (
@@ -31,6 +34,14 @@ class Bar:
     limit: float | None
     text: str
     control: bool = False
+
+
+def save(report: VerifyReport, folder: Path) -> None:
+    """Write export_report.json, export_report.md and export_report.html, each whole or not at all."""
+    values = {"passed": report.passed, "verdict": report.verdict, **asdict(report)}
+    write_text(folder / "export_report.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "export_report.md", as_markdown(report))
+    write_text(folder / "export_report.html", as_html(report))
 
 
 def as_html(report: VerifyReport) -> str:

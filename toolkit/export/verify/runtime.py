@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import ModelError
-from toolkit.evaluation.decode import Generated, read_tokens
 from toolkit.export.verify.agreement import Divergence, Reference
 from toolkit.export.verify.files import GgufFile
-from toolkit.export.verify.material import DECOMPOSED, HARD_STRINGS, Material, Prompt
+from toolkit.export.verify.verification_data import DECOMPOSED, HARD_STRINGS, Material, Prompt
 from toolkit.export.verify.vocabulary import Override, overrides, own_marks, with_overrides
+from toolkit.inference.decode import Generated, read_tokens
 from toolkit.inference.gguf import GgufModel, TopTokens
 
 TOP = 200  # tokens whose probability llama.cpp tells at a place; the rest count as one

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
-from toolkit.export.architecture import Architecture
-from toolkit.export.layout import ExportFolder, ExportRecord, FileRecord
+from toolkit.export.gguf_names import Architecture
 from toolkit.export.merge import open_weights
 from toolkit.export.tensors import gguf_name, heads_of, permute
 from toolkit.export.verify import thresholds
 from toolkit.export.verify.files import GgufFile
-from toolkit.export.verify.report import Check
+from toolkit.export_report import Check
+from toolkit.exports import ExportFolder, ExportRecord, FileRecord
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,22 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import EngineError, ModelError, RunError
-from toolkit.export.layout import ExportFolder, ExportRecord
 from toolkit.export.verify import gate
 from toolkit.export.verify.calls import compare_calls
 from toolkit.export.verify.clock import Advance, Clock
-from toolkit.export.verify.material import Material, gather
-from toolkit.export.verify.report import Check, CheckName, VerifyReport, show
+from toolkit.export.verify.page import save
 from toolkit.export.verify.structure import Examined, examine
+from toolkit.export.verify.verification_data import Material, gather
+from toolkit.export_report import Check, CheckName, VerifyReport, show
+from toolkit.exports import ExportFolder, ExportRecord
 from toolkit.hardware import free_cores
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from toolkit.evaluation.decode import Generated
-    from toolkit.export.architecture import Architecture
+    from toolkit.export.gguf_names import Architecture
     from toolkit.export.verify.agreement import Reference
     from toolkit.export.verify.files import GgufFile
+    from toolkit.inference.decode import Generated
     from toolkit.inference.gguf import GgufModel
 
 _RUNNING: tuple[CheckName, ...] = ("tokenizer", "template", "agreement", "runtime", "calls")
@@ -66,7 +67,7 @@ def verify(
             report = work.go()
     report.seconds = round(clock.spent, 1)
     report.steps = clock.steps
-    report.save(folder)
+    save(report, folder)
     if console is not None:
         console.print(f"time       {report.seconds:g} s: {report.times}", markup=False)
         console.print(f"verified   {report.verdict}; {folder / 'export_report.html'}", markup=False)
@@ -220,7 +221,7 @@ class _Work:
         self, model: Any, material: Material, count: int, advance: Advance, goes_on: Callable[[], bool]
     ) -> list[Generated]:
         """What a model writes for the first answers of up to `count` chats; ends early when `goes_on` says so."""
-        from toolkit.evaluation.decode import decode
+        from toolkit.inference.decode import decode
 
         made: list[Generated] = []
         prompts = [prompt.text for prompt in material.asked[:count]]
@@ -308,7 +309,7 @@ def _precision(record: ExportRecord) -> tuple[str, str]:
 
 
 def _architecture(record: ExportRecord) -> Architecture:
-    from toolkit.export.architecture import read_architecture
+    from toolkit.export.gguf_names import read_architecture
 
     return read_architecture(Path(record.base.folder))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from toolkit.data.chats import Turn
+from toolkit.chats import Turn
 from toolkit.errors import DataError, ModelError
 from toolkit.inference.gguf import openai_message
 from toolkit.inference.prompting import Prompting

@@ -1,7 +1,7 @@
 """What a model writes, taken apart while it comes: thinking, text for the user, calls.
 
 One reader serves streamed answers and whole ones, so that both say the same. Text goes out as soon as it can't be the
-beginning of thinking or of a call; what may be one is held until that is known. `toolkit.evaluation.parsing` reads the
+beginning of thinking or of a call; what may be one is held until that is known. `toolkit.data.call_parsing` reads the
 calls, as it does everywhere else; they are told when the answer has ended.
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.data.chats import ToolCall
+from toolkit.chats import ToolCall
+from toolkit.data.call_parsing import parse
 from toolkit.data.template import CallFormat
-from toolkit.evaluation.parsing import parse
 
 Delta = dict[str, Any]
 THINK, THINK_END, CALL, FENCE = "<think>", "</think>", "<tool_call>", "```"

@@ -17,7 +17,7 @@ from typing import Any
 
 from toolkit.data.seen import SeenTools, read_seen
 from toolkit.errors import InputError, Problem, RunError
-from toolkit.export.layout import ExportFolder
+from toolkit.exports import ExportFolder
 from toolkit.hardware import free_cores
 from toolkit.inference.prompting import prompting_of
 from toolkit.inference.serve.bounds import MAX_BODY, Limits, hosts_of

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from toolkit.data.chats import Role, ToolCall, Turn
+from toolkit.chats import Role, ToolCall, Turn
 from toolkit.data.notes import Remarks, RowError
 from toolkit.data.schema_rules import check_schema
 from toolkit.data.schemas import read_tools

@@ -1,0 +1,72 @@
+"""`toolkit data` and its verbs: parsing only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolkit.commands.options import Overrides, RecipePath, loaded
+from toolkit.errors import InputError
+from toolkit.terminal import new_console, say
+
+data_app = typer.Typer(
+    help="Look at a recipe's chats before training on them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@data_app.command("check", short_help="Count, measure and check the chats.")
+def data_check(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Count, measure and check a recipe's chats; exit code 2 when rows are wrong, or could not be tokenised.
+
+    Shows counts by kind, bad rows with file:line, calls that break their tool's schema, duplicates, token lengths,
+    the share of trained tokens by role, and what would be cut.
+    """
+    from toolkit.data.check import check
+    from toolkit.environment import without_torch
+
+    with loaded(recipe, overrides) as asked, without_torch():
+        report = check(asked)
+    report.render(new_console())
+    if not (report.ok and report.complete):
+        raise typer.Exit(InputError.exit_code)
+
+
+@data_app.command("preview", short_help="Show chats with the trained tokens coloured.")
+def data_preview(
+    recipe: RecipePath,
+    n: Annotated[int, typer.Option("-n", min=1, metavar="CHATS", help="How many chats to show.")] = 3,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them as a web page too.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show chats as the model sees them, with the trained tokens coloured.
+
+    Example: toolkit data preview recipes/tools.toml -n 3 --html chats.html
+    """
+    from toolkit.data.preview import preview
+    from toolkit.environment import without_torch
+
+    with loaded(recipe, overrides) as asked, without_torch():
+        preview(asked, n, html, new_console())
+
+
+@data_app.command("build", short_help="Make the token tables ahead of time.")
+def data_build(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Make the token tables that `toolkit run` trains on, ahead of time. They are kept and reused."""
+    from toolkit import models
+    from toolkit.data.parts import Part
+    from toolkit.data.table import build
+    from toolkit.environment import without_torch
+
+    with loaded(recipe, overrides) as asked:
+        settings = asked.recipe
+        folder = models.resolve(settings.model, weights=False)
+        parts: tuple[Part, ...] = ("train", "eval") if settings.eval.sources or settings.eval.holdout else ("train",)
+        for part in parts:
+            with without_torch():
+                table = build(settings, folder, part)
+            tokens, trained = int(table.lengths.sum()), int(table.trained.sum())
+            say(f"{part:5}  {table.n_chats:,} chats, {tokens:,} tokens, {trained / tokens:.1%} trained  {table.folder}")

@@ -1,0 +1,395 @@
+"""Reads the tool calls in what a model wrote: one parser a call format.
+
+    native   <tool_call>{"name": ..., "arguments": {...}}</tool_call>, as Qwen and Hermes models write it
+    hermes   the same
+    json     {"tool": ..., "arguments": {...}}, one a line
+    jsonrpc  {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": ..., "arguments": {}}}, or a batch
+
+All are tolerant: prose and code fences around a call, other usual keys (`name`, `tool`, `function`; `arguments`,
+`parameters`, ...), arguments as a JSON string, another format's way of writing a call, trailing commas, raw line breaks
+in strings, a missing closing mark. What was tolerated is reported: in `problems`, in `valid_json` (a strict JSON parser
+reads every call) and in `in_format` (the calls are written as the format says). Nothing is guessed: a call whose
+brackets are not closed is not completed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from toolkit.chats import ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a generated turn says.
+
+    calls: the calls that could be read, in order.
+    text: what is left without thinking, calls and their marks.
+    has_call: a call was made or attempted.
+    valid_json: there is a call and a strict JSON parser reads each of them.
+    in_format: there is a call and each is written as the call format says.
+    problems: what is wrong, or was tolerated, each once.
+    """
+
+    calls: tuple[ToolCall, ...] = ()
+    text: str = ""
+    has_call: bool = False
+    valid_json: bool = False
+    in_format: bool = False
+    problems: tuple[str, ...] = ()
+
+
+NAME_KEYS = ("name", "tool", "function", "tool_name")
+ARGUMENT_KEYS = ("arguments", "parameters", "args", "params", "input")
+_WRAPPERS = ("tool_calls", "calls")
+_THINKING = re.compile(r"\s*<think>(.*?)(</think>|\Z)", re.DOTALL)
+_MARK = "<tool_call>"
+_CLOSING_MARK = re.compile(r"\s*</tool_call>")
+_OPENER = re.compile(r"[{\[]|<tool_call>")
+_EMPTY_FENCE = re.compile(r"```[\w+-]*\s*(?:```|\Z)")
+_WHOLE_FENCE = re.compile(r"```[\w+-]*\s*(.*?)\s*```", re.DOTALL)
+_LOOKS_LIKE_CALL = re.compile(
+    r"""\[?\s*\{\s*["'](?:tool|tool_name|function|name|tool_calls|jsonrpc|method|arguments|parameters)["']\s*:"""
+)
+_NEXT_VALUE = re.compile(r"\n[{\[]|<tool_call>")
+_AFTER_VALUE = re.compile(r"[ \t]*([}\]]+)|\s*[,;](?=\s*\{)")
+_BRACKETS = re.compile(r"(?:[{\[]\s*){32,}")
+_TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRICT = json.JSONDecoder(parse_constant=lambda name: _refuse_constant(name))
+_LAX = json.JSONDecoder(strict=False)
+
+
+def parse(text: str, call_format: str) -> Parsed:
+    """Read a generated turn. Never raises on any text; `KeyError` when there is no such call format."""
+    return PARSERS[call_format](text)
+
+
+def parse_native(text: str) -> Parsed:
+    """Calls between <tool_call> marks."""
+    return _Reader(text, "native", _native_problem).read()
+
+
+def parse_json(text: str) -> Parsed:
+    """Calls as {"tool", "arguments"} objects, one a line, in a list or in a fence."""
+    return _Reader(text, "json", _json_problem).read()
+
+
+def parse_jsonrpc(text: str) -> Parsed:
+    """Calls as JSON-RPC 2.0 requests of `tools/call`, or an array of them."""
+    return _Reader(text, "jsonrpc", _jsonrpc_problem).read()
+
+
+PARSERS: Mapping[str, Callable[[str], Parsed]] = {
+    "native": parse_native,
+    "hermes": parse_native,
+    "json": parse_json,
+    "jsonrpc": parse_jsonrpc,
+}
+
+
+@dataclass(slots=True)
+class _Reader:
+    """One pass over a text. `style` says what is not in the format about a call's JSON, or an empty string."""
+
+    source: str
+    call_format: str
+    style: Callable[[dict[str, Any], bool], str]
+    calls: list[ToolCall] = field(default_factory=list)
+    prose: list[str] = field(default_factory=list)
+    problems: dict[str, None] = field(default_factory=dict)
+    attempts: int = 0
+    valid: bool = True
+    in_format: bool = True
+
+    def read(self) -> Parsed:
+        text = self.source
+        position = 0
+        while thinking := _THINKING.match(text, position):  # only at the start: arguments may hold these words
+            position = thinking.end()
+            if not thinking[2]:
+                self._note("the thinking never ends")
+        while match := _OPENER.search(text, position):
+            self._say(text[position : match.start()])
+            position = self._marked(text, match.end()) if match[0] == _MARK else self._bare(text, match.start())
+        self._say(text[position:])
+        rest = "".join(self.prose)
+        if self.attempts:
+            rest = re.sub(r"\n\s*\n+", "\n\n", _EMPTY_FENCE.sub("", rest))
+        rest = rest.strip()
+        called = self.attempts > 0
+        return Parsed(
+            calls=tuple(self.calls),
+            text=rest,
+            has_call=called,
+            valid_json=called and self.valid,
+            in_format=called and self.in_format and self.valid,
+            problems=tuple(self.problems),
+        )
+
+    def _say(self, text: str) -> None:
+        """Keep prose. The end of thinking that the prompt had opened makes all before it thinking."""
+        _, end, after = text.rpartition("</think>")
+        if end:
+            self.calls, self.prose, self.problems = [], [], {}
+            self.attempts, self.valid, self.in_format = 0, True, True
+        self.prose.append(after)
+
+    def _note(self, problem: str) -> None:
+        self.problems[problem] = None
+
+    def _deviation(self, problem: str) -> None:
+        self.in_format = False
+        self._note(problem)
+
+    def _broken(self, problem: str) -> None:
+        self.attempts += 1
+        self.valid = False
+        self._note(problem)
+
+    def _marked(self, text: str, position: int) -> int:
+        """Read what follows <tool_call>; returns where to go on."""
+        values = 0
+        while True:
+            start = position + len(text[position:]) - len(text[position:].lstrip())
+            found = _decode(text, start) if text.startswith(("{", "["), start) else None
+            if found is None:
+                break
+            value, position, mended = found
+            values += 1
+            self._take_marked(value, mended)
+        if values > 1:
+            self._deviation("several calls between one pair of <tool_call> marks")
+        closing = _CLOSING_MARK.match(text, position)
+        if values and closing:
+            return closing.end()
+        if values and not text[position:].strip():
+            self._note("no closing </tool_call>")
+            return len(text)
+        stop = text.find("</tool_call>", position)
+        inside = text[position:stop].strip() if stop >= 0 else text[position:].strip()
+        end = stop + len("</tool_call>") if stop >= 0 else len(text)
+        if not values and (fence := _WHOLE_FENCE.fullmatch(inside)) and (found := _decode(fence[1], 0)):
+            self._deviation("a code fence between <tool_call> marks")
+            self._take_marked(found[0], found[2])
+        else:
+            self._broken(f"between <tool_call> marks: not JSON: {_why(inside)}")
+        return end
+
+    def _take_marked(self, value: Any, mended: str) -> None:
+        if isinstance(value, list):
+            self._deviation("a list between <tool_call> marks")
+        if not self._take(value, mended, marked=True):
+            self.attempts += 1
+            self._deviation("between <tool_call> marks: an object without a name")
+
+    def _bare(self, text: str, start: int) -> int:
+        """Read the JSON value, if it is one, that begins at a bracket; returns where to go on."""
+        found = _decode(text, start)
+        if found is not None:
+            value, stop, mended = found
+            if not self._take(value, mended, marked=False):
+                self.prose.append(text[start:stop])
+            elif after := _AFTER_VALUE.match(text, stop):
+                if after[1]:
+                    self.valid = False
+                    self._note("a closing bracket too many")
+                else:
+                    self._deviation("a comma between calls")
+                return after.end()
+            return stop
+        if not _LOOKS_LIKE_CALL.match(text, start):
+            # A long run of brackets is degenerate text; trying each of them would take quadratic time.
+            run = _BRACKETS.match(text, start)
+            stop = run.end() if run else start + 1
+            self.prose.append(text[start:stop])
+            return stop
+        stop = _closing(text, start)
+        if another := _NEXT_VALUE.search(text, start, stop):
+            stop = another.start()
+        self._broken(f"not JSON: {_why(text[start:stop])}")
+        return stop
+
+    def _take(self, value: Any, mended: str, *, marked: bool) -> bool:
+        """Note the calls in a JSON value; False when it is no call."""
+        items, wrapped = _items(value)
+        found = [_call_of(item, marked=marked) for item in items]
+        if all(one == _NO_CALL for one in found):
+            return False
+        if wrapped:
+            self._deviation("an object around the list of calls")
+        for item, one in zip(items, found, strict=True):
+            self.attempts += 1
+            if one.call is not None:
+                self.calls.append(one.call)
+            self.valid = self.valid and one.valid
+            if one == _NO_CALL:
+                self._deviation("an item of the list is no call")
+                continue
+            for note in (one.problem, self.style(item, marked)):
+                if note:
+                    self._deviation(note)
+        if mended:
+            self.valid = False
+            self._note(mended)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an object was taken for; neither call nor problem when it is just data."""
+
+    call: ToolCall | None = None
+    problem: str = ""
+    valid: bool = True
+
+
+_NO_CALL = _Found()
+
+
+def _items(value: Any) -> tuple[list[Any], bool]:
+    """The objects in a JSON value that may be calls, and whether another object was around them."""
+    if isinstance(value, list):
+        return value, False
+    if not any(key in value for key in (*NAME_KEYS, "method")):
+        for key in _WRAPPERS:
+            if isinstance(value.get(key), list):
+                return value[key], True
+    return [value], False
+
+
+def _call_of(item: Any, *, marked: bool) -> _Found:
+    if not isinstance(item, dict):
+        return _NO_CALL
+    if isinstance(item.get("method"), str):
+        return _call_of_request(item)
+    if isinstance(item.get("function"), dict):
+        return _call_of(item["function"], marked=marked)
+    name = next((item[key] for key in NAME_KEYS if isinstance(item.get(key), str)), None)
+    key = next((key for key in ARGUMENT_KEYS if key in item), None)
+    meant = marked or "tool" in item or key == "arguments"
+    if not name or ("description" in item and not meant):  # a tool's schema has a description, a call has none
+        return _NO_CALL
+    if key is None:
+        # {"name": "Ada"} in an answer is data; only a mark or the key `tool` says that it is meant as a call.
+        return _Found(ToolCall(name, {}), "a call without arguments") if meant else _NO_CALL
+    return _with_arguments(name, item[key]) if meant or isinstance(item[key], dict) else _NO_CALL
+
+
+def _call_of_request(item: dict[str, Any]) -> _Found:
+    params = item.get("params", {})
+    if item["method"] != "tools/call":
+        if "jsonrpc" not in item or not item["method"]:
+            return _NO_CALL
+        found = _with_arguments(item["method"], params)
+        return replace(found, problem=found.problem or "the tool's name stands as the method, not tools/call")
+    name = None
+    if isinstance(params, dict):
+        name = next((params[key] for key in NAME_KEYS if isinstance(params.get(key), str)), None)
+    if not name:
+        return _Found(problem='tools/call without a "name" in "params"')
+    key = next((key for key in ARGUMENT_KEYS if key in params), None)
+    return _Found(ToolCall(name, {})) if key is None else _with_arguments(name, params[key])
+
+
+def _with_arguments(name: str, arguments: Any) -> _Found:
+    if isinstance(arguments, dict):
+        return _Found(ToolCall(name, arguments))
+    if arguments is None:
+        return _Found(ToolCall(name, {}), "arguments are null")
+    if isinstance(arguments, str):
+        try:
+            inner = _STRICT.decode(arguments) if arguments.strip() else {}
+        except (ValueError, RecursionError):
+            return _Found(problem="arguments are a string that is not JSON", valid=False)
+        if isinstance(inner, dict):
+            return _Found(ToolCall(name, inner), "arguments as a JSON string")
+    return _Found(problem="arguments are not an object")
+
+
+def _native_problem(item: dict[str, Any], marked: bool) -> str:
+    if not marked:
+        return "a call without <tool_call> marks"
+    return "" if "name" in item and "arguments" in item else 'keys other than "name" and "arguments"'
+
+
+def _json_problem(item: dict[str, Any], marked: bool) -> str:
+    if marked:
+        return "<tool_call> marks around a call"
+    return "" if "tool" in item and "arguments" in item else 'keys other than "tool" and "arguments"'
+
+
+def _jsonrpc_problem(item: dict[str, Any], marked: bool) -> str:
+    if marked:
+        return "<tool_call> marks around a call"
+    params = item.get("params")
+    request = item.get("jsonrpc") == "2.0" and item.get("method") == "tools/call" and "id" in item
+    if not request:
+        return 'no JSON-RPC request ("jsonrpc": "2.0", "id", "method": "tools/call")'
+    return "" if isinstance(params, dict) and "name" in params else 'no "name" in "params"'
+
+
+def _decode(text: str, start: int) -> tuple[Any, int, str] | None:
+    """The object or array at `start`, where it ends, and what had to be mended; None when there is none."""
+    for decoder, mended in ((_STRICT, ""), (_LAX, "not strict JSON: a raw line break in a string, or NaN")):
+        try:
+            value, stop = decoder.raw_decode(text, start)
+            return value, stop, mended
+        except (ValueError, RecursionError):
+            continue
+    if not _LOOKS_LIKE_CALL.match(text, start):
+        return None
+    stop = _closing(text, start)
+    try:
+        value = _LAX.decode(_without_trailing_commas(text[start:stop]))
+    except (ValueError, RecursionError):
+        return None
+    return value, stop, "not strict JSON: a comma before a closing bracket"
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the bracket at `start` closes, or the next closing mark, or the end of the text."""
+    depth, position = 0, start
+    while position < len(text):
+        if text[position] == '"':
+            string = _STRING.match(text, position)
+            if string is None:
+                return len(text)
+            position = string.end()
+            continue
+        if text.startswith("</tool_call>", position):
+            return position
+        depth += (text[position] in "{[") - (text[position] in "}]")
+        position += 1
+        if depth == 0:
+            return position
+    return len(text)
+
+
+def _without_trailing_commas(text: str) -> str:
+    parts: list[str] = []
+    position = 0
+    for string in _STRING.finditer(text):
+        parts += [_TRAILING_COMMA.sub(r"\1", text[position : string.start()]), string[0]]
+        position = string.end()
+    return "".join([*parts, _TRAILING_COMMA.sub(r"\1", text[position:])])
+
+
+def _why(text: str) -> str:
+    try:
+        _STRICT.decode(text)
+    except RecursionError:
+        return "nested too deeply"
+    except json.JSONDecodeError as error:
+        return f"{error.msg} at character {error.pos}"
+    except ValueError as error:
+        return str(error)
+    return "text after the JSON value" if text else "nothing there"
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is Python's, not JSON's")

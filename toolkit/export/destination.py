@@ -1,0 +1,126 @@
+"""Where an export goes: a folder that appears whole, alone or (--force) in the place of an older export."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolkit.errors import RunError
+from toolkit.exports import ExportFolder
+
+_OURS = re.compile(
+    r"adapter|merged|export\.json|README\.md|Modelfile|FAILED\.txt|chat_template\.jinja|tools\.json|.*\.gguf|"
+    r"export_report\.(json|md|html)"
+)
+
+
+def require_free(target: Path, *, force: bool) -> None:
+    """Raise `RunError` unless an export can go to `target`: what stands in the way, and the commands that go on.
+
+    With `force` an older export may be there, finished or not; files of the user's own never.
+    """
+    _bring_back(target)
+    if target.is_file():
+        raise RunError(f"{target}: is a file; name a folder with --out")
+    if not target.is_dir():
+        return
+    names = sorted(path.name for path in target.iterdir())
+    if not names:
+        return
+    if foreign := [name for name in names if not _OURS.fullmatch(name)]:
+        raise RunError(f"{target}: holds {foreign[0]}, which no export wrote; name another folder with --out")
+    if not force:
+        raise RunError(f"{target}: {_state(target)}")
+
+
+def _state(target: Path) -> str:
+    again = "--force makes it anew, --out names another folder"
+    folder = ExportFolder(target)
+    try:
+        record = folder.record()
+    except RunError as error:
+        why = (
+            "no export.json" if not folder.record_path.is_file() else str(error).removeprefix(f"{folder.record_path}: ")
+        )
+        return f"a half-made export ({why}); {again}"
+    for file in record.files:
+        path = target / file.name
+        if not path.is_file() or path.stat().st_size != file.bytes:
+            return f"a half-made export ({file.name} is not there whole); {again}"
+    verify = f"toolkit export --verify-only {shlex.quote(str(target))}"
+    if record.status == "unverified" and any(file.kind == "gguf" for file in record.files):
+        return f"written, but never compared with the trained model: {verify} goes on; {again}"
+    done = "exported already" + (f", and its check {record.status}" if record.status != "unverified" else "")
+    return f"{done}; {verify} compares its files again, {again}"
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, *, replace: bool) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its name when the block ends well, and goes away when it fails.
+
+    With `replace` a folder that is there already goes only once the new one stands in its place; without it, raises
+    `RunError` when another export took the name meanwhile. What killed exports have left beside `target` goes first.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
+    work = Path(tempfile.mkdtemp(prefix=_making(target), dir=target.parent))
+    lock = _hold(work)
+    try:
+        yield work
+        work.chmod(0o755)
+        if not replace and target.is_dir() and any(target.iterdir()):
+            raise RunError(f"{target}: another export was finished there a moment ago; name another folder with --out")
+        old = _old(target)
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(old)
+        try:
+            work.rename(target)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        if lock is not None:
+            os.close(lock)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _making(target: Path) -> str:
+    return f".{target.name}.making-"
+
+
+def _old(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def _bring_back(target: Path) -> None:
+    """Undo a replacement that was killed between its two steps."""
+    if not target.exists() and _old(target).is_dir():
+        _old(target).rename(target)
+
+
+def _sweep(target: Path) -> None:
+    lefts = [path for path in target.parent.iterdir() if path.name.startswith(_making(target))]
+    for left in [*lefts, _old(target)]:
+        if left.is_dir() and (lock := _hold(left)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
+
+
+def _hold(folder: Path) -> int | None:
+    """A lock on a folder that ends with this process, or None where another has it or the file system has none."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle

@@ -1,0 +1,3 @@
+"""What kernels and those who plan for them both go by. Imports nothing."""
+
+PACKED_LOGITS = 1 << 26  # logits that the loss over packed rows holds at one time on a GPU

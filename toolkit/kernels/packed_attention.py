@@ -1,0 +1,134 @@
+"""Attention over packed rows: each token sees its own row's tokens before it and no other's.
+
+Registered with transformers under a name of its own, so that any model written for its attention interface can be
+packed; the model's usual attention stays in place for decoding.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch.nn.attention import varlen
+from torch.nn.functional import scaled_dot_product_attention
+
+from toolkit.kernels.flash4 import flash4_agrees, flash4_rows
+from toolkit.kernels.row_attention import attend_rows, kernel_agrees
+
+Kernel = Literal["flash4", "flash", "rows"]
+
+PACKED = "toolkit_packed"
+FLASH = (8, 0)  # compute capability that PyTorch's variable-length attention needs
+# newer torch wants to be told that keys serve several heads; before, it just did so
+GQA: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters else {}
+
+
+def can_pack(model: Any) -> str | None:
+    """Why a model's rows can't be packed, in words; None when they can."""
+    base = model.get_base_model()
+    if not getattr(base, "_supports_attention_backend", False):
+        return f"{type(base).__name__} does not use transformers' attention interface"
+    config = base.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        return f"it has {', '.join(sorted(kinds - {'full_attention'}))} layers"
+    return None
+
+
+@contextmanager
+def packed(model: Any) -> Iterator[None]:
+    """Let a PEFT-wrapped model attend within rows of packed micro-batches, forward and backward (recomputation too)."""
+    from transformers import AttentionInterface
+
+    # no mask goes with it: to see that none is needed transformers would read the positions, and the host wait for them
+    AttentionInterface.register(PACKED, attend)
+    config = model.get_base_model().config
+    usual = config._attn_implementation
+    config._attn_implementation = PACKED
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
+
+
+def attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    *,
+    cu_seq_lens: torch.Tensor,
+    sizes: Sequence[int] | None = None,
+    longest: int | None = None,
+    kernel: Kernel = "rows",
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """query [1, heads, tokens, size of a head], key and value with as many heads or a divisor of them.
+
+    A compiled layer is not given the rows' `sizes`, for which it would be compiled again with every new list of
+    numbers, but `longest`, a bound of them that stays the same, and which `kernel` to use (`find_kernel`).
+
+    Returns [1, tokens, heads, size of a head] and, as transformers wants it, None for the probabilities.
+    """
+    if longest is None:
+        assert sizes is not None
+        kernel = find_kernel(query.device, query.dtype, query.shape[-1])
+        if kernel == "rows" and not kernel_agrees(query.device, query.dtype, query.shape[-1]):
+            return _rows(query, key, value, sizes, scaling, dropout), None
+        longest = max(sizes)
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    scale = scaling or query.shape[-1] ** -0.5
+    if kernel == "flash4":
+        out, _ = flash4_rows(q, k, v, cu_seq_lens, longest, scale)
+    elif kernel == "flash":
+        made: Any = varlen.varlen_attn(
+            q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scale, window_size=(-1, 0), **GQA
+        )
+        out = made
+    else:
+        out, _ = attend_rows(q, k, v, cu_seq_lens, longest, scale)
+    return out[None], None
+
+
+def find_kernel(device: torch.device, dtype: torch.dtype, size: int, *, flash4: bool = True) -> Kernel:
+    """The fastest attention over rows that there is on this device for heads of `size` numbers.
+
+    FlashAttention 4 where it is wanted and installed and agrees, else the one in PyTorch, else
+    `toolkit.kernels.row_attention`.
+    """
+    if not has_flash(device, dtype):
+        return "rows"
+    return "flash4" if flash4 and flash4_agrees(device, dtype, size) else "flash"
+
+
+def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether PyTorch's variable-length attention runs on this device in this dtype, and flash attention is not off."""
+    if device.type != "cuda" or dtype == torch.float32 or not torch.backends.cuda.flash_sdp_enabled():
+        return False
+    return torch.cuda.get_device_capability(device) >= FLASH
+
+
+def _rows(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    sizes: Sequence[int],
+    scaling: float | None,
+    dropout: float,
+) -> torch.Tensor:
+    groups = query.shape[1] // key.shape[1]
+    shared = groups > 1 and query.device.type == "cpu"  # which is flash attention's own there
+    if groups > 1 and not shared:
+        # without flash attention SDPA would hold all scores where keys serve several heads, so they are repeated
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    parts = [
+        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=shared)
+        for q, k, v in zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2)

@@ -1,1 +1,0 @@
-"""The command line's verbs, by what they are about; `toolkit.cli` puts them together."""

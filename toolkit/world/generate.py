@@ -1,0 +1,149 @@
+"""`chats`: the built-in chats, one after another, each made in a world of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from toolkit.chats import Chat, Turn
+from toolkit.errors import DataError
+from toolkit.world.catalog import Catalog, choose
+from toolkit.world.disguise import disguise
+from toolkit.world.draft import Draft, context_slots
+from toolkit.world.inventing import INVENTED
+from toolkit.world.kinds import KINDS
+from toolkit.world.language import compose, wording
+from toolkit.world.spec import Unsuitable
+from toolkit.world.world import World
+
+_BLOCK = 40
+_ATTEMPTS = 400
+
+# For training on all domains: the share of chats of each kind with invented tools, and that of the other chats whose
+# tools are under other names. A choice of domains keeps to their own tools as they are.
+_INVENTED = {"single": 0.4, "parallel": 0.4, "multi_step": 0.45, "clarify": 0.5, "irrelevance": 0.35}
+_DISGUISED = 0.6
+
+
+def chats(
+    size: int = 15_694,
+    seed: int = 0,
+    split: str = "train",
+    domains: Sequence[str] = (),
+    kinds: Mapping[str, float] | None = None,
+    max_tools: int = 8,
+) -> Iterator[Chat]:
+    """Chats in which a user asks, tools run and the assistant answers; no user turn comes twice.
+
+    The same arguments give the same chats in every process, and a smaller `size` gives the first of them. Training
+    chats on all domains also have tools under other names and invented ones (`meta["aliases"]` tells the world what
+    they are), and are asked for in more words.
+
+    Args:
+        size: how many chats.
+        seed: another seed gives other chats.
+        split: "train"; "phrasing", in templates never used in training; "tools", with calls to tools never seen there.
+        domains: only tools of these domains; empty means all.
+        kinds: share of each kind, in any unit; None means the usual mix, less what the other arguments rule out.
+        max_tools: most tools on offer in one chat.
+
+    Raises:
+        DataError: an unknown split, domain or kind, a kind that can't be made, or no unused user text left.
+    """
+    catalog, shares = choose(split, domains, kinds, max_tools)
+    return _generate(size, seed, catalog, shares)
+
+
+def _generate(size: int, seed: int, catalog: Catalog, shares: Mapping[str, float]) -> Iterator[Chat]:
+    # digests rather than texts: 16 bytes for each user turn
+    seen: set[bytes] = set()
+    for index, kind in zip(range(size), _order(seed, catalog.split, shares), strict=False):
+        for attempt in range(_ATTEMPTS):
+            r = Random(f"chat {seed} {catalog.split} {index} {attempt}")
+            try:
+                chat = _make(r, index, kind, catalog)
+            except Unsuitable:
+                continue
+            texts = {_digest(turn.content) for turn in chat.turns if turn.role == "user"}
+            if len(texts) == sum(turn.role == "user" for turn in chat.turns) and seen.isdisjoint(texts):
+                seen |= texts
+                break
+        else:
+            raise DataError(
+                f"builtin:tools: no unused user text left for kind {kind} after {index} chats; "
+                "ask for a smaller size or for more domains"
+            )
+        yield chat
+
+
+def _order(seed: int, split: str, shares: Mapping[str, float]) -> Iterator[str]:
+    """Kinds in their exact shares over every block, in mixed order within it."""
+    r = Random(f"order {seed} {split}")
+    total = math.fsum(shares.values())  # sum() rounds otherwise before Python 3.12, and ties then fall otherwise
+    counts = dict.fromkeys(shares, 0)
+    made = 0
+    while True:
+        block: list[str] = []
+        for _ in range(_BLOCK):
+            made += 1
+            kind = max(counts, key=lambda name: shares[name] / total * made - counts[name])
+            counts[kind] += 1
+            block.append(kind)
+        r.shuffle(block)
+        yield from block
+
+
+def _make(r: Random, index: int, kind: str, catalog: Catalog) -> Chat:
+    world_seed = r.getrandbits(32)
+    draft = Draft(r, World(world_seed), catalog)
+    varied = catalog.varied
+    invented = varied and r.random() < _INVENTED.get(kind, 0.0)
+    flags = (INVENTED if invented else KINDS)[kind](draft)
+    offer = flags.pop("offer", None) or catalog.offer(r, draft.needed)
+    system = _system(draft)
+    chat = Chat(
+        turns=(*system, *draft.turns),
+        tools=tuple(draft.schema(name) for name in offer),
+        kind=kind,
+        source="builtin:tools",
+        where=f"builtin:tools#{index}",
+    )
+    aliases = {name: draft.world.aliases[name] for name in offer if name in draft.invented}
+    if varied and r.random() < _DISGUISED:
+        known = [name for name in offer if name not in draft.invented]
+        chat, more = disguise(r, chat, known, keep=aliases)
+        aliases |= more
+    meta: dict[str, Any] = {
+        "world": world_seed,
+        "split": catalog.split,
+        "tools_used": list(dict.fromkeys(call.name for turn in chat.turns for call in turn.tool_calls)),
+        "templates": draft.templates,
+        **flags,
+    }
+    if aliases:
+        meta["aliases"] = aliases
+    return replace(chat, meta=meta)
+
+
+def _system(draft: Draft) -> tuple[Turn, ...]:
+    """A short system turn, with today's date where the user's words need it; often none."""
+    r = draft.r
+    lines: list[str] = []
+    if r.random() < 0.5:
+        lines.append(compose(r.choice(wording()["system"]["persona"]), context_slots(r, draft.world)))
+    if draft.told:
+        lines.append(draft.told)
+    if draft.dated or r.random() < 0.15:
+        today = draft.world.today
+        lines.append(
+            compose(r.choice(wording()["system"]["date"]), {"_day": f"{today:%A}", "_date": today.isoformat()})
+        )
+    return (Turn("system", " ".join(lines)),) if lines else ()
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.casefold().encode(), digest_size=16).digest()

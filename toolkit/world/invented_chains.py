@@ -1,0 +1,224 @@
+"""Chains over invented tools: a later call is made from what an earlier one returned.
+
+Most can't be told from one call by their words alone: an id that is said belongs to another thing, what is overwritten
+has to be read first, or what happens depends on a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from toolkit.world.draft import Draft
+from toolkit.world.invented import Invented, Thing
+from toolkit.world.language import said, spoken
+from toolkit.world.scene import Scene, ordered
+from toolkit.world.spec import Unsuitable
+from toolkit.world.values import kind_of
+
+Flags = dict[str, Any]
+
+
+def _number(thing: Thing, r: Random) -> str:
+    fit = [key for key in thing.attributes if kind_of(key) in ("count", "measure", "money")]
+    if not fit:
+        raise Unsuitable("nothing to compare")
+    return r.choice(fit)
+
+
+def multi_step(d: Draft) -> Flags:
+    """A later call made from what an earlier one returned, in one of the patterns."""
+    s = Scene(d)
+    thing = s.shop.thing()
+    pattern = d.r.choice(_PATTERNS)
+    wanted = pattern(s, thing)
+    broad = ("batch", "total", "find", "match")
+    return {
+        "offer": s.offer(*wanted, avoid=lambda other: other.operation in broad),
+        "invented": True,
+        "chain": f"invented {pattern.__name__[1:]}",
+    }
+
+
+def _copy(s: Scene, thing: Thing) -> Sequence[Invented]:
+    look = s.shop.make("get", thing)
+    put = s.shop.make("set", thing, look.attribute)
+    s.ready(look, put)
+    one, other = s.ids(look, "id", 2)
+    source = s.line("say", "copy", look, id=s.slot(look, "id"), other="{_other}")
+    s.d.user(s.filled(source, {look.slot("id"): one, "_other": other}))
+    (found,) = s.call((look, {look.slot("id"): one}))
+    s.serve(put, {put.slot("id"): other, put.slot("value"): found[look.attribute]})
+    return look, put
+
+
+def _above(s: Scene, thing: Thing) -> Sequence[Invented]:
+    attribute = _number(thing, s.r)
+    look = s.shop.make("get", thing, attribute)
+    acts = [s.shop.make("act", thing, action=action) for action in s.r.sample(tuple(thing.actions), 2)]
+    s.ready(look, *acts)
+    (one,) = s.ids(look, "id", 1)
+    arguments = {look.slot("id"): one}
+    # the bar is near what the world holds, so that both ways are taken
+    found = s.d.peek(look.name, arguments)[attribute]
+    bar = max(1, round(found * s.r.choice((0.6, 0.8, 1.2, 1.5))))
+    if bar == found:
+        raise Unsuitable("just at the bar")
+    source = s.line(
+        "say", "above", look, id=s.slot(look, "id"), bar="{_bar}", act2=acts[1].action,
+        done2=thing.actions[acts[1].action], act=acts[0].action, done=thing.actions[acts[0].action],
+    )  # fmt: skip
+    s.d.user(s.filled(source, {look.slot("id"): one, "_bar": bar}))
+    s.call((look, arguments))
+    act = acts[0] if found > bar else acts[1]
+    s.serve(act, {act.slot("id"): one})
+    return look, *acts
+
+
+def _higher(s: Scene, thing: Thing) -> Sequence[Invented]:
+    look = s.shop.make("get", thing, _number(thing, s.r))
+    act = s.shop.make("act", thing)
+    s.ready(look, act)
+    ids = s.ids(look, "id", 2)
+    key = s.r.choice(("higher", "lower"))
+    words = {"act": act.action, "done": thing.actions[act.action]}
+    source = s.line("say", key, look, id=s.slot(look, "id"), other="{_other}", **words)
+    s.d.user(s.filled(source, {look.slot("id"): ids[0], "_other": ids[1]}))
+    rows = s.call(*((look, {look.slot("id"): item}) for item in ids))
+    found = [row[look.attribute] for row in rows]
+    if found[0] == found[1]:
+        raise Unsuitable("alike")
+    best = ids[found.index(max(found) if key == "higher" else min(found))]
+    s.serve(act, {act.slot("id"): best})
+    return look, act
+
+
+def _found(s: Scene, thing: Thing, key: str) -> tuple[Invented, Invented, list[Any]]:
+    find, act = s.shop.make("find", thing), s.shop.make("act", thing)
+    s.ready(find, act)
+    words = {"act": act.action, "done": thing.actions[act.action]}
+    source = s.line("say", key, find, value=s.slot(find, "value"), **words)
+    request = s.filled(source, {find.slot("value"): s.draw(find, "value")})
+    s.d.user(request)
+    (found,) = s.call((find, request.arguments))
+    if not found["ids"]:
+        raise Unsuitable("nothing found")
+    return find, act, found["ids"]
+
+
+def _each(s: Scene, thing: Thing) -> Sequence[Invented]:
+    find, act, ids = _found(s, thing, "all")
+    s.serve_all(*((act, {act.slot("id"): item}) for item in ids))
+    return find, act
+
+
+def _first(s: Scene, thing: Thing) -> Sequence[Invented]:
+    find, act, ids = _found(s, thing, "first")
+    s.serve(act, {act.slot("id"): ids[0]})
+    return find, act
+
+
+def _made(s: Scene, thing: Thing) -> Sequence[Invented]:
+    make, act = s.shop.make("create", thing), s.shop.make("act", thing)
+    s.ready(make, act)
+    words, slots = s.fields(make)
+    more = {"fields": words, "act": act.action, "done": thing.actions[act.action]}
+    request = s.filled(s.line("say", "made", make, **more), slots)
+    s.d.user(request)
+    (found,) = s.call((make, request.arguments))
+    s.serve(act, {act.slot("id"): found["id"]})
+    return make, act
+
+
+def _before(s: Scene, thing: Thing) -> Sequence[Invented]:
+    """What is overwritten has to be read first."""
+    look = s.shop.make("get", thing)
+    put = s.shop.make("set", thing, look.attribute)
+    s.ready(look, put)
+    one, other = s.ids(look, "id", 2)
+    new = s.draw(put, "value")
+    source = s.line("say", "before", put, id=s.slot(put, "id"), other="{_other}", value=s.slot(put, "value"))
+    s.d.user(s.filled(source, {put.slot("id"): one, "_other": other, put.slot("value"): new}))
+    (found,) = s.call((look, {look.slot("id"): one}))
+    s.serve_all(
+        (put, ordered(put, {put.slot("id"): one, put.slot("value"): said(new).value})),
+        (put, ordered(put, {put.slot("id"): other, put.slot("value"): found[look.attribute]})),
+    )
+    return look, put
+
+
+def _below(s: Scene, thing: Thing) -> Sequence[Invented]:
+    """A value is changed only where it is too low."""
+    attribute = _number(thing, s.r)
+    look, put = s.shop.make("get", thing, attribute), s.shop.make("set", thing, attribute)
+    act = s.shop.make("act", thing)
+    s.ready(look, put, act)
+    (one,) = s.ids(look, "id", 1)
+    found = s.d.peek(look.name, {look.slot("id"): one})[attribute]
+    bar = max(1, round(found * s.r.choice((0.6, 0.8, 1.2, 1.5))))
+    if bar == found:
+        raise Unsuitable("just at the bar")
+    words = {"act": act.action, "done": thing.actions[act.action]}
+    source = s.line("say", "below", look, id=s.slot(look, "id"), bar="{_bar}", **words)
+    s.d.user(s.filled(source, {look.slot("id"): one, "_bar": bar}))
+    s.call((look, {look.slot("id"): one}))
+    if found < bar:
+        s.serve(put, ordered(put, {put.slot("id"): one, put.slot("value"): bar}))
+    else:
+        s.serve(act, {act.slot("id"): one})
+    return look, put, act
+
+
+def _linked(s: Scene, thing: Thing) -> Sequence[Invented]:
+    """The id that is said is not that of the thing to act on: it has to be looked up."""
+    other = s.shop.thing()
+    if other is thing:
+        raise Unsuitable("linked with itself")
+    look = s.shop.make("get", thing, other.key)
+    last = s.shop.make(s.r.choice(("act", "act", "get")), other)
+    s.ready(look, last)
+    (one,) = s.ids(look, "id", 1)
+    words = {"act": last.action, "done": other.actions[last.action], "attr2": spoken(last.attribute)}
+    source = s.line("say", f"linked_{last.operation}", look, id=s.slot(look, "id"), **words)
+    s.d.user(s.filled(source, {look.slot("id"): one}))
+    (found,) = s.call((look, {look.slot("id"): one}))
+    if found[other.key] == one:
+        raise Unsuitable("one id for both")
+    s.serve(last, {last.slot("id"): found[other.key]})
+    return look, last
+
+
+def _closest(s: Scene, thing: Thing) -> Sequence[Invented]:
+    match, act = s.shop.make("match", thing), s.shop.make("act", thing)
+    s.ready(match, act)
+    one, *rest = s.ids(match, "id", s.r.choice((3, 4, 4)))
+    words = {"act": act.action, "done": thing.actions[act.action]}
+    source = s.line("say", "closest", match, id=s.slot(match, "id"), ids=s.slot(match, "ids"), **words)
+    request = s.filled(source, {match.slot("id"): one, match.slot("ids"): rest})
+    s.d.user(request)
+    (found,) = s.call((match, request.arguments))
+    s.serve(act, {act.slot("id"): found["closest"]})
+    return match, act
+
+
+def _summed(s: Scene, thing: Thing) -> Sequence[Invented]:
+    fit = [key for key in thing.attributes if kind_of(key) in ("measure", "money")]
+    if not fit:
+        raise Unsuitable("nothing to add up")
+    total = s.shop.make("total", thing, s.r.choice(fit))
+    put = s.shop.make("set", thing, total.attribute)
+    s.ready(total, put)
+    other, *ids = s.ids(put, "id", s.r.choice((3, 3, 4)))
+    source = s.line("say", "summed", total, ids=s.slot(total, "ids"), other="{_other}")
+    request = s.filled(source, {total.slot("ids"): ids, "_other": other})
+    s.d.user(request)
+    (found,) = s.call((total, request.arguments))
+    s.serve(put, ordered(put, {put.slot("id"): other, put.slot("value"): found["total"]}))
+    return total, put
+
+
+_PATTERNS = (
+    *(_copy, _above, _above, _higher, _higher, _each, _first, _made),
+    *(_before, _below, _linked, _linked, _linked, _closest, _summed),
+)

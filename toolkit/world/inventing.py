@@ -1,0 +1,150 @@
+"""How a chat with invented tools goes: the counterpart of `kinds`, for tools that no other chat has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from toolkit.world.draft import Draft
+from toolkit.world.invented import EXTRAS, OPERATIONS, Invented, grammar
+from toolkit.world.invented_chains import multi_step
+from toolkit.world.language import said, spoken
+from toolkit.world.scene import Scene, ordered
+from toolkit.world.spec import Unsuitable
+from toolkit.world.values import tables
+
+Flags = dict[str, Any]
+
+_ASKED = (3, 6, 7, 5, 2, 1, 2, 2)  # how often a chat that lacks something is about each operation
+
+
+def single(d: Draft) -> Flags:
+    """One request and its call; in some chats the system turn says what the user leaves out."""
+    s = Scene(d)
+    tool = s.make()
+    s.ready(tool)
+    if tool.operation in ("get", "act", "set") and d.r.random() < 0.2:
+        return _told(s, tool)
+    request = s.request(tool)
+    d.user(request)
+    s.serve(tool, request.arguments)
+    if d.r.random() < 0.12:
+        again = s.request(tool)
+        d.user(again)
+        s.serve(tool, again.arguments)
+    return {"offer": s.offer(tool), "invented": True}
+
+
+def _told(s: Scene, tool: Invented) -> Flags:
+    """A request without the id, which the system turn gives."""
+    usual = s.draw(tool, "id")
+    s.d.told = s.line("say", "told", tool, id=str(usual))
+    request = s.request(tool, without="id", some="usual")
+    s.d.user(request)
+    s.serve(tool, ordered(tool, {**request.arguments, tool.slot("id"): usual}))
+    return {"offer": s.offer(tool), "invented": True, "told": tool.slot("id")}
+
+
+def parallel(d: Draft) -> Flags:
+    """One tool for several things, or two tools for two requests in one message."""
+    s = Scene(d)
+    if d.r.random() < 0.55:
+        operation = d.r.choice(("get", "act", "set"))
+        tool = s.shop.make(operation, s.shop.thing())
+        s.ready(tool)
+        more = {"id": s.slot(tool, "id")}
+        ids = s.ids(tool, "id", d.r.choice((2, 2, 2, 3, 3, 4)))
+        slots: dict[str, Any] = {tool.slot("id"): ids}
+        if operation == "set":
+            more["value"] = s.slot(tool, "value")
+            slots[tool.slot("value")] = s.draw(tool, "value")
+        request = s.filled(s.line("say", f"{operation}_many", tool, **more), slots)
+        d.user(request)
+        s.serve_all(*((tool, {**request.arguments, tool.slot("id"): item}) for item in ids))
+        return {
+            "offer": s.offer(tool, avoid=lambda other: other.operation in ("batch", "total", "match")),
+            "invented": True,
+        }
+    thing = s.shop.thing()
+    tools = [s.make(), s.make() if d.r.random() < 0.5 else s.shop.make("get", thing)]
+    if tools[0].thing is tools[1].thing:
+        raise Unsuitable("two requests about one thing")
+    s.ready(*tools)
+    requests = []
+    for tool in tools:
+        for _ in range(12):
+            request = s.request(tool)
+            if request.imperative:
+                break
+            d.templates.pop()
+        else:
+            raise Unsuitable("no imperative")
+        requests.append(request)
+    d.user(*requests)
+    s.serve_all(*((tool, request.arguments) for tool, request in zip(tools, requests, strict=True)))
+    return {"offer": s.offer(*tools), "invented": True}
+
+
+def clarify(d: Draft) -> Flags:
+    """Something required is missing: ask for it; half of the users answer.
+
+    With the same words and another schema, or the missing words added, the call would be made: see `single`.
+    """
+    s = Scene(d)
+    operation = d.r.choices(OPERATIONS, _ASKED)[0]
+    tool = s.shop.make(operation, s.shop.thing(), demanding=True)
+    s.ready(tool)
+    roles = [role for role, (name, _) in tool.params.items() if name in tool.required]
+    extras = [role for role in roles if role in EXTRAS]
+    role = d.r.choice(extras if extras and d.r.random() < 0.6 else roles)
+    request = s.request(tool, without=role)
+    if role in ("id", "ids") and d.r.random() < 0.2:
+        # a default for something else does not help
+        other = s.shop.make("get", s.shop.thing())
+        if other.thing is not tool.thing:
+            d.told = s.line("say", "told", other, id=str(s.draw(other, "id")))
+    d.user(request, neutral=True)
+    words = tool.words()
+    if operation == "create" and role not in EXTRAS:
+        words["attr"] = spoken(role)
+    key = {"id": "ask_id", "ids": "ask_ids"}.get(role, f"ask_{role}" if role in EXTRAS else "ask_value")
+    if operation in ("match", "find") and role in ("id", "value"):
+        key = f"ask_{operation}"
+    d.say(grammar(d.r.choice(tables()["answer"][key]), words))
+    if d.r.random() < 0.5:
+        missing = s.ids(tool, role, d.r.choice((2, 3))) if role == "ids" else s.draw(tool, role)
+        d.reply(missing)
+        s.serve(tool, ordered(tool, {**request.arguments, tool.slot(role): said(missing).value}))
+    broad = ("batch", "total", "find", "match")
+    return {
+        "offer": s.offer(tool, avoid=lambda other: other.operation in broad),
+        "invented": True,
+        "missing": tool.slot(role),
+    }
+
+
+def irrelevance(d: Draft) -> Flags:
+    """The request's own tool is not on offer, tools near to it are."""
+    s = Scene(d)
+    wanted = s.make()
+    request = s.request(wanted)
+    del s.shop.tools[wanted.name]
+    d.user(request)
+    near = [s.shop.sibling(wanted) for _ in range(d.r.choice((0, 1, 1, 2)))]
+    near = [tool for tool in near if tool.name in s.shop.tools]
+    s.ready(*near)
+    offer = s.offer(wanted)
+    text = d.stock("lacking", does=wanted.does())
+    if near and d.r.random() < 0.5:
+        text += " " + d.stock("instead", other=d.r.choice(near).does())
+    d.say(text)
+    return {"offer": offer, "invented": True}
+
+
+INVENTED: dict[str, Callable[[Draft], Flags]] = {
+    "single": single,
+    "parallel": parallel,
+    "multi_step": multi_step,
+    "clarify": clarify,
+    "irrelevance": irrelevance,
+}
