@@ -137,5 +137,5 @@ def _bounds(metadata: Sequence[Any]) -> str:
             case annotated_types.Lt(lt=high):
                 words.append(f"below {high}")
             case annotated_types.Le(le=high):
-                words.append(f"of at most {int(high) if float(high).is_integer() else high:,}")
+                words.append(f"of at most {high:,}".removesuffix(".0"))
     return "".join(f" {word}" if n == 0 else f" and {word}" for n, word in enumerate(words))
