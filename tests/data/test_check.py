@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,9 @@ from toolkit.data.check import CheckReport, check
 from toolkit.data.table import find
 from toolkit.data.violations import violations
 from toolkit.errors import ModelError
+from toolkit.recipe import LoadedRecipe
 from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection, TrainSection
 from toolkit.terminal import new_console
-
-
-@dataclass
-class Loaded:
-    recipe: Recipe
 
 
 @pytest.fixture
@@ -33,7 +29,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def loaded(path: Path, **changes: Any) -> Any:
     sources = [SourceSection(source=str(path))]
     settings: dict[str, Any] = {"eval": EvalSection(holdout=0), "data": DataSection(sources=sources, num_proc=1)}
-    return Loaded(Recipe(**settings | changes))
+    return LoadedRecipe(Recipe(**settings | changes), path, (path,))
 
 
 def printed(report: CheckReport) -> str:
