@@ -262,6 +262,19 @@ class HeapTrimmer(TrainerCallback):
             self.trimmed = True
 
 
+def release_memory() -> None:
+    """Give what nothing refers to any more back to the machine and the GPU: trainers refer to themselves."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if (trim := malloc_trim()) is not None:
+        trim()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def malloc_trim() -> Callable[[], object] | None:
     """glibc's, where that is what there is."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
