@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -263,5 +264,11 @@ def test_sources_are_relative_to_the_recipe_that_names_them(write: Write, tmp_pa
     # what is typed on the command line is relative to where it is typed
     typed = load(Path("a/x.toml"), ["data.sources.0.source=beside.jsonl"])
     assert typed.recipe.data.sources[0].source == "beside.jsonl"
+    odd = tmp_path / os.fsdecode(b"\xff")
+    odd.mkdir()
+    (odd / "beside.jsonl").write_text("")
+    (odd / "x.toml").write_text(sources("beside.jsonl"))
+    with pytest.raises(RecipeError, match=r"a name that is not UTF-8; rename the folder"):
+        load(odd / "x.toml")
     whole = load(tmp_path / "a" / "x.toml")
     assert whole.recipe.data.sources[0].source == str(tmp_path / "a" / "beside.jsonl")

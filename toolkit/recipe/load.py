@@ -156,6 +156,8 @@ class _Layer:
                     continue
                 if beside:
                     item["source"] = os.path.normpath(folder / written)
+                    if re.search("[\ud800-\udfff]", item["source"]):  # how Python writes bytes that are no text
+                        raise RecipeError(f"{folder}: a name that is not UTF-8; rename the folder")
                 elif here:
                     where = self.places.get((section, "sources", index, "source"), str(folder))
                     self.notes.append(f"{where}: {written} is read from the working folder, as {folder} has none")
