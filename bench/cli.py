@@ -142,14 +142,14 @@ def report(
     write_pages([Results.load(file) for file in files], markdown, html)
 
 
-@bench_app.command("table", short_help="Make the README's table from results.")
+@bench_app.command("table", short_help="Make a Markdown table from results.")
 def table(
     files: ResultsFiles,
     into: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Put it between the markers in this file; default: print it.")
     ] = None,
 ) -> None:
-    """Make the table of variants, memory and speed that the README shows."""
+    """Make the table of variants, memory and speed as docs/bench.md shows it."""
     from bench.report import put_between_markers, readme_table
     from bench.results import Results
 

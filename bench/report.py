@@ -1,4 +1,4 @@
-"""A bench's figures as a Rich table, as Markdown and as the README's table."""
+"""A bench's figures as a Rich table, as Markdown and as a table for a page."""
 
 from __future__ import annotations
 
@@ -307,7 +307,7 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 
 def readme_table(several: Sequence[Results], sources: Sequence[str]) -> str:
-    """The README's table: each variant once, memory and speed of every run side by side.
+    """A table for a page, as docs/bench.md has it: each variant once, memory and speed of every run side by side.
 
     `sources`: the files that it is made from.
     """

@@ -64,4 +64,6 @@ def train(model_folder, table_folder, out, *, epochs=3, chats_an_update=16, rate
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("wanted MODEL_FOLDER TABLE_FOLDER OUT")
     train(*sys.argv[1:4])

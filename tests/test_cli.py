@@ -16,6 +16,7 @@ import pytest
 from tests.command import toolkit
 from toolkit.environment import ALLOCATOR, QUIET, quiet
 from toolkit.errors import InterruptedRun, RecipeError, TrainingError
+from toolkit.runs import RunFolder
 
 ROOT = Path(__file__).parents[1]
 
@@ -145,8 +146,15 @@ def test_a_bug_keeps_its_traceback(call: Any, recipe: str, monkeypatch: pytest.M
 
 def test_run_hands_on_what_was_given(call: Any, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    fake(monkeypatch, "toolkit.training.run", run=lambda *args, export: calls.append((*args, export)))
-    assert call("run", recipe, "--set", "train.seed=5", "--set", "lora.r=4", "--out", "here")[0] == 0
+
+    def train(*given: Any, export: bool) -> RunFolder:
+        calls.append((*given, export))
+        return RunFolder(Path("here"))
+
+    fake(monkeypatch, "toolkit.training.run", run=train)
+    code, said, _ = call("run", recipe, "--set", "train.seed=5", "--set", "lora.r=4", "--out", "here")
+    told = "next       toolkit export here --gguf q8_0, toolkit chat here, toolkit eval here\n"
+    assert (code, said) == (0, told)
     assert call("run", recipe, "--resume", "there", "--no-export")[0] == 0
     (loaded, out, resume, exports), (_, no_out, folder, no_export) = calls
     assert (loaded.recipe.train.seed, loaded.recipe.lora.r) == (5, 4)

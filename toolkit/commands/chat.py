@@ -19,7 +19,7 @@ def chat_with(
         typer.Option(
             metavar="FILE|builtin:NAMES",
             help="A JSON file of function schemas; builtin:home,music for built-in domains or single tools, which "
-            "really run; or none. Default: built-in tools of the recipe's domains.",
+            "really run; or none. Default: those that training saw, or the recipe's built-in ones.",
         ),
     ] = None,
     once: Annotated[

@@ -23,7 +23,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="DATA",
-            help="A file or folder of chats, builtin:tools, or bfcl:FOLDER; default: what the run held out.",
+            help="A file or folder of chats, builtin:tools, or bfcl:FOLDER-OR-WHEEL; default: what the run held out.",
         ),
     ] = None,
     recipe: Annotated[
@@ -58,7 +58,11 @@ def evaluate(
         typer.Option("--cache/--no-cache", help="Keep answers on disk, so that what was decoded once is not again."),
     ] = True,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write every answer and the table as JSON into this folder.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write every answer and the table as JSON into this folder; within RUN, its report shows them.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from toolkit.commands.options import Overrides, RecipePath, loaded
-from toolkit.terminal import warn
+from toolkit.terminal import say, warn
 
 
 def run(
@@ -49,4 +49,9 @@ def run(
         # after the recipe: a typing error should not wait for torch to be imported
         from toolkit.training.run import run as train
 
-        train(asked, out, resume, export=export)
+        made = train(asked, out, resume, export=export)
+    if made.export.is_dir():
+        verbs = f"toolkit chat {made.export}, toolkit serve {made.export}"
+    else:
+        verbs = f"toolkit export {made.path} --gguf q8_0, toolkit chat {made.path}"
+    say(f"next       {verbs}, toolkit eval {made.path}")

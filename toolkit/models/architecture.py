@@ -244,9 +244,10 @@ def load_shape(model: ModelSection) -> ModelShape:
         return KNOWN[model.name]
     if models.is_local(model.name):
         raise ModelError(f"model.name: {model.name} has no config.json; wanted a Hugging Face model folder")
+    fetch = "" if model.name.startswith("pypi:") else f"fetch it (hf download {model.name} config.json), "
     raise ModelError(
         f"model.name: {model.name} is not in the cache and its sizes are not known here"
-        f"{did_you_mean(model.name, KNOWN)}; fetch it (hf download {model.name} config.json), name a local folder with "
+        f"{did_you_mean(model.name, KNOWN)}; {fetch}name a local folder with "
         f"its config.json, or one of {', '.join(names[0] for names in _FAMILIES.values())}"
     )
 

@@ -176,10 +176,13 @@ def test_names_of_arguments_are_held_where_a_schema_lists_them() -> None:
         tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
         return call_grammar([tool], "json", parallel=True)
 
-    listed = {"a": {"type": "string"}, 'b"': {"enum": ["on", 1, None]}}
+    listed = {"a": {"type": ["string", "null"]}, 'b"': {"enum": ["on", 1, None]}}
     text = made({"type": "object", "properties": listed})
     assert r'pair0 ::= "\"a\"" space ":" space value | "\"b\\\"\""' in text
     assert r'( "\"on\"" | "1" | "null" ) space' in text
+    kinds = {"s": {"type": "string"}, "b": {"type": "boolean"}, "i": {"type": "integer"}, "o": {"type": 5}}
+    rule = next(line for line in made({"properties": kinds}).splitlines() if line.startswith("pair0"))
+    assert "space string | " in rule and '( "true" | "false" ) space | ' in rule and rule.endswith("space value")
     for free in (
         None,
         5,

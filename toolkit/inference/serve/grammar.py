@@ -23,6 +23,7 @@ pair ::= string ":" space value
 value ::= ( object | array | string | number | "true" | "false" | "null" ) space
 array ::= "[" space ( value ( "," space value )* )? "]"
 string ::= "\"" ( [^"\\\x00-\x1f] | "\\" ( ["\\/bfnrt] | "u" [0-9a-fA-F]{4} ) )* "\"" space
+integer ::= "-"? ( "0" | [1-9] [0-9]{0,15} ) space
 number ::= "-"? ( "0" | [1-9] [0-9]{0,15} ) ( "." [0-9]{1,15} )? ( [eE] [-+]? [0-9]{1,3} )?
 space ::= " "?
 """
@@ -34,6 +35,14 @@ _CALLS = {
     "hermes": _TAGGED,
     "json": ('"{\\"tool\\": " ', ' ", \\"arguments\\": " ', ' "}"'),
     "jsonrpc": (_RPC, ' ", \\"arguments\\": " ', ' "}}"'),
+}
+_PLAIN = {
+    "string": "string",
+    "boolean": '( "true" | "false" ) space',
+    "integer": "integer",
+    "number": "number space",
+    "object": "object space",
+    "array": "array space",
 }
 # what nothing but a call begins with
 BEGINNINGS = {"native": "<tool_call>", "hermes": "<tool_call>", "json": '{"tool": ', "jsonrpc": '{"jsonrpc": '}
@@ -89,9 +98,12 @@ def _pairs(schema: Any) -> str:
 
 
 def _value(schema: Any) -> str:
-    choices = schema.get("enum") if isinstance(schema, dict) else None
-    if not isinstance(choices, list) or not 0 < len(choices) <= MOST_CHOICES:
+    if not isinstance(schema, dict):
         return "value"
+    choices = schema.get("enum")
+    if not isinstance(choices, list) or not 0 < len(choices) <= MOST_CHOICES:
+        kind = schema.get("type")
+        return _PLAIN.get(kind, "value") if isinstance(kind, str) else "value"
     if not all(isinstance(choice, (str, int, bool)) or choice is None for choice in choices):
         return "value"
     return f"( {' | '.join(_json(choice) for choice in choices)} ) space"
