@@ -25,7 +25,6 @@ from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, default_folder, versions
 from toolkit.terminal import new_console
 from toolkit.training import resumed_settings
-from toolkit.training.callbacks import release_memory
 from toolkit.training.completion import complete, going_on
 from toolkit.training.out_of_memory import out_of_memory
 from toolkit.training.record import Tables, describe_data, engine_lines, write_environment, write_samples, write_tools
@@ -158,6 +157,8 @@ def _run(
         session.go(resumed=resumed, command=command)
     # the export reads the weights again, one at a time: what training held would only be in its way
     del session, loaded_model
+    from toolkit.training.callbacks import release_memory
+
     release_memory()
     complete(recipe, folder, console, exporting=exporting, command=command)
     return folder
