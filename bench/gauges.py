@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.shapes import IGNORED
+from toolkit.data.table import IGNORED
 from toolkit.kernels import cuda_graphs as graphs
 
 PROBES = 8  # single trained tokens whose loss is compared between variants

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.data.table import IGNORED as IGNORED
+from toolkit.data.table import IGNORED
 from toolkit.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import pytest
 
 from bench.profiles import THIS, find_profile
 from bench.settings import Settings, slug, trial
-from bench.shapes import IGNORED, SyntheticTable, parse_shape
+from bench.shapes import SyntheticTable, parse_shape
 from bench.variants import BY_NAME, CORE, QUICK, VARIANTS, find, select
+from toolkit.data.table import IGNORED
 from toolkit.errors import InputError
 from toolkit.planning.cards import CARDS
 from toolkit.recipe import load

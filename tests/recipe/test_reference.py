@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolkit.recipe.reference import page, sections
+from toolkit.recipe.reference import page
 from toolkit.recipe.schema import Recipe
+from toolkit.recipe.validate import sections
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
 

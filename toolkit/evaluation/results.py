@@ -213,11 +213,7 @@ class Comparison:
     def flips(self, gained: bool) -> list[tuple[Row, Row]]:
         """Turns that became right (`gained`) or wrong, kinds in turn so that the first few show several."""
         found = [(b, a) for b, a in self.pairs if b.correct != a.correct and a.correct == gained]
-        return _alternate(found)
-
-
-def _alternate(pairs: Iterable[tuple[Row, Row]]) -> list[tuple[Row, Row]]:
-    return in_turn(pairs, lambda pair: pair[1].kind)
+        return in_turn(found, lambda pair: pair[1].kind)
 
 
 def in_turn(items: Iterable[T], kind: Callable[[T], str]) -> list[T]:

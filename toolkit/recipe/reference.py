@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -12,7 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from toolkit.recipe.describe import wanted
 from toolkit.recipe.names import TABLE
-from toolkit.recipe.schema import Recipe
+from toolkit.recipe.validate import sections
 
 MADE_BY = """python -c "from toolkit.recipe.reference import page; print(page(), end='')" > docs/recipe.md"""
 
@@ -44,16 +43,6 @@ def page() -> str:
                 )
                 lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def sections() -> Iterator[tuple[str, str, type[BaseModel]]]:
-    """Each table's heading, the prefix of its keys and its schema, in the order of the schema."""
-    for name, field in Recipe.model_fields.items():
-        section: Any = field.annotation
-        yield f"[{name}]", name, section
-        for key, inner in section.model_fields.items():
-            if get_origin(inner.annotation) is list and _is_model(item := get_args(inner.annotation)[0]):
-                yield f"[[{name}.{key}]]", f"{name}.{key}", item
 
 
 def _is_model(annotation: Any) -> bool:

@@ -179,8 +179,8 @@ def _section(path: Path) -> type[BaseModel] | None:
     return section
 
 
-def _sections() -> Iterator[tuple[str, str, type[BaseModel]]]:
-    """Each section's heading, the prefix of its keys, and its schema."""
+def sections() -> Iterator[tuple[str, str, type[BaseModel]]]:
+    """Each table's heading, the prefix of its keys and its schema, in the order of the schema."""
     for name, field in Recipe.model_fields.items():
         section = _section((name,))
         assert section is not None and field is not None
@@ -200,14 +200,14 @@ def _unknown(path: Path, value: Any) -> str:
         if not near and (ours := SECTIONS.get(key.lower())):
             near = f", did you mean {ours}?"
         return f"unknown section{near}" if near else f"unknown section, wanted one of {', '.join(known)}"
-    homes = [heading for heading, _, section in _sections() if key in section.model_fields]
+    homes = [heading for heading, _, section in sections() if key in section.model_fields]
     if homes:
         return f"unknown key; {key} belongs to {' or '.join(homes)}"
     if (other := BY_NAME.get(_snake(key))) is not None:
         return _theirs(other, path[:-1], value)
     if near := did_you_mean(key, owner.model_fields):
         return f"unknown key{near}"
-    everywhere = {f"{prefix}.{name}": name for _, prefix, section in _sections() for name in section.model_fields}
+    everywhere = {f"{prefix}.{name}": name for _, prefix, section in sections() for name in section.model_fields}
     by_name = {name: full for full, name in reversed(everywhere.items())}
     near = did_you_mean(key, by_name)
     if near:

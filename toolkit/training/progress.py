@@ -90,7 +90,6 @@ class TrainingProgress(TrainerCallback):
                 self.console.print(f"update {state.global_step}/{state.max_steps}:  {self.evaluation}", highlight=False)
         elif "loss" in logs:
             speed = self.speed.add(self.writer.latest)
-            text = line(self.writer.latest, speed)
             if self.progress is not None:
                 total, done = state.max_steps, state.global_step  # a time budget changes the total
                 taken = len("training") + NARROW_BAR + 2 * len(str(total)) + len("/ 0:00:00") + 4
@@ -100,6 +99,7 @@ class TrainingProgress(TrainerCallback):
                 self.progress.update(self.task, total=total, completed=done, text=text)
             elif time.monotonic() - self.printed > SECONDS_BETWEEN_LINES or state.global_step == state.max_steps:
                 self.printed = time.monotonic()
+                text = line(self.writer.latest, speed)
                 self.console.print(f"update {state.global_step}/{state.max_steps}: {text}", highlight=False)
 
     def close(self) -> None:
