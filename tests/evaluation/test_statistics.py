@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from toolkit.evaluation.statistics import Paired, Rate, wilson
 
@@ -16,6 +17,12 @@ from toolkit.evaluation.statistics import Paired, Rate, wilson
 )
 def test_wilson_gives_published_intervals(hits: int, n: int, low: float, high: float) -> None:
     assert wilson(hits, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(n=st.integers(1, 500), share=st.floats(0, 1))
+def test_wilson_is_scipys(n: int, share: float) -> None:
+    hits = round(share * n)
+    assert wilson(hits, n) == pytest.approx(tuple(binomtest(hits, n).proportion_ci(method="wilson")), abs=1e-12)
 
 
 @given(n=st.integers(1, 500), share=st.floats(0, 1))

@@ -26,6 +26,17 @@ def test_rising_p_is_the_share_of_orders_that_rise_as_much(n: int) -> None:
         assert statistics.rising_p(order) == pytest.approx(share)
 
 
+def test_ranks_give_published_chances() -> None:
+    # Hollander and Wolfe (1973): Kendall's test of tuna (p. 187), the signed-rank test of depression scores (p. 29)
+    lightness = [44.4, 45.9, 41.9, 53.3, 44.7, 44.1, 50.7, 45.2, 60.1]
+    quality = [2.6, 3.1, 2.5, 5.0, 3.6, 4.0, 5.2, 2.8, 3.8]
+    by_lightness = [q for _, q in sorted(zip(lightness, quality, strict=True))]
+    assert statistics.rising_p(by_lightness) == pytest.approx(0.05972, abs=5e-6)
+    first = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]
+    second = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
+    assert statistics.paired_p(np.subtract(first, second)) == pytest.approx(0.01953, abs=5e-6)
+
+
 @given(st.lists(numbers, min_size=3, max_size=40))
 def test_rising_and_falling_mirror_each_other(values: list[float]) -> None:
     assert statistics.rising_p(values) == pytest.approx(statistics.falling_p([-value for value in values]))

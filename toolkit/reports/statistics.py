@@ -2,6 +2,9 @@
 
 Everything takes plain sequences of finite numbers. A p-value is how often noise alone (values in random order) looks
 at least this much like what is asked for.
+
+scipy.stats takes a second to import, and a training run's log is read from its first row on: it is imported in the
+functions that use it.
 """
 
 from __future__ import annotations
@@ -9,7 +12,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -59,35 +61,19 @@ def _medians(rows: Array) -> Array:
     return (ordered[:, (n - 1) // 2] + ordered[:, n // 2]) / 2
 
 
-@lru_cache(maxsize=256)
-def _inversions(n: int) -> Array:
-    """Probability of 0, 1, ... inversions in a random order of n values."""
-    counts = np.ones(1)
-    for size in range(2, n + 1):
-        counts = np.convolve(counts, np.full(size, 1.0 / size))
-    return np.clip(counts, 0.0, None)
-
-
 def rising_p(values: Sequence[float] | Array) -> float:
     """Mann and Kendall's test, one-sided: how often n values in random order rise at least this steadily.
 
     Exact without ties; 1.0 below 3 values.
     """
     array = blocks(values)
-    n = len(array)
-    if n < 3:
+    different = len(np.unique(array))
+    if len(array) < 3 or different == 1:
         return 1.0
-    upper = np.triu_indices(n, 1)
-    signs = np.sign(array[upper[1]] - array[upper[0]])
-    score = int(signs.sum())
-    _, ties = np.unique(array, return_counts=True)
-    if ties.max() == 1:
-        falls = (n * (n - 1) // 2 - score) // 2
-        return float(min(1.0, _inversions(n)[: falls + 1].sum()))
-    variance = (n * (n - 1) * (2 * n + 5) - sum(t * (t - 1) * (2 * t + 5) for t in ties.tolist())) / 18
-    if variance <= 0:
-        return 1.0
-    return 1.0 - NORMAL.cdf((score - 1) / math.sqrt(variance))
+    from scipy.stats import kendalltau
+
+    method = "exact" if different == len(array) else "asymptotic"
+    return float(kendalltau(np.arange(len(array)), array, method=method, alternative="greater").pvalue)
 
 
 def falling_p(values: Sequence[float] | Array) -> float:
@@ -98,10 +84,11 @@ def falling_p(values: Sequence[float] | Array) -> float:
 def slope(x: Sequence[float] | Array, y: Sequence[float] | Array) -> float:
     """Theil and Sen's slope: the median over all pairs of points; 0 where there is no pair."""
     xs, ys = blocks(x), blocks(y)
-    upper = np.triu_indices(len(xs), 1)
-    run = xs[upper[1]] - xs[upper[0]]
-    known = run != 0
-    return median((ys[upper[1]] - ys[upper[0]])[known] / run[known]) if known.any() else 0.0
+    if len(np.unique(xs)) < 2:
+        return 0.0
+    from scipy.stats import theilslopes
+
+    return float(theilslopes(ys, xs).slope)
 
 
 def shift(before: Sequence[float] | Array, after: Sequence[float] | Array, alpha: float) -> tuple[float, float, float]:
@@ -124,18 +111,11 @@ def paired_p(differences: Sequence[float] | Array) -> float:
     """Wilcoxon's signed-rank test, one-sided: how often differences of random sign are this far above 0."""
     array = np.asarray(differences, dtype=float)
     array = array[array != 0]
-    n = len(array)
-    if n < 3:
+    if len(array) < 3:
         return 1.0
-    ranks = np.argsort(np.argsort(np.abs(array))) + 1
-    below = int(ranks[array < 0].sum())
-    chances = np.ones(1)
-    for rank in range(1, n + 1):
-        grown = np.zeros(len(chances) + rank)
-        grown[: len(chances)] += chances / 2
-        grown[rank:] += chances / 2
-        chances = grown
-    return float(min(1.0, chances[: below + 1].sum()))
+    from scipy.stats import wilcoxon
+
+    return float(wilcoxon(array, alternative="greater", method="exact").pvalue)
 
 
 def records_p(values: Sequence[float] | Array) -> tuple[int, float]:
@@ -147,7 +127,6 @@ def records_p(values: Sequence[float] | Array) -> tuple[int, float]:
         return 0, 1.0
     best = np.maximum.accumulate(array)
     count = int((np.diff(best[half - 1 :]) > 0).sum())
-    chances = np.ones(1)
-    for i in range(half + 1, n + 1):
-        chances = np.convolve(chances, [1 - 1 / i, 1 / i])[:64]
-    return count, float(max(0.0, 1.0 - chances[:count].sum()))
+    from scipy.stats import poisson_binom
+
+    return count, float(poisson_binom.sf(count - 1, 1 / np.arange(half + 1, n + 1)))
