@@ -13,7 +13,7 @@ from bench.report import table as markdown_table
 from bench.results import FILE, Results
 from toolkit import models
 from toolkit.errors import InputError
-from toolkit.models.architecture import load_shape
+from toolkit.models.families import load_shape
 from toolkit.planning.cards import seen_gpus
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe

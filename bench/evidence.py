@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.results import Arm, Results
-from toolkit.models.architecture import ModelShape
+from toolkit.models.shape import ModelShape
 from toolkit.recipe.schema import Recipe
 
 Verdict = Literal["holds", "holds if", "does not hold", "not checked here"]

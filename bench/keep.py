@@ -8,7 +8,7 @@ from bench.results import Results
 from bench.variants import find
 from toolkit.engines.base import products_of
 from toolkit.engines.measured import Measured, kind_of, record, signature, store
-from toolkit.models.architecture import ModelShape
+from toolkit.models.shape import ModelShape
 from toolkit.recipe.schema import Recipe
 
 

@@ -11,7 +11,7 @@ from bench.report import gib
 from bench.settings import Settings, trial
 from bench.shapes import Shape
 from bench.variants import VARIANTS
-from toolkit.models.architecture import load_shape
+from toolkit.models.families import load_shape
 from toolkit.planning.cards import CARDS
 from toolkit.recipe import load
 

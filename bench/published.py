@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.models.architecture import KNOWN
+from toolkit.models.families import KNOWN
 from toolkit.planning.cards import CARDS, Card
 from toolkit.planning.cost import Work, predict, range_of, rates_of
 from toolkit.planning.kernel_time import Way

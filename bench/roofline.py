@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from bench.results import Arm, Results
 from bench.variants import BY_NAME
-from toolkit.models.architecture import KNOWN, ModelShape
+from toolkit.models.families import FAMILIES, KNOWN
+from toolkit.models.shape import ModelShape
 from toolkit.planning.cards import CARDS, Card
 from toolkit.planning.cost import doubt, rates_of
 from toolkit.planning.kernel_time import UPDATE_GAP, Products, Rates, Seconds, Way, training
@@ -78,7 +79,8 @@ def holds_scores(results: Results, arm: Arm, card: Card) -> bool:
 def shape_of(results: Results) -> ModelShape | None:
     """The model's sizes: those that the run kept, or the known model with as many parameters."""
     if kept := results.run.get("model_shape"):
-        return ModelShape(**{**kept, "biased": tuple(kept["biased"])})
+        qk_norm = FAMILIES[kept["model_type"]].qk_norm  # which results of earlier versions do not hold
+        return ModelShape(**{"qk_norm": qk_norm, **kept, "biased": tuple(kept["biased"])})
     count = results.run.get("parameters")
     return next((shape for shape in KNOWN.values() if shape.parameters == count), None)
 

@@ -11,7 +11,8 @@ from bench.job import Job
 from bench.profiles import THIS, Profile
 from bench.shapes import Shape
 from bench.variants import Variant
-from toolkit.models.architecture import ModelShape, load_shape
+from toolkit.models.families import load_shape
+from toolkit.models.shape import ModelShape
 from toolkit.recipe import LoadedRecipe, load
 from toolkit.recipe.schema import Recipe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.models.architecture import ModelShape
+from toolkit.models.shape import ModelShape
 from toolkit.planning.flops import training_flops
 
 if TYPE_CHECKING:

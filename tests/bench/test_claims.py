@@ -14,7 +14,7 @@ from bench.claims import CLAIMS, check_all, complete
 from bench.evidence import Evidence, Finding
 from bench.results import Results
 from tests.bench.planted import plant, run
-from toolkit.models.architecture import KNOWN
+from toolkit.models.families import KNOWN
 from toolkit.recipe import load
 
 RECIPE = load(Path("recipes/tools.toml")).recipe

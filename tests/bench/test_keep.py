@@ -13,7 +13,7 @@ from bench.results import Gate, Results
 from bench.variants import BY_NAME
 from tests.bench.planted import plant, run
 from toolkit.engines.measured import load, signature, store
-from toolkit.models.architecture import KNOWN
+from toolkit.models.families import KNOWN
 from toolkit.recipe import load as load_recipe
 from toolkit.recipe.schema import Recipe
 

@@ -13,7 +13,7 @@ from bench.roofline import predicted, products_of, shape_of
 from bench.variants import BY_NAME
 from bench.work import update_flops
 from tests.bench.planted import plant, run
-from toolkit.models.architecture import KNOWN
+from toolkit.models.families import KNOWN
 from toolkit.planning.cards import CARDS
 from toolkit.planning.plan import make_plan
 from toolkit.recipe import load

@@ -14,7 +14,7 @@ from toolkit import engines
 from toolkit.engines import measured
 from toolkit.engines.measured import Measured, Store, fastest_engine, kind_of, load, record, signature, store
 from toolkit.hardware import Gpu, Hardware
-from toolkit.models.architecture import KNOWN
+from toolkit.models.families import KNOWN
 from toolkit.recipe.schema import LoraSection, ModelSection, Recipe, TrainSection
 
 GIB = 2**30

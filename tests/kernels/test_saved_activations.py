@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from toolkit.engines.compiled import CompiledLayers
 from toolkit.kernels import packed_attention as attention
-from toolkit.models.architecture import shape_from_config
+from toolkit.models.families import shape_from_config
 from toolkit.planning.memory import Setup, layer_activations
 
 HIDDEN, FFN, HEADS, SHARED, HEAD = 512, 1408, 8, 4, 64

@@ -9,7 +9,7 @@ import pytest
 from toolkit.engines.compiled import SHARE, filled_to
 from toolkit.errors import EngineError
 from toolkit.hardware import Gpu
-from toolkit.models.architecture import KNOWN
+from toolkit.models.families import KNOWN
 from toolkit.planning.budget import (
     LAUNCH_TOKENS,
     STEP,

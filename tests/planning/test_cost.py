@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.models.architecture import KNOWN
+from toolkit.models.families import KNOWN
 from toolkit.planning.cards import CARDS, Card, cpu_card
 from toolkit.planning.cost import Time, Work, dollars, predict, range_of, rates_of
 from toolkit.planning.kernel_time import LAUNCH, PASSES, Rates, Way, training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from toolkit.models.architecture import KNOWN, shape_from_config
+from toolkit.models.families import KNOWN, shape_from_config
 from toolkit.planning.flops import forward_flops, training_flops
 
 QWEN = KNOWN["Qwen/Qwen3-1.7B"]

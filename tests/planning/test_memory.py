@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.models.architecture import KNOWN, shape_from_config
+from toolkit.models.families import KNOWN, shape_from_config
 from toolkit.planning.memory import (
     Checkpointing,
     Engine,

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolkit.hardware import Gpu, Hardware, detect
-from toolkit.models.architecture import KNOWN
+from toolkit.models.families import KNOWN
 from toolkit.planning.budget import STEP, budget_of
 from toolkit.planning.cards import GIB, Card, cpu_card
 from toolkit.planning.cost import Work, predict

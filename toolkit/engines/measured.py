@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from toolkit.cache import cache_root, write_text
 from toolkit.engines.base import Choice, choose_engine, choose_precision, products_of, weight_dtype
 from toolkit.hardware import Hardware
-from toolkit.models.architecture import ModelShape, find_shape
+from toolkit.models.families import find_shape
+from toolkit.models.shape import ModelShape
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import versions
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ModelError
-from toolkit.models.architecture import ModelShape, shape_from_config
+from toolkit.models.families import shape_from_config
+from toolkit.models.shape import ModelShape
 
 SUPPORTED = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 """GGUF's general.architecture, which is also the model_type in config.json, and transformers' class."""

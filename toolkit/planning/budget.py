@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from toolkit.engines.base import weight_dtype
 from toolkit.engines.compiled import filled_to
 from toolkit.errors import EngineError
-from toolkit.models.architecture import ModelShape, load_shape
+from toolkit.models.families import load_shape
+from toolkit.models.shape import ModelShape
 from toolkit.planning.cards import CARDS, SeenGpu
 from toolkit.planning.cost import rates_of
 from toolkit.planning.memory import Setup, training_memory

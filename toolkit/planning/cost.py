@@ -16,7 +16,7 @@ from toolkit.planning.lengths import Lengths
 from toolkit.planning.steps import Updates
 
 if TYPE_CHECKING:
-    from toolkit.models.architecture import ModelShape
+    from toolkit.models.shape import ModelShape
     from toolkit.recipe.schema import Recipe
 
 CPU_EFFICIENCY = {"fp32": 0.63, "bf16": 0.47}  # of a core's products; measured with SmolLM2-135M on two cores

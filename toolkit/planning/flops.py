@@ -5,7 +5,7 @@ Frozen weights cost a forward product and the product for the gradient of its in
 
 from __future__ import annotations
 
-from toolkit.models.architecture import ModelShape
+from toolkit.models.shape import ModelShape
 
 
 def attention_flops(shape: ModelShape, width: float) -> float:

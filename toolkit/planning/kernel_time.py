@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from toolkit.models.architecture import ModelShape
+from toolkit.models.shape import ModelShape
 from toolkit.planning.flops import attention_flops
 
 Products = Literal["separate", "fused", "float8"]

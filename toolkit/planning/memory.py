@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toolkit.kernels.constants import PACKED_LOGITS
-from toolkit.models.architecture import ModelShape
+from toolkit.models.shape import ModelShape
 
 Engine = Literal["peft", "unsloth", "compiled"]
 Held = Literal["nf4", "16-bit", "fp32"]

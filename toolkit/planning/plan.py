@@ -12,7 +12,8 @@ from toolkit.engines import measured
 from toolkit.engines.base import Choice, check_hardware, choose_precision
 from toolkit.errors import EngineError
 from toolkit.hardware import Gpu, Hardware, cpu_flags, cpu_name, usable_cores
-from toolkit.models.architecture import ATTENTION, MLP, ModelShape, load_shape
+from toolkit.models.families import load_shape
+from toolkit.models.shape import ATTENTION, MLP, ModelShape
 from toolkit.planning import lengths as lengths_module
 from toolkit.planning.budget import STEP, USABLE, Budget, budget_for, pace_of, setup_of
 from toolkit.planning.cards import CARDS, Card, cpu_card, find_card, seen_gpus

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from toolkit.chats import KINDS
 from toolkit.errors import did_you_mean
-from toolkit.models.architecture import find_shape
+from toolkit.models.families import find_shape
 from toolkit.recipe.schema import Recipe, SourceSection
 
 Path = tuple[str | int, ...]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from toolkit.errors import ModelError
-from toolkit.models.architecture import KNOWN, find_shape, load_shape, shape_from_config
+from toolkit.models.families import KNOWN, find_shape, load_shape, shape_from_config
 from toolkit.recipe.schema import LoraSection, ModelSection
 
 

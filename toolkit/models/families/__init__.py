@@ -1,0 +1,57 @@
+"""The families of models that are known, and the shape of a recipe's model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolkit import models
+from toolkit.errors import ModelError, did_you_mean
+from toolkit.models.families import llama, planned, qwen3  # noqa: F401 (each registers its own)
+from toolkit.models.families.base import FAMILIES, Config
+from toolkit.models.shape import ModelShape
+from toolkit.trusted import check_folder, read_config
+
+if TYPE_CHECKING:
+    from toolkit.recipe.schema import ModelSection
+
+_KNOWN = {shape: names for family in reversed(FAMILIES.values()) for shape, names in family.known().items()}
+KNOWN: dict[str, ModelShape] = {name: shape for shape, names in _KNOWN.items() for name in names}
+"""Shapes that need no config.json at hand."""
+
+
+def shape_from_config(config: Config, where: str) -> ModelShape:
+    """The shape that a config.json describes. Raises `ModelError` for an unknown model type or a missing size."""
+    kind = str(config.get("model_type", "none"))
+    if kind not in FAMILIES:
+        raise ModelError(f"{where}: model_type {kind} is not one that can be planned: {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[kind].shape(config, where)
+
+
+def load_shape(model: ModelSection) -> ModelShape:
+    """The shape of a recipe's model: from its config.json if that is on this machine, else from `KNOWN`.
+
+    Raises `ModelError` that names what would work when neither is there.
+    """
+    folder = models.find(model)
+    if folder is not None:
+        check_folder(folder)
+        path = folder / "config.json"
+        return shape_from_config(read_config(path), str(path))
+    if model.name in KNOWN:
+        return KNOWN[model.name]
+    if models.is_local(model.name):
+        raise ModelError(f"model.name: {model.name} has no config.json; wanted a Hugging Face model folder")
+    fetch = "" if model.name.startswith("pypi:") else f"fetch it (hf download {model.name} config.json), "
+    raise ModelError(
+        f"model.name: {model.name} is not in the cache and its sizes are not known here"
+        f"{did_you_mean(model.name, KNOWN)}; {fetch}name a local folder with "
+        f"its config.json, or one of {', '.join(names[0] for names in _KNOWN.values())}"
+    )
+
+
+def find_shape(model: ModelSection) -> ModelShape | None:
+    """`load_shape`, or None where the shape can't be known here."""
+    try:
+        return load_shape(model)
+    except ModelError:
+        return None

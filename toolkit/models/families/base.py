@@ -1,0 +1,175 @@
+"""What the toolkit knows of a family of models: one class a family, one file a class.
+
+All of it follows from a model's config.json, or is plain data; nothing here loads a model. What is not here: how a chat
+template writes tools and calls, and who reads those. That is read off the template (`toolkit.data.markup`,
+`toolkit.export.template_parts`), as a family's models come with several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from toolkit.errors import ModelError
+from toolkit.models.shape import ATTENTION, MLP, ModelShape
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+    from torch import Tensor
+
+Config = Mapping[str, Any]  # of a config.json
+
+
+@dataclass(frozen=True, slots=True)
+class PreTokenizer:
+    """One of llama.cpp's pre-tokenizers, by its `name` there, and the tokenizer.json that splits text as it does.
+
+    `steps`: the pre_tokenizer of a tokenizer.json as (type, what decides) of each part in turn: Split's regular
+    expression, whether ByteLevel splits by GPT-2's expression, whether Digits stand alone. `normalizers` that may stand
+    before it, None being no normalizer.
+    """
+
+    name: str
+    steps: tuple[tuple[str, Any], ...]
+    normalizers: tuple[str | None, ...] = (None,)
+    ignore_merges: bool = False
+
+
+class Family:
+    """A dense decoder with gated MLP, as transformers' Llama is; a family says where it differs."""
+
+    model_type: str
+    """In config.json."""
+    class_name: str | None = None
+    """transformers' class; None: models of this family are planned and trained, but not exported."""
+
+    # modules
+    biased: tuple[str, ...] = ()
+    """Linear layers that have a bias in every model of the family."""
+    attention_bias: tuple[str, ...] = ATTENTION
+    """Linear layers to which `attention_bias` of config.json gives one."""
+    qk_norm = False
+    """Queries and keys pass a norm of head_dim weights each."""
+    tied_by_default = False
+    """`tie_word_embeddings` where config.json does not say."""
+
+    # export
+    gguf_arch: str
+    """GGUF's general.architecture, as `gguf.MODEL_ARCH_NAMES` has it."""
+    pre_tokenizers: tuple[PreTokenizer, ...] = ()
+    """That the family's tokenizers bring along; a tokenizer is told by its content, and may be another family's."""
+    call_format: Literal["hermes"] | None = None
+    """The toolkit's name for the way in which the family's own chat templates write calls, where it has one."""
+
+    def known(self) -> dict[ModelShape, tuple[str, ...]]:
+        """Sizes of well-known models, which need no config.json at hand, and their names on the hub or elsewhere."""
+        return {}
+
+    def sizes(
+        self,
+        hidden: int,
+        ffn: int,
+        layers: int,
+        heads: int,
+        kv_heads: int,
+        vocab: int,
+        *,
+        tied: bool,
+        head_dim: int | None = None,
+    ) -> ModelShape:
+        """The shape of a known model."""
+        return ModelShape(
+            self.model_type, hidden, ffn, layers, heads, kv_heads, head_dim or hidden // heads, vocab, tied,
+            biased=self.biased, qk_norm=self.qk_norm,
+        )  # fmt: skip
+
+    def shape(self, config: Config, where: str) -> ModelShape:
+        """The shape that a config.json describes. Raises `ModelError` for a size that is missing or is none."""
+        kv = config.get("num_key_value_heads")
+        head_dim = config.get("head_dim")
+        hidden, heads = _size(config, "hidden_size", where), _size(config, "num_attention_heads", where)
+        biased = self.biased or (self.attention_bias if config.get("attention_bias") else ())
+        return ModelShape(
+            model_type=self.model_type,
+            hidden_size=hidden,
+            intermediate_size=_size(config, "intermediate_size", where),
+            num_hidden_layers=_size(config, "num_hidden_layers", where),
+            num_attention_heads=heads,
+            num_key_value_heads=heads if kv is None else _size(config, "num_key_value_heads", where),
+            head_dim=max(1, hidden // heads) if head_dim is None else _size(config, "head_dim", where),
+            vocab_size=_size(config, "vocab_size", where),
+            tie_word_embeddings=bool(config.get("tie_word_embeddings", self.tied_by_default)),
+            biased=(*biased, *(MLP if config.get("mlp_bias") else ())),
+            qk_norm=self.qk_norm,
+        )
+
+    def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
+        """Raise `ModelError` where llama.cpp would compute something else than transformers."""
+        if (activation := config.get("hidden_act", "silu")) != "silu":
+            raise ModelError(f"{where}: hidden_act {activation} can't be exported, wanted silu")
+        if config.get("use_sliding_window"):
+            raise ModelError(
+                f"{where}: use_sliding_window = true can't be exported; llama.cpp would attend to all tokens"
+            )
+
+    def rope(self, config: Config, shape: ModelShape, where: str) -> tuple[float, tuple[float, ...]]:
+        """The base frequency, and by what each pair of dimensions' frequency is divided; empty: by nothing.
+
+        Raises `ModelError` for a scaling that can't be exported.
+        """
+        rope = rope_parameters(config)
+        kind = rope_type(rope)
+        if kind != "default":
+            raise ModelError(f"{where}: rope type {kind} can't be exported, wanted default (or llama3 for a Llama)")
+        return float(rope["rope_theta"]), ()
+
+    def gguf_names(self, shape: ModelShape) -> dict[str, str]:
+        """llama.cpp's name of every weight, by transformers' name."""
+        import gguf  # with numpy and more, which planning does without
+
+        arch = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == self.gguf_arch)
+        names = gguf.get_tensor_name_map(arch, shape.num_hidden_layers)
+        parts = (name.rpartition(".") for name in shape.weights())
+        return {f"{module}.{kind}": f"{names[module]}.{kind}" for module, _, kind in parts}
+
+    def add_metadata(self, writer: GGUFWriter, shape: ModelShape) -> None:
+        """Add the keys that not every family's GGUF has."""
+
+    def to_gguf(self, name: str, weight: Tensor, shape: ModelShape) -> Tensor:
+        """A weight, a bias or a LoRA B as llama.cpp orders its rows. `name` is transformers' name of the weight."""
+        return weight
+
+    def from_gguf(self, name: str, weight: Tensor, shape: ModelShape) -> Tensor:
+        """The inverse of `to_gguf`."""
+        return weight
+
+
+FAMILIES: dict[str, Family] = {}
+"""Every family, by its model_type."""
+Registered = TypeVar("Registered", bound=type[Family])
+
+
+def register(family: Registered) -> Registered:
+    FAMILIES[family.model_type] = family()
+    return family
+
+
+def rope_parameters(config: Config) -> Config:
+    """transformers 5 writes rope_parameters, older ones two keys. `rope_theta` is there in any case."""
+    two = {"rope_theta": config.get("rope_theta", 10_000.0), **(config.get("rope_scaling") or {})}
+    return {"rope_theta": 10_000.0, **(config.get("rope_parameters") or two)}
+
+
+def rope_type(rope: Config) -> str:
+    return str(rope.get("rope_type", rope.get("type", "default")))
+
+
+def _size(config: Config, key: str, where: str) -> int:
+    """A size that config.json says: a whole number of at least 1."""
+    if key not in config:
+        raise ModelError(f"{where}: {key} is missing")
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value < 1 or value % 1:
+        raise ModelError(f"{where}: {key} = {str(value)[:40]}, wanted a whole number of at least 1")
+    return int(value)
