@@ -43,4 +43,3 @@ def test_all_engines_agree_and_are_measured(tmp_path: Path, profile: str, shape:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     for name, arm in results.arms.items():
         assert arm.driver is not None and arm.driver > (results.reserved(name) or 0)
-        assert bool(arm.elsewhere) == (profile == "t4")
