@@ -5,54 +5,20 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.command import toolkit
+from tests.pages.tree import EVIL, Tree
 from tests.reports.folders import broken_metrics, make_run, measured_calls
 from toolkit.commands.main import app
 from toolkit.errors import RunError
 from toolkit.evaluation.results import Evaluation
 from toolkit.exports import BaseRecord, ExportRecord, FileRecord, MergeRecord
-from toolkit.reports import charts
-from toolkit.reports.charts import Chart, Interval, Mark, Series
 from toolkit.reports.compare import FLIPS_LISTED
 from toolkit.reports.report import write_report
 from toolkit.reports.sections import FLIPS_SHOWN
-
-EVIL = '</script></style></pre><img src=x onerror="alert(1)"><script>alert(2)</script>{{ 7 * 7 }}{% x %}&amp;\'"'
-VOID = {"meta", "br", "img", "link", "input"}
-
-
-class Tree(HTMLParser):
-    """Every element and attribute of a page; that tags close as they should."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.wrong: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 @pytest.fixture
@@ -284,27 +250,6 @@ def test_bench_results_are_shown(tmp_path: Path) -> None:
     results.save(run.path / "bench" / "results.jsonl")
     tree = Tree(write_report([run.path]).path.read_text())
     assert not tree.wrong and "Real tokens a second" in tree.text
-
-
-def test_a_log_is_thinned_but_keeps_its_ends() -> None:
-    xs = list(range(1, 5001))
-    chart = charts.line_chart(Chart("c", [Series("s", xs, [1 / x for x in xs])], log=True, marks=[Mark(7, "here")]))
-    assert "logarithmic" in chart and len(chart) < 60_000
-    assert "from 1 at update 1 to 0.0002 at update 5,000" in chart
-    assert charts.line_chart(Chart("c", [Series("s", [1.0], [float("nan")])])) == ""
-    assert "<svg" in charts.line_chart(Chart("one point", [Series("s", [3.0], [2.0])]))
-    assert charts.intervals("none", {}) == "" and charts.bars("b", ["1"], [0], "u", "x") == ""
-    assert "no share" in charts.intervals("i", {"k": [Interval("a", 0.0, 0.0, 1.0, "no share")]})
-
-
-@pytest.mark.parametrize("n", [600, 601, 952, 1199, 1875, 5001])
-def test_noise_is_drawn_alike_along_a_line(n: int) -> None:
-    """952 rows in 600 groups were pairs at first and single ones later, as if the loss became noisier."""
-    points = charts._thinned([(float(i), float(i % 7)) for i in range(n)])
-    assert len(points) <= charts.MOST_POINTS
-    steps = {b - a for (a, _), (b, _) in pairwise(points[:-1])}
-    assert len(steps) == 1
-    assert points[0][0] < n / 300 and points[-1][0] > n - 1 - n / 300
 
 
 def error_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:

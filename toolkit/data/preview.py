@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html as escaping
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from toolkit.chats import Chat
 from toolkit.data.parts import part_chats
 from toolkit.data.pipeline import Settings
 from toolkit.errors import InputError
+from toolkit.pages.page import Token, render
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,17 +24,6 @@ if TYPE_CHECKING:
 
 _LOOKED_AT = 500  # chats among which one of each kind is sought
 _TRAINED_STYLE = "bold underline green"
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A token of a row: its text (empty for the later parts of a character that several tokens share), its id,
-    whether it is trained, and whether max_length cuts it off."""
-
-    text: str
-    number: int
-    trained: bool
-    cut: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,39 +102,6 @@ def _marks(console: Console) -> tuple[str, str]:
     return ("⟦", "⟧") if console.encoding.lower().startswith("utf") else ("[[", "]]")
 
 
-_STYLE = """
-body { font: 15px/1.7 ui-monospace, monospace; margin: 2rem auto; max-width: 60rem; padding: 0 1rem;
-       color: #222; background: #fff; }
-h2 { font-size: 1rem; margin-top: 2.5rem; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; }
-.t { border-right: 1px solid #bbb; color: #666; }
-.t.on { background: #d5f0d5; color: #063; font-weight: bold; text-decoration: underline; }
-.t.cut { text-decoration: line-through; opacity: .5; }
-.nl { opacity: .5; font-weight: normal; }
-@media (prefers-color-scheme: dark) {
-  body { color: #ddd; background: #181818; } .t { border-color: #555; color: #aaa; }
-  .t.on { background: #143d1c; color: #9fe8ac; }
-}
-"""
-
-
 def page(rows: Iterable[Shown]) -> str:
     """A web page that needs nothing else: every token in its own box, its id when the pointer rests on it."""
-    body = "\n".join(f"<h2>{escaping.escape(row.title)}</h2>\n<pre>{boxes(row)}</pre>" for row in rows)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>toolkit data preview</title>\n'
-        f"<style>{_STYLE}</style></head><body>\n"
-        "<p>Each box is a token. <span class='t on'>Bold and underlined</span>: trained. "
-        "<span class='t'>Plain</span>: read, not trained. <span class='t cut'>Struck out</span>: cut off.</p>\n"
-        f"{body}\n</body></html>\n"
-    )
-
-
-def boxes(row: Shown) -> str:
-    """The tokens of a row as HTML, each in a box of its own that names its id."""
-    found = []
-    for token in row.tokens:
-        names = "t cut" if token.cut else "t on" if token.trained else "t"
-        text = escaping.escape(token.text).replace("\n", '<span class="nl">↵</span>\n') or "·"
-        found.append(f'<span class="{names}" title="{token.number}">{text}</span>')
-    return "".join(found)
+    return render("preview.html", "toolkit data preview", title="toolkit data preview", rows=list(rows))

@@ -8,11 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from toolkit.pages.axes import number
+from toolkit.pages.bars import Interval, intervals
+from toolkit.pages.lines import Chart, Series, line_chart
+from toolkit.pages.page import table
 from toolkit.recipe.dump import value_text
-from toolkit.reports import charts
-from toolkit.reports.charts import Chart, Interval, Series, number
 from toolkit.reports.flips import Flipped, flipped
-from toolkit.reports.plots import table
 from toolkit.reports.runview import RunView
 from toolkit.reports.sections import GIB, duration, grouped, interval_of, rate_text, size
 
@@ -45,7 +46,7 @@ def results(names: Sequence[str], views: Sequence[RunView]) -> Markup:
         ("training time", [duration(view.summary["seconds"]) if view.summary.get("seconds") else "" for view in views]),
         ("device", [view.device for view in views]),
     ]
-    return Markup(table(["", *names], [[label, *cells] for label, cells in rows if any(cells)]))
+    return table(["", *names], [[label, *cells] for label, cells in rows if any(cells)])
 
 
 def differences(names: Sequence[str], views: Sequence[RunView]) -> Markup:
@@ -57,7 +58,7 @@ def differences(names: Sequence[str], views: Sequence[RunView]) -> Markup:
         found = [one.get(key) for one in flat]
         if not key.startswith(NOT_COMPARED) and any(value != found[0] for value in found):
             body.append([key, *("not set" if value is None else value_text(value) for value in found)])
-    return Markup(table(["key", *names], body)) if body else Markup("")
+    return table(["key", *names], body) if body else Markup("")
 
 
 def curves(names: Sequence[str], views: Sequence[RunView]) -> list[Markup]:
@@ -81,7 +82,7 @@ def curves(names: Sequence[str], views: Sequence[RunView]) -> list[Markup]:
         Chart("Speed", series("speeds"), unit="real tokens/s", zero=True, height=160),
         Chart("Memory", series("memory", GIB), unit="GiB", zero=True, height=160),
     ]
-    return [markup for chart in drawn if (markup := charts.line_chart(chart))]
+    return [markup for chart in drawn if (markup := line_chart(chart))]
 
 
 def accuracy(names: Sequence[str], views: Sequence[RunView]) -> Markup:
@@ -92,7 +93,7 @@ def accuracy(names: Sequence[str], views: Sequence[RunView]) -> Markup:
             continue
         for group, rows in grouped(view.after).items():
             groups.setdefault(group, []).append(interval_of(name, rows, style))
-    return charts.intervals("Right answers after training", groups, "Lines are Wilson's 95% intervals.")
+    return intervals("Right answers after training", groups, "Lines are Wilson's 95% intervals.")
 
 
 def flips(names: Sequence[str], views: Sequence[RunView]) -> list[tuple[str, str, Flipped]]:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from toolkit.errors import InputError
+from toolkit.pages.page import table
 from toolkit.records import read_object
-from toolkit.reports.plots import table
 from toolkit.reports.sections import size
 
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """A section of a report: its title, sentences, and what is drawn."""
+    """A section of a report: its title, sentences, tables, and (title, plot) of what is drawn."""
 
     title: str
     sentences: list[str]
-    drawn: list[Markup]
+    tables: list[Markup]
+    plots: list[tuple[str, Markup]] = field(default_factory=list)
 
 
 def exports(run: Path) -> list[Extra]:
@@ -41,9 +42,9 @@ def exports(run: Path) -> list[Extra]:
             f"Merged into the {record.merge_base.base} base: {record.merge_base.reason}.",
             *record.notes,
         ]
-        drawn = [Markup(table(["file", "type", "size", "made by", "time"], body))] if body else []
-        drawn += _verified(folder.path, sentences)
-        found.append(Extra(f"Export {record.name}", sentences, drawn))
+        tables = [table(["file", "type", "size", "made by", "time"], body)] if body else []
+        tables += _verified(folder.path, sentences)
+        found.append(Extra(f"Export {record.name}", sentences, tables))
     return found
 
 
@@ -61,7 +62,7 @@ def _verified(folder: Path, sentences: list[str]) -> list[Markup]:
     sentences.append(f"Checked against the model that was trained: {report.verdict}.")
     body = [[check.outcome, check.file or "all", check.name, check.summary] for check in report.checks]
     sentences += [f"{name}: {QUESTIONS[name]}" for name in dict.fromkeys(check.name for check in report.checks)]
-    return [Markup(table(["outcome", "file", "check", "what was found"], body, words=True))] if body else []
+    return [table(["outcome", "file", "check", "what was found"], body, words=True)] if body else []
 
 
 def evaluations(run: Path) -> list[Extra]:
@@ -77,7 +78,7 @@ def evaluations(run: Path) -> list[Extra]:
             body = [[kind, *(_share(column["by_kind"].get(kind)) for column in columns)] for kind in kinds]
             body.append(["all", *(_share(column["overall"]) for column in columns)])
             names = [str(column["name"]) for column in columns]
-            drawn = [Markup(table(["kind", *names], body))]
+            tables = [table(["kind", *names], body)]
             measures = [
                 [
                     LABELS[name] + (" (less is better)" if name in LOWER_IS_BETTER else ""),
@@ -86,9 +87,9 @@ def evaluations(run: Path) -> list[Extra]:
                 for name in LABELS
                 if any(name in column["overall"] for column in columns)
             ]
-            drawn += [Markup(table(["measure", *names], measures))] if measures else []
+            tables += [table(["measure", *names], measures)] if measures else []
             sentences = [str(saved["chats"]), *(_flipped(one) for one in saved.get("differences", ()))]
-            found.append(Extra(f"Evaluation {path.parent.name}", sentences, drawn))
+            found.append(Extra(f"Evaluation {path.parent.name}", sentences, tables))
         except InputError as error:
             found.append(Extra(f"Evaluation {path.parent.name}", [f"Can't be read: {error}"], []))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -134,15 +135,11 @@ def benches(run: Path, named: list[Path]) -> list[Extra]:
             Extra(
                 f"Bench: {report.heading(results)}",
                 [f"{results.run['date']} UTC: {results.run['command']}", *report.notes(results)],
+                [table(report.columns(results), report.rows(results))],
                 [
-                    Markup(table(report.columns(results), report.rows(results))),
-                    _scrolled("Peak memory by part, GiB", page.memory_plot(results)),
-                    _scrolled("Real tokens a second", page.speed_plot(results)),
+                    ("Peak memory by part, GiB", page.memory_plot(results)),
+                    ("Real tokens a second", page.speed_plot(results)),
                 ],
             )
         )
     return found
-
-
-def _scrolled(title: str, svg: str) -> Markup:
-    return Markup('<h3>{}</h3><div class="scroll" tabindex="0">{}</div>').format(title, Markup(svg))

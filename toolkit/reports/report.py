@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
-
-from markupsafe import Markup
 
 from toolkit.cache import write_text
 from toolkit.errors import InputError, RunError
+from toolkit.pages.page import render
 from toolkit.reports import compare, extras, sections
-from toolkit.reports.plots import PALETTE
 from toolkit.reports.runview import RunView
 
-TEMPLATES = "toolkit.reports.templates"
 MARKS = {"stop": "✕", "warning": "!", "note": "i", "good": "✓"}
 
 
@@ -69,8 +62,11 @@ def _readable(views: Sequence[RunView]) -> Iterator[None]:
 
 def run_page(view: RunView, bench: list[Path]) -> str:
     """The page of one run."""
-    return _render(
+    return render(
         "run.html",
+        "toolkit report",
+        scripted=True,
+        marks=MARKS,
         title=view.name,
         view=view,
         sentence=sections.sentence(view),
@@ -94,8 +90,11 @@ def run_page(view: RunView, bench: list[Path]) -> str:
 def compare_page(views: Sequence[RunView]) -> str:
     """The page that compares runs."""
     named = compare.named(views)
-    return _render(
+    return render(
         "compare.html",
+        "toolkit report",
+        scripted=True,
+        marks=MARKS,
         title=" and ".join(named) if len(named) == 2 else f"{len(named)} runs",
         views=list(zip(named, views, strict=True)),
         sentences=[sections.sentence(view) for view in views],
@@ -105,28 +104,3 @@ def compare_page(views: Sequence[RunView]) -> str:
         accuracy=compare.accuracy(named, views),
         flipped=compare.flips(named, views),
     )
-
-
-def _render(name: str, **values: Any) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("toolkit.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["with_code"] = sections.with_code
-    script = _file("page.js")
-    # only this very script may run, and nothing may be fetched, whatever a chat has in it
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
-    style = Markup(PALETTE + _file("page.css"))
-    return environment.get_template(name).render(
-        style=style, script=Markup(script), policy=policy, marks=MARKS, **values
-    )
-
-
-def _file(name: str) -> str:
-    return (resources.files(TEMPLATES) / name).read_text(encoding="utf-8")

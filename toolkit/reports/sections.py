@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from toolkit.reports import charts
-from toolkit.reports.charts import Chart, Interval, Mark, Series, number
+from toolkit.pages.axes import number
+from toolkit.pages.bars import Interval, histogram, intervals, shares
+from toolkit.pages.lines import Chart, Mark, Series, line_chart
+from toolkit.pages.page import Token, table
 from toolkit.reports.flips import flipped, still_wrong
-from toolkit.reports.plots import table
 from toolkit.reports.runview import RunView
 
 if TYPE_CHECKING:
@@ -32,16 +31,6 @@ CALLS = {
     "eval_abstained": "no call where none fits",
     "eval_clarified": "asks for what is missing",
 }
-_KEYS = re.compile(r"`([^`]+)`|\b((?:model|lora|data|train|eval|export)\.[a-z_]+(?: = [\w.+-]*\w)?)")
-
-
-def with_code(text: str) -> Markup:
-    """Plain text as HTML, with recipe keys and what stands in backticks set as code."""
-    found, end = [], 0
-    for match in _KEYS.finditer(text):
-        found += [escape(text[end : match.start()]), f"<code>{escape(match[1] or match[2])}</code>"]
-        end = match.end()
-    return Markup("".join([*found, escape(text[end:])]))
 
 
 def duration(seconds: float) -> str:
@@ -163,7 +152,7 @@ def curves(view: RunView) -> list[Markup]:
         ),
     ]
     # one axis of updates for all, wherever their values end
-    return [markup for chart in drawn if (markup := charts.line_chart(replace(chart, until=view.updates)))]
+    return [markup for chart in drawn if (markup := line_chart(replace(chart, until=view.updates)))]
 
 
 def _calls(view: RunView) -> list[Series]:
@@ -197,11 +186,11 @@ def data_charts(view: RunView) -> list[Markup]:
     lengths = train.get("lengths") or {}
     if edges := lengths.get("edges"):
         labels = [f"{low:,}–{high:,}" for low, high in itertools.pairwise(edges)]
-        found.append(charts.bars("Lengths of the training rows", labels, lengths["counts"], "rows", "tokens"))
+        found.append(histogram("Lengths of the training rows", labels, lengths["counts"], "rows", "tokens"))
     if kinds := train.get("kinds"):
-        found.append(charts.shares("Chats by kind", kinds, "chats"))
+        found.append(shares("Chats by kind", kinds, "chats"))
     if roles := train.get("tokens_by_role"):
-        found.append(charts.shares("Tokens by role", roles, "tokens"))
+        found.append(shares("Tokens by role", roles, "tokens"))
     return [markup for markup in found if markup]
 
 
@@ -223,13 +212,11 @@ def data_facts(view: RunView) -> list[str]:
 
 
 def mask_samples(view: RunView) -> list[dict[str, Any]]:
-    """Rows token by token, trained tokens marked: {"title", "boxes"}."""
-    from toolkit.data.preview import Shown, Token, boxes
-
+    """Rows token by token, trained tokens marked: {"title", "tokens"}."""
     found = []
     for sample in view.samples:
         tokens = [
-            Token(str(text), int(identity), bool(trained), False)
+            Token(str(text), int(identity), bool(trained))
             for text, identity, trained in zip(sample["texts"], sample["ids"], sample["trained"], strict=True)
         ]
         title = (
@@ -237,7 +224,7 @@ def mask_samples(view: RunView) -> list[dict[str, Any]]:
         )
         if sample["tokens"] > len(tokens):
             title += f"; the first {len(tokens):,} are shown"
-        found.append({"title": title, "boxes": Markup(boxes(Shown(title, tokens)))})
+        found.append({"title": title, "tokens": tokens})
     return found
 
 
@@ -253,7 +240,7 @@ def accuracy(view: RunView) -> dict[str, Any] | None:
         groups[name] = [*found, interval_of("after", rows, 0)]
     cut = view.after.cut()
     return {
-        "chart": charts.intervals("Right answers by kind", groups, "Lines are Wilson's 95% intervals."),
+        "chart": intervals("Right answers by kind", groups, "Lines are Wilson's 95% intervals."),
         "flipped": flipped(before, view.after, ("before", "after"), FLIPS_SHOWN) if before is not None else None,
         "wrong": still_wrong(before, view.after, FLIPS_SHOWN),
         "unfinished": f"{cut}." if cut else "",
@@ -309,7 +296,7 @@ def _measures(view: RunView) -> Markup:
         cells += [cell(name, before.get(name))] if view.before is not None else []
         body.append([*cells, cell(name, after.get(name))])
     head = ["measure", "before", "after"] if view.before is not None else ["measure", "share"]
-    return Markup(table(head, body))
+    return table(head, body)
 
 
 def again(view: RunView) -> list[tuple[str, str]]:

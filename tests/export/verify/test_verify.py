@@ -61,7 +61,7 @@ def test_a_clean_export_passes(folder: Path) -> None:
     (folder / "export_report.json").write_text(json.dumps(old))
     assert VerifyReport.load(folder).steps == [] and VerifyReport.load(folder).checks == report.checks
     html = (folder / "export_report.html").read_text()
-    assert "http" not in html and "<script" not in html and report.verdict in html
+    assert "://" not in html and "<script" not in html and report.verdict in html
     assert "| run-F16.gguf |" in (folder / "export_report.md").read_text()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from toolkit.cache import write_text
 from toolkit.export_report import QUESTIONS, Check, CheckName, VerifyReport
+from toolkit.pages.page import render
 
 MARKS = {"pass": "✓ pass", "fail": "✗ fail", "skip": "– not made"}
 METHOD = (
@@ -45,15 +46,13 @@ def save(report: VerifyReport, folder: Path) -> None:
 
 
 def as_html(report: VerifyReport) -> str:
-    """One file: styles inside, no script, light and dark, readable without colour."""
-    from importlib import resources
-
-    import jinja2
-
-    source = resources.files("toolkit.export.verify").joinpath("page.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    """One file, readable without colour."""
     control = report.of("control")
-    return environment.from_string(source).render(
+    return render(
+        "export.html",
+        "toolkit export",
+        title=f"{report.name}: export {'passed' if report.passed else 'failed'}",
+        width="wider",
         report=report,
         control=control.summary if control else "",
         names=_names(report),
