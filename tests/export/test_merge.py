@@ -94,7 +94,7 @@ def test_merged_is_bfloat16_rounded_once(bases: dict[str, Path], tmp_path: Path)
     merged = open_merged(bases["tied"], folder)
     (file,) = write_merged(tmp_path / "merged", merged, bases["tied"], "bfloat16")
     found = load_file(file)
-    assert set(found) == set(merged.architecture.tensors()) and "lm_head.weight" not in found
+    assert set(found) == set(merged.architecture.tensors) and "lm_head.weight" not in found
     assert all(torch.equal(found[name], tensor.to(torch.bfloat16)) for name, tensor in stream(merged))
     assert json.loads((tmp_path / "merged" / "config.json").read_text())["dtype"] == "bfloat16"
 

@@ -14,7 +14,7 @@ import pytest
 from tests.export.shapes import base_model
 from tests.tiny import write_recipe
 from toolkit.errors import InputError, ToolkitError
-from toolkit.export.gguf_names import read_architecture
+from toolkit.export.architecture import read_architecture
 from toolkit.export.preflight import announce, check_run, preflight, space_needed
 from toolkit.exports import ExportFolder
 from toolkit.recipe import load

@@ -12,8 +12,6 @@ import pytest
 from tests.export.shapes import base_model
 from toolkit.errors import ModelError
 from toolkit.export.tokenizer import (
-    _LLAMA3,
-    _QWEN2,
     CONTROL,
     NORMAL,
     UNUSED,
@@ -23,7 +21,9 @@ from toolkit.export.tokenizer import (
     pre_tokenizer_name,
     read_tokenizer,
 )
+from toolkit.models.families import llama, qwen3
 
+QWEN2, LLAMA3 = qwen3.QWEN2.steps[0][1], llama.LLAMA3.steps[0][1]
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": True}
 PLAIN = {**BYTES, "use_regex": False}
 
@@ -46,17 +46,17 @@ def test_pre_tokenizers_by_their_content() -> None:
     digits = {"type": "Digits", "individual_digits": True}
     assert pre_tokenizer_name(spec(BYTES), where) == "gpt-2"
     assert pre_tokenizer_name(spec(sequence(digits, BYTES)), where) == "smollm"
-    qwen = spec(sequence(split(_QWEN2), PLAIN), normalizer={"type": "NFC"})
+    qwen = spec(sequence(split(QWEN2), PLAIN), normalizer={"type": "NFC"})
     assert pre_tokenizer_name(qwen, where) == "qwen2"
-    assert pre_tokenizer_name(spec(sequence(split(_LLAMA3), PLAIN), ignore_merges=True), where) == "llama-bpe"
+    assert pre_tokenizer_name(spec(sequence(split(LLAMA3), PLAIN), ignore_merges=True), where) == "llama-bpe"
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        spec(sequence(split(_QWEN2), PLAIN), normalizer={"type": "Lowercase"}),
+        spec(sequence(split(QWEN2), PLAIN), normalizer={"type": "Lowercase"}),
         spec(BYTES, normalizer={"type": "NFKC"}),
-        spec(sequence(split(_LLAMA3), PLAIN)),  # without ignore_merges
+        spec(sequence(split(LLAMA3), PLAIN)),  # without ignore_merges
         spec(sequence(split(r"\w+"), PLAIN)),
         spec({**BYTES, "add_prefix_space": True}),
         spec(sequence({"type": "Digits", "individual_digits": False}, BYTES)),

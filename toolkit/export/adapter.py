@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
-from toolkit.export.gguf_names import Architecture
+from toolkit.export.architecture import Architecture
 from toolkit.trusted import ADAPTER_CONFIG as CONFIG
 from toolkit.trusted import ADAPTER_WEIGHTS as WEIGHTS
 from toolkit.trusted import check_adapter
@@ -147,7 +147,7 @@ _KEY = re.compile(
 
 
 def _sort_in(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], architecture: Architecture) -> None:
-    base = architecture.tensors()
+    base = architecture.tensors
     parts: dict[str, dict[str, str]] = {}
     for key in shapes:
         inner = key.removeprefix(PREFIX)

@@ -22,8 +22,8 @@ from toolkit.errors import RunError, ToolkitError
 from toolkit.export import card, ollama
 from toolkit.export import merge_base as bases
 from toolkit.export.adapter import open_adapter
+from toolkit.export.architecture import Architecture, read_architecture
 from toolkit.export.destination import new_folder, require_free
-from toolkit.export.gguf_names import Architecture, read_architecture
 from toolkit.export.lora import check_lora, write_lora
 from toolkit.export.merge import Merged, open_merged
 from toolkit.export.merged import write_merged

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from toolkit.errors import ModelError
 from toolkit.export.adapter import Adapter
-from toolkit.export.gguf_names import Architecture
-from toolkit.export.tensors import gguf_name, heads_of, permute
+from toolkit.export.architecture import Architecture
 from toolkit.export.writer import FILE_TYPES, QUANTIZATION_VERSION, Metadata, require_f16
 
 
@@ -49,17 +48,16 @@ def write_lora(path: Path, adapter: Adapter, architecture: Architecture, metadat
     writer.add_float32("adapter.lora.alpha", alpha)
     writer.add_file_type(FILE_TYPES["F16"])
     writer.add_quantization_version(QUANTIZATION_VERSION)
-    for name in architecture.tensors():
+    for name in architecture.tensors:
         pair = adapter.pairs.get(name)
         if pair is None:
             continue
         a, b = adapter.tensor(pair.a), adapter.tensor(pair.b)
         b *= pair.scale * pair.rank / alpha
-        if (heads := heads_of(architecture, name)) is not None:
-            b = permute(b, heads)
+        b = architecture.to_gguf(name, b)
         for part, tensor in (("lora_a", a), ("lora_b", b)):
             require_f16(tensor, f"{name}.{part}")
-            writer.add_tensor(f"{gguf_name(name)}.{part}", tensor.to(torch.float16).contiguous().numpy())
+            writer.add_tensor(f"{architecture.gguf_names[name]}.{part}", tensor.to(torch.float16).contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.export.adapter import Adapter, Pair, open_adapter
-from toolkit.export.gguf_names import Architecture, read_architecture
+from toolkit.export.architecture import Architecture, read_architecture
 from toolkit.export.tensors import Checkpoint, Weights, require_finite
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Merged:
         self.base = base
         self.adapter = adapter
         self._held = held
-        self._quantised = frozenset(f"{name}.weight" for name in base.architecture.linears()) if held else frozenset()
+        self._quantised = frozenset(_linears(base)) if held else frozenset()
 
     @property
     def architecture(self) -> Architecture:
@@ -41,6 +41,12 @@ class Merged:
             weight = _merge(weight, adapter, adapter.pairs[name])
             require_finite(weight, f"{adapter.folder}: {name}, merged,")
         return weight
+
+
+def _linears(base: Checkpoint) -> Iterator[str]:
+    """The layers' linear weights, which 4-bit training holds as NF4."""
+    for name, _, _ in base.architecture.shape.lora_targets("all-linear"):
+        yield f"{name}.weight"
 
 
 def _merge(weight: Tensor, adapter: Adapter, pair: Pair) -> Tensor:

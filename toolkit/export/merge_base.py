@@ -106,7 +106,7 @@ def load_into(model: Any, weights: Weights) -> None:
 
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name in weights.architecture.tensors():
+        for name in weights.architecture.tensors:
             parameters[name].copy_(weights.read(name))
 
 

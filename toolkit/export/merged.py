@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.export.gguf_names import read_config
+from toolkit.export.architecture import read_config
 from toolkit.export.tensors import Weights
 from toolkit.export.writer import Advance, require_f16
 
@@ -34,7 +34,7 @@ def write_merged(
     Raises `Float16OverflowError` where float16 can't hold a weight.
     """
     folder.mkdir(parents=True)
-    shards = list(_shards(weights.architecture.tensors(), shard_bytes))
+    shards = list(_shards(weights.architecture.tensors, shard_bytes))
     names = [_file_name(number, len(shards)) for number in range(len(shards))]
     for file, shard in zip(names, shards, strict=True):
         _write_shard(folder / file, shard, dtype, weights.read, advance)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toolkit.cache import require_space
 from toolkit.errors import DataError, InputError, Problem, ToolkitError
-from toolkit.export.gguf_names import Architecture, read_architecture
+from toolkit.export.architecture import Architecture, read_architecture
 from toolkit.export.quantize import backend_for, quant_type
 from toolkit.export.tokenizer import read_tokenizer
 from toolkit.recipe import LoadedRecipe

@@ -1,36 +1,18 @@
-"""Weights by name: read from safetensors one at a time, and named as llama.cpp names them."""
+"""Weights by name, read from safetensors one at a time."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from toolkit.errors import ModelError
-from toolkit.export.gguf_names import Architecture
+from toolkit.export.architecture import Architecture
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-_IN_LAYER = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-_WHOLE_BACK = {short: long for long, short in _WHOLE.items()}
-_IN_LAYER_BACK = {short: long for long, short in _IN_LAYER.items()}
 
 
 class Weights(Protocol):
@@ -42,48 +24,6 @@ class Weights(Protocol):
     def read(self, name: str) -> Tensor:
         """The float32 tensor of a name as transformers has it, all values finite. Raises `ModelError`."""
         ...
-
-
-def gguf_name(name: str) -> str:
-    """`model.layers.3.mlp.up_proj.weight` -> `blk.3.ffn_up.weight`. Raises `KeyError` for a name of no weight."""
-    module, _, kind = name.rpartition(".")
-    if match := re.fullmatch(r"model\.layers\.(\d+)\.(.+)", module):
-        return f"blk.{match[1]}.{_IN_LAYER[match[2]]}.{kind}"
-    return f"{_WHOLE[module]}.{kind}"
-
-
-def hf_name(name: str) -> str:
-    """The inverse of `gguf_name`."""
-    module, _, kind = name.rpartition(".")
-    if match := re.fullmatch(r"blk\.(\d+)\.(.+)", module):
-        return f"model.layers.{match[1]}.{_IN_LAYER_BACK[match[2]]}.{kind}"
-    return f"{_WHOLE_BACK[module]}.{kind}"
-
-
-def permute(weight: Tensor, heads: int) -> Tensor:
-    """Rows of a query or key projection (or of its bias, or of its LoRA B) in llama.cpp's order for Llama.
-
-    Within each head, row i of the first half and row i of the second become neighbours.
-    """
-    rows = weight.shape[0]
-    return weight.reshape(heads, 2, rows // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
-
-
-def unpermute(weight: Tensor, heads: int) -> Tensor:
-    """The inverse of `permute`."""
-    rows = weight.shape[0]
-    return weight.reshape(heads, rows // heads // 2, 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
-
-
-def heads_of(architecture: Architecture, name: str) -> int | None:
-    """By how many heads the rows of this weight are permuted; None where they are not."""
-    if not architecture.permutes:
-        return None
-    if re.search(r"\.q_proj\.(weight|bias)$", name):
-        return architecture.shape.num_attention_heads
-    if re.search(r"\.k_proj\.(weight|bias)$", name):
-        return architecture.shape.num_key_value_heads
-    return None
 
 
 class Checkpoint:
@@ -116,7 +56,7 @@ class Checkpoint:
     def _check(self) -> None:
         from safetensors import SafetensorError, safe_open
 
-        wanted = self.architecture.tensors()
+        wanted = self.architecture.tensors
         if missing := [name for name in wanted if name not in self._files]:
             raise ModelError(f"{self.folder}: {len(missing)} weights are missing, {missing[0]} the first")
         for path in sorted(set(self._files.values())):
@@ -177,5 +117,5 @@ def require_finite(tensor: Tensor, where: str) -> None:
 
 def stream(weights: Weights) -> Iterator[tuple[str, Tensor]]:
     """(name, float32 tensor) of every weight."""
-    for name in weights.architecture.tensors():
+    for name in weights.architecture.tensors:
         yield name, weights.read(name)

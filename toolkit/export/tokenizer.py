@@ -10,25 +10,10 @@ from typing import Any
 from toolkit.data.markup import probe
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import DataError, ModelError
+from toolkit.models.families import FAMILIES
 
-# How each family splits text before BPE, as tokenizer.json says it, and llama.cpp's name for it. The pre-tokenizer is
-# recognised by its content and not by the model's name: two that split alike are one.
-_GPT2 = (("ByteLevel", True),)
-_QWEN2 = (
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-)
-_LLAMA3 = (
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-)
-PRE_TOKENIZERS: dict[tuple[Any, ...], str] = {
-    _GPT2: "gpt-2",
-    (("Digits", True), *_GPT2): "smollm",
-    (("Split", _QWEN2), ("ByteLevel", False)): "qwen2",
-    (("Split", _LLAMA3), ("ByteLevel", False)): "llama-bpe",
-}
-_NORMALIZERS = {"qwen2": ("NFC", None)}  # llama.cpp applies none; Qwen's NFC is for the caller to do
+PRE_TOKENIZERS = {one.steps: one for family in FAMILIES.values() for one in family.pre_tokenizers}
+"""By how they split text before BPE: a tokenizer is told by its content, as two families may split alike."""
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
 
@@ -81,20 +66,20 @@ def pre_tokenizer_name(spec: dict[str, Any], folder: Path) -> str:
     if model.get("type") != "BPE" or model.get("byte_fallback"):
         kind = model.get("type") if not model.get("byte_fallback") else "BPE with byte fallback"
         raise ModelError(f"{where}: tokenizer {kind} can't be exported, wanted byte-level BPE")
-    splits = _flatten(spec.get("pre_tokenizer"))
-    name = PRE_TOKENIZERS.get(splits)
-    if name is None:
+    found = PRE_TOKENIZERS.get(_flatten(spec.get("pre_tokenizer")))
+    if found is None:
+        names = ", ".join(one.name for one in PRE_TOKENIZERS.values())
         raise ModelError(
-            f"{where}: this pre-tokenizer is none that can be exported ({', '.join(PRE_TOKENIZERS.values())}); "
+            f"{where}: this pre-tokenizer is none that can be exported ({names}); "
             "llama.cpp would split text in another way than training did"
         )
     normalizer = spec.get("normalizer")
     kind = normalizer.get("type") if normalizer else None
-    if kind not in _NORMALIZERS.get(name, (None,)):
-        raise ModelError(f"{where}: normalizer {kind} can't be exported with pre-tokenizer {name}")
-    if bool(model.get("ignore_merges")) != (name == "llama-bpe"):
-        raise ModelError(f"{where}: ignore_merges = {model.get('ignore_merges')} can't be exported with {name}")
-    return name
+    if kind not in found.normalizers:
+        raise ModelError(f"{where}: normalizer {kind} can't be exported with pre-tokenizer {found.name}")
+    if bool(model.get("ignore_merges")) != found.ignore_merges:
+        raise ModelError(f"{where}: ignore_merges = {model.get('ignore_merges')} can't be exported with {found.name}")
+    return found.name
 
 
 def _flatten(node: dict[str, Any] | None) -> tuple[tuple[str, Any], ...]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from toolkit.errors import ModelError
-from toolkit.export.gguf_names import Architecture
-from toolkit.export.tensors import Weights, gguf_name, heads_of, permute
+from toolkit.export.architecture import Architecture
+from toolkit.export.tensors import Weights
 from toolkit.export.tokenizer import GgufTokenizer
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ def write_gguf(
         size = len(architecture.rope_factors)
         writer.add_tensor_info("rope_freqs.weight", (size,), np.dtype(np.float32), 4 * size, raw_dtype=wide)
     counts = {"F32": 1 if architecture.rope_factors else 0, type16: 0}
-    for name, shape in architecture.tensors().items():
+    for name, shape in architecture.tensors.items():
         kind, width = (wide, 4) if len(shape) == 1 else (narrow, 2)
         size = int(np.prod(shape)) * width
         # a dtype of two bytes whose shape is taken as it is; the kind says which
         dtype = np.dtype(np.float32) if width == 4 else np.dtype(np.float16)
-        writer.add_tensor_info(gguf_name(name), shape, dtype, size, raw_dtype=kind)
+        writer.add_tensor_info(architecture.gguf_names[name], shape, dtype, size, raw_dtype=kind)
         counts[kind.name] += 1
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -79,10 +79,8 @@ def write_gguf(
     try:
         if architecture.rope_factors:
             writer.write_tensor_data(np.array(architecture.rope_factors, dtype=np.float32))
-        for name in architecture.tensors():
-            tensor = weights.read(name)
-            if (heads := heads_of(architecture, name)) is not None:
-                tensor = permute(tensor, heads)
+        for name in architecture.tensors:
+            tensor = architecture.to_gguf(name, weights.read(name))
             size = tensor.numel()
             if tensor.dim() == 1:
                 writer.write_tensor_data(tensor.contiguous().numpy())
@@ -108,7 +106,7 @@ def require_f16(tensor: Any, name: str) -> None:
         )
 
 
-_FAMILIES = re.compile(r"(phi|modern)-?(?=3|bert)", re.IGNORECASE)
+_MISTAKEN = re.compile(r"(phi|modern)-?(?=3|bert)", re.IGNORECASE)
 
 
 def plain_name(name: str) -> str:
@@ -117,7 +115,7 @@ def plain_name(name: str) -> str:
     llama.cpp takes a model whose name holds "phi3", "phi-3" or "modern-bert" for one of that family, and then drops
     blanks beside control tokens, or does not load it: such a word is parted.
     """
-    return _FAMILIES.sub(r"\1 ", name)
+    return _MISTAKEN.sub(r"\1 ", name)
 
 
 def add_model(writer: GGUFWriter, architecture: Architecture, metadata: Metadata) -> None:
@@ -141,8 +139,7 @@ def add_model(writer: GGUFWriter, architecture: Architecture, metadata: Metadata
     writer.add_key_length(shape.head_dim)
     writer.add_value_length(shape.head_dim)
     writer.add_vocab_size(shape.vocab_size)
-    if architecture.arch == "llama":
-        writer.add_rope_dimension_count(shape.head_dim)
+    architecture.family.add_metadata(writer, shape)
 
 
 def add_tokenizer(writer: GGUFWriter, tokenizer: GgufTokenizer) -> None:

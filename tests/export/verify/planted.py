@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from tests.export.shapes import adapter, base_model
+from tests.tiny import split_as
 from toolkit.export.export import export
-from toolkit.export.tokenizer import PRE_TOKENIZERS
 from toolkit.exports import ExportFolder
+from toolkit.models.families.qwen3 import QWEN2
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -24,7 +25,7 @@ def make_export(root: Path, family: str, gguf: tuple[str, ...] = ("f16",), token
     base = base_model(root / "base", family, hidden_size=64, intermediate_size=96, **more)
     add_tokens(base, tokens)
     if family == "qwen3":
-        as_qwen2(base)
+        split_as(base, QWEN2)
     run = root / "run"
     run.mkdir()
     (run / "recipe.toml").write_text(
@@ -42,18 +43,6 @@ def add_tokens(base: Path, tokens: Sequence[str]) -> None:
     spec = json.loads(path.read_text())
     first = max(max(spec["model"]["vocab"].values()), *(token["id"] for token in spec["added_tokens"])) + 1
     spec["model"]["vocab"] |= {token: number for number, token in enumerate(tokens, first)}
-    path.write_text(json.dumps(spec))
-
-
-def as_qwen2(base: Path) -> None:
-    """Give a tiny tokenizer Qwen's way of splitting text, and its NFC."""
-    pattern = next(splits[0][1] for splits, name in PRE_TOKENIZERS.items() if name == "qwen2")
-    path = base / "tokenizer.json"
-    spec = json.loads(path.read_text())
-    spec["normalizer"] = {"type": "NFC"}
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, level]}
     path.write_text(json.dumps(spec))
 
 

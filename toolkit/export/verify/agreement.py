@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.export.gguf_names import read_architecture
+from toolkit.export.architecture import read_architecture
 from toolkit.export.merge import open_merged
 from toolkit.export.merge_base import load_into
 from toolkit.export.verify.files import GgufFile, GgufWeights

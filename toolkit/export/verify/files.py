@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import ModelError
-from toolkit.export.gguf_names import Architecture
-from toolkit.export.tensors import gguf_name, heads_of, unpermute
+from toolkit.export.architecture import Architecture
 from toolkit.inference.gguf_check import check_tensors
 from toolkit.inference.gguf_raw import RawTensor, read_raw
 
@@ -112,7 +111,7 @@ class GgufWeights:
     def read(self, name: str) -> Tensor:
         import torch
 
-        short = gguf_name(name)
+        short = self.architecture.gguf_names[name]
         whole = np.empty(self.file.shape(short), dtype=np.float32)
 
         def keep(start: int, stop: int, values: Values) -> None:
@@ -120,6 +119,4 @@ class GgufWeights:
 
         for _ in self.file.parts(short, keep):
             pass
-        weight = torch.from_numpy(whole)
-        heads = heads_of(self.architecture, name)
-        return weight if heads is None else unpermute(weight, heads)
+        return self.architecture.from_gguf(name, torch.from_numpy(whole))

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
-from toolkit.export.gguf_names import Architecture
+from toolkit.export.architecture import Architecture
 from toolkit.export.merge import open_weights
-from toolkit.export.tensors import gguf_name, heads_of, permute
 from toolkit.export.verify import thresholds
 from toolkit.export.verify.files import GgufFile
 from toolkit.export_report import Check
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WORST = 5
-_EXTRA = frozenset({"rope_freqs.weight"})  # llama3's rope factors: of the architecture, not of the weights
+_EXTRA = frozenset({"rope_freqs.weight"})  # factors of the rope: of the architecture, not of the weights
 _AGAIN = "Export again; if it comes back, report it with this file"
 
 Advance = Callable[[], None]
@@ -65,13 +64,12 @@ def examine(
         _complete(one, architecture)
     ggufs = [one for one in models if one.gguf is not None]
     merged = _MergedFiles(files, folder, record)
-    for name, shape in architecture.tensors().items():
+    for name, shape in architecture.tensors.items():
         weight = weights.read(name)
         merged.compare(name, weight)
-        heads = heads_of(architecture, name)
-        ordered = weight if heads is None else permute(weight, heads)
+        ordered = architecture.to_gguf(name, weight)
         for one in ggufs:
-            file, short = one.gguf, gguf_name(name)
+            file, short = one.gguf, architecture.gguf_names[name]
             if file is not None and short in file.tensors and file.shape(short) == shape:
                 _compare(one, file, short, ordered)
         advance()
@@ -151,7 +149,7 @@ def _complete(one: Examined, architecture: Architecture) -> None:
     file = one.gguf
     if file is None:
         return
-    wanted = {gguf_name(name): shape for name, shape in architecture.tensors().items()}
+    wanted = {architecture.gguf_names[name]: shape for name, shape in architecture.tensors.items()}
     missing = [name for name in wanted if name not in file.tensors]
     extra = [name for name in file.tensors if name not in wanted and name not in _EXTRA]
     if missing:

@@ -24,7 +24,7 @@ from toolkit.hardware import free_cores
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from toolkit.export.gguf_names import Architecture
+    from toolkit.export.architecture import Architecture
     from toolkit.export.verify.agreement import Reference
     from toolkit.export.verify.files import GgufFile
     from toolkit.inference.decode import Generated
@@ -95,7 +95,7 @@ class _Work:
         self.report = VerifyReport(self.record.name, datetime.now(UTC).isoformat(timespec="seconds"), files, {})
 
     def go(self) -> VerifyReport:
-        with self.clock.step("weights", of=len(_architecture(self.record).tensors())) as advance:
+        with self.clock.step("weights", of=len(_architecture(self.record).tensors)) as advance:
             files, checks = examine(self.folder, self.record, self.threads, advance)
         self._add(*checks)
         with self.clock.step("the chats"):
@@ -309,7 +309,7 @@ def _precision(record: ExportRecord) -> tuple[str, str]:
 
 
 def _architecture(record: ExportRecord) -> Architecture:
-    from toolkit.export.gguf_names import read_architecture
+    from toolkit.export.architecture import read_architecture
 
     return read_architecture(Path(record.base.folder))
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from toolkit import models
 from toolkit.errors import ModelError, did_you_mean
 from toolkit.models.families import llama, planned, qwen3  # noqa: F401 (each registers its own)
-from toolkit.models.families.base import FAMILIES, Config
+from toolkit.models.families.base import FAMILIES as FAMILIES
+from toolkit.models.families.base import Config
+from toolkit.models.families.base import Family as Family
 from toolkit.models.shape import ModelShape
 from toolkit.trusted import check_folder, read_config
 

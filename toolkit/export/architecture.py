@@ -1,0 +1,113 @@
+"""What of a model folder an export needs to know, and which models can be exported. Others are refused by name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import ModelError
+from toolkit.models.families import FAMILIES, Family
+from toolkit.models.shape import ModelShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model's family, sizes and settings. `rope_factors`: one a pair of dimensions, or empty (`Family.rope`)."""
+
+    family: Family
+    class_name: str
+    shape: ModelShape
+    context_length: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_factors: tuple[float, ...]
+    dtype: str
+
+    @property
+    def arch(self) -> str:
+        """GGUF's general.architecture."""
+        return self.family.gguf_arch
+
+    @property
+    def tied(self) -> bool:
+        return self.shape.tie_word_embeddings
+
+    @cached_property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every weight as transformers names them, in the order in which a GGUF has them."""
+        return self.shape.weights()
+
+    @cached_property
+    def gguf_names(self) -> dict[str, str]:
+        """llama.cpp's name of every weight, by transformers' name."""
+        return self.family.gguf_names(self.shape)
+
+    def to_gguf(self, name: str, weight: Tensor) -> Tensor:
+        """A weight, or a LoRA B of it, with its rows in llama.cpp's order. `name` is transformers'."""
+        return self.family.to_gguf(name, weight, self.shape)
+
+    def from_gguf(self, name: str, weight: Tensor) -> Tensor:
+        """The inverse of `to_gguf`."""
+        return self.family.from_gguf(name, weight, self.shape)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder. Raises `ModelError`."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: no config.json; wanted a Hugging Face model folder") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: is not readable JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: wanted a JSON object")
+    return config
+
+
+def read_architecture(folder: Path) -> Architecture:
+    """The architecture of a model folder, from its config.json alone.
+
+    Raises `ModelError` that names what is not supported: another family, quantised weights, a rope or an activation
+    that the GGUF would have to describe and can't.
+    """
+    config = read_config(folder)
+    where = folder / "config.json"
+    kind = str(config.get("model_type"))
+    family = FAMILIES.get(kind)
+    own = family.class_name if family is not None else None
+    class_name = (config.get("architectures") or [own or kind])[0]
+    if family is None or class_name != own:
+        exported = sorted(one.class_name for one in FAMILIES.values() if one.class_name)
+        raise ModelError(
+            f"{where}: {class_name} ({kind}) can't be exported; what can: {', '.join(exported)}. "
+            "The adapter itself works in PEFT as it is"
+        )
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "unknown")
+        raise ModelError(
+            f"{where}: the base model's weights are quantised ({method}); an adapter is merged into 16-bit weights "
+            "only: name the original model with --base"
+        )
+    shape = family.shape(config, str(where))
+    family.check_export(config, shape, str(where))
+    theta, factors = family.rope(config, shape, str(where))
+    try:
+        return Architecture(
+            family=family,
+            class_name=class_name,
+            shape=shape,
+            context_length=int(config["max_position_embeddings"]),
+            rms_norm_eps=float(config["rms_norm_eps"]),
+            rope_theta=theta,
+            rope_factors=factors,
+            dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+        )
+    except KeyError as error:
+        raise ModelError(f"{where}: {error.args[0]} is missing") from None
