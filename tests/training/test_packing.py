@@ -172,6 +172,6 @@ def test_decoding_keeps_the_usual_attention(tiny_model: Path) -> None:
 
 def test_what_cannot_be_packed_is_named(tiny_model: Path) -> None:
     model = adapted(tiny_model)
-    assert can_pack(model) is None
+    assert can_pack(model, 512) is None
     model.get_base_model().config.layer_types = ["sliding_attention", "full_attention"]
-    assert can_pack(model) == "it has sliding_attention layers"
+    assert can_pack(model, 512) == "it has sliding_attention layers"

@@ -24,6 +24,7 @@ from toolkit.cache import cache_root
 from toolkit.engines.base import FILLED, Choice, Loaded, Packing, products_of
 from toolkit.errors import EngineError
 from toolkit.hardware import FLASH4, Hardware
+from toolkit.models.families import family_of
 from toolkit.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -168,14 +169,15 @@ class CompiledLayers:
 
         torch._dynamo.config.recompile_limit = max(MOST_SHAPES, torch._dynamo.config.recompile_limit)
         self.attention, self.dynamic = {"longest": longest, "kernel": kernel}, dynamic
-        self.layers = list(model.get_base_model().model.layers)
+        base = model.get_base_model()
+        self.layers = list(base.model.layers)
         dropout.hash_dropout(self.layers)
         # as torch.nn.Module.compile makes it, which would leave it in place for evaluation too
         how: dict[str, Any] = {"backend": backend} if backend else {"backend": BACKEND, "options": OPTIONS}
         # None: what is marked is dynamic, and nothing else
         calls = [torch.compile(layer._call_impl, dynamic=None if dynamic else False, **how) for layer in self.layers]
         self.calls = [self._first(calls[0]), *calls[1:]]
-        self.groups = [] if fuse is None else products.fuse(self.layers, fuse, float8=float8)
+        self.groups = [] if fuse is None else products.fuse(self.layers, family_of(base), fuse, float8=float8)
         self.settings = dict(KEEP_LITTLE)
         if os.environ.get("TORCHINDUCTOR_CACHE_DIR") == str(code_folder()) and hasattr(functorch, CACHE_OWN):
             self.settings[CACHE_OWN] = True

@@ -26,11 +26,10 @@ from peft.tuners.lora import Linear
 from torch import nn
 
 from toolkit.kernels.float8 import ALIGNED, Float8Product, Frozen, up_gradients
+from toolkit.models.families import Family
 
 ALIGN = 64  # columns that a block is filled up to a multiple of: whole tiles of a product
 ADAPTER = "default"
-# modules that a decoder layer calls one after the other with one input, by the part that holds them
-SHARED = {"self_attn": (("q_proj", "k_proj", "v_proj"), ("o_proj",)), "mlp": (("gate_proj", "up_proj"), ("down_proj",))}
 
 
 class Group:
@@ -135,7 +134,7 @@ class Fused(Linear):  # type: ignore[misc]
         return self.group(self.place, x)
 
 
-def fuse(layers: Sequence[nn.Module], dtype: torch.dtype, *, float8: bool = False) -> list[Group]:
+def fuse(layers: Sequence[nn.Module], family: Family, dtype: torch.dtype, *, float8: bool = False) -> list[Group]:
     """Groups of those modules of decoder `layers` that can run as one; `dtype` is that of the products.
 
     Left alone are weights of another dtype or in 4 bits, DoRA, biases, modules without an adapter, and under `float8`
@@ -143,7 +142,7 @@ def fuse(layers: Sequence[nn.Module], dtype: torch.dtype, *, float8: bool = Fals
     """
     groups = []
     for layer in layers:
-        for part, shared in SHARED.items():
+        for part, shared in family.same_input.items():
             for names in shared:
                 found = [getattr(getattr(layer, part, None), name, None) for name in names]
                 members = [one for one in found if type(one) is Linear and _plain(one, dtype, float8)]

@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from toolkit.kernels.flash4 import flash4_agrees, flash4_rows
 from toolkit.kernels.row_attention import attend_rows, kernel_agrees
+from toolkit.models.families import family_of
 
 Kernel = Literal["flash4", "flash", "rows"]
 
@@ -26,16 +27,12 @@ FLASH = (8, 0)  # compute capability that PyTorch's variable-length attention ne
 GQA: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters else {}
 
 
-def can_pack(model: Any) -> str | None:
-    """Why a model's rows can't be packed, in words; None when they can."""
+def can_pack(model: Any, longest: int) -> str | None:
+    """Why chats of up to `longest` tokens can't be packed for a PEFT-wrapped model, in words; None when they can."""
     base = model.get_base_model()
     if not getattr(base, "_supports_attention_backend", False):
         return f"{type(base).__name__} does not use transformers' attention interface"
-    config = base.config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        return f"it has {', '.join(sorted(kinds - {'full_attention'}))} layers"
-    return None
+    return family_of(base).not_packed(base.config.to_dict(), longest)
 
 
 @contextmanager

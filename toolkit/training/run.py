@@ -120,7 +120,7 @@ def _run(
     if budget is not None:
         from toolkit.kernels.packed_attention import can_pack
 
-        if (why := can_pack(loaded_model.model)) is not None:
+        if (why := can_pack(loaded_model.model, recipe.train.max_length)) is not None:
             raise EngineError(f'train.micro_batch: this model can\'t be packed: {why}; wanted "fixed"')
     report = loaded_model.report
     report.versions = versions()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit import models
 from toolkit.errors import ModelError, did_you_mean
 from toolkit.models.families import llama, planned, qwen3  # noqa: F401 (each registers its own)
 from toolkit.models.families.base import FAMILIES as FAMILIES
-from toolkit.models.families.base import Config
+from toolkit.models.families.base import UNKNOWN, Config
 from toolkit.models.families.base import Family as Family
 from toolkit.models.shape import ModelShape
 from toolkit.trusted import check_folder, read_config
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 _KNOWN = {shape: names for family in reversed(FAMILIES.values()) for shape, names in family.known().items()}
 KNOWN: dict[str, ModelShape] = {name: shape for shape, names in _KNOWN.items() for name in names}
 """Shapes that need no config.json at hand."""
+
+
+def family_of(model: Any) -> Family:
+    """The family of a transformers model; `UNKNOWN` for one that has none."""
+    return FAMILIES.get(model.config.model_type, UNKNOWN)
 
 
 def shape_from_config(config: Config, where: str) -> ModelShape:

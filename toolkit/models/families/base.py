@@ -53,6 +53,12 @@ class Family:
     """Queries and keys pass a norm of head_dim weights each."""
     tied_by_default = False
     """`tie_word_embeddings` where config.json does not say."""
+    same_input: Mapping[str, tuple[tuple[str, ...], ...]] = {
+        "self_attn": (ATTENTION[:3], ATTENTION[3:]),
+        "mlp": (MLP[:2], MLP[2:]),
+    }
+    """Linear layers that a decoder layer calls one after the other with one input, by the part that holds them: what
+    the compiled engine runs as one product."""
 
     # export
     gguf_arch: str
@@ -104,6 +110,14 @@ class Family:
             qk_norm=self.qk_norm,
         )
 
+    def not_packed(self, config: Config, longest: int) -> str | None:
+        """Why chats of up to `longest` tokens can't be packed in one row, in words; None where they can.
+
+        Packed attention (`toolkit.kernels.packed_attention`) lets a token see all of its chat before it.
+        """
+        kinds = set(config.get("layer_types") or ["full_attention"]) - {"full_attention"}
+        return f"it has {', '.join(sorted(kinds))} layers" if kinds else None
+
     def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
         """Raise `ModelError` where llama.cpp would compute something else than transformers."""
         if (activation := config.get("hidden_act", "silu")) != "silu":
@@ -147,6 +161,8 @@ class Family:
 
 FAMILIES: dict[str, Family] = {}
 """Every family, by its model_type."""
+UNKNOWN = Family()
+"""What goes for models of other families, as far as they are trained: they are neither planned nor exported."""
 Registered = TypeVar("Registered", bound=type[Family])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.models.families.base import Family, register
+from toolkit.models.families.base import Config, Family, register
 from toolkit.models.shape import ModelShape
 
 
@@ -10,6 +10,12 @@ from toolkit.models.shape import ModelShape
 class Mistral(Family):
     model_type = "mistral"
     attention_bias = ()
+
+    def not_packed(self, config: Config, longest: int) -> str | None:
+        window = config.get("sliding_window")
+        if window is not None and longest > window:
+            return f"its tokens see {window:,} before them, and chats may have {longest:,}"
+        return super().not_packed(config, longest)
 
 
 @register
