@@ -333,12 +333,11 @@ def test_running_out_of_words_is_an_error() -> None:
         # questions about what the assistant can do are few; one seed would go on for ever
         from toolkit.world import generate
 
-        catalog, shares = generate.choose("train", ("git",), {"irrelevance": 1}, 1)
-        stuck = next(generate._generate(1, 0, catalog, shares))
+        stuck = next(iter(chats(1, 0, domains=("git",), kinds={"irrelevance": 1}, max_tools=1)))
         original = generate._make
         generate._make = lambda *_: stuck  # type: ignore[assignment]
         try:
-            list(generate._generate(2, 0, catalog, shares))
+            list(chats(2, 0, domains=("git",), kinds={"irrelevance": 1}, max_tools=1))
         finally:
             generate._make = original
 

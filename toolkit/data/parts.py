@@ -19,6 +19,7 @@ from toolkit.cache import cache_root, keep, kept
 from toolkit.chats import Chat
 from toolkit.data.keys import data_key, digest
 from toolkit.data.notes import Reading
+from toolkit.data.pipeline import processes
 from toolkit.data.sources import BUILTIN, load_chats
 from toolkit.errors import DataError, Problem
 
@@ -52,10 +53,15 @@ def _part_chats(recipe: Recipe, part: Part, reading: Reading, cache: Path | None
     if part == "eval" and not recipe.eval.holdout and not recipe.eval.sources:
         return iter(())
     if sources := held_out_sources(recipe):
-        return load_chats(recipe.data.sources if part == "train" else sources, reading)
+        return load_chats(recipe.data.sources if part == "train" else sources, reading, makers(recipe))
     if not recipe.eval.holdout or recipe.eval.sources:
-        return load_chats(recipe.data.sources if part == "train" else recipe.eval.sources, reading)
+        return load_chats(recipe.data.sources if part == "train" else recipe.eval.sources, reading, makers(recipe))
     return _divided(recipe, part, reading, cache)
+
+
+def makers(recipe: Recipe) -> int:
+    """Processes that make built-in chats: half of those that build the table, as making takes as long as rendering."""
+    return max(1, processes(recipe.data.num_proc) // 2)
 
 
 def eval_chats(recipe: Recipe) -> list[Chat]:
@@ -86,7 +92,7 @@ def holdout(recipe: Recipe, cache: Path | None = None) -> Holdout:
     if (known := kept(place)) is not None:
         return Holdout(**json.loads(known))
     reading = Reading()
-    found = _find_holdout(load_chats(recipe.data.sources, reading), wanted, reading)
+    found = _find_holdout(load_chats(recipe.data.sources, reading, makers(recipe)), wanted, reading)
     keep(place, json.dumps(asdict(found)))
     return found
 
@@ -106,7 +112,7 @@ def chat_hash(chat: Chat) -> int:
 def _divided(recipe: Recipe, part: Part, reading: Reading, cache: Path | None) -> Iterator[Chat]:
     border = holdout(recipe, cache).below
     seen: set[int] = set()
-    for chat in load_chats(recipe.data.sources, reading):
+    for chat in load_chats(recipe.data.sources, reading, makers(recipe)):
         content = chat_hash(chat)
         if (content < border) != (part == "eval"):
             continue

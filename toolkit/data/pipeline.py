@@ -140,6 +140,11 @@ def encode_chats(renderer: Renderer, chats: Sequence[Chat], max_length: int) -> 
     return chunk
 
 
+def processes(num_proc: int | None) -> int:
+    """How many build a table: as asked for, else one for each core that this process may use."""
+    return num_proc or len(os.sched_getaffinity(0))
+
+
 def encode_stream(
     settings: Settings,
     chats: Iterator[Chat],
@@ -152,7 +157,7 @@ def encode_stream(
     `renderer` makes this process's renderer, or hands out one that there is already.
     """
     head = list(itertools.islice(chats, ALONE + 1))
-    workers = num_proc or len(os.sched_getaffinity(0))
+    workers = processes(num_proc)
     groups = _grouped(itertools.chain(head, chats))
     own = (renderer or settings.renderer)()
     if len(head) <= ALONE or workers == 1:

@@ -26,20 +26,22 @@ BUILTIN = "builtin:tools"
 MOST_SHOWN = 20
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _FIXED_COLUMNS = (".csv", ".parquet")
+_MANY = 20_000  # built-in chats that several processes make sooner than they start
 _NO_ROW_FITS = ("no known format", "no column")  # said once, where every row has the same columns
 
 
-def load_chats(specs: Sequence[SourceSection], reading: Reading | None = None) -> Iterator[Chat]:
+def load_chats(specs: Sequence[SourceSection], reading: Reading | None = None, workers: int = 1) -> Iterator[Chat]:
     """The chats of all sources, one source after the other, each as often as its weight says.
 
     Bad rows are left out and, with what good rows said that was not used, noted in `reading`; it is for whoever reads
     to ask it for its verdict (`Reading.stop`). Without `reading` bad rows raise `DataError` once everything has been
-    read. So does, in both cases, a source that is missing, unreadable or empty.
+    read. So does, in both cases, a source that is missing, unreadable or empty. `workers`: processes that make many
+    built-in chats.
     """
     strict = reading is None
     reading = reading or Reading()
     for spec in specs:
-        yield from _weighted(spec, reading)
+        yield from _weighted(spec, reading, workers)
     if strict:
         reading.stop()
 
@@ -70,11 +72,11 @@ def local_files(source: str) -> list[Path] | None:
     raise DataError(f"{source}: no such file{did_you_mean(path.name, around)}")
 
 
-def _weighted(spec: SourceSection, reading: Reading) -> Iterator[Chat]:
+def _weighted(spec: SourceSection, reading: Reading, workers: int) -> Iterator[Chat]:
     """Chat number n is taken floor((n + 1) * weight) - floor(n * weight) times, until the limit is reached."""
     taken = 0
     before = reading.rows
-    for read, chat in enumerate(_chats(spec, reading)):
+    for read, chat in enumerate(_chats(spec, reading, workers)):
         times = int((read + 1) * spec.weight) - int(read * spec.weight)
         for _ in range(times):
             yield chat
@@ -85,9 +87,9 @@ def _weighted(spec: SourceSection, reading: Reading) -> Iterator[Chat]:
         raise DataError(f"{spec.source}: empty, there is not one row in it")
 
 
-def _chats(spec: SourceSection, reading: Reading) -> Iterator[Chat]:
+def _chats(spec: SourceSection, reading: Reading, workers: int) -> Iterator[Chat]:
     if spec.source.startswith("builtin:"):
-        for chat in _builtin(spec):
+        for chat in _builtin(spec, workers):
             reading.rows += 1
             yield chat
         return
@@ -103,7 +105,7 @@ def _chats(spec: SourceSection, reading: Reading) -> Iterator[Chat]:
         yield from _converted(read_rows(path), spec, name, reading, fixed=fixed, arrow=arrow)
 
 
-def _builtin(spec: SourceSection) -> Iterator[Chat]:
+def _builtin(spec: SourceSection, workers: int) -> Iterator[Chat]:
     if spec.source != BUILTIN:
         raise DataError(f"{spec.source}: no such built-in chats{did_you_mean(spec.source, [BUILTIN])}")
     from toolkit.world import chats
@@ -115,6 +117,7 @@ def _builtin(spec: SourceSection) -> Iterator[Chat]:
         domains=spec.domains,
         kinds=spec.kinds,
         max_tools=spec.max_tools,
+        workers=workers if spec.size >= _MANY else 1,
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -36,6 +36,7 @@ def chats(
     domains: Sequence[str] = (),
     kinds: Mapping[str, float] | None = None,
     max_tools: int = 8,
+    workers: int = 1,
 ) -> Iterator[Chat]:
     """Chats in which a user asks, tools run and the assistant answers; no user turn comes twice.
 
@@ -50,34 +51,65 @@ def chats(
         domains: only tools of these domains; empty means all.
         kinds: share of each kind, in any unit; None means the usual mix, less what the other arguments rule out.
         max_tools: most tools on offer in one chat.
+        workers: processes that make them; 1: this one.
 
     Raises:
         DataError: an unknown split, domain or kind, a kind that can't be made, or no unused user text left.
+        ToolkitError: a worker died.
     """
     catalog, shares = choose(split, domains, kinds, max_tools)
-    return _generate(size, seed, catalog, shares)
+    source = Source(seed, catalog)
+    order = zip(range(size), _order(seed, catalog.split, shares), strict=False)
+    if workers == 1:
+        return _unique(source, ((index, kind, None) for index, kind in order))
+    from toolkit.world.workers import made_by_workers
+
+    return _unique(source, made_by_workers(source, order, workers))
 
 
-def _generate(size: int, seed: int, catalog: Catalog, shares: Mapping[str, float]) -> Iterator[Chat]:
-    # digests rather than texts: 16 bytes for each user turn
-    seen: set[bytes] = set()
-    for index, kind in zip(range(size), _order(seed, catalog.split, shares), strict=False):
-        for attempt in range(_ATTEMPTS):
-            r = Random(f"chat {seed} {catalog.split} {index} {attempt}")
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A chat, digests of its user turns (16 bytes each, far less than texts), and which attempt it was."""
+
+    chat: Chat
+    texts: frozenset[bytes]
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Chats by their number: the same seed, catalog, number, kind and attempt give the same chat anywhere."""
+
+    seed: int
+    catalog: Catalog
+
+    def make(self, index: int, kind: str, first: int = 0) -> Made:
+        """The chat of the first attempt from `first` on that suits; DataError where none does."""
+        for attempt in range(first, _ATTEMPTS):
+            r = Random(f"chat {self.seed} {self.catalog.split} {index} {attempt}")
             try:
-                chat = _make(r, index, kind, catalog)
+                chat = _make(r, index, kind, self.catalog)
             except Unsuitable:
                 continue
-            texts = {_digest(turn.content) for turn in chat.turns if turn.role == "user"}
-            if len(texts) == sum(turn.role == "user" for turn in chat.turns) and seen.isdisjoint(texts):
-                seen |= texts
-                break
-        else:
-            raise DataError(
-                f"builtin:tools: no unused user text left for kind {kind} after {index} chats; "
-                "ask for a smaller size or for more domains"
-            )
-        yield chat
+            said = [_digest(turn.content) for turn in chat.turns if turn.role == "user"]
+            texts = frozenset(said)
+            if len(texts) == len(said):
+                return Made(chat, texts, attempt)
+        raise DataError(
+            f"builtin:tools: no unused user text left for kind {kind} after {index} chats; "
+            "ask for a smaller size or for more domains"
+        )
+
+
+def _unique(source: Source, made: Iterable[tuple[int, str, Made | None]]) -> Iterator[Chat]:
+    """The chats in order, made anew where a user turn came before. None: not made yet."""
+    seen: set[bytes] = set()
+    for index, kind, one in made:
+        one = one or source.make(index, kind)
+        while not seen.isdisjoint(one.texts):
+            one = source.make(index, kind, one.attempt + 1)
+        seen |= one.texts
+        yield one.chat
 
 
 def _order(seed: int, split: str, shares: Mapping[str, float]) -> Iterator[str]:
