@@ -14,7 +14,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-LONG = ("training", "export", "serve", "verify", "bench", "evaluation", "endurance")  # folders, the longest first
+LONG = (
+    "training",
+    "families",
+    "export",
+    "serve",
+    "verify",
+    "bench",
+    "evaluation",
+    "endurance",
+)  # folders, longest first
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -117,9 +117,9 @@ def make_tokenizer(texts: list[str], template: str = CHATML, vocab_size: int = 4
 def make_model(
     folder: Path, family: str = "llama", template: str = CHATML, hidden_size: int = 64, head_dim: int = 16
 ) -> Path:
-    """A model folder with random parameters in float32, `family` llama or qwen3; about 100 thousand by default."""
+    """A model folder with random parameters in float32; `family` is a model_type. About 100 thousand by default."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     chats = write_chats(folder.parent / "tokenizer-text.jsonl", 50, seed=7).read_text().splitlines()
     tokenizer = make_tokenizer([message["content"] for line in chats for message in json.loads(line)["messages"]])
@@ -139,11 +139,7 @@ def make_model(
         "pad_token_id": tokenizer.pad_token_id,
     }
     torch.manual_seed(0)
-    if family == "qwen3":
-        model: Any = Qwen3ForCausalLM(Qwen3Config(**shape))
-    else:
-        model = LlamaForCausalLM(LlamaConfig(**shape))
-    model.save_pretrained(folder)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -24,14 +24,14 @@ def base_model(
 ) -> Path:
     """A tiny model folder with 16-bit weights whose rows 32 divides (so that every quant can hold them)."""
     import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     make_model(folder, family)
     shape = {**json.loads((folder / "config.json").read_text()), "tie_word_embeddings": tied, **config}
-    for derived in ("architectures", "layer_types"):
+    for derived in ("architectures", "layer_types", "model_type", "dtype"):
         shape.pop(derived, None)
     torch.manual_seed(1)
-    model: Any = Qwen3ForCausalLM(Qwen3Config(**shape)) if family == "qwen3" else LlamaForCausalLM(LlamaConfig(**shape))
+    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name or name.endswith(".bias"):

@@ -1,0 +1,261 @@
+"""What a family says is held to what transformers, PEFT and llama.cpp do with a tiny random model of it.
+
+Runs over every registered family; one that is added needs no test of its own here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.export.ollama_rules import Answer, answer, prompts_with_the_gguf
+from tests.export.shapes import peft_logits
+from tests.export.test_gguf import IDS, agree, llama_logprobs, write
+from tests.families.conftest import Tiny
+from tests.real import find_tokenizer
+from tests.tiny import ADD, split_as, write_recipe
+from tests.training.test_compiled import checkpoint_some, step
+from tests.training.test_packing import gradients, rows_of
+from toolkit.chats import Chat, ToolCall, Turn
+from toolkit.data.call_parsing import parse
+from toolkit.data.render import Renderer
+from toolkit.data.template import CallFormat
+from toolkit.data.tokenizers import load_tokenizer
+from toolkit.errors import ModelError
+from toolkit.export.architecture import read_architecture
+from toolkit.export.export import export
+from toolkit.export.merge import open_merged
+from toolkit.export.tokenizer import pre_tokenizer_name, read_tokenizer
+from toolkit.export.verify import VerifyReport
+from toolkit.export.writer import Metadata, write_gguf
+from toolkit.models.families import FAMILIES, shape_from_config
+from toolkit.planning.plan import plan_recipe
+from toolkit.recipe import load
+from toolkit.recipe.schema import LoraSection
+from toolkit.training.run import run
+
+
+def test_weights_and_modules_are_the_models(tiny: Tiny) -> None:
+    from torch import nn
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny.folder)
+    weights = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    assert tiny.shape.weights() == weights and list(tiny.shape.norms())
+    assert tiny.shape.parameters == sum(weight.numel() for weight in model.parameters())
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    said = {name: (fan_in, fan_out) for name, fan_in, fan_out in tiny.shape.modules() if name in linears}
+    assert said == {name: (module.in_features, module.out_features) for name, module in linears.items()}
+    for part, groups in tiny.family.same_input.items():
+        names = {name.rpartition(".")[2] for name in linears if f".0.{part}." in name}
+        assert names == {name for group in groups for name in group}
+
+
+def test_all_linear_is_pefts(tiny: Tiny) -> None:
+    model = tiny.adapted()
+    pefts = {
+        name.removeprefix("base_model.model.").removesuffix(".lora_A.default")
+        for name, _ in model.named_modules()
+        if name.endswith(".lora_A.default")
+    }
+    assert {name for name, _, _ in tiny.shape.lora_targets("all-linear")} == pefts
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert tiny.shape.trainable_parameters(LoraSection(r=4)) == trained
+
+
+def test_a_model_is_planned(tiny: Tiny, tmp_path: Path, cache: Path) -> None:
+    plan = plan_recipe(load(write_recipe(tmp_path, tiny.folder, 12)), gpu="cpu")
+    assert plan.shape == tiny.shape and plan.trainable == tiny.shape.trainable_parameters(LoraSection(r=4))
+    assert plan.fits and plan.time is not None and plan.time.total > 0
+
+
+def test_a_known_model_has_the_familys_modules(tiny: Tiny) -> None:
+    """What is said of a model by its name alone is what its config.json would say, but for sizes."""
+    config = json.loads((tiny.folder / "config.json").read_text())
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    sizes = (*names, "head_dim", "vocab_size", "tie_word_embeddings")
+    for shape in tiny.family.known():
+        own = {**config, **{name: getattr(shape, name) for name in sizes}}
+        assert shape_from_config(own, "config.json") == shape
+
+
+LENGTHS = [40, 9, 57, 23, 31]
+
+
+def packed_batches(tiny: Tiny) -> list[dict[str, Any]]:
+    from toolkit.engines.compiled import EDGES
+    from toolkit.training.packing import PackingCollator
+
+    rows = rows_of(LENGTHS, tiny.shape.vocab_size)
+    batches: list[dict[str, Any]] = PackingCollator(0, 100, 64, EDGES)([{"rows": rows}])["micro_batches"]
+    assert len(batches) == 2
+    return batches
+
+
+def assert_alike(found: tuple[float, dict[str, Any]], expected: tuple[float, dict[str, Any]]) -> None:
+    """(loss, gradients) in float32."""
+    import torch
+
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert found[1].keys() == expected[1].keys() and expected[1]
+    for name, gradient in expected[1].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-4 * float(gradient.abs().max()))
+
+
+def test_packed_equals_padded(tiny: Tiny) -> None:
+    from toolkit.kernels.packed_attention import can_pack
+    from toolkit.training.dataset import Collator
+
+    model = tiny.adapted()
+    assert can_pack(model, max(LENGTHS)) is None
+    padded = Collator(0)([{"rows": rows_of(LENGTHS, tiny.shape.vocab_size)}])
+    assert_alike(
+        gradients(model, packed_batches(tiny), packs=True),
+        gradients(model, [padded], packs=False),
+    )
+
+
+def test_a_window_that_packed_attention_does_not_know() -> None:
+    mistral = FAMILIES["mistral"]
+    assert mistral.not_packed({"sliding_window": 4096}, 4096) is None
+    assert mistral.not_packed({"sliding_window": None}, 8192) is None
+    assert mistral.not_packed({"sliding_window": 4096}, 8192) == (
+        "its tokens see 4,096 before them, and chats may have 8,192"
+    )
+
+
+def test_recomputing_layers_changes_nothing(tiny: Tiny) -> None:
+    model = tiny.adapted()
+    expected = step(model, packed_batches(tiny), None)
+    checkpoint_some(model, tiny.shape.num_hidden_layers)
+    assert_alike(step(model, packed_batches(tiny), None), expected)
+
+
+def test_compiled_equals_eager(tiny: Tiny) -> None:
+    """With adapters within the frozen products, where the family's layers let them."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    from toolkit.engines.compiled import CompiledLayers
+
+    model = tiny.adapted()
+    expected = step(model, packed_batches(tiny), None)
+    torch._dynamo.reset()
+    counters.clear()
+    layers = CompiledLayers(model, longest=512, backend="aot_eager", fuse=torch.float32)
+    assert layers.groups
+    assert_alike(step(model, packed_batches(tiny), layers), expected)
+    assert counters["stats"]["unique_graphs"] > 0
+    torch._dynamo.reset()
+
+
+def test_what_is_not_exported_is_refused_by_name(tiny: Tiny) -> None:
+    if tiny.family.class_name is not None:
+        assert read_architecture(tiny.folder).class_name == tiny.family.class_name
+        return
+    with pytest.raises(ModelError, match=f"{tiny.family.model_type}\\) can't be exported; what can: Llama"):
+        read_architecture(tiny.folder)
+
+
+def test_llama_cpp_computes_what_transformers_computes(exported: Tiny, tmp_path: Path) -> None:
+    """Names, order of rows, biases, norms and rope of a GGUF, with its adapter merged and with none."""
+    weights = open_merged(exported.folder, exported.adapter)
+    types = write(tmp_path / "m.gguf", weights)
+    assert sum(types.values()) == len(exported.shape.weights())
+    positions = list(range(2, len(IDS), 3))
+    rows = llama_logprobs(tmp_path / "m.gguf", positions)
+    agree(rows, peft_logits(exported.folder, exported.adapter, IDS), positions, 2e-3)
+    with pytest.raises(AssertionError):  # the comparison has power
+        agree(rows, peft_logits(exported.folder, None, IDS), positions, 2e-3)
+
+
+def test_a_gguf_says_what_config_json_says(exported: Tiny, tmp_path: Path) -> None:
+    import gguf
+
+    write(tmp_path / "m.gguf", open_merged(exported.folder, None))
+    values = {key: field.contents() for key, field in gguf.GGUFReader(tmp_path / "m.gguf").fields.items()}
+    arch, shape = exported.family.gguf_arch, exported.shape
+    assert values["general.architecture"] == arch
+    assert values[f"{arch}.block_count"] == shape.num_hidden_layers
+    assert values[f"{arch}.embedding_length"] == shape.hidden_size
+    assert values[f"{arch}.attention.head_count_kv"] == shape.num_key_value_heads
+    assert values[f"{arch}.attention.key_length"] == shape.head_dim
+    assert values[f"{arch}.rope.freq_base"] == read_architecture(exported.folder).rope_theta
+    assert values["tokenizer.ggml.pre"] == exported.family.pre_tokenizers[0].name
+
+
+def test_llama_cpp_splits_text_as_the_tokenizers_do(exported: Tiny, tmp_path: Path) -> None:
+    from toolkit.export.verify.verification_data import HARD_STRINGS
+    from toolkit.inference.gguf import GgufModel
+
+    weights = open_merged(exported.folder, None)
+    for pre in exported.family.pre_tokenizers:
+        folder = tmp_path / pre.name
+        folder.mkdir()
+        for file in exported.folder.glob("*token*"):
+            shutil.copy(file, folder)
+        split_as(folder, pre)
+        tokenizer = read_tokenizer(folder, exported.shape.vocab_size)
+        assert tokenizer.pre == pre.name
+        write_gguf(folder / "m.gguf", weights, tokenizer, Metadata("tiny"), "F16")
+        theirs = load_tokenizer(folder)
+        with GgufModel(folder / "m.gguf", n_ctx=64, threads=1) as model:
+            for text in HARD_STRINGS:
+                assert model.tokenize(text) == theirs(text, add_special_tokens=False)["input_ids"], (pre.name, text)
+
+
+def test_from_a_run_to_files_that_are_shown_to_be_the_model(exported: Tiny, tmp_path: Path, cache: Path) -> None:
+    recipe = write_recipe(
+        tmp_path,
+        exported.folder,
+        16,
+        data={"call_format": "hermes"},
+        train={"max_steps": 3, "gradient_checkpointing": False},
+        eval={"early_stopping_patience": 0, "max_new_tokens": 12},
+    )
+    done = run(load(recipe), tmp_path / "run", export=False)
+    made = export(str(done.path), gguf=["f16"], chats=2)
+    report, record = VerifyReport.load(made.path), made.record()
+    assert record.status == "passed" and not report.skipped, report.lines
+    assert record.base.arch == exported.family.gguf_arch
+    modelfile, template = (made.path / "Modelfile").read_text(), (made.path / "chat_template.jinja").read_text()
+    said = '<tool_call>\n{"name": "add", "arguments": {"a": 3, "b": 4}}\n</tool_call>'
+    assert answer(modelfile, said, ["add"]) == Answer([("add", {"a": 3, "b": 4})], "")
+    assert prompts_with_the_gguf(modelfile, template)
+    assert f"# Calls are {record.calls_read_by['Ollama']}." in modelfile and record.calls_read_by["Ollama"] == "read"
+
+
+@pytest.mark.parametrize("form", ["hermes", "json", "jsonrpc"])
+def test_calls_there_and_back(tiny: Tiny, form: CallFormat) -> None:
+    assert_calls_come_back(Renderer.of(load_tokenizer(tiny.folder), form), form)
+
+
+def test_the_familys_own_templates_write_calls_as_it_says(tiny: Tiny) -> None:
+    """With the real tokenizer of a known model, where this machine has one."""
+    names = [name for names in tiny.family.known().values() for name in names]
+    folders = (find_tokenizer(f"{tiny.family.model_type}-tokenizer", name) for name in names)
+    folder = next((folder for folder in folders if folder is not None), None)
+    if tiny.family.call_format is None or folder is None:
+        pytest.skip("no call format of its own" if tiny.family.call_format is None else f"none of {', '.join(names)}")
+    tokenizer = load_tokenizer(folder)
+    pre_tokenizer_name(json.loads((folder / "tokenizer.json").read_text()), folder)
+    assert_calls_come_back(Renderer.of(tokenizer, "native"), tiny.family.call_format)
+
+
+def assert_calls_come_back(renderer: Renderer, form: CallFormat) -> None:
+    """Calls of a chat are read from what its template writes, and are in the format."""
+    calls = (ToolCall("add", {"a": 1, "b": 2}), ToolCall("add", {"a": 34, "b": -5}))
+    turns = (
+        Turn("user", "What is it?"),
+        Turn("assistant", "Let me see.", tool_calls=calls),
+        *(Turn("tool", str(number), name="add") for number in (3, 29)),
+        Turn("assistant", "3 and 29."),
+    )
+    (row,) = renderer.rows(Chat(turns, (ADD,), where="chat"))
+    first, _ = (row.text[start:stop] for start, stop in row.spans)
+    parsed = parse(first.removesuffix(renderer.markup.end), form)
+    assert parsed.calls == calls and parsed.in_format and parsed.text == "Let me see."
