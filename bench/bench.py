@@ -15,15 +15,16 @@ from bench import driver, report
 from bench.keep import keep
 from bench.measure import measure, stamp
 from bench.profiles import THIS, find_profile
-from bench.results import FILE, Results
 from bench.settings import Bench, Settings, prepare
 from bench.shapes import parse_shape
 from bench.variants import VARIANTS, select
+from toolkit.bench_results import FILE, Results
 from toolkit.cache import write_text
 from toolkit.errors import InputError
 from toolkit.hardware import free_cores, usable_cores
 from toolkit.planning.calibration import record
 from toolkit.planning.cards import Card, cpu_card, seen_gpus
+from toolkit.reports.bench import pairs
 from toolkit.runs import command_line, default_folder, versions
 
 QUICK_SHAPE = "2x96"
@@ -83,7 +84,7 @@ def bench(
     results = run_bench(settings, folder, console)
     report.show(results, console)
     write_pages([results], folder / "report.md", folder / "report.html")
-    record(report.pairs(results))
+    record(pairs(results))
     console.print(f"results    {folder / FILE}, report.md, report.html", highlight=False)
     if not gpu and not quick:
         from bench.planned import show_planned
@@ -101,12 +102,11 @@ def list_variants(console: Console) -> None:
 
 def write_pages(several: list[Results], markdown: Path | None, html: Path | None) -> None:
     """Write the Markdown and the web page of some runs."""
-    from bench.page import page
 
     if markdown is not None:
         write_text(markdown, "\n".join(report.markdown(results) for results in several))
     if html is not None:
-        write_text(html, page(several))
+        write_text(html, report.page(several))
 
 
 def _here() -> Card | None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from bench.claims import check_all, complete
 from bench.evidence import Claim, Evidence, Finding
 from bench.report import table as markdown_table
-from bench.results import FILE, Results
 from toolkit import models
+from toolkit.bench_results import FILE, Results
 from toolkit.errors import InputError
 from toolkit.models.families import load_shape
 from toolkit.planning.cards import seen_gpus

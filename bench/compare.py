@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.report import gib, number
-from bench.results import Results
+from toolkit.bench_results import Results
+from toolkit.reports.bench import gib, number
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bench.results import Arm, Results
+from toolkit.bench_results import Arm, Results
 from toolkit.models.shape import ModelShape
 from toolkit.recipe.schema import Recipe
 

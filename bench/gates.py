@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bench.results import Arm, Gate, Results
+from toolkit.bench_results import Arm, Gate, Results
 
 FIRST_UPDATES = 4
 # Relative differences of an update's loss. The first update comes before anything was learned: all variants see the

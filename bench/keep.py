@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.results import Results
 from bench.variants import find
+from toolkit.bench_results import Results
 from toolkit.engines.base import products_of
 from toolkit.engines.measured import Measured, kind_of, record, signature, store
 from toolkit.models.shape import ModelShape

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from toolkit.bench_results import Kernel
 
 NARROW = "(8|16|24|32|40|48|64)"  # sides of a tile
 # what a kernel's name says it does; the first that fits counts
@@ -28,17 +29,6 @@ KINDS: tuple[tuple[str, str], ...] = (
 OTHER = "others"
 IDLE = "card idle"
 LONGEST = 150  # characters of a name
-
-
-@dataclass(slots=True)
-class Kernel:
-    """One kernel of a variant: `calls` and `seconds` an update. `name` is cut to `LONGEST`."""
-
-    variant: str
-    name: str
-    kind: str
-    calls: float
-    seconds: float
 
 
 def kind_of(name: str) -> str:

@@ -13,10 +13,9 @@ from rich.console import Console
 
 from bench import driver, work
 from bench.gates import judge
-from bench.kernels import Kernel
 from bench.process import ENDS, WorkerProcess
-from bench.results import Arm, Results, Turn, Update
 from bench.settings import Bench, slug
+from toolkit.bench_results import Arm, Kernel, Results, Turn, Update
 from toolkit.planning.cards import Card
 
 FACTS = (

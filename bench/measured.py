@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from bench.evidence import GB, Claim, Evidence, Finding, near, where
-from bench.results import Arm, Results
-from bench.roofline import predicted
+from toolkit.bench_results import Arm, Results
 from toolkit.planning.cards import CARDS
+from toolkit.reports.bench_prediction import predicted
 
 GIB = 2**30
 MEMORY = 0.20  # "about 5 GB" may be 4 to 6

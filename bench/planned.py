@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from bench import work
 from bench.profiles import Profile
-from bench.report import gib
 from bench.settings import Settings, trial
 from bench.shapes import Shape
 from bench.variants import VARIANTS
 from toolkit.models.families import load_shape
 from toolkit.planning.cards import CARDS
 from toolkit.recipe import load
+from toolkit.reports.bench import gib
 
 if TYPE_CHECKING:
     from rich.console import Console

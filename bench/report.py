@@ -1,103 +1,39 @@
-"""A bench's figures as a Rich table, as Markdown and as a table for a page."""
+"""What a bench measured, in the terminal, as Markdown, as a web page and as a table for a page."""
 
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.kernels import IDLE, by_kind
-from bench.results import Arm, Results
-from bench.roofline import predicted, target
+from toolkit.bench_results import Arm, Results
 from toolkit.cache import write_text
 from toolkit.errors import InputError
-from toolkit.planning.calibration import FORMULA, Pair, PastError, error_of
-from toolkit.planning.cost import rates_of
+from toolkit.pages.page import render
+from toolkit.reports.bench import (
+    PARTS,
+    columns,
+    gib,
+    heading,
+    measured,
+    memory_plot,
+    notes,
+    number,
+    predicts,
+    rows,
+    speed_plot,
+    time_plot,
+)
+from toolkit.reports.bench_prediction import predicted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-GIB = 2**30
 BEGIN, END = "<!-- bench table: begin -->", "<!-- bench table: end -->"
-COLUMNS = (
-    "variant",
-    "peak GiB",
-    "reserved GiB",
-    "driver GiB",
-    "planned GiB",
-    "s an update",
-    "real tokens/s",
-    "of product",
-    "load s",
-    "gates",
-)
 DETAILS = ("reserved GiB", "driver GiB", "planned GiB", "of product", "load s")
 WIDE = 130
-PREDICTED = "s on {} (predicted)"
-
-
-def rows(results: Results) -> list[list[str]]:
-    """A line of text cells for each variant, in `COLUMNS` and, under another card's profile, the prediction."""
-    return [_row(results, arm) for arm in results.arms.values()]
-
-
-def _row(results: Results, arm: Arm) -> list[str]:
-    name = arm.variant
-    if arm.status != "measured":
-        cells = [name, f"{arm.status} ({arm.stage})", *[""] * (len(COLUMNS) - 2)]
-        return [*cells, ""] if predicts(results) else cells
-    failed = results.failed_gates(name)
-    total = sum(gate.variant == name for gate in results.gates)
-    cells = [
-        name,
-        gib(results.peak(name)),
-        gib(results.reserved(name)) if results.cuda else "",
-        gib(arm.driver),
-        gib(arm.predicted_memory),
-        str(results.seconds(name) or ""),
-        number(results.throughput(name)),
-        share(results.utilisation(name)),
-        f"{arm.load_seconds:.1f}",
-        f"{len(failed)} of {total} failed" if failed else f"{total} passed",
-    ]
-    if predicts(results):
-        told = predicted(results, name)
-        cells.append(f"{told.seconds:.1f} ({told.least:.1f}-{told.most:.1f})" if told else "")
-    return cells
-
-
-def predicts(results: Results) -> bool:
-    """Whether the run was under another card's profile, so that its times are predictions for that card."""
-    return results.cuda and results.run.get("cap") is not None
-
-
-def columns(results: Results) -> list[str]:
-    if not predicts(results):
-        return list(COLUMNS)
-    # what was timed is the card that is here, in the other's precision
-    here = [f"{column} on {results.run['card']}" if column == "s an update" else column for column in COLUMNS]
-    return [*here, PREDICTED.format(results.run["profile"])]
-
-
-def gib(size: float | None) -> str:
-    return "" if size is None else f"{size / GIB:.2f}"
-
-
-def number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
-
-
-def share(value: float | None) -> str:
-    return "" if value is None else f"{value:.0%}"
-
-
-def heading(results: Results) -> str:
-    """One line: model, shape, profile, device."""
-    run = results.run
-    imposed = f", as a {run['profile']} ({gib(run['cap'])} GiB at most)" if run.get("cap") else ""
-    return f"{run['model']}, {run['shape']}, on {results.device}{imposed}"
 
 
 def show(results: Results, console: Console) -> None:
@@ -119,82 +55,6 @@ def show(results: Results, console: Console) -> None:
         console.print(f"gate failed  {gate.variant}: {gate.name}: {gate.detail}", highlight=False, markup=False)
 
 
-def notes(results: Results) -> list[str]:
-    """What the figures are, and what they are not."""
-    run, settings = results.run, results.run["settings"]
-    memory = (
-        "peak and reserved are torch's, driver is the whole process as the driver sees it"
-        if results.cuda
-        else "peak is the whole process's resident memory, Python and its libraries included"
-    )
-    lines = [
-        f"s an update: median (least-greatest) of {settings['turns']} turns of {settings['updates']}, after "
-        f"{settings['warmup']} warm-up updates; variants take turns. {memory}.",
-        "of product: the update's FLOP/s, padding included, over those of a large matrix product measured beside it.",
-    ]
-    if run["shape"] == "real":
-        lines.append(
-            "Updates have chats of their own, the same for every variant: least and greatest differ by them too."
-        )
-    if (planned := planner_error(results)) is not None:
-        lines.append(f"planned GiB is what `toolkit plan`'s formulas say: {planned}.")
-    if predicts(results):
-        lines.append(
-            f"s on {run['profile']} is PREDICTED, not measured, by the formula of `toolkit plan`: products, attention, "
-            "what the kernels between them move and unpacking of NF4, or the host's launches where they take longer"
-            f"{sustained(results)}; in brackets with products at the most and the least of it."
-        )
-        errors = [found.error for name in results.arms if (found := predicted(results, name)) is not None]
-        if errors:
-            lines.append(
-                f"The same formula for the card measured is off by {min(errors):+.0%} to {max(errors):+.0%}, "
-                f"{statistics.median(map(abs, errors)):.0%} in the median."
-            )
-    return lines
-
-
-def sustained(results: Results) -> str:
-    """What the other card is taken to sustain."""
-    card = target(results)
-    rates = rates_of(card, "fp16") if card is not None else None
-    if card is None or rates is None or rates.memory is None:
-        return ""
-    return (
-        f" ({rates.products / 1e12:.3g} TFLOP/s in products, {rates.memory / 1e9:.0f} GB/s, "
-        f"{rates.attention / 1e12:.2g} TFLOP/s in attention)"
-    )
-
-
-def planner_error(results: Results) -> PastError | None:
-    """How far the planner was off over all variants of this run."""
-    return error_of(pairs(results))
-
-
-def pairs(results: Results) -> list[Pair]:
-    """What was predicted and measured of each variant."""
-    found = []
-    for name, arm in results.arms.items():
-        peak, seconds = results.peak(name), results.seconds(name)
-        if arm.status != "measured" or arm.predicted_memory is None or peak is None or seconds is None:
-            continue
-        found.append(
-            Pair(
-                date=results.run["date"],
-                card=results.run["card"],
-                engine=arm.engine if arm.trained == "adapter" else "full",
-                variant=name,
-                shape=results.run["shape"],
-                model=results.run["model"],
-                predicted_memory=arm.predicted_memory,
-                measured_memory=peak,
-                predicted_seconds=arm.predicted_seconds,
-                measured_seconds=seconds.median,
-                formula=FORMULA,
-            )
-        )
-    return found
-
-
 def markdown(results: Results) -> str:
     """A page: what, where, the table, notes, gates, variants, versions, the command."""
     run = results.run
@@ -214,7 +74,7 @@ def markdown(results: Results) -> str:
         "",
         "## Memory at rest, by part",
         "",
-        *table(["variant", *PARTS, "everything else at the peak"], [_parts(results, a) for a in _measured(results)]),
+        *table(["variant", *PARTS, "everything else at the peak"], [_parts(results, a) for a in measured(results)]),
         "",
         *kernel_lines(results),
         "## Variants",
@@ -231,6 +91,33 @@ def markdown(results: Results) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def page(several: Sequence[Results]) -> str:
+    """The whole page for one run or several."""
+    title = heading(several[0])
+    return render("bench.html", "toolkit bench", title=title, width="widest", benches=[_shown(one) for one in several])
+
+
+def _shown(results: Results) -> dict[str, Any]:
+    run = results.run
+    failed = results.failed_gates()
+    return {
+        "heading": heading(results),
+        "date": run["date"],
+        "command": run["command"],
+        "columns": columns(results),
+        "rows": rows(results),
+        "notes": notes(results),
+        "gates": f"{len(results.gates) - len(failed)} of {len(results.gates)}",
+        "failed": [f"{gate.variant}: {gate.name}: {gate.detail}" for gate in failed],
+        "plots": [
+            ("Peak memory by part, GiB", memory_plot(results)),
+            ("Real tokens a second", speed_plot(results)),
+            ("Seconds an update: median, and the least and greatest of all repeats", time_plot(results)),
+        ],
+        "versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
+    }
 
 
 def kernel_lines(results: Results) -> list[str]:
@@ -255,11 +142,6 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 LISTED, NAME = 40, 100  # kernels of a variant, and characters of a name, that a page shows
-PARTS = ("frozen weights", "trained weights", "gradients", "optimizer states")
-
-
-def _measured(results: Results) -> list[Arm]:
-    return [arm for arm in results.arms.values() if arm.status == "measured"]
 
 
 def _parts(results: Results, arm: Arm) -> list[str]:

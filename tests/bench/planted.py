@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bench.results import Arm, Results, Turn, Update
+from toolkit.bench_results import Arm, Results, Turn, Update
 
 GIB = 2**30
 GB = 10**9

@@ -12,8 +12,8 @@ import pytest
 
 from bench.claims import CLAIMS, check_all, complete
 from bench.evidence import Evidence, Finding
-from bench.results import Results
 from tests.bench.planted import plant, run
+from toolkit.bench_results import Results
 from toolkit.models.families import KNOWN
 from toolkit.recipe import load
 

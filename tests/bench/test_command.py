@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.results import Results
+from toolkit.bench_results import Results
 from toolkit.planning.calibration import store
 
 

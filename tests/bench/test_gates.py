@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bench.gates import judge
-from bench.results import Results
 from tests.bench.planted import plant, run
+from toolkit.bench_results import Results
 
 
 def judged(name: str = "unsloth", **faults: Any) -> set[str]:

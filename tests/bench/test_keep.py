@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from bench.keep import keep
-from bench.results import Gate, Results
 from bench.variants import BY_NAME
 from tests.bench.planted import plant, run
+from toolkit.bench_results import Gate, Results
 from toolkit.engines.measured import load, signature, store
 from toolkit.models.families import KNOWN
 from toolkit.recipe import load as load_recipe

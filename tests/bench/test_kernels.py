@@ -8,8 +8,8 @@ import pytest
 
 from bench.kernels import IDLE, Kernel, by_kind, kind_of, summed
 from bench.report import kernel_lines
-from bench.results import Results
 from tests.bench.planted import plant, run
+from toolkit.bench_results import Results
 
 FLASH4 = "kernel_cutlass_kernel_flash_attncuteflash_bwd_sm90FlashAttentionBackwardSm90_object_at__tensor000o11"
 

@@ -11,11 +11,11 @@ import pytest
 
 from bench import compare, report
 from bench.gates import judge
-from bench.page import page
-from bench.results import Results
-from bench.roofline import predicted
+from bench.report import page
 from tests.bench.planted import plant, run
+from toolkit.bench_results import Results
 from toolkit.errors import InputError
+from toolkit.reports.bench_prediction import predicted
 from toolkit.terminal import new_console
 
 PARTS = {

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from bench import work
-from bench.results import Results
-from bench.roofline import predicted, products_of, shape_of
-from bench.variants import BY_NAME
+from bench.variants import BY_NAME, VARIANTS, Variant
 from bench.work import update_flops
 from tests.bench.planted import plant, run
+from toolkit.bench_results import Results
 from toolkit.models.families import KNOWN
 from toolkit.planning.cards import CARDS
 from toolkit.planning.plan import make_plan
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
+from toolkit.reports.bench_prediction import predicted, products_of, shape_of
 
 SHAPE = KNOWN["Qwen/Qwen3-1.7B"]
 RECIPE = load(Path("recipes/tools.toml")).recipe
@@ -113,6 +113,12 @@ def test_nothing_is_predicted_without_a_card_or_sizes() -> None:
 )
 def test_products_are_read_off_the_variant(variant: str, products: str) -> None:
     assert products_of(variant) == products
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda one: one.name)
+def test_a_name_says_the_products(variant: Variant) -> None:
+    asked = dict(override.split("=") for override in variant.overrides).get("train.products", "separate").strip('"')
+    assert products_of(variant.name) == asked
 
 
 def test_packed_variants_have_a_plan_of_their_time() -> None:

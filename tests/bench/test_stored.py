@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from bench.published import T4, Published, implied, rows
-from bench.results import Results
-from bench.roofline import holds_scores, shape_of, target, update
+from toolkit.bench_results import Results
 from toolkit.planning.cards import CARDS
 from toolkit.planning.cost import rates_of
+from toolkit.reports.bench_prediction import holds_scores, shape_of, target, update
 
 KEPT = Path(__file__).parents[2] / "docs" / "benchmarks"
 FILES = (

@@ -11,13 +11,13 @@ import pytest
 
 from bench.gates import judge
 from bench.measure import absorb, new_arm
-from bench.results import Results
 from bench.settings import Settings, prepare
 from bench.shapes import parse_shape
 from bench.variants import find
 from bench.watch import Finished
 from bench.worker import Worker
 from tests.bench.planted import run
+from toolkit.bench_results import Results
 
 Fault = Callable[[pytest.MonkeyPatch], None]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.results import Results
 from tests.tiny import write_gpu_recipe
+from toolkit.bench_results import Results
 
 torch = pytest.importorskip("torch")
 pytestmark = [

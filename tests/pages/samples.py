@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.page import page as bench_page
+from bench.report import page as bench_page
 from tests.bench.planted import plant, run
 from tests.reports.folders import make_run
 from toolkit.data.preview import Shown

@@ -11,9 +11,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bench.cli import bench_app
 from toolkit import __version__
 from toolkit.commands import chat, doctor, eval, export, plan, report, run, runs, serve
+from toolkit.commands.bench import bench_app
 from toolkit.commands.data import data_app
 from toolkit.environment import quiet
 from toolkit.errors import InputError, InterruptedRun, ToolkitError

@@ -8,9 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from toolkit.bench_results import FILE, Results
 from toolkit.errors import InputError
 from toolkit.pages.page import table
 from toolkit.records import read_object
+from toolkit.reports import bench
 from toolkit.reports.sections import size
 
 
@@ -122,23 +124,17 @@ def _failed(path: Path) -> str:
 
 def benches(run: Path, named: list[Path]) -> list[Extra]:
     """Bench results in a run folder, and those named on the command line."""
-    paths = [*sorted(run.glob("**/results.jsonl")), *named]
-    if not paths:
-        return []
-    from bench import page, report
-    from bench.results import Results
-
     found = []
-    for path in paths:
+    for path in [*sorted(run.glob(f"**/{FILE}")), *named]:
         results = Results.load(path)
         found.append(
             Extra(
-                f"Bench: {report.heading(results)}",
-                [f"{results.run['date']} UTC: {results.run['command']}", *report.notes(results)],
-                [table(report.columns(results), report.rows(results))],
+                f"Bench: {bench.heading(results)}",
+                [f"{results.run['date']} UTC: {results.run['command']}", *bench.notes(results)],
+                [table(bench.columns(results), bench.rows(results))],
                 [
-                    ("Peak memory by part, GiB", page.memory_plot(results)),
-                    ("Real tokens a second", page.speed_plot(results)),
+                    ("Peak memory by part, GiB", bench.memory_plot(results)),
+                    ("Real tokens a second", bench.speed_plot(results)),
                 ],
             )
         )

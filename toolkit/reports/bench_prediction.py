@@ -8,12 +8,11 @@ from what was measured: a check of the formula, not of what it takes the other c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench.results import Arm, Results
-from bench.variants import BY_NAME
-from toolkit.models.families import FAMILIES, KNOWN
+from toolkit.bench_results import Arm, Results
+from toolkit.models.families import KNOWN
+from toolkit.models.families.base import FAMILIES
 from toolkit.models.shape import ModelShape
 from toolkit.planning.cards import CARDS, Card
 from toolkit.planning.cost import doubt, rates_of
@@ -86,14 +85,11 @@ def shape_of(results: Results) -> ModelShape | None:
 
 
 def products_of(variant: str) -> Products:
-    """`train.products` of a variant, by the settings behind its name and its own; "separate" where it says nothing."""
+    """`train.products` of a variant by the settings behind its name, else by the name, as compiled-fused-autockpt."""
     listed, *own = variant.split("+")
-    usual: Sequence[str] = BY_NAME[listed].overrides if listed in BY_NAME else ()
-    for setting in (*own, *usual):
-        key, _, value = setting.partition("=")
-        if key == "train.products" and value.strip('"') in ("fused", "float8"):
-            return value.strip('"')  # type: ignore[return-value]
-    return "separate"
+    words = [setting.removeprefix("train.products=").strip('"') for setting in own if "train.products=" in setting]
+    words = words or listed.split("-")
+    return "fused" if "fused" in words else "float8" if "float8" in words else "separate"
 
 
 def update(results: Results, arm: Arm, shape: ModelShape, rates: Rates, *, flash: bool) -> Seconds:

@@ -124,7 +124,7 @@ def compare(
 ) -> None:
     """Show memory and time of two runs side by side, with what differs by over 10%."""
     from bench.compare import show
-    from bench.results import Results
+    from toolkit.bench_results import Results
 
     show(Results.load(a), Results.load(b), new_console())
 
@@ -137,7 +137,7 @@ def report(
 ) -> None:
     """Write pages again from results, one or several."""
     from bench.bench import write_pages
-    from bench.results import Results
+    from toolkit.bench_results import Results
 
     write_pages([Results.load(file) for file in files], markdown, html)
 
@@ -151,7 +151,7 @@ def table(
 ) -> None:
     """Make the table of variants, memory and speed as docs/bench.md shows it."""
     from bench.report import put_between_markers, readme_table
-    from bench.results import Results
+    from toolkit.bench_results import Results
 
     text = readme_table([Results.load(file) for file in files], [str(file) for file in files])
     if into is None:

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from bench.kernels import Kernel
 from toolkit.cache import write_text
 from toolkit.errors import InputError
 
@@ -63,6 +62,17 @@ class Gate:
     name: str
     passed: bool
     detail: str
+
+
+@dataclass(slots=True)
+class Kernel:
+    """One kernel of a variant: `calls` and `seconds` an update. `name` may be cut."""
+
+    variant: str
+    name: str
+    kind: str
+    calls: float
+    seconds: float
 
 
 @dataclass(slots=True)
