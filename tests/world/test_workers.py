@@ -42,7 +42,8 @@ def test_what_a_worker_cannot_make_is_an_error_in_its_turn(monkeypatch: pytest.M
 
 
 def test_who_stops_early_leaves_no_process_behind() -> None:
+    before = set(multiprocessing.active_children())  # of other tests
     some = chats(5_000, workers=2)
     assert len(list(itertools.islice(some, 3))) == 3
     some.close()  # type: ignore[attr-defined]
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= before
