@@ -6,10 +6,13 @@ import math
 from itertools import pairwise
 
 from bench.evidence import GB, Claim, Evidence, Finding, near
+from toolkit.engines.registry import PLAIN
 from toolkit.planning.cards import CARDS
 from toolkit.planning.cost import dollars
 from toolkit.planning.memory import full_memory
+from toolkit.planning.setup import setup_of
 from toolkit.planning.steps import learning_rate, updates_of
+from toolkit.recipe.schema import LoraSection, Recipe
 
 ABOUT = 0.10  # a figure said with "about" may be off by this much
 CHATS = 15_694
@@ -210,9 +213,7 @@ def tenth(evidence: Evidence) -> Finding:
 
 def planned_full(evidence: Evidence, tokens: int = 8192) -> float:
     """The planner's peak for full fine-tuning in 16 bits with fp32 states, bytes."""
-    from toolkit.planning.memory import Setup
-
-    setup = Setup(evidence.shape, "peft", "16-bit", 0, "on")
+    setup = setup_of(Recipe(lora=LoraSection(lora_dropout=0.0)), evidence.shape, PLAIN.name, "bf16", cuda=True)
     return full_memory(setup, 4, tokens // 4, round(0.114 * tokens), weights="mixed").peak
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.engines.base import Choice, EngineReport, Loaded, weight_dtype
+from toolkit.engines.base import Choice, EngineReport, Loaded
+from toolkit.engines.precision import weight_dtype
 
 if TYPE_CHECKING:
     from bench.variants import Variant

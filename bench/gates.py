@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from toolkit.bench_results import Arm, Gate, Results
+from toolkit.engines import ENGINES
 
 FIRST_UPDATES = 4
 # Relative differences of an update's loss. The first update comes before anything was learned: all variants see the
@@ -66,7 +67,7 @@ def _gradient(results: Results, arm: Arm) -> tuple[str, bool, str]:
 
 
 def _layers(arm: Arm) -> tuple[str, bool, str]:
-    if arm.engine != "unsloth":
+    if not ENGINES[arm.engine].patches:
         return "patched layers", not arm.patched, f"{arm.patched or 'none'}, wanted none"
     passed = bool(arm.patched) and all(count == arm.expected_layers for count in arm.patched.values())
     return "patched layers", passed, f"{arm.patched}, wanted {arm.expected_layers} of each"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from bench.variants import find
 from toolkit.bench_results import Results
-from toolkit.engines.base import products_of
+from toolkit.engines import ENGINES
 from toolkit.engines.measured import Measured, kind_of, record, signature, store
 from toolkit.models.shape import ModelShape
 from toolkit.recipe.schema import Recipe
@@ -49,7 +49,7 @@ def measurements(results: Results, recipes: Mapping[str, Recipe], shape: ModelSh
             date=results.run["date"],
             card=results.run["card_rates"]["title"],
             arm=name,
-            engine=arm.engine,  # type: ignore[arg-type]
+            engine=arm.engine,
             model=results.run["model"],
             shape=signature(shape),
             lengths=results.run["shape"],
@@ -58,7 +58,7 @@ def measurements(results: Results, recipes: Mapping[str, Recipe], shape: ModelSh
             micro_batch=train.micro_batch,
             gradient_checkpointing=train.gradient_checkpointing,
             lora_dropout=recipe.lora.lora_dropout,
-            products=products_of(recipe, arm.engine),
+            products=ENGINES[arm.engine].products(recipe),
             tokens_per_second=round(speed, 1),
             versions=results.run["versions"],
         )

@@ -16,6 +16,7 @@ from bench.gates import judge
 from bench.process import ENDS, WorkerProcess
 from bench.settings import Bench, slug
 from toolkit.bench_results import Arm, Kernel, Results, Turn, Update
+from toolkit.engines import ENGINES
 from toolkit.planning.cards import Card
 
 FACTS = (
@@ -141,7 +142,7 @@ def _sizes(bench: Bench, job: Any) -> tuple[float, float]:
     at_rest = ("base weights", "adapter", "weights", "optimizer states")
     rest = sum(size for part, size in found.parts.items() if part.startswith(at_rest))
     highest = min(found.peak, job.cap or math.inf)
-    if job.way.engine == "compiled" and recipe.train.cuda_graphs and recipe.train.gradient_checkpointing is not True:
+    if ENGINES[job.way.engine].records(recipe) and recipe.train.gradient_checkpointing is not True:
         rest = max(rest, highest)  # what recordings use stays theirs
     return rest + CUDA_CONTEXT, max(highest - rest, 0.0)
 

@@ -17,10 +17,10 @@ import numpy as np
 from toolkit.models.families import KNOWN
 from toolkit.planning.cards import CARDS, Card
 from toolkit.planning.cost import Work, predict, range_of, rates_of
-from toolkit.planning.kernel_time import Way
 from toolkit.planning.lengths import Lengths
+from toolkit.planning.setup import setup_of
 from toolkit.planning.steps import Updates
-from toolkit.recipe.schema import LoraSection
+from toolkit.recipe.schema import LoraSection, ModelSection, Recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,18 +101,11 @@ def work_of(one: Published, mean: float) -> Work:
     """Updates of chats of this mean length."""
     assert one.model is not None
     shape = KNOWN[one.model]
+    recipe = Recipe(model=ModelSection(load_in_4bit=one.four_bit), lora=LoraSection(r=one.r, lora_dropout=0.0))
     tokens = np.linspace(0.04 * mean, 1.96 * mean, 500).clip(max=LONGEST).round().astype(np.int64)
     chats = one.chats
     return Work(
-        way=Way(
-            shape=shape,
-            engine="unsloth",
-            trainable=shape.trainable_parameters(LoraSection(r=one.r)),
-            recomputed=1.0,
-            four_bit=one.four_bit,
-            flash=False,
-            whole_head=True,
-        ),
+        setup=setup_of(recipe, shape, "unsloth", "fp16", cuda=True, flash=False),
         lengths=Lengths(chats * one.updates, tokens, 1.0, 1.0, "published", False),
         updates=Updates(chats * one.updates, one.updates, one.updates, 0),
         batch=2,

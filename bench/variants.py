@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from toolkit.engines import ENGINES
 from toolkit.errors import InputError, did_you_mean
 
 Trained = Literal["adapter", "all 16-bit", "all fp32"]
@@ -73,7 +74,12 @@ class Variant:
 
     @property
     def needs_gpu(self) -> bool:
-        return self.engine == "unsloth" or self.four_bit or self.adam8 or FLOAT8 in (*self.overrides, *self.own)
+        return (
+            ENGINES[self.engine].gpu == "needed"
+            or self.four_bit
+            or self.adam8
+            or FLOAT8 in (*self.overrides, *self.own)
+        )
 
 
 CHECKPOINTING = {"": "true", "-nockpt": "false", "-offload": '"unsloth"'}

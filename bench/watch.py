@@ -7,6 +7,8 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from toolkit.engines import ENGINES
+
 if TYPE_CHECKING:
     from bench.worker import Worker
 
@@ -106,7 +108,7 @@ class Watch:
         self.probe = gauges.probe(
             trainer, trainer.data_collator.collate, self.worker.job.table(), packed=self.worker.variant.packed
         )
-        if self.worker.variant.engine == "compiled":
+        if ENGINES[self.worker.variant.engine].compiles:
             self._compile()
         self.first = gauges.sample(trainer.model)
         self.worker.stage = "warm-up"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from toolkit.engines import ENGINES
 from toolkit.models.shape import ModelShape
 from toolkit.planning.flops import training_flops
 
@@ -30,7 +31,8 @@ def update_flops(
     a third one for its weight's gradient. `recomputed`: share of the layers that run forward again, where it is not
     all or none as the recipe says.
     """
-    head = padded if (variant.engine == "unsloth" and not variant.packed) or variant.full_logits else trained
+    whole = variant.full_logits or (ENGINES[variant.engine].whole_head and not variant.packed)
+    head = padded if whole else trained
     checkpointing = bool(recipe.train.gradient_checkpointing)
     if variant.trained == "adapter":
         without, with_it = (
@@ -106,43 +108,19 @@ def memory(
     `checkpointed`: how many layers recompute, where the recipe leaves it to the planner. `flash`: flash attention may
     be used. `padded`: rows differ in length, so that attention is given a mask.
     """
-    from toolkit.planning.memory import Setup, full_memory, training_memory
+    from toolkit.planning.memory import full_memory, training_memory
+    from toolkit.planning.setup import setup_of
 
-    train, lora = recipe.train, recipe.lora
-    dropped = sum(fan_in for _, fan_in, _ in shape.lora_targets(lora.target_modules)) // shape.num_hidden_layers
-    fp32 = precision == "fp32"
-    setup = Setup(
-        shape=shape,
-        engine=variant.engine,
-        held="nf4" if variant.four_bit else "fp32" if fp32 else "16-bit",
-        trainable=shape.trainable_parameters(lora),
-        checkpointing=_checkpointing(train.gradient_checkpointing, checkpointed),
-        checkpointed=checkpointed,
-        packed=variant.packed,
-        float8=train.products == "float8",
-        optim=train.optim,
-        element=4 if fp32 else 2,
-        dropped=dropped if lora.lora_dropout else 0,
-        cuda=cuda,
-        math_attention=variant.engine == "peft" and not flash and not padded and not variant.packed,
+    setup = setup_of(recipe, shape, variant.engine, precision, cuda=cuda, flash=flash)
+    setup = replace(
+        setup.recomputing((checkpointed or 0) if recipe.train.gradient_checkpointing == "auto" else None),
+        math_attention=setup.engine.holds_scores and not flash and not padded and not setup.packed,
     )
     if variant.trained == "adapter":
-        return training_memory(setup, rows, width, trained, logits=variant.full_logits)
-    return full_memory(
-        setup,
-        rows,
-        width,
-        trained,
-        weights="fp32" if variant.trained == "all fp32" else "mixed",
-        logits=not cuda,
-        adam8=variant.adam8,
-    )
-
-
-def _checkpointing(asked: bool | str, checkpointed: int | None) -> Any:
-    if asked == "auto":
-        return "on" if checkpointed else "off"
-    return {True: "on", False: "off", "unsloth": "offloaded"}[asked]
+        return training_memory(replace(setup, full_logits=variant.full_logits), rows, width, trained)
+    weights: Any = "fp32" if variant.trained == "all fp32" else "mixed"
+    setup = replace(setup, held="fp32" if precision == "fp32" else "16-bit", full_logits=not cuda)
+    return full_memory(setup, rows, width, trained, weights=weights, adam8=variant.adam8)
 
 
 def seconds(
@@ -150,29 +128,23 @@ def seconds(
 ) -> float | None:
     """Seconds of an update by the planner; None where the card's rates are unknown or all weights train."""
     from toolkit.hardware import Gpu
-    from toolkit.planning.budget import budget_for, pace_of, setup_of
-    from toolkit.planning.cost import Work, predict, rates_of, way_of
+    from toolkit.planning.budget import budget_for
+    from toolkit.planning.cost import Work, predict, rates_of
     from toolkit.planning.micro_batches import mean_pieces
+    from toolkit.planning.setup import setup_on
     from toolkit.planning.steps import updates_of
 
     rates = rates_of(card, precision)
     if rates is None or variant.trained != "adapter":
         return None
-    train = recipe.train
-    recomputed, pieces = float(bool(train.gradient_checkpointing)), None
-    if variant.packed:
-        cuda = card.name != "cpu"
-        setup = setup_of(recipe, shape, variant.engine, precision, cuda=cuda)
-        setup = replace(setup, pace=pace_of(Gpu(card.title, card.memory, card.capability) if cuda else None))
-        budget = budget_for(recipe, setup, card.memory, lengths)
-        assert budget is not None  # packed
+    train, pieces = recipe.train, None
+    gpu = None if card.name == "cpu" else Gpu(card.title, card.memory, card.capability)
+    setup = setup_on(recipe, shape, variant.engine, precision, gpu)
+    if budget := budget_for(recipe, setup, card.memory, lengths):
+        setup = setup.recomputing(budget.checkpointed)
         pieces = mean_pieces(lengths.tokens, lengths.rows(recipe.chats_per_update), budget.tokens)
-        recomputed = float(bool(train.gradient_checkpointing))
-        if budget.checkpointed is not None:
-            recomputed = budget.checkpointed / shape.num_hidden_layers
-    way = way_of(recipe, shape, variant.engine, precision, card, recomputed)
     work = Work(
-        way=replace(way, full_logits=variant.full_logits),
+        setup=replace(setup, full_logits=variant.full_logits),
         lengths=lengths,
         updates=updates_of(recipe, lengths.chats),
         batch=train.per_device_train_batch_size,

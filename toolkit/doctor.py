@@ -18,8 +18,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from toolkit.cache import cache_root
-from toolkit.engines.base import UNSLOTH_LEAST
-from toolkit.hardware import BF16_FLAGS, FLASH4, cpu_flags, cpu_name, usable_cores
+from toolkit.engines.base import Engine
+from toolkit.engines.registry import ENGINES
+from toolkit.hardware import BF16_FLAGS, FLASH4, Gpu, Hardware, cpu_flags, cpu_name, usable_cores
 from toolkit.planning.cards import GIB, SeenGpu, seen_gpus
 
 if TYPE_CHECKING:
@@ -186,39 +187,52 @@ def _packages(facts: Facts) -> tuple[list[Line], list[tuple[str, str]]]:
 
 
 def _engines(facts: Facts, *, works: bool) -> tuple[list[Line], list[tuple[str, str]]]:
-    """Which engines can run and why not, and what would make the fast one run."""
-    usable = bool(facts.torch and facts.torch.gpus)
-    where = "on the GPU" if usable else "on the CPU"
-    lines = [Line("peft", f"can run {where}" if works else "can't run: packages are missing", works)]
-    if works and usable:
-        lines.append(Line("compiled", 'can run on the GPU; packed chats only: train.micro_batch = "auto"', True))
-    hints: list[tuple[str, str]] = []
+    """Which engines can run and why not, and what would make those for GPUs run."""
     extra = [Requirement(text) for text in facts.extra]
     lacking = [
         one
         for one in extra
         if (version := facts.installed.get(one.name)) is None or not _fits(version, str(one.specifier))
     ]
-    capability = max((gpu.capability for gpu in facts.gpus), default=None)
-    if capability is None:
-        lines.append(Line("unsloth", "can't run: it needs an NVIDIA GPU, and nvidia-smi finds none", None))
-        return lines, hints
-    if capability < UNSLOTH_LEAST:
-        lines.append(
-            Line("unsloth", f"can't run: it needs compute capability {UNSLOTH_LEAST[0]}.{UNSLOTH_LEAST[1]}", None)
-        )
-        return lines, hints
+    lines = [line for engine in ENGINES.values() for line in _engine(engine, facts, works=works, lacking=lacking)]
+    if all(_needs(engine, facts) for engine in ENGINES.values() if engine.gpu == "needed"):
+        return lines, []  # nothing that could be installed would help
+    hints: list[tuple[str, str]] = []
+    usable = bool(facts.torch and facts.torch.gpus)
     if not usable and not (facts.torch and facts.torch.error):
         torch = next((one for one in facts.required if Requirement(one).name == "torch"), "torch")
         hints.append(("torch can't use the GPU: take a build for the driver's CUDA", f'{PIP} --upgrade "{torch}"'))
     if lacking:
         names = ", ".join(f"{one.name} ({facts.installed.get(one.name, 'not installed')})" for one in lacking)
         hints.append((f"the unsloth engine and 4-bit weights need {names}", f"{PIP} {_quoted(lacking)}"))
-    if usable and capability[0] in FLASH4 and FLASH4_PACKAGE not in facts.installed:
+    newest = max(gpu.capability for gpu in facts.gpus)
+    if usable and newest[0] in FLASH4 and FLASH4_PACKAGE not in facts.installed:
         hints.append(("packed chats attend faster with FlashAttention 4 on this card", f"{PIP} -e '.[flash4]'"))
-    ready = works and usable and not lacking
-    lines.append(Line("unsloth", "can run" if ready else "can't run: see below", ready))
     return lines, hints
+
+
+def _engine(engine: Engine, facts: Facts, *, works: bool, lacking: Sequence[Requirement]) -> Iterator[Line]:
+    """What there is to say of an engine; nothing where it would run but to no use."""
+    usable = bool(facts.torch and facts.torch.gpus)
+    if engine.gpu == "needed":
+        if needs := _needs(engine, facts):
+            yield Line(engine.name, f"can't run: it needs {needs}", None)
+        else:
+            ready = works and usable and not lacking
+            yield Line(engine.name, "can run" if ready else "can't run: see below", ready)
+    elif engine.gpu == "any" or (works and usable):
+        packs = '; packed chats only: train.micro_batch = "auto"' if engine.packs_only else ""
+        where = f"can run on the {'GPU' if usable else 'CPU'}{packs}"
+        yield Line(engine.name, where if works else "can't run: packages are missing", works)
+
+
+def _needs(engine: Engine, facts: Facts) -> str:
+    """What this machine would have to have for an engine, but for packages; empty where it has it."""
+    gpu = max(facts.gpus, key=lambda one: one.capability, default=None)
+    here = None if gpu is None else Gpu(gpu.name, gpu.memory, gpu.capability)
+    reasons = engine.lacks(Hardware(here, facts.cpu, facts.cores, False, facts.memory))
+    needs = next((reason.needs for reason in reasons if reason.needs), "")
+    return f"{needs}, and nvidia-smi finds none" if needs and gpu is None else needs
 
 
 def _quoted(requirements: Sequence[Requirement]) -> str:

@@ -34,6 +34,11 @@ class Hardware:
     cpu_bf16: bool
     memory: int
 
+    @property
+    def device_memory(self) -> int:
+        """Bytes of the device that trains: the GPU, or else the machine."""
+        return self.memory if self.gpu is None else self.gpu.memory
+
 
 @functools.cache
 def detect() -> Hardware:

@@ -154,7 +154,7 @@ def test_compiled_layers_agree_with_plain_ones(
     measured: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lengths that occur are compiled before the first update. Without Inductor, which takes a minute on a CPU."""
-    from toolkit.engines import compiled as engine
+    from toolkit.engines import compiled_layers as engine
 
     monkeypatch.setattr(engine, "BACKEND", "aot_eager")
     results = measured(names=("peft", "compiled-nockpt"))  # nothing else measures the latter, so it is not known yet
@@ -171,7 +171,7 @@ def test_lengths_that_are_warmed_are_those_that_come(
     measured: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bench import gauges
-    from toolkit.engines import compiled as engine
+    from toolkit.engines import compiled_layers as engine
 
     monkeypatch.setattr(engine, "BACKEND", "eager")
     warmed: list[list[int]] = []

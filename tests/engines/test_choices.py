@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from toolkit.engines.base import check_hardware, choose_engine, choose_precision
+from toolkit.engines.choice import choose_engine
+from toolkit.engines.precision import choose_precision
+from toolkit.engines.requirements import check_hardware
 from toolkit.errors import EngineError
 from toolkit.hardware import FreeCores, Gpu, Hardware, free_cores, usable_cores
 from toolkit.recipe.schema import LoraSection, ModelSection, Recipe, TrainSection
@@ -15,6 +17,14 @@ from toolkit.recipe.schema import LoraSection, ModelSection, Recipe, TrainSectio
 CPU = Hardware(gpu=None, cpu="some CPU", cores=2, cpu_bf16=True, memory=8 << 30)
 T4 = replace(CPU, gpu=Gpu("Tesla T4", 15 << 30, (7, 5)))
 H200 = replace(CPU, gpu=Gpu("NVIDIA H200", 140 << 30, (9, 0)))
+
+
+def every(package: str) -> bool:
+    return True
+
+
+def none(package: str) -> bool:
+    return False
 
 
 def recipe(**train: Any) -> Recipe:
@@ -30,32 +40,32 @@ def recipe(**train: Any) -> Recipe:
     ],
 )
 def test_auto_engine(hardware: Hardware, installed: bool, wanted: str, reason: str) -> None:
-    choice = choose_engine(Recipe(), hardware, installed)
+    choice = choose_engine(Recipe(), hardware, lambda package: installed)
     assert choice.value == wanted
     assert reason in choice.reason
 
 
 def test_bias_and_dora_have_no_fused_path() -> None:
     for lora in (LoraSection(bias="all"), LoraSection(use_dora=True)):
-        assert choose_engine(Recipe(lora=lora), H200, True).value == "peft"
+        assert choose_engine(Recipe(lora=lora), H200, every).value == "peft"
 
 
 def test_unsloth_asked_for_where_it_can_not_run() -> None:
     with pytest.raises(EngineError, match="needs a CUDA GPU"):
-        choose_engine(recipe(engine="unsloth"), CPU, True)
+        choose_engine(recipe(engine="unsloth"), CPU, every)
     with pytest.raises(EngineError, match=r"pip install -e '.\[gpu\]'"):
-        choose_engine(recipe(engine="unsloth"), H200, False)
+        choose_engine(recipe(engine="unsloth"), H200, none)
 
 
 def test_a_gpu_that_unsloth_is_too_new_for() -> None:
     """One rule for a run, a plan and doctor."""
     p100 = replace(CPU, gpu=Gpu("Tesla P100", 16 << 30, (6, 0)))
     why = "Unsloth needs compute capability 7.0, Tesla P100 has 6.0"
-    for installed in (True, False):
-        assert str(choose_engine(Recipe(), p100, installed)) == f"peft ({why})"
+    for has in (every, none):
+        assert str(choose_engine(Recipe(), p100, has)) == f"peft ({why})"
         with pytest.raises(EngineError, match=f"train.engine: {why}; --set train.engine=peft goes without"):
-            choose_engine(recipe(engine="unsloth"), p100, installed)
-    assert choose_engine(Recipe(), replace(CPU, gpu=Gpu("V100", 16 << 30, (7, 0))), True).value == "unsloth"
+            choose_engine(recipe(engine="unsloth"), p100, has)
+    assert choose_engine(Recipe(), replace(CPU, gpu=Gpu("V100", 16 << 30, (7, 0))), every).value == "unsloth"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +121,7 @@ def test_cores_that_others_hold_are_not_free(
 def test_a_run_goes_on_with_the_engine_that_it_began_with() -> None:
     from toolkit.engines import choose
 
-    engine, _ = choose(Recipe(), CPU, "compiled")
+    engine, _ = choose(recipe(micro_batch="auto"), CPU, "compiled")
     assert (engine.value, engine.reason, engine.note) == ("compiled", "the run began with it", "")
     assert choose(Recipe(train=TrainSection(engine="peft")), CPU, "compiled")[0].value == "peft"
     assert choose(Recipe(), CPU)[0].value == "peft"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.engines import compiled
+from toolkit.engines import compiled_layers as compiled
 
 
 def test_another_text_is_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,9 +20,9 @@ def test_another_text_is_another_folder(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_folder_of_the_user_s_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere")
-    compiled.prepare()
+    compiled.keep_code()
     assert compiled.os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/somewhere"
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    compiled.prepare()
+    compiled.keep_code()
     assert compiled.os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(compiled.code_folder())
     monkeypatch.undo()

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from toolkit import engines
 from toolkit.engines import measured
-from toolkit.engines.measured import Measured, Store, fastest_engine, kind_of, load, record, signature, store
+from toolkit.engines.base import Choice, Has
+from toolkit.engines.choice import choose_engine
+from toolkit.engines.measured import Measured, Store, kind_of, load, record, signature, store
 from toolkit.hardware import Gpu, Hardware
 from toolkit.models.families import KNOWN
 from toolkit.recipe.schema import LoraSection, ModelSection, Recipe, TrainSection
@@ -57,6 +59,19 @@ def kept(*rows: Measured, gpu: str = "NVIDIA H200", kind: str = BF16) -> Store:
     return Store({gpu: {kind: list(rows)}})
 
 
+def every(package: str) -> bool:
+    return True
+
+
+def none(package: str) -> bool:
+    return False
+
+
+def fastest_engine(asked: Recipe, hardware: Hardware, rows: Store, has: Has = every) -> Choice:
+    """Where Unsloth is installed, unless it is said that nothing is."""
+    return measured.fastest_engine(asked, hardware, rows, has)
+
+
 def recipe(**train: Any) -> Recipe:
     return Recipe(train=TrainSection(**train))
 
@@ -68,14 +83,12 @@ FAST = (row("compiled", 55_000, **AUTO), row("unsloth", 20_000, **AUTO))
 
 
 def test_nothing_measured_is_as_it_was() -> None:
-    for hardware, installed in ((CPU, True), (H200, True), (H200, False)):
-        assert fastest_engine(Recipe(), hardware, installed, Store()) == measured.choose_engine(
-            Recipe(), hardware, installed
-        )
+    for hardware, has in ((CPU, every), (H200, every), (H200, none)):
+        assert fastest_engine(Recipe(), hardware, Store(), has) == choose_engine(Recipe(), hardware, has)
 
 
 def test_the_fastest_is_taken_with_its_figure_and_date() -> None:
-    choice = fastest_engine(Recipe(), H200, True, kept(row("unsloth", 6_000), row("peft", 7_249)))
+    choice = fastest_engine(Recipe(), H200, kept(row("unsloth", 6_000), row("peft", 7_249)))
     assert choice.value == "peft"
     for part in ("7,249 real tokens/s", "2026-01-02", "unsloth 6,000", "Qwen/Qwen3-1.7B", "NVIDIA H200"):
         assert part in choice.reason
@@ -84,7 +97,7 @@ def test_the_fastest_is_taken_with_its_figure_and_date() -> None:
 
 def test_the_planners_title_of_the_card_finds_it_too() -> None:
     here = Hardware(Gpu("H200 141 GB", 140 * GIB, (9, 0)), "", 1, True, GIB)
-    assert fastest_engine(Recipe(), here, True, kept(*PADDED)).reason.startswith("the fastest measured")
+    assert fastest_engine(Recipe(), here, kept(*PADDED)).reason.startswith("the fastest measured")
 
 
 @pytest.mark.parametrize(
@@ -102,47 +115,47 @@ def test_the_planners_title_of_the_card_finds_it_too() -> None:
     ],
 )
 def test_what_does_not_compare_changes_nothing(asked: Recipe, hardware: Hardware, rows: Store) -> None:
-    choice = fastest_engine(asked, hardware, True, rows)
+    choice = fastest_engine(asked, hardware, rows)
     assert choice.value == "unsloth"
     assert "the fastest measured" not in choice.reason
 
 
 def test_engines_that_can_not_run_it_are_not_taken() -> None:
     rows = kept(row("unsloth", 11_000), row("peft", 7_000))
-    assert fastest_engine(Recipe(), H200, False, rows).value == "peft"
+    assert fastest_engine(Recipe(), H200, rows, none).value == "peft"
     slow = kept(row("unsloth", 1), row("peft", 7_000), *FAST)
     for lora in (LoraSection(bias="all"), LoraSection(use_dora=True)):
-        assert fastest_engine(Recipe(lora=lora, train=PACKED.train), H200, True, slow).value == "peft"
+        assert fastest_engine(Recipe(lora=lora, train=PACKED.train), H200, slow).value == "peft"
     for engine in ("peft", "unsloth"):
-        choice = fastest_engine(recipe(engine=engine), H200, True, slow)
+        choice = fastest_engine(recipe(engine=engine), H200, slow)
         assert (choice.value, choice.reason) == (engine, "the recipe asks for it")
 
 
 def test_other_versions_are_left_out_and_it_is_said() -> None:
     old = {"torch": "2.11.0", "unsloth": "2026.10.7"}
     rows = kept(row("peft", 9_000, versions=old), row("unsloth", 6_000, versions=old))
-    choice = fastest_engine(Recipe(), H200, True, rows)
+    choice = fastest_engine(Recipe(), H200, rows)
     assert choice.value == "unsloth"
     assert "2 measured with other versions (torch 2.11.0, unsloth 2026.10.7) left out" in choice.reason
     other = row("peft", 7_000, versions=NOW | {"unsloth": "another"})  # not of Unsloth: its version does not matter
-    choice = fastest_engine(Recipe(), H200, True, kept(other, row("unsloth", 6_000)))
+    choice = fastest_engine(Recipe(), H200, kept(other, row("unsloth", 6_000)))
     assert (choice.value, "left out" in choice.reason) == ("peft", False)
 
 
 def test_a_faster_way_to_pack_is_named_and_not_taken() -> None:
-    choice = fastest_engine(Recipe(), H200, True, kept(*PADDED, *FAST))
+    choice = fastest_engine(Recipe(), H200, kept(*PADDED, *FAST))
     assert choice.value == "unsloth"
     assert choice.note.count("\n") == 0
     for part in ("--set train.micro_batch=auto --set train.engine=compiled:", "55,000", "against 11,000"):
         assert part in choice.note
-    assert fastest_engine(PACKED, H200, True, kept(*PADDED, *FAST)).value == "compiled"
-    assert fastest_engine(PACKED, H200, True, kept(*PADDED, *FAST)).note == ""
+    assert fastest_engine(PACKED, H200, kept(*PADDED, *FAST)).value == "compiled"
+    assert fastest_engine(PACKED, H200, kept(*PADDED, *FAST)).note == ""
     slow = (row("compiled", 5_000, **AUTO),)
-    assert fastest_engine(Recipe(), H200, True, kept(*PADDED, *slow)).note == ""
+    assert fastest_engine(Recipe(), H200, kept(*PADDED, *slow)).note == ""
     rounded = row("compiled", 90_000, products="float8", arm="compiled-float8", **AUTO)
-    assert "float8" not in fastest_engine(Recipe(), H200, True, kept(*PADDED, *FAST, rounded)).note
+    assert "float8" not in fastest_engine(Recipe(), H200, kept(*PADDED, *FAST, rounded)).note
     apart = row("compiled", 60_000, products="separate", gradient_checkpointing=False, **AUTO)
-    note = fastest_engine(Recipe(), H200, True, kept(*PADDED, *FAST, apart)).note
+    note = fastest_engine(Recipe(), H200, kept(*PADDED, *FAST, apart)).note
     assert "--set train.gradient_checkpointing=false --set train.products=separate" in note
 
 
@@ -150,7 +163,7 @@ def test_the_advice_is_a_recipe(tmp_path: Path) -> None:
     from toolkit.recipe import load as load_recipe
 
     fused = row("compiled", 60_000, products="fused", gradient_checkpointing="auto", **AUTO)
-    words = fastest_engine(Recipe(), H200, True, kept(*PADDED, fused)).note.partition(": ")[2].split(": ")[0].split()
+    words = fastest_engine(Recipe(), H200, kept(*PADDED, fused)).note.partition(": ")[2].split(": ")[0].split()
     path = tmp_path / "x.toml"
     path.write_text("")
     train = load_recipe(path, [word for word in words if word != "--set"]).recipe.train
@@ -163,33 +176,33 @@ def test_compiled_counts_with_the_products_that_it_would_have() -> None:
     fused = row("compiled", 60_000, **AUTO, arm="compiled-fused")
     float8 = row("compiled", 72_000, **AUTO, products="float8")
     unsloth = row("unsloth", 57_000, **AUTO)
-    choice = fastest_engine(PACKED, H200, True, kept(apart, unsloth, fused, float8))
+    choice = fastest_engine(PACKED, H200, kept(apart, unsloth, fused, float8))
     assert choice.value == "compiled" and "60,000 real tokens/s" in choice.reason and not choice.note
     asked = recipe(micro_batch="auto", products="separate")
-    choice = fastest_engine(asked, H200, True, kept(apart, unsloth, fused, float8))
+    choice = fastest_engine(asked, H200, kept(apart, unsloth, fused, float8))
     assert choice.value == "unsloth" and "compiled 55,000" in choice.reason
     assert "faster here: --set train.engine=compiled --set train.products=fused: 60,000 real tokens/s" in choice.note
     assert "against 57,000" in choice.note and "micro_batch" not in choice.note
     near = row("compiled", 57_500, **AUTO)
-    assert not fastest_engine(asked, H200, True, kept(apart, unsloth, near, float8)).note
+    assert not fastest_engine(asked, H200, kept(apart, unsloth, near, float8)).note
     four = Recipe(train=TrainSection(micro_batch="auto"), model=ModelSection(name="Qwen/Qwen3-1.7B", load_in_4bit=True))
     both = kept(apart, unsloth, kind="4-bit bf16")
-    assert "compiled 55,000" in fastest_engine(four, H200, True, both).reason, "weights in 4 bits can't be fused"
+    assert "compiled 55,000" in fastest_engine(four, H200, both).reason, "weights in 4 bits can't be fused"
 
 
 def test_the_nearest_comparison_counts() -> None:
     small = {"shape": "another", "model": "small", "date": "2026-09-09 00:00:00"}
     rows = [row("unsloth", 1, **small), row("peft", 2, **small), *PADDED]
-    assert fastest_engine(Recipe(), H200, True, kept(*rows)).value == "unsloth"
-    assert fastest_engine(Recipe(model=ModelSection(name="./unknown")), H200, True, kept(*rows)).value == "peft"
+    assert fastest_engine(Recipe(), H200, kept(*rows)).value == "unsloth"
+    assert fastest_engine(Recipe(model=ModelSection(name="./unknown")), H200, kept(*rows)).value == "peft"
     later = [row("unsloth", 6_000, date="2026-02-02"), *PADDED]
-    assert fastest_engine(Recipe(), H200, True, kept(*later)).value == "peft", "the latest figure of each engine"
+    assert fastest_engine(Recipe(), H200, kept(*later)).value == "peft", "the latest figure of each engine"
 
 
 @given(st.dictionaries(st.sampled_from(["peft", "unsloth", "compiled"]), st.floats(1, 1e6), min_size=2))
 def test_no_other_order_of_rows_gives_another_engine(speeds: dict[str, float]) -> None:
     rows = [row(engine, speed, **AUTO) for engine, speed in speeds.items()]
-    forth, back = (fastest_engine(PACKED, H200, True, kept(*some)) for some in (rows, rows[::-1]))
+    forth, back = (fastest_engine(PACKED, H200, kept(*some)) for some in (rows, rows[::-1]))
     assert speeds[forth.value] == speeds[back.value] == max(speeds.values())
 
 
@@ -226,7 +239,7 @@ GOOD = row("peft", 1).model_dump()
 def test_a_broken_file_is_said_and_gone_past(text: str) -> None:
     store().parent.mkdir(parents=True, exist_ok=True)
     store().write_text(text)
-    choice = fastest_engine(Recipe(), H200, True, load())
+    choice = fastest_engine(Recipe(), H200, load())
     assert choice.value == "unsloth"
     assert str(store()) in choice.note and "can't be used" in choice.note
     warning = record("NVIDIA H200", {BF16: PADDED})

@@ -87,7 +87,7 @@ LENGTHS = [40, 9, 57, 23, 31]
 
 
 def packed_batches(tiny: Tiny) -> list[dict[str, Any]]:
-    from toolkit.engines.compiled import EDGES
+    from toolkit.engines.compiled_layers import EDGES
     from toolkit.training.packing import PackingCollator
 
     rows = rows_of(LENGTHS, tiny.shape.vocab_size)
@@ -140,7 +140,7 @@ def test_compiled_equals_eager(tiny: Tiny) -> None:
     import torch
     from torch._dynamo.utils import counters
 
-    from toolkit.engines.compiled import CompiledLayers
+    from toolkit.engines.compiled_layers import CompiledLayers
 
     model = tiny.adapted()
     expected = step(model, packed_batches(tiny), None)

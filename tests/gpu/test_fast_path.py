@@ -55,9 +55,8 @@ import os
 import sys
 import torch
 torch.backends.cuda.enable_flash_sdp("NO_FLASH" not in os.environ)
-import toolkit.engines.unsloth
-if sys.argv[2] == "unsloth":
-    toolkit.engines.unsloth.prepare()
+from toolkit.engines import ENGINES
+ENGINES[sys.argv[2]].prepare()
 from toolkit.training import trainer
 from toolkit.commands.main import app
 kept = {}

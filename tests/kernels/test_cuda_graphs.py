@@ -18,7 +18,7 @@ from tests.kernels.test_head_loss import adapted
 from tests.tiny import make_model
 from tests.training.test_compiled import checkpoint_some
 from tests.training.test_compiled import micro_batches as cut
-from toolkit.engines.compiled import CompiledLayers
+from toolkit.engines.compiled_layers import CompiledLayers
 from toolkit.kernels.cuda_graphs import NotCompiled, Recorder
 from toolkit.kernels.head_loss import summed_loss
 from toolkit.kernels.packed_attention import packed

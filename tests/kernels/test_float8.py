@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.engines.compiled import check_float8
-from toolkit.errors import EngineError
-from toolkit.hardware import Gpu, Hardware
 from toolkit.kernels.float8 import Float8Product, Frozen, product
 from toolkit.kernels.float8_rounding import round_rows
 
@@ -105,13 +99,3 @@ def test_the_adapter_is_as_near_as_in_bfloat16(up: int, x_size: int, down: int, 
     exact = exactly(x, low, weight, ups) - frozen_part
     assert bool(mine.isfinite().all())
     assert float((mine - without - exact).norm()) < 0.01 * float(exact.norm()) + 0.002 * float(frozen_part.norm())
-
-
-def test_cards_without_float8_are_told() -> None:
-    here = Hardware(Gpu("NVIDIA A100", 40 << 30, (8, 0)), "a CPU", 8, False, 32 << 30)
-    with pytest.raises(EngineError, match=r'A100 has 8\.0; --set train.products="fused"'):
-        check_float8(here)
-    with pytest.raises(EngineError, match="there is no GPU"):
-        check_float8(dataclasses.replace(here, gpu=None))
-    assert here.gpu is not None
-    check_float8(dataclasses.replace(here, gpu=dataclasses.replace(here.gpu, capability=(8, 9))))

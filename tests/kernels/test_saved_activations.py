@@ -19,10 +19,11 @@ from torch._inductor.fx_passes.joint_graph import joint_graph_passes
 from torch._inductor.virtualized import V
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
-from toolkit.engines.compiled import CompiledLayers
+from toolkit.engines import ENGINES
+from toolkit.engines.compiled_layers import CompiledLayers
+from toolkit.engines.setup import Setup
 from toolkit.kernels import packed_attention as attention
 from toolkit.models.families import shape_from_config
-from toolkit.planning.memory import Setup, layer_activations
 
 HIDDEN, FFN, HEADS, SHARED, HEAD = 512, 1408, 8, 4, 64
 
@@ -176,7 +177,8 @@ def test_a_layer_keeps_what_the_planner_counts(
     monkeypatch.setattr(attention.varlen, "varlen_attn", lambda q, k, v, *args, **kwargs: stand_in(q, k, v)[0])
     config, found = per_token(family, flash=flash, products=products, dropout=0.05)
     shape = shape_from_config(config.to_dict(), "model")
-    expected = layer_activations(Setup(shape, "compiled", "16-bit", 0, "off", dropped=1))
+    engine = ENGINES["compiled"]
+    expected = engine.layer_activations(Setup(shape, engine, "16-bit", 0, "off", dropped=1))
     assert found == pytest.approx(expected, rel=0.05)
 
 

@@ -6,22 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from toolkit.engines.compiled import SHARE, filled_to
-from toolkit.errors import EngineError
+from toolkit.engines import ENGINES
+from toolkit.engines.compiled import SHARE
 from toolkit.hardware import Gpu
 from toolkit.models.families import KNOWN
 from toolkit.planning.budget import (
-    LAUNCH_TOKENS,
     STEP,
     USABLE,
     Budget,
-    check_packing,
     least_recomputed,
-    pace_of,
-    setup_of,
     token_budget,
 )
 from toolkit.planning.memory import training_memory
+from toolkit.planning.setup import pace_of, setup_of
 from toolkit.recipe.schema import Recipe, TrainSection
 
 GIB = 2**30
@@ -54,13 +51,6 @@ def test_the_longest_row_is_never_cut() -> None:
     assert "may not fit" in budget.reason
 
 
-def test_compiled_layers_want_packed_chats() -> None:
-    check_packing(Recipe(train=TrainSection(micro_batch="auto")), "compiled")
-    check_packing(RECIPE, "unsloth")
-    with pytest.raises(EngineError, match="micro_batch"):
-        check_packing(RECIPE, "compiled")
-
-
 EXPECTED = 16 * 940.0
 
 
@@ -81,13 +71,13 @@ def test_the_smallest_card_recomputes_nearly_everywhere() -> None:
 @pytest.mark.parametrize("engine", ["peft", "compiled", "unsloth"])
 def test_more_memory_never_costs_more(engine: str) -> None:
     """By the formula that chooses: launches and recomputation both fall, or one is traded for the other."""
-    setup = replace(SETUP, engine=engine, packed=True)
+    setup = replace(SETUP, engine=ENGINES[engine], packed=True)
     costs = []
     for gib in (8, 12, 16, 24, 32, 48, 80, 140):
         memory = gib * GIB
         found = least_recomputed(setup, memory, expected=EXPECTED, **UPDATE)
         count = found.checkpointed or 0
-        costs.append((2 + count / 28) * (EXPECTED + -(-EXPECTED // found.tokens) * LAUNCH_TOKENS[engine]))
+        costs.append((2 + count / 28) * (EXPECTED + -(-EXPECTED // found.tokens) * setup.engine.launch_tokens))
         some = replace(setup, checkpointing="on" if count else "off", checkpointed=count)
         peak = training_memory(some, 1, found.tokens, round(0.114 * found.tokens)).total
         assert peak <= USABLE * memory or found.tokens == UPDATE["longest"]
@@ -125,7 +115,7 @@ def test_recorded_pieces_cost_less_than_recomputation() -> None:
 
 
 def test_filling_counts_within_memory() -> None:
-    setup = replace(SETUP, engine="compiled", packed=True, checkpointing="off")
+    setup = replace(SETUP, engine=ENGINES["compiled"], packed=True, checkpointing="off")
     memory = 24 * GIB
     exact = token_budget(replace(setup, filled=1), memory, **UPDATE).tokens
     coarse = token_budget(replace(setup, filled=1024), memory, **UPDATE).tokens
@@ -145,7 +135,7 @@ def test_filling_counts_within_memory() -> None:
     ],
 )
 def test_what_micro_batches_are_filled_up_to(tokens: int, how: dict[str, bool], expected: int) -> None:
-    assert filled_to(tokens, **how) == expected
+    assert ENGINES["compiled"].multiple(tokens, cuda=True, **how) == expected
     if how["dynamic"] and tokens > 64 * SHARE:
         assert expected <= tokens / SHARE, "little beside the tokens"
 
@@ -179,13 +169,12 @@ def test_the_pace_is_that_of_the_cards_products(
     name: str, memory: int, capability: tuple[int, int], pace: float
 ) -> None:
     assert pace_of(Gpu(name, memory, capability)) == pytest.approx(pace)
-    assert pace_of(None) == 1.0
 
 
 @pytest.mark.parametrize("engine", ["peft", "unsloth"])
 def test_a_slow_card_takes_more_pieces_rather_than_recompute(engine: str) -> None:
     """It is busy with a piece for longer than the host needs to launch the next."""
-    setup = replace(SETUP, engine=engine, packed=True)
+    setup = replace(SETUP, engine=ENGINES[engine], packed=True)
     fast = least_recomputed(setup, round(14.56 * GIB), expected=EXPECTED, **UPDATE)
     slow = least_recomputed(replace(setup, pace=22 / 695), round(14.56 * GIB), expected=EXPECTED, **UPDATE)
     assert (fast.checkpointed or 0) > 0

@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.engines import ENGINES
+from toolkit.engines.setup import Setup
 from toolkit.models.families import KNOWN
 from toolkit.planning.cards import CARDS, Card, cpu_card
 from toolkit.planning.cost import Time, Work, dollars, predict, range_of, rates_of
-from toolkit.planning.kernel_time import LAUNCH, PASSES, Rates, Way, training
+from toolkit.planning.kernel_time import Rates, training
 from toolkit.planning.lengths import Lengths
 from toolkit.planning.steps import updates_of
 from toolkit.recipe.schema import Recipe
 
 SHAPE = KNOWN["Qwen/Qwen3-1.7B"]
-ENGINES = st.sampled_from(["peft", "unsloth", "compiled"])
+ENGINE = st.sampled_from(sorted(ENGINES))
 CARD = st.sampled_from(sorted(CARDS))
 
 
@@ -29,8 +31,11 @@ def lengths() -> Lengths:
     return Lengths(15_694, tokens, 1.0, 0.114, "test", True)
 
 
-def way(**values: Any) -> Way:
-    return Way(**{"shape": SHAPE, "engine": "unsloth", "trainable": 17_432_576, "recomputed": 1.0, **values})
+def way(engine: str = "unsloth", recomputed: float = 1.0, **values: Any) -> Setup:
+    """`recomputed`: the share of the layers that run forward again."""
+    usual: dict[str, Any] = {"shape": SHAPE, "held": "16-bit", "trainable": 17_432_576, "packed": True}
+    setup = Setup(engine=ENGINES[engine], checkpointing="on", **usual | values)
+    return setup.recomputing(round(recomputed * setup.shape.num_hidden_layers))
 
 
 def work(batch: int = 4, accumulation: int = 4, evaluations: int = 0, **values: Any) -> Work:
@@ -56,7 +61,7 @@ def predicted(card: str, **values: Any) -> Time:
     [(2.03, "peft", 4, 4), (1.39, "unsloth", 4, 4), (0.85, "unsloth", 16, 1)],
 )
 def test_measured_updates(seconds: float, engine: str, batch: int, accumulation: int) -> None:
-    found = predicted("h200", engine=engine, batch=batch, accumulation=accumulation, whole_head=engine == "unsloth")
+    found = predicted("h200", engine=engine, batch=batch, accumulation=accumulation, packed=False)
     assert found.update == pytest.approx(seconds, rel=0.2)
 
 
@@ -103,7 +108,7 @@ def test_a_cpu_waits_for_no_host_and_has_no_memory_of_its_own() -> None:
 
 
 @given(
-    engine=ENGINES,
+    engine=ENGINE,
     card=CARD,
     tokens=st.integers(64, 60_000),
     width=st.integers(16, 4096),
@@ -123,32 +128,27 @@ def test_four_bit_weights_are_never_faster(
     model: str,
 ) -> None:
     """NF4 is made 16-bit again before each product, which is then the same product."""
-    plain = way(shape=KNOWN[model], engine=engine, recomputed=recomputed, dropout=dropout, recorded=recorded)
+    plain = way(shape=KNOWN[model], engine=engine, recomputed=recomputed, dropped=int(dropout), recorded=recorded)
     plain = replace(plain, flash=CARDS[card].flash)
     given_ = rates(card, "fp16")
     one = training(plain, given_, tokens, width, 0.1 * tokens)
-    four = training(replace(plain, four_bit=True), given_, tokens, width, 0.1 * tokens)
+    four = training(replace(plain, held="nf4"), given_, tokens, width, 0.1 * tokens)
     assert four.unpacking > 0
     assert four.card > one.card
     assert four.total >= one.total
 
 
-@given(engine=ENGINES, card=CARD, tokens=st.integers(64, 60_000), recomputed=st.floats(0, 0.9))
+@given(engine=ENGINE, card=CARD, tokens=st.integers(64, 60_000), recomputed=st.floats(0, 0.9))
 def test_more_work_takes_longer(engine: str, card: str, tokens: int, recomputed: float) -> None:
     some, given_ = way(engine=engine, recomputed=recomputed, flash=CARDS[card].flash), rates(card, "fp16")
 
-    def total(one: Way, count: int) -> float:
+    def total(one: Setup, count: int) -> float:
         return training(one, given_, count, 900, 0.1 * count).total
 
     assert total(some, tokens) <= total(some, tokens + 64)
-    assert total(some, tokens) < total(replace(some, recomputed=recomputed + 0.1), tokens)
-    assert total(some, tokens) <= total(replace(some, dropout=True), tokens)
+    assert total(some, tokens) < total(some.recomputing(3 + round(28 * recomputed)), tokens)
+    assert total(some, tokens) <= total(replace(some, dropped=1), tokens)
     assert total(some, tokens) < total(replace(some, full_logits=True), tokens) or total(some, tokens) > 1e-3
-
-
-def test_every_engine_has_its_passes_and_launches() -> None:
-    assert set(LAUNCH) == {"peft", "unsloth", "compiled"}
-    assert set(PASSES) == {"peft", "unsloth", "separate", "fused", "float8"}
 
 
 def test_checkpointing_and_evaluation_take_time() -> None:

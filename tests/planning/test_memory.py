@@ -7,17 +7,10 @@ from typing import Any
 
 import pytest
 
+from toolkit.engines import ENGINES
+from toolkit.engines.setup import Checkpointing, Held, Setup
 from toolkit.models.families import KNOWN, shape_from_config
-from toolkit.planning.memory import (
-    Checkpointing,
-    Engine,
-    Held,
-    Setup,
-    full_memory,
-    layer_activations,
-    training_memory,
-    weight_bytes,
-)
+from toolkit.planning.memory import full_memory, training_memory, weight_bytes
 from toolkit.recipe.schema import LoraSection
 
 GIB = 2**30
@@ -25,14 +18,14 @@ QWEN = KNOWN["Qwen/Qwen3-1.7B"]
 DROPPED = sum(fan_in for fan_in, _ in QWEN.linears.values())
 
 
-def setup(engine: Engine, held: Held, checkpointing: Checkpointing, dropout: bool) -> Setup:
+def setup(engine: str, held: Held, checkpointing: Checkpointing, dropout: bool) -> Setup:
     trainable = QWEN.trainable_parameters(LoraSection())
-    return Setup(QWEN, engine, held, trainable, checkpointing, dropped=DROPPED if dropout else 0)
+    return Setup(QWEN, ENGINES[engine], held, trainable, checkpointing, dropped=DROPPED if dropout else 0)
 
 
 # docs/benchmarks/2026-11-23-bench.md:
 # (measured GiB, engine, weights, checkpointing, dropout, rows, width, all logits held)
-MEASURED: list[tuple[float, Engine, Held, Checkpointing, bool, int, int, bool]] = [
+MEASURED: list[tuple[float, str, Held, Checkpointing, bool, int, int, bool]] = [
     (18.38, "peft", "16-bit", "on", True, 4, 2048, True),
     (13.10, "peft", "16-bit", "on", True, 4, 1336, True),
     (45.95, "peft", "16-bit", "off", True, 4, 2048, True),
@@ -62,11 +55,10 @@ TRAINED = 0.114  # share of tokens with a label
 
 
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: f"{row[1]}-{row[2]}-{row[3]}-{row[5]}x{row[6]}-{row[0]}")
-def test_measured_peaks(row: tuple[float, Engine, Held, Checkpointing, bool, int, int, bool]) -> None:
+def test_measured_peaks(row: tuple[float, str, Held, Checkpointing, bool, int, int, bool]) -> None:
     measured, engine, held, checkpointing, dropout, rows, width, logits = row
-    predicted = training_memory(
-        setup(engine, held, checkpointing, dropout), rows, width, int(rows * width * TRAINED), logits=logits
-    )
+    whole = replace(setup(engine, held, checkpointing, dropout), full_logits=logits)
+    predicted = training_memory(whole, rows, width, int(rows * width * TRAINED))
     assert predicted.peak / GIB == pytest.approx(measured, rel=0.10)
 
 
@@ -141,9 +133,10 @@ def test_plain_peft_keeps_what_the_formula_says(kind: str, half: bool, dropout: 
 
     shape = shape_from_config({**config, "num_hidden_layers": 4}, "config.json")
     dropped = sum(fan_in for fan_in, _ in shape.linears.values()) if dropout else 0
-    setup = Setup(shape, "peft", "16-bit", 0, "off", element=2 if half else 4, dropped=dropped, cuda=False)
+    engine = ENGINES["peft"]
+    setup = Setup(shape, engine, "16-bit", 0, "off", element=2 if half else 4, dropped=dropped, cuda=False)
     counted = (saved(4) - saved(2)) / 2 / (rows * width)
-    assert layer_activations(setup) == pytest.approx(counted, rel=0.07)
+    assert engine.layer_activations(setup) == pytest.approx(counted, rel=0.07)
 
 
 def test_weights() -> None:
@@ -154,7 +147,7 @@ def test_weights() -> None:
 
 def test_what_saves_memory_saves_it() -> None:
     def peak(
-        engine: Engine = "unsloth", held: Held = "16-bit", checkpointing: Checkpointing = "on", width: int = 2048
+        engine: str = "unsloth", held: Held = "16-bit", checkpointing: Checkpointing = "on", width: int = 2048
     ) -> float:
         return training_memory(setup(engine, held, checkpointing, True), 4, width, 800).total
 

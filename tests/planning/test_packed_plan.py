@@ -13,12 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from toolkit.engines import ENGINES
+from toolkit.engines.setup import Setup
 from toolkit.hardware import Gpu, Hardware, detect
 from toolkit.models.families import KNOWN
 from toolkit.planning.budget import STEP, budget_of
 from toolkit.planning.cards import GIB, Card, cpu_card
 from toolkit.planning.cost import Work, predict
-from toolkit.planning.kernel_time import Rates, Way
+from toolkit.planning.kernel_time import Rates
 from toolkit.planning.lengths import Lengths, from_table
 from toolkit.planning.micro_batches import cut, mean_pieces
 from toolkit.planning.plan import make_plan
@@ -102,8 +104,9 @@ def test_time_follows_the_share_of_layers_that_recompute() -> None:
     shape = KNOWN["Qwen/Qwen3-1.7B"]
 
     def update(share: float, fast: float) -> float:
-        way = Way(shape, "unsloth", 17_432_576, share)
-        work = Work(way, lengths, Updates(1600, 100, 100, 0), 4, 4, pieces=2.0)
+        setup = Setup(shape, ENGINES["unsloth"], "16-bit", 17_432_576, "on", packed=True)
+        setup = setup.recomputing(round(share * shape.num_hidden_layers))
+        work = Work(setup, lengths, Updates(1600, 100, 100, 0), 4, 4, pieces=2.0)
         return predict(work, Rates(4e13 * fast, 1e13 * fast, 1e12 * fast)).update
 
     for fast in (1.0, 1e6):  # the card sets the pace, or the host does

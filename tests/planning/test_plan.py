@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +18,11 @@ from toolkit import models
 from toolkit.errors import DataError, EngineError
 from toolkit.hardware import Gpu
 from toolkit.planning import plan as plan_module
-from toolkit.planning.budget import budget_for, pace_of, setup_of
+from toolkit.planning.budget import budget_for
 from toolkit.planning.cards import CARDS, Card, SeenGpu
 from toolkit.planning.lengths import Lengths, lengths_of
 from toolkit.planning.plan import Plan, make_plan, plan_recipe, same_update
+from toolkit.planning.setup import setup_on
 from toolkit.planning.show import duration, plot
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
@@ -286,8 +286,8 @@ IN_PIECES = ("train.micro_batch=3000", "train.gradient_checkpointing=true")
 @pytest.mark.parametrize("overrides", [PACKED, (*PACKED, "train.engine=compiled"), IN_PIECES])
 def test_packed_micro_batches_are_planned_as_the_trainer_cuts_them(gpu: str, overrides: tuple[str, ...]) -> None:
     plan = planned("tools", gpu, *overrides)
-    setup = setup_of(plan.recipe, plan.shape, plan.engine.value, plan.precision.value, cuda=True)
-    setup = replace(setup, pace=pace_of(Gpu(plan.card.title, plan.card.memory, plan.card.capability)))
+    gpu = Gpu(plan.card.title, plan.card.memory, plan.card.capability)
+    setup = setup_on(plan.recipe, plan.shape, plan.engine.value, plan.precision.value, gpu)
     assert plan.budget == budget_for(plan.recipe, setup, plan.card.memory, plan.lengths)
     assert plan.budget is not None
     assert plan.fits

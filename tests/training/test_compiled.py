@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 from tests.kernels.test_head_loss import adapted
 from tests.tiny import make_model
 from tests.training.test_packing import rows_of
-from toolkit.engines.compiled import EDGES, CompiledLayers
+from toolkit.engines.compiled_layers import EDGES, CompiledLayers
 from toolkit.errors import EngineError
 from toolkit.kernels.head_loss import summed_loss
 from toolkit.kernels.packed_attention import packed

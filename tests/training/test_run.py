@@ -94,7 +94,7 @@ def test_golden_losses_through_the_command_line(recipe: Path, tmp_path: Path) ->
 def test_golden_losses_of_packed_chats(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    from toolkit.engines import compiled
+    from toolkit.engines import compiled_layers as compiled
 
     monkeypatch.setattr(compiled, "BACKEND", "eager")
     monkeypatch.setattr(compiled, "OPTIONS", None)
@@ -134,7 +134,7 @@ def test_recording_changes_nothing(
     """A whole compiled run, evaluations between its updates before which recordings are given back; without CUDA, so
     that what would be recorded is run again."""
     from tests.kernels.test_cuda_graphs import again
-    from toolkit.engines import compiled
+    from toolkit.engines import compiled_layers as compiled
     from toolkit.kernels import cuda_graphs as graphs
 
     recorders: list[graphs.Recorder] = []

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
-from toolkit.engines.base import (
-    Choice,
-    EngineReport,
-    Loaded,
-    check_hardware,
-    check_installed,
-    choose_precision,
-)
+from toolkit.engines.base import Choice, Engine, EngineReport, Loaded, is_installed
 from toolkit.engines.measured import fastest_engine
 from toolkit.engines.measured import load as load_measured
+from toolkit.engines.precision import choose_precision
+from toolkit.engines.registry import ENGINES
+from toolkit.engines.requirements import check_hardware, check_installed
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
 
-__all__ = ["Choice", "EngineReport", "Loaded", "choose", "load"]
+__all__ = ["ENGINES", "Choice", "Engine", "EngineReport", "Loaded", "choose", "load"]
 
 
 def choose(recipe: Recipe, hardware: Hardware, begun_with: str | None = None) -> tuple[Choice, Choice]:
@@ -32,27 +27,14 @@ def choose(recipe: Recipe, hardware: Hardware, begun_with: str | None = None) ->
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"engine": again})})
     check_hardware(recipe, hardware)
     check_installed(recipe)
-    engine = fastest_engine(recipe, hardware, importlib.util.find_spec("unsloth") is not None, load_measured())
+    engine = fastest_engine(recipe, hardware, load_measured(), is_installed)
     if again is not None:
         engine = Choice(engine.value, "the run began with it")
     precision = choose_precision(recipe, hardware)
-    if engine.value == "unsloth":
-        from toolkit.engines import unsloth
-
-        unsloth.prepare()
+    ENGINES[engine.value].prepare()
     return engine, precision
 
 
 def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware) -> Loaded:
     """Load model and adapter with the chosen engine."""
-    if engine.value == "unsloth":
-        from toolkit.engines import unsloth
-
-        return unsloth.load(recipe, folder, tokenizer, engine, precision, hardware)
-    if engine.value == "compiled":
-        from toolkit.engines import compiled
-
-        return compiled.load(recipe, folder, tokenizer, engine, precision, hardware)
-    from toolkit.engines import peft
-
-    return peft.load(recipe, folder, tokenizer, engine, precision, hardware)
+    return ENGINES[engine.value].load(recipe, folder, tokenizer, engine, precision, hardware)

@@ -1,25 +1,37 @@
-"""What every engine gives back, and the choices that do not depend on the engine."""
+"""What an engine is: the one interface through which the rest of the toolkit asks for anything that depends on it.
+
+An engine is a class in a module of its own and a line in `toolkit.engines.registry`. Its attributes and all methods but
+`prepare` and `load` need neither torch nor a GPU, so that a plan, the doctor and a recipe's checks can ask it too.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
-from toolkit.errors import EngineError, Problem, did_you_mean
-from toolkit.hardware import Gpu, Hardware
+from toolkit.engines.setup import Checkpointing, Products, Setup
+from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedTokenizerBase
 
     from toolkit.kernels.cuda_graphs import Recorder
+    from toolkit.models.shape import ModelShape
 
-EngineName = Literal["peft", "unsloth", "compiled"]
-Precision = Literal["bf16", "fp16", "fp32"]
-UNSLOTH_LEAST = (7, 0)  # compute capability
+FILLED = 64  # tokens that packed micro-batches are filled up to on a GPU, where an engine wants nothing else
+Has = Callable[[str], bool]
+"""Whether a package is there."""
+
+
+def is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,24 @@ class Choice:
 
     def __str__(self) -> str:
         return f"{self.value} ({self.reason})"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an engine can't train a recipe.
+
+    `keys`: the recipe's keys that say so, the one to blame first. `message`: what is wrong and what was wanted, as it
+    follows that key in an error. `why`: the same as a reason to take another engine. `needs`: what the machine would
+    have to have, as "compute capability 7.0"; empty where a setting or a package mends it.
+    """
+
+    keys: tuple[tuple[str, ...], ...]
+    message: str
+    why: str = ""
+    needs: str = ""
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.keys[0])}: {self.message}"
 
 
 @dataclass(slots=True)
@@ -50,9 +80,6 @@ class EngineReport:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-FILLED = 64  # tokens that packed micro-batches are filled up to, where an engine wants nothing else
 
 
 class Multiple(Protocol):
@@ -102,191 +129,117 @@ class Loaded:
     recorder: Recorder | None = None
 
 
-def choose_engine(recipe: Recipe, hardware: Hardware, unsloth_installed: bool) -> Choice:
-    """`train.engine`, or for `auto` Unsloth wherever it can run with its fused path, else plain PEFT.
+class Passes(NamedTuple):
+    """How often kernels between products move the features that go into and come out of a layer's linear modules:
+    forward and backward, more for a layer that recomputes, more with LoRA dropout."""
 
-    Raises `EngineError` when the engine asked for can't run here.
+    usual: float
+    recomputed: float
+    dropped: float
+
+
+class Launch(NamedTuple):
+    """Host seconds to launch a layer's kernels forward and backward, and once more where it recomputes; how many times
+    as many there are over 4-bit weights."""
+
+    usual: float
+    recomputed: float
+    four_bit: float
+
+
+class Engine(ABC):
+    """A way to load a model with its adapter and to run its layers.
+
+    `name`: as `train.engine` has it. `distributions`: packages whose versions decide what comes out of it;
+    `timed_with`: those of them that decide how fast it is. `automatic`: the greater, the earlier `train.engine =
+    "auto"` takes it where nothing was measured; 0: never. `gpu`: whether it needs one, is made for one or runs
+    anywhere. `packs_only`: it takes no padded chats. `patches`: it replaces layers' functions and reports how many.
+    `compiles`: a new length of micro-batch costs time when it first comes. `whole_head`: over padded chats its head
+    runs over every token. `holds_scores`: its attention is SDPA's, which holds all scores where it finds no flash
+    attention.
+
+    `launch`, `launch_tokens` and `passes` are fitted to updates measured on an H200 (docs/benchmarks). A micro-batch
+    costs as much as `launch_tokens` tokens before it has any; a slower card works on fewer meanwhile.
     """
-    wanted = recipe.train.engine
-    if wanted in ("peft", "compiled"):
-        return Choice(wanted, "the recipe asks for it")
-    if wanted == "unsloth":
-        if hardware.gpu is None:
-            raise EngineError(
-                "train.engine: unsloth needs a CUDA GPU and there is none here; --set train.engine=peft runs on the CPU"
-            )
-        if too_old := _too_old(hardware.gpu):
-            raise EngineError(f"train.engine: {too_old}; --set train.engine=peft goes without")
-        if not unsloth_installed:
-            raise EngineError("train.engine: unsloth is not installed; pip install -e '.[gpu]'")
-        return Choice("unsloth", "the recipe asks for it")
-    if hardware.gpu is None:
-        return Choice("peft", "no CUDA GPU here")
-    if too_old := _too_old(hardware.gpu):
-        return Choice("peft", too_old)
-    if not unsloth_installed:
-        return Choice("peft", "Unsloth is not installed; pip install -e '.[gpu]'")
-    if recipe.lora.bias != "none":
-        return Choice("peft", f"lora.bias = {recipe.lora.bias} turns Unsloth's fused LoRA path off")
-    if recipe.lora.use_dora:
-        return Choice("peft", "Unsloth has no fused path for DoRA")
-    return Choice("unsloth", f"fused kernels on {hardware.gpu.name}")
 
+    name: ClassVar[str]
+    distributions: ClassVar[tuple[str, ...]]
+    timed_with: ClassVar[tuple[str, ...]]
+    automatic: ClassVar[int] = 0
+    gpu: ClassVar[Literal["any", "made for", "needed"]] = "any"
+    packs_only: ClassVar[bool] = False
+    patches: ClassVar[bool] = False
+    compiles: ClassVar[bool] = False
+    whole_head: ClassVar[bool] = False
+    holds_scores: ClassVar[bool] = False
+    launch: ClassVar[Launch]
+    launch_tokens: ClassVar[int] = 4096
 
-def _too_old(gpu: Gpu) -> str:
-    """Why Unsloth can't run on a GPU; empty where it can."""
-    if gpu.capability >= UNSLOTH_LEAST:
-        return ""
-    least, found = (".".join(map(str, capability)) for capability in (UNSLOTH_LEAST, gpu.capability))
-    return f"Unsloth needs compute capability {least}, {gpu.name} has {found}"
+    def can_run(self, recipe: Recipe, hardware: Hardware, has: Has = is_installed) -> list[Reason]:
+        """Why it can't train `recipe` on `hardware` with the packages there are; empty where it can."""
+        return [*self.lacks(hardware, has), *self.refuses(recipe)]
 
+    def lacks(self, hardware: Hardware, has: Has = is_installed) -> Iterator[Reason]:
+        """What the machine lacks for it, whatever the recipe."""
+        return iter(())
 
-def products_of(recipe: Recipe, engine: str) -> Literal["separate", "fused", "float8"]:
-    """How an engine multiplies a recipe's frozen weights and adapters (`train.products`)."""
-    if engine != "compiled":
+    def refuses(self, recipe: Recipe) -> Iterator[Reason]:
+        """What in a recipe it can't train, on any machine."""
+        return iter(())
+
+    def reserves(self, recipe: Recipe) -> Iterator[Reason]:
+        """What in a recipe that asks for another engine, or for none, is this one's alone."""
+        return iter(())
+
+    def advantage(self, hardware: Hardware) -> str:
+        """Why `auto` takes it."""
+        return "it runs everywhere"
+
+    def fast_path(self, recipe: Recipe, shape: ModelShape) -> Choice:
+        """Whether fused LoRA functions take the layers ("on" or "off"), and how many."""
+        return Choice("off", "only the unsloth engine has one")
+
+    def checkpointing(self, recipe: Recipe) -> Checkpointing:
+        """What `train.gradient_checkpointing` comes to; "on" too where "auto" has yet to say for how many layers."""
+        return "on" if recipe.train.gradient_checkpointing else "off"
+
+    def products(self, recipe: Recipe) -> Products:
+        """How it multiplies a recipe's frozen weights and adapters (`train.products`)."""
         return "separate"
-    if recipe.train.products != "auto":
-        return recipe.train.products
-    plain = not recipe.model.load_in_4bit and recipe.lora.bias == "none" and not recipe.lora.use_dora
-    return "fused" if plain else "separate"
 
+    def records(self, recipe: Recipe) -> bool:
+        """Whether, on a GPU, it records each length's kernels as CUDA graphs where no layer recomputes."""
+        return False
 
-def choose_precision(recipe: Recipe, hardware: Hardware) -> Choice:
-    """bf16, fp16 or fp32 for the matrix products; adapters and optimizer states stay fp32.
+    def multiple(self, tokens: int, *, cuda: bool, dynamic: bool, recorded: bool) -> int:
+        """What packed micro-batches of at most `tokens` are filled up to a multiple of."""
+        return FILLED if cuda else 1
 
-    Raises `EngineError` where the hardware can't do what the recipe asks.
-    """
-    train, dtype = recipe.train, recipe.model.dtype
-    gpu = hardware.gpu
-    if train.fp16:
-        if gpu is None:
-            raise EngineError("train.fp16: loss-scaled float16 needs a CUDA GPU and there is none here; leave it out")
-        return Choice("fp16", "train.fp16 = true")
-    if train.bf16 is True:
-        if gpu is not None and not gpu.has_bf16:
-            raise EngineError(
-                f"train.bf16: {gpu.name} (compute capability {gpu.capability[0]}.{gpu.capability[1]}) has no bfloat16; "
-                "set train.fp16 = true and leave train.bf16 out, as recipes/tools-t4.toml does"
-            )
-        return Choice("bf16", "train.bf16 = true")
-    if train.bf16 is False or dtype == "float32":
-        return Choice("fp32", "train.bf16 = false" if train.bf16 is False else "model.dtype = float32")
-    if gpu is not None:
-        if gpu.has_bf16:
-            return Choice("bf16", f"{gpu.name} has bfloat16")
-        return Choice("fp16", f"{gpu.name} has no bfloat16")
-    if hardware.cpu_bf16:
-        return Choice("bf16", "the CPU has bfloat16 products")
-    return Choice("fp32", "the CPU has no bfloat16 products")
+    @abstractmethod
+    def passes(self, setup: Setup) -> Passes:
+        """What its kernels between products move."""
 
+    @abstractmethod
+    def layer_activations(self, setup: Setup) -> float:
+        """Bytes that one layer keeps for its backward pass, for each token."""
 
-def check_hardware(recipe: Recipe, hardware: Hardware) -> None:
-    """Raise one `EngineError` that names every setting which only works on a CUDA GPU, when there is none."""
-    if hardware.gpu is not None:
-        return
-    only_gpu = {
-        "train.optim": recipe.train.optim in ("adamw_8bit", "paged_adamw_8bit") and recipe.train.optim,
-        "train.gradient_checkpointing": recipe.train.gradient_checkpointing == "unsloth" and "unsloth",
-        "model.attn_implementation": recipe.model.attn_implementation == "flash_attention_2" and "flash_attention_2",
-        "train.fp16": recipe.train.fp16 and "true",
-    }
-    instead = {
-        "train.optim": "adamw_torch_fused",
-        "train.gradient_checkpointing": "true",
-        "model.attn_implementation": "sdpa",
-        "train.fp16": "false",
-    }
-    problems = [
-        Problem("", f"{key} = {value} needs a CUDA GPU and there is none here; --set {key}={instead[key]}")
-        for key, value in only_gpu.items()
-        if value
-    ]
-    if problems:
-        raise EngineError(problems)
+    def backward_transient(self, setup: Setup) -> float:
+        """Bytes of gradients in flight while one layer runs backward, for each token."""
+        return setup.element * (3 * setup.shape.intermediate_size + 2 * setup.shape.hidden_size)
 
+    @abstractmethod
+    def loss_transient(self, setup: Setup, tokens: int, trained: int) -> float:
+        """Bytes of logits that exist at one time over padded chats on a GPU, of whose `tokens` so many have a label."""
 
-def check_installed(recipe: Recipe) -> None:
-    """Raise one `EngineError` that names every package which a setting needs and which is not there."""
-    wanted = []
-    if recipe.model.load_in_4bit:
-        wanted.append(("model.load_in_4bit", "true", "bitsandbytes"))
-    if recipe.train.optim in ("adamw_8bit", "paged_adamw_8bit"):
-        wanted.append(("train.optim", recipe.train.optim, "bitsandbytes"))
-    problems = [
-        Problem("", f"{key} = {value} needs {package}, which is not installed: pip install {package}")
-        for key, value, package in wanted
-        if importlib.util.find_spec(package) is None
-    ]
-    if problems:
-        raise EngineError(problems)
+    def prepare(self) -> None:  # noqa: B027  (most have nothing to do)
+        """What has to be done before anything that it changes is imported. Raises `EngineError` where it can't be."""
 
+    @abstractmethod
+    def load(
+        self, recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware
+    ) -> Loaded:
+        """Load the model of `folder` and put a fresh adapter on it.
 
-def check_modules(recipe: Recipe, names: Iterable[str]) -> None:
-    """Raise one `EngineError` that names every listed module which the model lacks; PEFT skips them without a word.
-
-    `names` are those of the model's modules, as model.layers.0.self_attn.q_proj.
-    """
-    full = set(names)
-    last = {name.rpartition(".")[2] for name in full}
-    targets = recipe.lora.target_modules
-    listed = {
-        "lora.target_modules": [] if isinstance(targets, str) else targets,
-        "lora.modules_to_save": recipe.lora.modules_to_save,
-    }
-    problems = [
-        Problem("", f"{key}: the model has no module {name}{did_you_mean(name, last)}")
-        for key, wanted in listed.items()
-        for name in wanted
-        if name not in full and not any(one.endswith(f".{name}") for one in full)
-    ]
-    if problems:
-        raise EngineError(problems)
-
-
-def weight_dtype(recipe: Recipe, precision: str) -> str:
-    """The dtype the frozen base weights are held in: `model.dtype`, or the precision's own."""
-    if recipe.model.dtype != "auto":
-        return recipe.model.dtype
-    return {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[precision]
-
-
-def count_parameters(model: Any) -> tuple[int, int]:
-    """(trainable, all) parameters; a 4-bit weight counts as the weights it packs, not as its bytes."""
-    trainable = total = 0
-    for parameter in model.parameters():
-        shape = getattr(getattr(parameter, "quant_state", None), "shape", None)
-        count = parameter.numel() if shape is None else int(shape.numel())
-        total += count
-        trainable += count if parameter.requires_grad else 0
-    return trainable, total
-
-
-def report_on(
-    recipe: Recipe, model: Any, engine: Choice, precision: Choice, attention: str, patched: dict[str, int] | None = None
-) -> EngineReport:
-    """What there is to say of a model that an engine has put an adapter on."""
-    trainable, total = count_parameters(model)
-    return EngineReport(
-        engine=engine,
-        precision=precision,
-        weights="nf4, double quantisation" if recipe.model.load_in_4bit else weight_dtype(recipe, precision.value),
-        attention=attention,
-        trainable=trainable,
-        total=total - trainable,
-        patched=patched or {},
-        expected_layers=model.config.num_hidden_layers,
-    )
-
-
-def lora_settings(recipe: Recipe) -> dict[str, Any]:
-    """The keyword arguments that PEFT's LoraConfig and Unsloth's get_peft_model have in common."""
-    lora = recipe.lora
-    return {
-        "r": lora.r,
-        "lora_alpha": int(lora.lora_alpha) if float(lora.lora_alpha).is_integer() else lora.lora_alpha,
-        "lora_dropout": lora.lora_dropout,
-        "target_modules": lora.target_modules,
-        "bias": lora.bias,
-        "use_rslora": lora.use_rslora,
-        "modules_to_save": lora.modules_to_save or None,
-    }
+        `engine` and `precision` are what was chosen, for the report. Raises `EngineError` for a setting that can't work
+        here and `ModelError` for weights that don't load.
+        """

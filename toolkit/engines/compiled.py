@@ -1,117 +1,133 @@
-"""The compiled engine: transformers + PEFT with each decoder layer compiled by torch.compile, for packed micro-batches.
+"""The compiled engine: PEFT's model with its decoder layers compiled by torch.compile, over packed micro-batches only.
 
-Layers of a model are alike, so one is compiled and all run it. `train.compile = "static"` makes code for each length:
-micro-batches are filled up to a multiple of `MULTIPLE` tokens and their edges to one of `EDGES`, so that there are few,
-and nothing that is a Python number and changes between micro-batches reaches a layer. "dynamic" makes one code for all
-lengths. Where no layer recomputes, a micro-batch's kernels are recorded for each length and replayed
-(`toolkit.kernels.cuda_graphs`). Layers run compiled while they train only: evaluation and decoding, whose shapes
-differ, run as they would without.
+How the layers run is in `toolkit.engines.compiled_layers`.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cache import cache_root
-from toolkit.engines.base import FILLED, Choice, Loaded, Packing, products_of
-from toolkit.errors import EngineError
+from toolkit.engines.base import FILLED, Choice, Has, Launch, Loaded, Passes, Reason, is_installed
+from toolkit.engines.peft import Peft
+from toolkit.engines.setup import Products, Setup
 from toolkit.hardware import FLASH4, Hardware
-from toolkit.models.families import family_of
+from toolkit.kernels.constants import FLOAT8_CAPABILITY
 from toolkit.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    import torch
-
-    from toolkit.kernels.cuda_graphs import Recorder
     from toolkit.kernels.packed_attention import Kernel
 
-BACKEND = "inductor"
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
 RECORDED = 512  # at most, where each length is recorded: an update's 16 chats have some 25 lengths
 SHARE = 32  # of a micro-batch's tokens that filling may take up to one part in so many
-EDGES = 32
-# What forward keeps for backward: products and attention, and whatever can be made from these by reading them once is
-# made again (torch would keep norms, products of gate and up, and casts that a kernel needs as they are).
-KEEP_LITTLE = {
-    "ban_recompute_used_far_apart": False,
-    "ban_recompute_long_fusible_chains": False,
-    "ban_recompute_materialized_backward": False,
-    "ban_recompute_reductions": False,
-}
-OPTIONS = {"comprehensive_padding": False}  # it would copy what float8 products read, rows of no round number of bytes
-CACHE_OWN = "autograd_cache_allow_custom_autograd_functions"
-MOST_SHAPES = 64  # that a layer may be compiled for before torch gives up and runs it as it is
+PASSES = {"separate": Passes(10.2, 5.0, 0.7), "fused": Passes(7.8, 4.0, 0.7), "float8": Passes(8.6, 4.0, 0.7)}
 
 
-def prepare() -> None:
-    """Keep what is compiled between runs, under the toolkit's cache unless the environment says where."""
-    usual = Path(tempfile.gettempdir())  # where torch itself has it, and puts into the environment when it looks
-    said = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    if said is None or (Path(said).parent == usual and Path(said).name.startswith("torchinductor_")):
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(code_folder())
+class Compiled(Peft):
+    name = "compiled"
+    distributions = (*Peft.distributions, "flash-attn-4")
+    timed_with = ("torch", "flash-attn-4")
+    automatic = 0  # it packs, which a recipe has to ask for
+    gpu = "made for"
+    packs_only = True
+    compiles = True
+    holds_scores = False
+    launch = Launch(0.0038, 0.0019, 1.7)
+    launch_tokens = 5000
 
+    def can_run(self, recipe: Recipe, hardware: Hardware, has: Has = is_installed) -> list[Reason]:
+        return [*super().can_run(recipe, hardware, has), *self._float8(recipe, hardware)]
 
-def code_folder() -> Path:
-    """Where compiled code is kept, by the text of functions with gradients of their own, which torch does not read."""
-    kernels = Path(__file__).parents[1] / "kernels"
-    texts = [path.read_bytes() for path in (Path(__file__), *sorted(kernels.glob("*.py")))]
-    return cache_root() / "inductor" / hashlib.sha256(b"".join(texts)).hexdigest()[:12]
+    def refuses(self, recipe: Recipe) -> Iterator[Reason]:
+        if recipe.train.micro_batch == "fixed":
+            message = '"compiled" needs packed chats; wanted micro_batch = "auto" or a number of tokens'
+            yield Reason((("train", "engine"), ("train", "micro_batch")), message)
 
+    def reserves(self, recipe: Recipe) -> Iterator[Reason]:
+        asked = recipe.train.products
+        if asked not in ("auto", "separate"):
+            message = f'"{asked}" is a way of the compiled engine; wanted engine = "compiled"'
+            yield Reason((("train", "products"), ("train", "engine")), message)
 
-def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware) -> Loaded:
-    """Load the base model of `folder`, put a fresh adapter on it and have its layers compiled when training begins.
+    def _float8(self, recipe: Recipe, hardware: Hardware) -> Iterator[Reason]:
+        gpu, least = hardware.gpu, ".".join(map(str, FLOAT8_CAPABILITY))
+        if self.products(recipe) != "float8" or (gpu is not None and gpu.capability >= FLOAT8_CAPABILITY):
+            return
+        here = "there is no GPU" if gpu is None else f"{gpu.name} has {gpu.capability[0]}.{gpu.capability[1]}"
+        message = (
+            f'float8 needs compute capability {least} or newer, and {here}; --set train.products="fused" goes without'
+        )
+        yield Reason((("train", "products"),), message, needs=f"compute capability {least}")
 
-    Raises what `toolkit.engines.peft.load` raises.
-    """
-    prepare()
-    import torch
+    def products(self, recipe: Recipe) -> Products:
+        if recipe.train.products != "auto":
+            return recipe.train.products
+        plain = not recipe.model.load_in_4bit and recipe.lora.bias == "none" and not recipe.lora.use_dora
+        return "fused" if plain else "separate"
 
-    from toolkit.engines import peft
-    from toolkit.kernels.packed_attention import find_kernel
+    def records(self, recipe: Recipe) -> bool:
+        return recipe.train.cuda_graphs
 
-    loaded = peft.load(recipe, folder, tokenizer, engine, precision, hardware)
-    device = next(loaded.model.parameters()).device
-    products = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision.value]
-    asked = products_of(recipe, "compiled")
-    if asked == "float8":
-        check_float8(hardware)
-    fuse = products if asked != "separate" else None
-    newest = recipe.model.attn_implementation == "auto"
-    kernel = find_kernel(device, products, head_size(loaded.model), flash4=newest)
-    loaded.report = replace(loaded.report, attention=named(kernel, hardware if newest else None))
-    layers = CompiledLayers(
-        loaded.model,
-        recipe.train.max_length,
-        kernel=kernel,
-        dynamic=recipe.train.compile == "dynamic",
-        fuse=fuse,
-        float8=asked == "float8",
-        graphs=hardware.gpu is not None and recipe.train.cuda_graphs,
-    )
-    loaded.packing = layers.packing(cuda=hardware.gpu is not None)
-    loaded.recorder = layers.recorder
-    return loaded
+    def multiple(self, tokens: int, *, cuda: bool, dynamic: bool, recorded: bool) -> int:
+        """A recorded length costs a moment and some memory: few, but not at the price of much filling."""
+        if cuda and not dynamic:
+            return MULTIPLE
+        if not recorded:
+            return FILLED
+        part = 1 << max(tokens // SHARE, 1).bit_length() - 1
+        return min(max(part, FILLED), RECORDED)
 
+    def passes(self, setup: Setup) -> Passes:
+        return PASSES[setup.products]
 
-def filled_to(tokens: int, *, dynamic: bool, recorded: bool) -> int:
-    """What micro-batches of about `tokens` are filled up to a multiple of, with code for each length or `dynamic`.
+    def layer_activations(self, setup: Setup) -> float:
+        """What products and attention give; the rest is made again (`toolkit.engines.compiled_layers.KEEP_LITTLE`),
+        dropout's masks too: counted on a CPU by tests/kernels/test_saved_activations.py."""
+        if setup.element == 4:
+            return super().layer_activations(setup)
+        shape = setup.shape
+        hidden, ffn, attention = shape.hidden_size, shape.intermediate_size, shape.attention_size
+        turned = attention + shape.key_value_size  # queries and keys after rotation, and before where that has a norm
+        elements = 2 * hidden + (2 if shape.qk_norm else 1) * turned + shape.key_value_size + attention + 2 * ffn
+        return 2 * elements
 
-    A `recorded` length costs a moment and some memory: few, but not at the price of much filling.
-    """
-    if not dynamic:
-        return MULTIPLE
-    if not recorded:
-        return FILLED
-    part = 1 << max(tokens // SHARE, 1).bit_length() - 1
-    return min(max(part, FILLED), RECORDED)
+    def backward_transient(self, setup: Setup) -> float:
+        return super(Peft, self).backward_transient(setup)
+
+    def load(
+        self, recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware
+    ) -> Loaded:
+        # torch takes seconds to import, which a plan does without, and reads at once where code is kept
+        from toolkit.engines.compiled_layers import CompiledLayers, keep_code
+
+        keep_code()
+        import torch
+
+        from toolkit.kernels.packed_attention import find_kernel
+
+        loaded = super().load(recipe, folder, tokenizer, engine, precision, hardware)
+        device, cuda = next(loaded.model.parameters()).device, hardware.gpu is not None
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision.value]
+        products, dynamic = self.products(recipe), recipe.train.compile == "dynamic"
+        newest = recipe.model.attn_implementation == "auto"
+        kernel = find_kernel(device, dtype, head_size(loaded.model), flash4=newest)
+        loaded.report = replace(loaded.report, attention=named(kernel, hardware if newest else None))
+        layers = CompiledLayers(
+            loaded.model,
+            recipe.train.max_length,
+            kernel=kernel,
+            dynamic=dynamic,
+            fuse=dtype if products != "separate" else None,
+            float8=products == "float8",
+            graphs=cuda and self.records(recipe),
+        )
+        loaded.packing = layers.packing(functools.partial(self.multiple, cuda=cuda, dynamic=dynamic), cuda=cuda)
+        loaded.recorder = layers.recorder
+        return loaded
 
 
 def named(kernel: Kernel, hardware: Hardware | None) -> str:
@@ -125,145 +141,3 @@ def head_size(model: Any) -> int:
     """Numbers in each head's queries of a PEFT-wrapped model."""
     config = model.get_base_model().config
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-
-
-def check_float8(hardware: Hardware) -> None:
-    """Raise `EngineError` where `train.products = "float8"` can't be had."""
-    from toolkit.kernels.float8 import CAPABILITY
-
-    gpu = hardware.gpu
-    if gpu is None or gpu.capability < CAPABILITY:
-        here = "there is no GPU" if gpu is None else f"{gpu.name} has {gpu.capability[0]}.{gpu.capability[1]}"
-        raise EngineError(
-            f"train.products: float8 needs compute capability {CAPABILITY[0]}.{CAPABILITY[1]} or newer, and {here}; "
-            '--set train.products="fused" goes without'
-        )
-
-
-class CompiledLayers:
-    """The decoder layers of a PEFT-wrapped model, compiled while `training` holds and as they were outside of it.
-
-    `longest`: tokens that no row has more of. `kernel`: how rows attend (`toolkit.kernels.packed_attention`).
-    `dynamic` and `backend` are torch.compile's; None is Inductor. `fuse`: the dtype of the products,
-    where adapters are to run within them (`toolkit.kernels.fused_lora`), frozen weights in `float8` or as they are.
-    `graphs`: replay what was recorded, where no layer recomputes.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        longest: int,
-        *,
-        kernel: Kernel = "rows",
-        dynamic: bool = False,
-        backend: str | Callable[..., Any] | None = None,
-        fuse: torch.dtype | None = None,
-        float8: bool = False,
-        graphs: bool = False,
-    ) -> None:
-        import torch._dynamo
-        import torch._functorch.config as functorch
-
-        from toolkit.kernels import dropout
-        from toolkit.kernels import fused_lora as products
-
-        torch._dynamo.config.recompile_limit = max(MOST_SHAPES, torch._dynamo.config.recompile_limit)
-        self.attention, self.dynamic = {"longest": longest, "kernel": kernel}, dynamic
-        base = model.get_base_model()
-        self.layers = list(base.model.layers)
-        dropout.hash_dropout(self.layers)
-        # as torch.nn.Module.compile makes it, which would leave it in place for evaluation too
-        how: dict[str, Any] = {"backend": backend} if backend else {"backend": BACKEND, "options": OPTIONS}
-        # None: what is marked is dynamic, and nothing else
-        calls = [torch.compile(layer._call_impl, dynamic=None if dynamic else False, **how) for layer in self.layers]
-        self.calls = [self._first(calls[0]), *calls[1:]]
-        self.groups = [] if fuse is None else products.fuse(self.layers, family_of(base), fuse, float8=float8)
-        self.settings = dict(KEEP_LITTLE)
-        if os.environ.get("TORCHINDUCTOR_CACHE_DIR") == str(code_folder()) and hasattr(functorch, CACHE_OWN):
-            self.settings[CACHE_OWN] = True
-        self.active = False
-        self.recorder = self._recorder(model) if graphs else None
-
-    def _recorder(self, model: Any) -> Recorder:
-        from toolkit.kernels.cuda_graphs import Recorder
-
-        decoder = model.get_base_model().model
-        trained = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
-
-        def none_recomputes() -> bool:
-            return not any(getattr(module, "gradient_checkpointing", False) for module in (decoder, *self.layers))
-
-        return Recorder(decoder, trained, each=not self.dynamic, allowed=none_recomputes)
-
-    def _first(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The first layer's `call`, for which hidden states are made to look like those of all others.
-
-        They want a gradient, though nobody reads it, or this layer would need code of its own, at twice the time to
-        compile; and their number of tokens is marked where one code is to serve all.
-        """
-        import torch
-
-        def first(hidden: Any, *args: Any, **kwargs: Any) -> Any:
-            if not hidden.requires_grad:
-                hidden = hidden.detach().requires_grad_()
-            if self.dynamic:
-                torch._dynamo.maybe_mark_dynamic(hidden, 1)
-                for value in kwargs.get("position_embeddings") or ():
-                    torch._dynamo.maybe_mark_dynamic(value, 1)
-                if kwargs.get("position_ids") is not None:
-                    torch._dynamo.maybe_mark_dynamic(kwargs["position_ids"], 1)
-            return call(hidden, *args, **kwargs)
-
-        return first
-
-    def packing(self, *, cuda: bool) -> Packing:
-        from toolkit.kernels.packed_attention import packed
-
-        static = cuda and not self.dynamic
-        multiple = functools.partial(filled_to, dynamic=not static)
-        return Packing(self.packed_inputs, self.training, packed, multiple, EDGES, known_lengths=static)
-
-    @contextmanager
-    def training(self, model: Any) -> Iterator[None]:
-        """Layers run compiled, forward, backward and when they recompute. Raises `EngineError` where torch can't."""
-        import torch._functorch.config as functorch
-        from torch._dynamo.exc import TorchDynamoException
-
-        from toolkit.kernels.fused_lora import fused
-        from toolkit.kernels.packed_attention import packed
-
-        for layer, call in zip(self.layers, self.calls, strict=True):
-            layer._compiled_call_impl = call
-        self.active = True
-        decoder = model.get_base_model().model
-        if self.recorder is not None:
-            decoder.forward = self.recorder.forward
-        try:
-            with packed(model), fused(self.groups), functorch.patch(self.settings):
-                yield
-        except TorchDynamoException as error:
-            raise EngineError(cannot_compile(error)) from error
-        finally:
-            self.active = False
-            if self.recorder is not None:
-                del decoder.forward
-            for layer in self.layers:
-                layer._compiled_call_impl = None
-
-    def packed_inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A packed micro-batch without the numbers that would make torch compile again."""
-        if not self.active:
-            return batch
-        return {name: value for name, value in batch.items() if name != "sizes"} | self.attention
-
-
-def cannot_compile(error: Exception) -> str:
-    """What a user is told when torch fails to compile a layer: where it failed, and what goes without."""
-    import torch
-
-    inner = getattr(error, "inner_exception", error)
-    said = next((line.strip() for line in str(inner).splitlines() if line.strip()), "no reason given")
-    return (
-        f"train.engine: torch {torch.__version__} could not compile this model's layers: "
-        f'{type(inner).__name__}: {said}; --set train.engine="unsloth" or --set train.engine="peft" goes without'
-    )

@@ -10,22 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from toolkit.cache import cache_root, write_text
-from toolkit.engines.base import Choice, choose_engine, choose_precision, products_of, weight_dtype
+from toolkit.engines.base import Choice, Has, is_installed
+from toolkit.engines.choice import choose_engine
+from toolkit.engines.precision import choose_precision, weight_dtype
+from toolkit.engines.registry import ENGINES
 from toolkit.hardware import Hardware
 from toolkit.models.families import find_shape
 from toolkit.models.shape import ModelShape
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import versions
 
-# other versions of these are other engines
-LIBRARIES = {"peft": ("torch",), "unsloth": ("torch", "unsloth"), "compiled": ("torch", "flash-attn-4")}
 WORTH_SAYING = 1.02  # times as fast, what is advised
 OTHER_NUMBERS = ("float8",)  # train.products that round differently: never advised for speed alone
+
+
+def _known(engine: str) -> str:
+    if engine not in ENGINES:
+        raise ValueError(f"no engine {engine}")
+    return engine
 
 
 class Measured(BaseModel):
@@ -40,7 +47,7 @@ class Measured(BaseModel):
     date: str
     card: str
     arm: str
-    engine: Literal["peft", "unsloth", "compiled"]
+    engine: Annotated[str, AfterValidator(_known)]
     model: str
     shape: str
     lengths: str
@@ -75,7 +82,7 @@ class Measured(BaseModel):
 
     def is_of(self, installed: Mapping[str, str]) -> bool:
         """Whether it was measured with these versions."""
-        return all(self.versions.get(name) == installed.get(name) for name in LIBRARIES[self.engine])
+        return all(self.versions.get(name) == installed.get(name) for name in ENGINES[self.engine].timed_with)
 
 
 Rows = dict[str, dict[str, list[Measured]]]
@@ -151,7 +158,7 @@ def signature(shape: ModelShape) -> str:
     )
 
 
-def fastest_engine(recipe: Recipe, hardware: Hardware, unsloth_installed: bool, kept: Store) -> Choice:
+def fastest_engine(recipe: Recipe, hardware: Hardware, kept: Store, has: Has = is_installed) -> Choice:
     """The engine as `choose_engine` has it, and for `auto` the fastest where several were measured on this GPU.
 
     Only engines that were measured alike are compared: the same model, lengths, micro-batches, checkpointing and, yes
@@ -159,14 +166,14 @@ def fastest_engine(recipe: Recipe, hardware: Hardware, unsloth_installed: bool, 
     where the recipe's are. The choice's `note` says what would be faster with another setting, or what is wrong with
     the file. Raises `EngineError` as `choose_engine` does.
     """
-    usual = choose_engine(recipe, hardware, unsloth_installed)
+    usual = choose_engine(recipe, hardware, has)
     if recipe.train.engine != "auto" or hardware.gpu is None:
         return usual
     kind = kind_of(recipe, choose_precision(recipe, hardware).value)
     every = kept.on(hardware.gpu.name, kind)
     if not every:
         return replace(usual, note=kept.problem)
-    installed, able = versions(), _able(recipe, unsloth_installed)
+    installed, able = versions(), _able(recipe, hardware, has)
     told = _left_out([row for row in every if not row.is_of(installed)])
     rows = [row for row in every if row.is_of(installed) and row.engine in able]
     rows.sort(key=_nearness_to(recipe), reverse=True)
@@ -182,11 +189,11 @@ def fastest_engine(recipe: Recipe, hardware: Hardware, unsloth_installed: bool, 
     return Choice(first.engine, reason, note=_faster(rows, recipe, first))
 
 
-def _able(recipe: Recipe, unsloth_installed: bool) -> set[str]:
-    """Engines that can train this recipe as it is; none where it asks for what was not measured."""
+def _able(recipe: Recipe, hardware: Hardware, has: Has) -> set[str]:
+    """Engines that this machine can run; none where the recipe asks for what was not measured."""
     if recipe.lora.bias != "none" or recipe.lora.use_dora or recipe.train.gradient_checkpointing == "unsloth":
         return set()
-    return {"peft", "compiled", *(["unsloth"] if unsloth_installed else [])}
+    return {name for name, engine in ENGINES.items() if not list(engine.lacks(hardware, has))}
 
 
 def _nearness_to(recipe: Recipe) -> Callable[[Measured], tuple[bool | str, ...]]:
@@ -210,7 +217,7 @@ def _nearness_to(recipe: Recipe) -> Callable[[Measured], tuple[bool | str, ...]]
 
 def _in_mode(rows: Iterable[Measured], recipe: Recipe) -> list[Measured]:
     packed = recipe.train.micro_batch != "fixed"
-    return [row for row in rows if row.packed == packed and row.products == products_of(recipe, row.engine)]
+    return [row for row in rows if row.packed == packed and row.products == ENGINES[row.engine].products(recipe)]
 
 
 def _comparison(rows: list[Measured], recipe: Recipe) -> list[Measured]:
@@ -235,9 +242,8 @@ def _one_alone(rows: list[Measured], recipe: Recipe) -> str:
 def _left_out(rows: list[Measured]) -> str:
     if not rows:
         return ""
-    found = sorted(
-        {f"{name} {row.versions[name]}" for row in rows for name in LIBRARIES[row.engine] if name in row.versions}
-    )
+    named = {(name, row.versions.get(name)) for row in rows for name in ENGINES[row.engine].timed_with}
+    found = sorted(f"{name} {version}" for name, version in named if version is not None)
     return f"; {len(rows)} measured with other versions ({', '.join(found)}) left out"
 
 
@@ -259,7 +265,7 @@ def _faster(rows: list[Measured], recipe: Recipe, taken: Measured | None) -> str
     wanted["engine"] = best.engine
     if best.gradient_checkpointing != recipe.train.gradient_checkpointing:
         wanted["gradient_checkpointing"] = best.gradient_checkpointing
-    if best.products != products_of(recipe, best.engine):
+    if best.products != ENGINES[best.engine].products(recipe):
         wanted["products"] = best.products
     words = " ".join(f"--set train.{key}={str(value).lower()}" for key, value in wanted.items())
     against = f", against {taken.tokens_per_second:,.0f}" if taken is not None else ""

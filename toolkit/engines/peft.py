@@ -3,50 +3,90 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from toolkit.engines.base import (
-    Choice,
-    Loaded,
-    check_modules,
-    lora_settings,
-    report_on,
-    weight_dtype,
-)
+from toolkit.engines.adapter import check_modules, lora_settings, report_on
+from toolkit.engines.base import Choice, Engine, Launch, Loaded, Passes
+from toolkit.engines.precision import weight_dtype
+from toolkit.engines.setup import Setup
 from toolkit.errors import EngineError, ModelError
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
 from toolkit.terminal import without_bars
 from toolkit.trusted import load_model
 
+DROPOUT = 2.35  # bytes that are kept on CUDA for each dropped feature; fitted
 
-def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware) -> Loaded:
-    """Load the base model of `folder` and put a fresh adapter on it.
 
-    Raises `EngineError` for a setting that can't work here and `ModelError` for weights that don't load.
-    """
-    from peft import LoraConfig, get_peft_model
-    from transformers import set_seed
+class Peft(Engine):
+    name = "peft"
+    distributions: ClassVar[tuple[str, ...]] = (
+        *("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "bitsandbytes"),
+    )
+    timed_with: ClassVar[tuple[str, ...]] = ("torch",)
+    automatic = 1
+    holds_scores = True
+    launch = Launch(0.0115, 0.0055, 1.25)
 
-    set_seed(recipe.train.seed)
-    model = load_base(recipe, folder, precision, hardware)
-    # without PEFT's prepare_model_for_kbit_training, which would hold the 16-bit embedding in fp32 (0.6 GiB for
-    # Qwen3-1.7B); what else it does, TRL's trainer does
-    for parameter in model.parameters():
-        parameter.requires_grad = False
-    check_modules(recipe, (name for name, _ in model.named_modules()))
-    config = LoraConfig(task_type="CAUSAL_LM", use_dora=recipe.lora.use_dora, **lora_settings(recipe))
-    try:
-        model = get_peft_model(model, config)
-    except ValueError as error:
-        raise EngineError(f"lora.target_modules: {error}") from None
-    report = report_on(recipe, model, engine, precision, model.config._attn_implementation)
-    return Loaded(model, tokenizer, report)
+    def passes(self, setup: Setup) -> Passes:
+        return Passes(38.0, 14.0, 9.0)
+
+    def layer_activations(self, setup: Setup) -> float:
+        """Inputs, norms in fp32, gate and up and their product, and keys and values repeated for their query heads, as
+        padding's mask demands. Under fp32 no casts are kept; on a CPU more are. Dropout adds masks of one byte an input
+        feature and the dropped copies that stand for the inputs."""
+        shape = setup.shape
+        hidden, ffn = shape.hidden_size, shape.intermediate_size
+        attention, qkv = shape.attention_size, shape.attention_size + 2 * shape.key_value_size
+        repeated = 2 * (attention - shape.key_value_size)
+        if setup.element == 4:
+            elements = 4 * ffn + (2.5 if shape.qk_norm else 2) * qkv + 3.4 * hidden + repeated
+            return 4 * elements + 5.8 * setup.dropped
+        if not setup.cuda:
+            elements = 4 * ffn + (4 if shape.qk_norm else 3) * qkv + 2 * attention + 6.5 * hidden + repeated
+            return 2 * elements + 4 * setup.dropped
+        # each norm keeps its input in fp32 and the normed copy; attention its inputs and output; SwiGLU three factors
+        normed = 2 * hidden + (attention + shape.key_value_size if shape.qk_norm else 0)
+        inputs = 0 if setup.dropped else ffn + 2 * hidden
+        return 2 * (3 * normed + qkv + attention + 3 * ffn + inputs + repeated) + DROPOUT * setup.dropped
+
+    def backward_transient(self, setup: Setup) -> float:
+        """Fitted, where layers recompute over 16-bit weights."""
+        if setup.held == "16-bit" and setup.checkpointing != "off" and setup.cuda:
+            return setup.element * (5 * setup.shape.intermediate_size + 4 * setup.shape.hidden_size)
+        return super().backward_transient(setup)
+
+    def loss_transient(self, setup: Setup, tokens: int, trained: int) -> float:
+        """TRL's head runs over the trained tokens, 4,096 by 32,768 at a time, and keeps a gradient of the hidden states
+        in fp32."""
+        return min(trained, 4096) * min(setup.shape.vocab_size, 32_768) * 6 + 4 * tokens * setup.shape.hidden_size
+
+    def load(
+        self, recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware
+    ) -> Loaded:
+        # seconds to import, which a plan does without
+        from peft import LoraConfig, get_peft_model
+        from transformers import set_seed
+
+        set_seed(recipe.train.seed)
+        model = load_base(recipe, folder, precision, hardware)
+        # without PEFT's prepare_model_for_kbit_training, which would hold the 16-bit embedding in fp32 (0.6 GiB for
+        # Qwen3-1.7B); what else it does, TRL's trainer does
+        for parameter in model.parameters():
+            parameter.requires_grad = False
+        check_modules(recipe, (name for name, _ in model.named_modules()))
+        config = LoraConfig(task_type="CAUSAL_LM", use_dora=recipe.lora.use_dora, **lora_settings(recipe))
+        try:
+            model = get_peft_model(model, config)
+        except ValueError as error:
+            raise EngineError(f"lora.target_modules: {error}") from None
+        report = report_on(recipe, model, engine, precision, model.config._attn_implementation)
+        return Loaded(model, tokenizer, report)
 
 
 def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardware) -> Any:
     """The frozen base model on the device it trains on. Raises `ModelError` when a file is broken or lacks weights."""
-    import torch
+    import torch  # seconds to import, as the rest of these
     from safetensors import SafetensorError
     from transformers import BitsAndBytesConfig
     from transformers.utils import logging

@@ -7,6 +7,7 @@ process that has loaded this engine is Unsloth's for good.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,81 +16,167 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.cache import cache_root
+from toolkit.engines.adapter import check_modules, lora_settings, report_on
 from toolkit.engines.base import (
     Choice,
+    Engine,
     EngineReport,
+    Has,
+    Launch,
     Loaded,
     Packing,
-    check_modules,
-    lora_settings,
-    report_on,
-    weight_dtype,
+    Passes,
+    Reason,
+    is_installed,
 )
+from toolkit.engines.peft import Peft
+from toolkit.engines.precision import weight_dtype
+from toolkit.engines.setup import Checkpointing, Setup
 from toolkit.errors import EngineError
 from toolkit.hardware import Hardware
+from toolkit.models.shape import ATTENTION, MLP, ModelShape
 from toolkit.recipe.schema import Recipe
 from toolkit.terminal import without_bars
 from toolkit.trusted import check_folder
 
-PARTS = ("qkv", "o", "mlp")
+LEAST = (7, 0)  # compute capability
+PARTS = {"qkv": ATTENTION[:3], "o": ATTENTION[3:], "mlp": MLP}  # that are fused, and the modules of each
 
 
-def prepare() -> None:
-    """Import Unsloth, before anything that it patches. Raises `EngineError` when it is too late or it can't load."""
-    if "unsloth" in sys.modules:
-        return
-    early = [name for name in ("trl", "peft") if name in sys.modules]
-    if early:
-        raise EngineError(f"train.engine: unsloth must be imported before {' and '.join(early)}; start a new process")
-    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
-    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_root() / "unsloth_compiled_cache"))
-    try:
-        import unsloth  # noqa: F401
-    except (ImportError, NotImplementedError, RuntimeError, OSError) as error:
-        raise EngineError(
-            f"train.engine: unsloth does not load here ({str(error).strip().splitlines()[0][:200]}); "
-            "`toolkit doctor` says what is missing, --set train.engine=peft goes without"
-        ) from error
+class Unsloth(Engine):
+    name = "unsloth"
+    distributions = (*Peft.distributions, "unsloth", "unsloth_zoo", "xformers", "triton")
+    timed_with = ("torch", "unsloth")
+    automatic = 2
+    gpu = "needed"
+    patches = True
+    whole_head = True
+    launch = Launch(0.0080, 0.0035, 1.1)
 
+    def lacks(self, hardware: Hardware, has: Has = is_installed) -> Iterator[Reason]:
+        key, gpu = (("train", "engine"),), hardware.gpu
+        if gpu is None:
+            message = "unsloth needs a CUDA GPU and there is none here; --set train.engine=peft runs on the CPU"
+            yield Reason(key, message, "no CUDA GPU here", needs="an NVIDIA GPU")
+        elif gpu.capability < LEAST:
+            least, found = (".".join(map(str, capability)) for capability in (LEAST, gpu.capability))
+            why = f"Unsloth needs compute capability {least}, {gpu.name} has {found}"
+            message = f"{why}; --set train.engine=peft goes without"
+            yield Reason(key, message, why, needs=f"compute capability {least}")
+        elif not has("unsloth"):
+            mend = "is not installed; pip install -e '.[gpu]'"
+            yield Reason(key, f"unsloth {mend}", f"Unsloth {mend}")
 
-def load(recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware) -> Loaded:
-    """Load the model of `folder` through Unsloth and put a fresh adapter on it.
+    def refuses(self, recipe: Recipe) -> Iterator[Reason]:
+        lora, key = recipe.lora, ("train", "engine")
+        if lora.bias != "none":
+            message = f'"{lora.bias}" turns off the fused path that engine = "unsloth" is for; wanted "none", or "peft"'
+            why = f"lora.bias = {lora.bias} turns Unsloth's fused LoRA path off"
+            yield Reason((("lora", "bias"), key), message, why)
+        if lora.use_dora:
+            message = 'true turns off the fused path that engine = "unsloth" is for; wanted false, or engine = "peft"'
+            yield Reason((("lora", "use_dora"), key), message, "Unsloth has no fused path for DoRA")
 
-    Raises `EngineError` when the fused path did not take every layer, because a run that silently falls back is not
-    the run that was asked for.
-    """
-    prepare()
-    import torch
-    from unsloth import FastLanguageModel
+    def reserves(self, recipe: Recipe) -> Iterator[Reason]:
+        train = recipe.train
+        if train.gradient_checkpointing == "unsloth" and train.engine != "auto":
+            message = f'"unsloth" is a way of the unsloth engine; wanted true or false with engine = "{train.engine}"'
+            yield Reason((("train", "gradient_checkpointing"), ("train", "engine")), message)
 
-    check_folder(folder, weights=True)
-    dtype = getattr(torch, weight_dtype(recipe, precision.value))
-    with without_bars():
-        model, _ = FastLanguageModel.from_pretrained(
-            model_name=str(folder),
+    def advantage(self, hardware: Hardware) -> str:
+        assert hardware.gpu is not None  # it lacks one, else
+        return f"fused kernels on {hardware.gpu.name}"
+
+    def fast_path(self, recipe: Recipe, shape: ModelShape) -> Choice:
+        """By the conditions that Unsloth checks itself."""
+        targets = {name for name, _, _ in shape.lora_targets(recipe.lora.target_modules)}
+        layers = range(shape.num_hidden_layers)
+        counts = {}
+        for part, names in PARTS.items():
+            paths = [f"{'mlp' if part == 'mlp' else 'self_attn'}.{name}" for name in names]
+            fused = [all(f"model.layers.{layer}.{path}" in targets for path in paths) for layer in layers]
+            counts[part.upper()] = sum(fused)
+        told = f"{', '.join(f'{count} {part}' for part, count in counts.items())} of {len(layers)} layers fused"
+        if not any(counts.values()):
+            return Choice("off", f"lora.target_modules leaves no whole group of modules to fuse ({told})")
+        dropout = recipe.lora.lora_dropout
+        return Choice("on", told + (f"; lora_dropout = {dropout:g} runs inside the kernels" if dropout else ""))
+
+    def checkpointing(self, recipe: Recipe) -> Checkpointing:
+        return "offloaded" if recipe.train.gradient_checkpointing == "unsloth" else super().checkpointing(recipe)
+
+    def passes(self, setup: Setup) -> Passes:
+        return Passes(13.0, 4.0, 3.0)
+
+    def layer_activations(self, setup: Setup) -> float:
+        """The fused functions keep inputs and gate and up; dropout adds masks of one byte an input feature."""
+        shape = setup.shape
+        qkv = shape.attention_size + 2 * shape.key_value_size
+        elements = 2 * shape.intermediate_size + 2 * qkv + shape.attention_size + 3.5 * shape.hidden_size
+        return setup.element * elements + setup.dropped
+
+    def loss_transient(self, setup: Setup, tokens: int, trained: int) -> float:
+        """Unsloth 2026.10.7 cuts all tokens into chunks, so many that 16 bytes a logit stay near 4 GiB / 4."""
+        vocab = setup.shape.vocab_size
+        chunks = 4 * max(1, math.ceil(tokens * vocab * 16 / 2**30 / 4 / 4))
+        return tokens / chunks * vocab * 6
+
+    def prepare(self) -> None:
+        """Import Unsloth, before what it patches. Raises `EngineError` when it is too late or it can't load."""
+        if "unsloth" in sys.modules:
+            return
+        early = [name for name in ("trl", "peft") if name in sys.modules]
+        if early:
+            raise EngineError(
+                f"train.engine: unsloth must be imported before {' and '.join(early)}; start a new process"
+            )
+        os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_root() / "unsloth_compiled_cache"))
+        try:
+            import unsloth  # noqa: F401
+        except (ImportError, NotImplementedError, RuntimeError, OSError) as error:
+            raise EngineError(
+                f"train.engine: unsloth does not load here ({str(error).strip().splitlines()[0][:200]}); "
+                "`toolkit doctor` says what is missing, --set train.engine=peft goes without"
+            ) from error
+
+    def load(
+        self, recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware
+    ) -> Loaded:
+        """Raises `EngineError` too when the fused path did not take every layer, because a run that silently falls back
+        is not the run that was asked for."""
+        self.prepare()
+        import torch  # after Unsloth, which changes it
+        from unsloth import FastLanguageModel
+
+        check_folder(folder, weights=True)
+        dtype = getattr(torch, weight_dtype(recipe, precision.value))
+        with without_bars():
+            model, _ = FastLanguageModel.from_pretrained(
+                model_name=str(folder),
+                max_seq_length=recipe.train.max_length,
+                dtype=dtype,
+                load_in_4bit=recipe.model.load_in_4bit,
+                load_in_16bit=not recipe.model.load_in_4bit,
+                # without this a 4-bit Qwen3 is replaced by another checkpoint with some layers left in 16 bits
+                use_exact_model_name=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                device_map={"": 0},
+            )
+        check_modules(recipe, (name for name, _ in model.named_modules()))
+        checkpointing = recipe.train.gradient_checkpointing
+        model = FastLanguageModel.get_peft_model(
+            model,
+            random_state=recipe.train.seed,
+            # "auto" turns it off again in some layers when training begins
+            use_gradient_checkpointing=True if checkpointing == "auto" else checkpointing,
             max_seq_length=recipe.train.max_length,
-            dtype=dtype,
-            load_in_4bit=recipe.model.load_in_4bit,
-            load_in_16bit=not recipe.model.load_in_4bit,
-            # without this a 4-bit Qwen3 is replaced by another checkpoint with some layers left in 16 bits
-            use_exact_model_name=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            device_map={"": 0},
+            **lora_settings(recipe),
         )
-    check_modules(recipe, (name for name, _ in model.named_modules()))
-    checkpointing = recipe.train.gradient_checkpointing
-    model = FastLanguageModel.get_peft_model(
-        model,
-        random_state=recipe.train.seed,
-        # "auto" turns it off again in some layers when training begins
-        use_gradient_checkpointing=True if checkpointing == "auto" else checkpointing,
-        max_seq_length=recipe.train.max_length,
-        **lora_settings(recipe),
-    )
-    report = report_on(recipe, model, engine, precision, "unsloth's dispatcher", patched_layers(model))
-    check_patched(report, recipe)
-    return Loaded(model, tokenizer, report, Packing(packed_inputs, closed_rows, closed_rows))
+        report = report_on(recipe, model, engine, precision, "unsloth's dispatcher", patched_layers(model))
+        check_patched(report, recipe)
+        return Loaded(model, tokenizer, report, Packing(packed_inputs, closed_rows, closed_rows))
 
 
 def packed_inputs(batch: dict[str, Any]) -> dict[str, Any]:

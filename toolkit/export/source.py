@@ -108,7 +108,7 @@ def _require_same_base(run: RunFolder, environment: dict[str, Any], base: Path) 
 
 def _held_dtype(recipe: Recipe, environment: dict[str, Any]) -> str:
     """The dtype of the base weights before they were quantised to NF4."""
-    from toolkit.engines.base import weight_dtype
+    from toolkit.engines.precision import weight_dtype
 
     precision = ((environment.get("engine") or {}).get("precision") or {}).get("value", "bf16")
     return weight_dtype(recipe, precision)

@@ -264,7 +264,7 @@ class Models:
 
     def precision(self, column: Column) -> str:
         """bf16, fp16 or fp32: what this machine computes the column's model in; llama.cpp's own business for a GGUF."""
-        from toolkit.engines.base import choose_precision
+        from toolkit.engines.precision import choose_precision
 
         return "llama.cpp" if column.gguf else choose_precision(Recipe(model=column.model), self.hardware).value
 
@@ -292,7 +292,8 @@ class Models:
 
     def _load(self, column: Column) -> Any:
         from toolkit.engines import peft as plain
-        from toolkit.engines.base import check_hardware, check_installed, choose_precision
+        from toolkit.engines.precision import choose_precision
+        from toolkit.engines.requirements import check_hardware, check_installed
 
         assert column.folder is not None
         recipe = Recipe(model=column.model)

@@ -16,7 +16,6 @@ import torch
 from toolkit.kernels.float8_rounding import EIGHT, LARGEST, SMALLEST, round_rows
 
 ROOM = 1.01  # for what bfloat16 rounds up in low activations
-CAPABILITY = (8, 9)  # the first with float8 products: Ada, Hopper and newer
 ALIGNED = 16  # sizes of a product are multiples of it
 
 

@@ -2,13 +2,13 @@
 
 Seconds of an update are taken to be in proportion to
 
-    (2 + c / L) x (tokens of an update + micro-batches x LAUNCH_TOKENS)
+    (2 + c / L) x (tokens of an update + micro-batches x launch tokens)
 
 A frozen weight takes part in one product forward and one backward (2), and c of L layers, checkpointed, run forward
-once more. A micro-batch costs as much as LAUNCH_TOKENS tokens before it has any: the host launches as many kernels for
-few tokens as for many, or hands over a recording of them; a slower card does fewer tokens in that time. For each c the
-micro-batch is as large as fits, so one update in one piece without recomputation wins wherever it fits; where it does
-not, the formula weighs more pieces against more recomputation.
+once more. A micro-batch costs as much as an engine's `launch_tokens` before it has any: the host launches as many
+kernels for few tokens as for many, or hands over a recording of them; a slower card does fewer tokens in that time.
+For each c the micro-batch is as large as fits, so one update in one piece without recomputation wins wherever it fits;
+where it does not, the formula weighs more pieces against more recomputation.
 """
 
 from __future__ import annotations
@@ -16,29 +16,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from toolkit.engines.base import weight_dtype
-from toolkit.engines.compiled import filled_to
-from toolkit.errors import EngineError
 from toolkit.models.families import load_shape
-from toolkit.models.shape import ModelShape
-from toolkit.planning.cards import CARDS, SeenGpu
-from toolkit.planning.cost import rates_of
-from toolkit.planning.memory import Setup, training_memory
+from toolkit.planning.memory import training_memory
+from toolkit.planning.setup import setup_on
 
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
-    from toolkit.hardware import Gpu, Hardware
+    from toolkit.engines.setup import Setup
+    from toolkit.hardware import Hardware
     from toolkit.planning.lengths import Lengths
     from toolkit.recipe.schema import Recipe
 
 STEP = 256  # tokens; budgets are multiples of it
 USABLE = 0.90  # of the device, for what the formulas do not see: they are within 10% of what was measured
 MOST_ON_CPU = 2048  # tokens: a core's products are no faster beyond, and its caches hold less
-# from updates of one and of more micro-batches on an H200, where launching holds layers up; a slower card works on
-# fewer tokens meanwhile (`pace_of`), and a CPU hardly waits
-LAUNCH_TOKENS = {"peft": 4096, "unsloth": 4096, "compiled": 5000}
-LAUNCH_RECORDED = 300
-LAUNCH_TOKENS_CPU = 64
+LAUNCH_RECORDED = 300  # tokens; a recording is handed over faster than kernels are launched
+LAUNCH_TOKENS_CPU = 64  # which hardly waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,46 +48,6 @@ class Budget:
     checkpointing: str = ""
 
 
-def check_packing(recipe: Recipe, engine: str) -> None:
-    """Raise `EngineError` where the engine that was chosen needs packed chats and the recipe pads them."""
-    if engine == "compiled" and recipe.train.micro_batch == "fixed":
-        raise EngineError("train.engine: compiled packs chats; --set train.micro_batch=auto")
-
-
-def setup_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, *, cuda: bool) -> Setup:
-    """What decides the memory of a recipe on an engine in a precision."""
-    checkpointing = recipe.train.gradient_checkpointing
-    dropped = 0
-    if recipe.lora.lora_dropout:
-        targets = shape.lora_targets(recipe.lora.target_modules)
-        dropped = sum(fan_in for name, fan_in, _ in targets if name.startswith("model.layers.0."))
-    single = weight_dtype(recipe, precision) == "float32"
-    return Setup(
-        shape=shape,
-        engine=engine,  # type: ignore[arg-type]
-        held="nf4" if recipe.model.load_in_4bit else "fp32" if single else "16-bit",
-        trainable=shape.trainable_parameters(recipe.lora),
-        checkpointing="offloaded" if checkpointing == "unsloth" else "on" if checkpointing else "off",
-        optim=recipe.train.optim,
-        element=4 if precision == "fp32" else 2,
-        dropped=dropped,
-        cuda=cuda,
-        packed=recipe.train.micro_batch != "fixed",
-        float8=recipe.train.products == "float8",
-        dynamic=recipe.train.compile == "dynamic",
-        recorded=engine == "compiled" and cuda and recipe.train.cuda_graphs,
-        filled=recipe.train.pad_to_multiple_of,
-    )
-
-
-def pace_of(gpu: Gpu | None) -> float:
-    """How fast products are on a GPU, those of an H200 being 1; 1 where it is not known."""
-    card = None if gpu is None else SeenGpu(gpu.name, gpu.memory, gpu.capability, "").card
-    rates = None if card is None else rates_of(card, "bf16" if card.flash else "fp16")
-    fastest = rates_of(CARDS["h200"], "bf16")
-    return rates.products / fastest.products if rates is not None and fastest is not None else 1.0
-
-
 def recomputes(recipe: Recipe, checkpointed: int | None) -> bool:
     """Whether any layer does, where a budget says in how many, or None."""
     return bool(recipe.train.gradient_checkpointing if checkpointed is None else checkpointed)
@@ -106,10 +59,8 @@ def budget_of(recipe: Recipe, engine: str, precision: str, hardware: Hardware, t
 
     if recipe.train.micro_batch == "fixed":
         return None
-    cuda, pace = hardware.gpu is not None, pace_of(hardware.gpu)
-    setup = replace(setup_of(recipe, load_shape(recipe.model), engine, precision, cuda=cuda), pace=pace)
-    memory = hardware.gpu.memory if hardware.gpu is not None else hardware.memory
-    return budget_for(recipe, setup, memory, from_table(table))
+    setup = setup_on(recipe, load_shape(recipe.model), engine, precision, hardware.gpu)
+    return budget_for(recipe, setup, hardware.device_memory, from_table(table))
 
 
 def budget_for(recipe: Recipe, setup: Setup, memory: int, lengths: Lengths) -> Budget | None:
@@ -132,10 +83,7 @@ def budget_for(recipe: Recipe, setup: Setup, memory: int, lengths: Lengths) -> B
 
 
 def _fits(setup: Setup, memory: int, tokens: int, trained: float) -> bool:
-    multiple = setup.filled or 1
-    if setup.filled is None and setup.engine == "compiled" and setup.cuda:
-        multiple = filled_to(tokens, dynamic=setup.dynamic, recorded=_recorded(setup))
-    tokens = -(-tokens // multiple) * multiple
+    tokens = setup.filled_up(tokens)
     return training_memory(setup, 1, tokens, round(tokens * trained)).total <= USABLE * memory
 
 
@@ -157,7 +105,7 @@ def least_recomputed(
     layers = setup.shape.num_hidden_layers
     best: tuple[float, int, Budget] | None = None
     for count in range(layers + 1):
-        tried = replace(setup, checkpointing="on" if count else "off", checkpointed=count)
+        tried = setup.recomputing(count)
         budget = asked or token_budget(tried, memory, longest=longest, update=update, trained=trained)
         if count < layers and not _fits(tried, memory, budget.tokens, trained):
             continue
@@ -179,11 +127,7 @@ def least_recomputed(
 def _launch_tokens(setup: Setup) -> int:
     if not setup.cuda:
         return LAUNCH_TOKENS_CPU
-    return round(setup.pace * (LAUNCH_RECORDED if _recorded(setup) else LAUNCH_TOKENS[setup.engine]))
-
-
-def _recorded(setup: Setup) -> bool:
-    return setup.recorded and setup.checkpointing == "off"
+    return round(setup.pace * (LAUNCH_RECORDED if setup.replayed else setup.engine.launch_tokens))
 
 
 def token_budget(setup: Setup, memory: int, *, longest: int, update: int, trained: float) -> Budget:

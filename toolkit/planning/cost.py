@@ -9,15 +9,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from toolkit.engines.base import products_of
 from toolkit.planning.cards import Card
-from toolkit.planning.kernel_time import UPDATE_GAP, Rates, Seconds, Way, evaluating, training
+from toolkit.planning.kernel_time import UPDATE_GAP, Rates, Seconds, evaluating, training
 from toolkit.planning.lengths import Lengths
 from toolkit.planning.steps import Updates
 
 if TYPE_CHECKING:
-    from toolkit.models.shape import ModelShape
-    from toolkit.recipe.schema import Recipe
+    from toolkit.engines.setup import Setup
 
 CPU_EFFICIENCY = {"fp32": 0.63, "bf16": 0.47}  # of a core's products; measured with SmolLM2-135M on two cores
 PRODUCTS = 0.70  # of the data sheet's products, where nobody is known to have measured: the H200's share
@@ -58,24 +56,6 @@ def doubt(card: Card) -> tuple[float, float]:
     return card.sustained[0] / middle, card.sustained[1] / middle
 
 
-def way_of(recipe: Recipe, shape: ModelShape, engine: str, precision: str, card: Card, recomputed: float) -> Way:
-    """How a recipe trains on a card; `recomputed`: the share of the layers that run forward again."""
-    packed, cuda = recipe.train.micro_batch != "fixed", card.name != "cpu"
-    return Way(
-        shape=shape,
-        engine=engine,
-        trainable=shape.trainable_parameters(recipe.lora),
-        recomputed=recomputed,
-        products=products_of(recipe, engine),
-        four_bit=recipe.model.load_in_4bit,
-        dropout=recipe.lora.lora_dropout > 0,
-        flash=card.flash,
-        recorded=engine == "compiled" and cuda and recipe.train.cuda_graphs and not recomputed,
-        element=4 if precision == "fp32" else 2,
-        whole_head=engine == "unsloth" and not packed,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Time:
     """Predicted seconds. `update` for one update, `training` for all, `evaluation` for the evaluation losses.
@@ -109,7 +89,7 @@ class Work:
     `accumulation` micro-batches of `batch` chats are padded.
     """
 
-    way: Way
+    setup: Setup
     lengths: Lengths
     updates: Updates
     batch: int
@@ -132,7 +112,7 @@ def predict(work: Work, rates: Rates) -> Time:
         micro_batches = work.pieces * updates.chats / (updates.per_epoch * whole)
     tokens, width = _tokens(work, chats)
     real = lengths.mean * chats
-    one = training(work.way, rates, tokens, width, real * lengths.trained)
+    one = training(work.setup, rates, tokens, width, real * lengths.trained)
     kinds = one.times(micro_batches, UPDATE_GAP if rates.memory is not None else 0.0)
     return Time(
         kinds=kinds,
@@ -157,7 +137,7 @@ def _evaluation(work: Work, rates: Rates) -> float:
     batch = min(work.eval_batch, work.eval_chats)
     tokens, width = _tokens(work, batch)
     trained = work.lengths.mean * batch * work.lengths.trained
-    return math.ceil(work.eval_chats / batch) * evaluating(work.way, rates, tokens, width, trained).total
+    return math.ceil(work.eval_chats / batch) * evaluating(work.setup, rates, tokens, width, trained).total
 
 
 def range_of(work: Work, card: Card, rates: Rates) -> tuple[float, float]:

@@ -16,25 +16,11 @@ out of a layer's linear modules. Passes, launches and gaps are fitted to updates
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from toolkit.models.shape import ModelShape
+from toolkit.engines.setup import Setup
 from toolkit.planning.flops import attention_flops
 
-Products = Literal["separate", "fused", "float8"]
-
-# (passes forward and backward, passes more for a layer that recomputes, passes more with LoRA dropout)
-PASSES = {
-    "peft": (38.0, 14.0, 9.0),
-    "unsloth": (13.0, 4.0, 3.0),
-    "separate": (10.2, 5.0, 0.7),
-    "fused": (7.8, 4.0, 0.7),
-    "float8": (8.6, 4.0, 0.7),
-}
 WITHOUT_FLASH = 2.5  # passes more: keys and values repeated for their query heads, and copies
-# host seconds to launch a layer forward and backward, and once more where it recomputes
-LAUNCH = {"peft": (0.0115, 0.0055), "unsloth": (0.0080, 0.0035), "compiled": (0.0038, 0.0019)}
-LAUNCH_4BIT = {"peft": 1.25, "unsloth": 1.1, "compiled": 1.7}  # times as many launches
 REPLAY = 0.004  # seconds a micro-batch whose kernels are recorded
 GAP = 0.002  # seconds of a micro-batch in which the card waits, as for what it is to work on
 UPDATE_GAP = 0.008  # and of an update: gradients clipped, the optimizer, what is logged
@@ -42,7 +28,6 @@ LOGIT_BYTES = 11.0  # moved for each logit of a loss in chunks
 FULL_LOGIT_BYTES = 24.0  # and where all are held at once
 NF4_BYTES_MOVED = 4.5  # for each weight made 16-bit again
 FLOAT8 = 1.9  # times as fast as products in 16 bits; measured
-ELEMENT = 2  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +41,6 @@ class Rates:
     products: float
     attention: float
     memory: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a model trains, as far as time goes.
-
-    `trainable`: parameters of the adapter. `recomputed`: share of the layers that run forward again. `products`: as
-    `train.products`, once decided. `flash`: attention may be flash attention. `recorded`: each length's kernels are
-    replayed. `whole_head`: the head runs over every token, not only those with a label; `full_logits`: its logits are
-    held all at once.
-    """
-
-    shape: ModelShape
-    engine: str
-    trainable: int
-    recomputed: float = 0.0
-    products: Products = "separate"
-    four_bit: bool = False
-    dropout: bool = False
-    flash: bool = True
-    recorded: bool = False
-    element: int = ELEMENT
-    whole_head: bool = False
-    full_logits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,31 +71,32 @@ class Seconds:
         )
 
 
-def training(way: Way, rates: Rates, tokens: float, width: float, trained: float) -> Seconds:
+def training(setup: Setup, rates: Rates, tokens: float, width: float, trained: float) -> Seconds:
     """A micro-batch forward and backward: `tokens` in all, padding and filling included, in rows that cost attention
     as much as rows of `width`; `trained` of them have a label."""
-    shape, again = way.shape, way.recomputed
-    head = tokens if way.whole_head or way.full_logits else trained
-    layers = tokens * (4 + 2 * again) * shape.linear_parameters / (FLOAT8 if way.products == "float8" else 1)
-    flops = layers + tokens * (6 + 2 * again) * way.trainable + head * 4 * shape.head_parameters
+    shape, again = setup.shape, setup.recomputed
+    head = tokens if setup.whole_head else trained
+    layers = tokens * (4 + 2 * again) * shape.linear_parameters / (FLOAT8 if setup.products == "float8" else 1)
+    flops = layers + tokens * (6 + 2 * again) * setup.trainable + head * 4 * shape.head_parameters
     attention = tokens * (3.5 + again) * attention_flops(shape, width)
-    passes, recompute, dropped = PASSES[way.products if way.engine == "compiled" else way.engine]
-    passes += recompute * again + (dropped if way.dropout else 0) + (0 if way.flash else WITHOUT_FLASH)
-    launch, relaunch = LAUNCH[way.engine]
-    return _seconds(way, rates, flops, attention, passes, tokens, head, 2 + again, launch + relaunch * again)
+    passes, recompute, dropped = setup.engine.passes(setup)
+    passes += recompute * again + (dropped if setup.dropped else 0) + (0 if setup.flash else WITHOUT_FLASH)
+    launch = setup.engine.launch.usual + setup.engine.launch.recomputed * again
+    return _seconds(setup, rates, flops, attention, passes, tokens, head, 2 + again, launch)
 
 
-def evaluating(way: Way, rates: Rates, tokens: float, width: float, trained: float) -> Seconds:
+def evaluating(setup: Setup, rates: Rates, tokens: float, width: float, trained: float) -> Seconds:
     """A micro-batch forward only."""
-    shape = way.shape
-    flops = tokens * 2 * (shape.linear_parameters + way.trainable) + trained * 2 * shape.head_parameters
+    shape = setup.shape
+    flops = tokens * 2 * (shape.linear_parameters + setup.trainable) + trained * 2 * shape.head_parameters
     attention = tokens * attention_flops(shape, width)
-    _, passes, _ = PASSES[way.products if way.engine == "compiled" else way.engine]
-    return _seconds(way, rates, flops, attention, passes, tokens, trained, 1, LAUNCH[way.engine][1])
+    engine = setup.engine
+    passes = engine.passes(setup).recomputed
+    return _seconds(setup, rates, flops, attention, passes, tokens, trained, 1, engine.launch.recomputed)
 
 
 def _seconds(
-    way: Way,
+    setup: Setup,
     rates: Rates,
     flops: float,
     attention: float,
@@ -147,13 +109,13 @@ def _seconds(
     products, attention = flops / rates.products, attention / rates.attention
     if rates.memory is None:
         return Seconds(products, attention, 0.0, 0.0, 0.0, products + attention)
-    shape, layers = way.shape, way.shape.num_hidden_layers
+    shape, layers, four_bit = setup.shape, setup.shape.num_hidden_layers, setup.held == "nf4"
     features = sum(fan_in + fan_out for fan_in, fan_out in shape.linears.values())
-    logits = head * shape.vocab_size * (FULL_LOGIT_BYTES if way.full_logits else LOGIT_BYTES)
-    between = (tokens * layers * features * way.element * passes + logits) / rates.memory
-    unpacking = unpacked * shape.linear_parameters * NF4_BYTES_MOVED / rates.memory if way.four_bit else 0.0
-    host = REPLAY if way.recorded else layers * launch * (LAUNCH_4BIT[way.engine] if way.four_bit else 1)
+    logits = head * shape.vocab_size * (FULL_LOGIT_BYTES if setup.full_logits else LOGIT_BYTES)
+    between = (tokens * layers * features * setup.element * passes + logits) / rates.memory
+    unpacking = unpacked * shape.linear_parameters * NF4_BYTES_MOVED / rates.memory if four_bit else 0.0
+    host = REPLAY if setup.replayed else layers * launch * (setup.engine.launch.four_bit if four_bit else 1)
     card = products + attention + between + unpacking
     # what is replayed costs its own little time; what is launched runs beside the card's work
-    total = card + host + GAP if way.recorded else max(card, host) + GAP
+    total = card + host + GAP if setup.replayed else max(card, host) + GAP
     return Seconds(products, attention, between, unpacking, host, total)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from toolkit.engines import measured
-from toolkit.engines.base import Choice, check_hardware, choose_precision
+from toolkit.engines.base import Choice, Has, is_installed
+from toolkit.engines.precision import choose_precision
+from toolkit.engines.requirements import check_hardware
+from toolkit.engines.setup import Setup
 from toolkit.errors import EngineError
 from toolkit.hardware import Gpu, Hardware, cpu_flags, cpu_name, usable_cores
 from toolkit.models.families import load_shape
-from toolkit.models.shape import ATTENTION, MLP, ModelShape
+from toolkit.models.shape import ModelShape
 from toolkit.planning import lengths as lengths_module
-from toolkit.planning.budget import STEP, USABLE, Budget, budget_for, pace_of, setup_of
+from toolkit.planning.budget import STEP, USABLE, Budget, budget_for
 from toolkit.planning.cards import CARDS, Card, cpu_card, find_card, seen_gpus
-from toolkit.planning.cost import Time, Work, dollars, predict, range_of, rates_of, way_of
-from toolkit.planning.kernel_time import Rates, Way
+from toolkit.planning.cost import Time, Work, dollars, predict, range_of, rates_of
+from toolkit.planning.kernel_time import Rates
 from toolkit.planning.lengths import Lengths
-from toolkit.planning.memory import Memory, Setup, full_memory, training_memory
+from toolkit.planning.memory import Memory, full_memory, training_memory
 from toolkit.planning.micro_batches import mean_pieces
+from toolkit.planning.setup import setup_on
 from toolkit.planning.steps import TIMED, Updates, fitted, fitting, updates_of
 
 if TYPE_CHECKING:
@@ -85,6 +88,11 @@ class Plan:
         show(self, console)
 
 
+def _anything(package: str) -> bool:
+    """What is assumed to be installed beside a card that is not here."""
+    return True
+
+
 def plan_recipe(loaded: LoadedRecipe, gpu: str | None = None, price: float | None = None) -> Plan:
     """The plan of a recipe for the card named, or for the one in this machine.
 
@@ -95,8 +103,8 @@ def plan_recipe(loaded: LoadedRecipe, gpu: str | None = None, price: float | Non
     lengths = lengths_module.lengths_of(loaded.recipe)
 
     def planned(card: Card, reason: str, here: bool) -> Plan:
-        installed = not here or importlib.util.find_spec("unsloth") is not None
-        return make_plan(loaded.recipe, card, lengths, price, name=loaded.name, reason=reason, unsloth=installed)
+        has = is_installed if here else _anything
+        return make_plan(loaded.recipe, card, lengths, price, name=loaded.name, reason=reason, has=has)
 
     if card is not None:
         return planned(card, reason, here)
@@ -122,34 +130,32 @@ def make_plan(
     *,
     name: str = "recipe",
     reason: str = "asked for",
-    unsloth: bool = True,
+    has: Has = _anything,
 ) -> Plan:
-    """The plan of `recipe` on `card` over chats of these `lengths`; `unsloth` says whether Unsloth is installed."""
+    """The plan of `recipe` on `card` over chats of these `lengths`; `has`: which packages there are."""
     shape = load_shape(recipe.model)
-    trainable = shape.trainable_parameters(recipe.lora)
     hardware = _hardware(card)
     check_hardware(recipe, hardware)
-    engine = measured.fastest_engine(recipe, hardware, unsloth, measured.load())
+    engine = measured.fastest_engine(recipe, hardware, measured.load(), has)
     precision = choose_precision(recipe, hardware)
-    setup = setup_of(recipe, shape, engine.value, precision.value, cuda=card.name != "cpu")
-    setup = replace(setup, pace=pace_of(hardware.gpu))
-    budget = budget_for(recipe, setup, hardware.gpu.memory if hardware.gpu else hardware.memory, lengths)
+    setup = setup_on(recipe, shape, engine.value, precision.value, hardware.gpu)
+    budget = budget_for(recipe, setup, hardware.device_memory, lengths)
+    chosen = setup.recomputing(budget.checkpointed if budget else None)
     pieces = mean_pieces(lengths.tokens, lengths.rows(recipe.chats_per_update), budget.tokens) if budget else None
     batch = recipe.train.per_device_train_batch_size
-    memory = _memory(setup, lengths, batch) if budget is None else _packed_memory(setup, lengths, budget)
+    if budget is None:
+        memory = _memory(setup, lengths, batch)
+    else:
+        memory = training_memory(chosen, 1, budget.tokens, round(budget.tokens * lengths.trained))
     largest = _largest(setup, lengths, card) if budget is None else 0
     rates = rates_of(card, precision.value)
-    recomputed = float(bool(recipe.train.gradient_checkpointing))
-    if budget is not None and budget.checkpointed is not None:
-        recomputed = budget.checkpointed / shape.num_hidden_layers
-    way = way_of(recipe, shape, engine.value, precision.value, card, recomputed)
     updates, time = updates_of(recipe, lengths.chats), None
-    work = _work(recipe, way, lengths, updates, pieces)
+    work = _work(recipe, chosen, lengths, updates, pieces)
     if rates is not None:
         time = predict(work, rates)
         if (fewer := _fewer(recipe, updates, time, work.evaluations)) is not updates:
             updates = fewer
-            work = _work(recipe, way, lengths, updates, pieces)
+            work = _work(recipe, chosen, lengths, updates, pieces)
             time = predict(work, rates)
     rows, width = lengths.rows(batch), lengths.longest
     return Plan(
@@ -158,16 +164,14 @@ def make_plan(
         card=card,
         card_reason=reason,
         shape=shape,
-        trainable=trainable,
+        trainable=setup.trainable,
         lengths=lengths,
         updates=updates,
         engine=engine,
         precision=precision,
-        fast_path=_fast_path(recipe, shape, engine.value),
+        fast_path=setup.engine.fast_path(recipe, shape),
         memory=memory,
-        full=full_memory(
-            replace(setup, engine="peft"), rows, width, int(rows * width * lengths.trained), weights="mixed"
-        ),
+        full=full_memory(setup, rows, width, int(rows * width * lengths.trained), weights="mixed"),
         largest=largest,
         advice=() if memory.total <= card.memory else _advice(recipe, setup, lengths, card),
         rates=rates,
@@ -176,8 +180,8 @@ def make_plan(
         update_range=range_of(work, card, rates) if rates else None,
         budget=budget,
         pieces=pieces,
-        packed_seconds=_packed_time(recipe, card, lengths, unsloth),
-        least=_least_memory(recipe, card, lengths, unsloth),
+        packed_seconds=_packed_time(recipe, card, lengths, has),
+        least=_least_memory(recipe, card, lengths, has),
     )
 
 
@@ -212,44 +216,10 @@ def _all_memory(card: Card) -> int:
     return max(card.memory, int(psutil.virtual_memory().total))
 
 
-def _fast_path(recipe: Recipe, shape: ModelShape, engine: str) -> Choice:
-    """Whether Unsloth's fused LoRA functions would take the layers, by the conditions it checks itself."""
-    if engine != "unsloth":
-        return Choice("off", "only the unsloth engine has one")
-    if recipe.lora.bias != "none":
-        return Choice("off", f"lora.bias = {recipe.lora.bias}")
-    if recipe.lora.use_dora:
-        return Choice("off", "lora.use_dora = true")
-    targets = {name for name, _, _ in shape.lora_targets(recipe.lora.target_modules)}
-    counts = []
-    for part, modules in (("QKV", ATTENTION[:3]), ("O", ATTENTION[3:]), ("MLP", MLP)):
-        block = "mlp" if part == "MLP" else "self_attn"
-        fused = sum(
-            all(f"model.layers.{layer}.{block}.{module}" in targets for module in modules)
-            for layer in range(shape.num_hidden_layers)
-        )
-        counts.append(f"{fused} {part}")
-    told = f"{', '.join(counts)} of {shape.num_hidden_layers} layers fused"
-    if all(count.startswith("0 ") for count in counts):
-        return Choice("off", f"lora.target_modules leaves no whole group of modules to fuse ({told})")
-    inside = (
-        f"; lora_dropout = {recipe.lora.lora_dropout:g} runs inside the kernels" if recipe.lora.lora_dropout else ""
-    )
-    return Choice("on", told + inside)
-
-
 def _memory(setup: Setup, lengths: Lengths, chats: int) -> Memory:
     """Peak of the widest micro-batch: as many chats, all padded to the longest row."""
     rows, width = lengths.rows(chats), lengths.longest
     return training_memory(setup, rows, width, int(rows * width * lengths.trained))
-
-
-def _packed_memory(setup: Setup, lengths: Lengths, budget: Budget) -> Memory:
-    """Peak of a full micro-batch of packed rows."""
-    few = budget.checkpointed
-    if few is not None:
-        setup = replace(setup, checkpointing="on" if few else "off", checkpointed=few)
-    return training_memory(setup, 1, budget.tokens, round(budget.tokens * lengths.trained))
 
 
 def _largest(setup: Setup, lengths: Lengths, card: Card) -> int:
@@ -271,25 +241,25 @@ def same_update(recipe: Recipe, largest: int) -> tuple[int, int]:
     return batch, chats // batch
 
 
-def _packed_time(recipe: Recipe, card: Card, lengths: Lengths, unsloth: bool) -> float | None:
+def _packed_time(recipe: Recipe, card: Card, lengths: Lengths, has: Has) -> float | None:
     """Seconds predicted for the same updates packed without padding; None where there is no such choice."""
     if recipe.train.micro_batch != "fixed" or card.name == "cpu":
         return None
     train = recipe.train.model_copy(update=PACKED)
     try:
-        other = make_plan(recipe.model_copy(update={"train": train}), card, lengths, unsloth=unsloth)
+        other = make_plan(recipe.model_copy(update={"train": train}), card, lengths, has=has)
     except EngineError:
         return None
     return other.time.total if other.time is not None and other.fits else None
 
 
-def _least_memory(recipe: Recipe, card: Card, lengths: Lengths, unsloth: bool) -> tuple[float, int] | None:
+def _least_memory(recipe: Recipe, card: Card, lengths: Lengths, has: Has) -> tuple[float, int] | None:
     """What the smallest packed pieces of an update take; None where the recipe does not leave them to the planner."""
     if recipe.train.micro_batch != "auto" or card.name == "cpu":
         return None
     tokens = -(-lengths.longest // STEP) * STEP
     train = recipe.train.model_copy(update={"micro_batch": tokens, "gradient_checkpointing": True})
-    other = make_plan(recipe.model_copy(update={"train": train}), card, lengths, unsloth=unsloth)
+    other = make_plan(recipe.model_copy(update={"train": train}), card, lengths, has=has)
     return other.memory.total, tokens
 
 
@@ -333,10 +303,10 @@ def _cut(lengths: Lengths, longest: int) -> Lengths:
     return replace(lengths, tokens=lengths.tokens.clip(max=longest))
 
 
-def _work(recipe: Recipe, way: Way, lengths: Lengths, updates: Updates, pieces: float | None) -> Work:
+def _work(recipe: Recipe, setup: Setup, lengths: Lengths, updates: Updates, pieces: float | None) -> Work:
     train = recipe.train
     return Work(
-        way=way,
+        setup=setup,
         lengths=lengths,
         updates=updates,
         batch=train.per_device_train_batch_size,

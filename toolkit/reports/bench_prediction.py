@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from toolkit.bench_results import Arm, Results
+from toolkit.engines import ENGINES
+from toolkit.engines.setup import Products, Setup
 from toolkit.models.families import KNOWN
 from toolkit.models.families.base import FAMILIES
 from toolkit.models.shape import ModelShape
 from toolkit.planning.cards import CARDS, Card
 from toolkit.planning.cost import doubt, rates_of
-from toolkit.planning.kernel_time import UPDATE_GAP, Products, Rates, Seconds, Way, training
+from toolkit.planning.kernel_time import UPDATE_GAP, Rates, Seconds, training
 
 UNEVEN = 4 / 3  # rows spread evenly from nothing to twice their mean cost attention as much as equal ones this long
 
@@ -72,7 +74,9 @@ def target(results: Results) -> Card | None:
 
 def holds_scores(results: Results, arm: Arm, card: Card) -> bool:
     """Whether SDPA held all scores: rows of one length bring no mask, and there was no flash attention."""
-    return arm.engine == "peft" and not card.flash and results.run["shape"] != "real" and not arm.token_budget
+    return (
+        ENGINES[arm.engine].holds_scores and not card.flash and results.run["shape"] != "real" and not arm.token_budget
+    )
 
 
 def shape_of(results: Results) -> ModelShape | None:
@@ -102,24 +106,22 @@ def update(results: Results, arm: Arm, shape: ModelShape, rates: Rates, *, flash
     width = arm.width or padded / results.run["chats_per_update"]
     if not arm.width and packed and results.run["shape"] == "real":
         width *= UNEVEN
-    recomputed = 0.0 if arm.checkpointing == "off" else 1.0
-    if arm.checkpointed_wanted is not None:
-        recomputed = arm.checkpointed_wanted / shape.num_hidden_layers
-    way = Way(
+    setup = Setup(
         shape=shape,
-        engine=arm.engine,
+        engine=ENGINES[arm.engine],
+        held="nf4" if arm.four_bit else "16-bit",
         trainable=arm.trainable,
-        recomputed=recomputed,
+        checkpointing="off" if arm.checkpointing == "off" else "on",
         products=products_of(arm.variant),
-        four_bit=arm.four_bit,
-        dropout=arm.dropout > 0,
+        dropped=int(arm.dropout > 0),
         flash=flash,
+        packed=packed,
         recorded=arm.recorded > 0,
         element=4 if arm.precision == "fp32" else 2,
-        whole_head=arm.engine == "unsloth" and not packed,
         full_logits=arm.full_logits,
     )
-    one = training(way, rates, padded / pieces, width, real * results.run["trained_share"] / pieces)
+    setup, trained = setup.recomputing(arm.checkpointed_wanted), real * results.run["trained_share"]
+    one = training(setup, rates, padded / pieces, width, trained / pieces)
     return one.times(pieces, UPDATE_GAP)
 
 

@@ -18,7 +18,7 @@ from toolkit.data.template import ChatTemplate
 from toolkit.environment import one_process
 from toolkit.errors import EngineError, Problem, RunError
 from toolkit.hardware import Hardware, detect, free_cores
-from toolkit.planning.budget import budget_of, check_packing, recomputes
+from toolkit.planning.budget import budget_of, recomputes
 from toolkit.planning.steps import updates_of
 from toolkit.recipe import LoadedRecipe, dump
 from toolkit.recipe.schema import Recipe
@@ -82,7 +82,6 @@ def _run(
     console.print(f"engine     {engine}\nprecision  {precision}", markup=False)
     if engine.note:
         console.print(f"note       {engine.note}", markup=False)
-    check_packing(recipe, engine.value)
 
     from toolkit.data.render import Renderer
     from toolkit.data.tokenizers import load_tokenizer
