@@ -1,16 +1,13 @@
-"""`toolkit bench` and its verbs: parsing only."""
+"""`toolkit bench` and its verbs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from toolkit.terminal import new_console, say
-
-if TYPE_CHECKING:
-    pass
 
 bench_app = typer.Typer(
     help="Measure memory and speed against other ways to train, and check the chapter's claims.\n\n"

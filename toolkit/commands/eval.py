@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -81,8 +82,6 @@ def evaluate(
 
     Exit codes: 0 done, 1 the work failed, 2 the input is wrong.
     """
-    import json
-
     from toolkit.evaluation.command import Options, evaluate_models
 
     options = Options(

@@ -5,6 +5,8 @@ Templates escape what they are given; what is made in this package is marked as 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,9 +21,6 @@ _KEYS = re.compile(r"`([^`]+)`|\b((?:model|lora|data|train|eval|export)\.[a-z_]+
 
 def render(template: str, maker: str, *, scripted: bool = False, **values: Any) -> str:
     """A page of templates/. `maker`: the command that makes it. `scripted`: lines tell their values to the pointer."""
-    import base64
-    import hashlib
-
     import jinja2
 
     environment = jinja2.Environment(

@@ -10,6 +10,9 @@ from markupsafe import Markup
 
 from toolkit.bench_results import FILE, Results
 from toolkit.errors import InputError
+from toolkit.evaluation.results import FRACTIONS, LABELS, LOWER_IS_BETTER
+from toolkit.export_report import QUESTIONS, VerifyReport
+from toolkit.exports import ExportFolder
 from toolkit.pages.page import table
 from toolkit.records import read_object
 from toolkit.reports import bench
@@ -28,8 +31,6 @@ class Extra:
 
 def exports(run: Path) -> list[Extra]:
     """Every export folder in a run folder: its files, how the weights came about, and its verification."""
-    from toolkit.exports import ExportFolder
-
     found = []
     for record_path in sorted(run.glob("*/export.json")):
         folder = ExportFolder(record_path.parent)
@@ -52,8 +53,6 @@ def exports(run: Path) -> list[Extra]:
 
 def _verified(folder: Path, sentences: list[str]) -> list[Markup]:
     """The verification's checks as a table; its verdict is added to the sentences."""
-    from toolkit.export_report import QUESTIONS, VerifyReport
-
     if not (folder / "export_report.json").is_file():
         return []
     try:
@@ -69,8 +68,6 @@ def _verified(folder: Path, sentences: list[str]) -> list[Markup]:
 
 def evaluations(run: Path) -> list[Extra]:
     """Tables that `toolkit eval` saved in a run folder: right answers by kind, other measures, and how many flipped."""
-    from toolkit.evaluation.results import LABELS, LOWER_IS_BETTER
-
     found = []
     for path in sorted(run.glob("*/table.json")):
         try:
@@ -102,7 +99,6 @@ def evaluations(run: Path) -> list[Extra]:
 def _share(rates: dict[str, Any] | None, measure: str = "correct") -> str:
     if not rates or measure not in rates:
         return ""
-    from toolkit.evaluation.results import FRACTIONS
 
     rate = rates[measure]
     if measure in FRACTIONS:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from toolkit.evaluation.results import Comparison, Evaluation, Row
+from toolkit.evaluation.results import Comparison, Evaluation, Row, in_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +33,6 @@ def flipped(first: Evaluation, second: Evaluation, names: tuple[str, str], most:
 
     `names` are the two evaluations'. None where they have no such chat in common.
     """
-    from toolkit.evaluation.results import Comparison
-
     known = {row.key for row in first.rows}
     if not any(row.key in known for row in second.rows):
         return None
@@ -65,8 +61,6 @@ def still_wrong(before: Evaluation | None, after: Evaluation, most: int) -> tupl
 
     Those that were right in `before`, which `flipped` lists, are left out.
     """
-    from toolkit.evaluation.results import in_turn
-
     right = {row.key for row in before.rows if row.correct} if before is not None else set()
     earlier = {row.key: row for row in before.rows} if before is not None else {}
     rows = in_turn((row for row in after.rows if not row.correct and row.key not in right), lambda row: row.kind)

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
+
 from toolkit.errors import InputError, RunError
+from toolkit.recipe import load
 from toolkit.records import read_object, read_rows
 from toolkit.reports.log import Log
 from toolkit.reports.runview import facts_of, state_of
@@ -16,7 +19,6 @@ from toolkit.runs import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 NARROW = ("run", "model", "state", "updates", "eval", "right")  # what a terminal of 80 columns has room for
 
@@ -59,8 +61,6 @@ def _listed(path: Path) -> Listed:
     files = [file.stat() for file in path.rglob("*") if file.is_file()]
     used, modified = sum(stat.st_size for stat in files), max((stat.st_mtime for stat in files), default=0.0)
     try:
-        from toolkit.recipe import load
-
         recipe = load(folder.recipe).recipe
         environment, summary = read_object(folder.environment), read_object(folder.summary)
         log = Log()
@@ -111,8 +111,6 @@ def show_runs(folder: Path, console: Console) -> None:
 
 
 def _table(folder: Path, runs: list[Listed], width: int) -> Table:
-    from rich.table import Table
-
     names = ["run", "recipe", "model", "state", "updates", "loss", "eval", "right", "size"]
     rows = [_cells(folder, run) for run in runs]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import Problem, RunError
+from toolkit.planning.steps import updates_of
 from toolkit.records import read_rows
 from toolkit.reports.statistics import mad_sigma, median
 
@@ -41,8 +42,6 @@ class Facts:
     @classmethod
     def of(cls, recipe: Recipe, n_chats: int) -> Facts:
         """Of a recipe over `n_chats` training chats."""
-        from toolkit.planning.steps import updates_of
-
         updates = updates_of(recipe, n_chats)
         return cls(
             total=updates.total,

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.errors import Problem, RunError
+from toolkit.evaluation.best import Best, best_by_log
+from toolkit.evaluation.results import Evaluation
 from toolkit.records import is_sealed, read_list, read_object
 from toolkit.reports.log import Facts, Log, read_metrics
 from toolkit.reports.reading import read
@@ -17,8 +19,6 @@ from toolkit.reports.verdicts import Verdict
 from toolkit.runs import RunFolder, recipe_of
 
 if TYPE_CHECKING:
-    from toolkit.evaluation.best import Best
-    from toolkit.evaluation.results import Evaluation
     from toolkit.recipe.schema import Recipe
 
 State = Literal["finished", "training now", "stopped"]
@@ -99,8 +99,6 @@ class RunView:
     @property
     def best(self) -> Best | None:
         """The best evaluation by the run's own rule, `eval.best`; None before there is one."""
-        from toolkit.evaluation.best import best_by_log
-
         best = best_by_log(self.recipe, self.rows)
         return best if best.found else None
 
@@ -180,6 +178,5 @@ def _samples(folder: RunFolder) -> list[dict[str, Any]]:
 def _evaluation(path: Path) -> Evaluation | None:
     if not path.is_file():
         return None
-    from toolkit.evaluation.results import Evaluation
 
     return Evaluation.load(path)

@@ -7,20 +7,18 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
+from toolkit.evaluation.results import FRACTIONS, LABELS, LOGGED, LOWER_IS_BETTER, Evaluation, Row
+from toolkit.evaluation.statistics import Rate
 from toolkit.pages.axes import number
 from toolkit.pages.bars import Interval, histogram, intervals, shares
 from toolkit.pages.lines import Chart, Mark, Series, line_chart
 from toolkit.pages.page import Token, table
 from toolkit.reports.flips import flipped, still_wrong
 from toolkit.reports.runview import RunView
-
-if TYPE_CHECKING:
-    from toolkit.evaluation.results import Evaluation, Row
-    from toolkit.evaluation.statistics import Rate
 
 GIB = 2**30
 FLIPS_SHOWN = 6
@@ -157,8 +155,6 @@ def curves(view: RunView) -> list[Markup]:
 
 def _calls(view: RunView) -> list[Series]:
     """What was measured of calls beside the loss, in percent, and after training of the adapter that was kept."""
-    from toolkit.evaluation.results import LOGGED
-
     kept = view.summary.get("adapter_of_update")
     after = view.after.rates() if view.after is not None and kept else {}
     found: list[Series] = []
@@ -262,8 +258,6 @@ def grouped(evaluation: Evaluation) -> dict[str, list[Row]]:
 
 def interval_of(name: str, rows: Sequence[Row], style: int) -> Interval:
     """Right answers among `rows`."""
-    from toolkit.evaluation.statistics import Rate
-
     rate = Rate.of(row.correct for row in rows)
     return Interval(name, rate.share or 0.0, *rate.interval, rate_text(rate), style)
 
@@ -277,8 +271,6 @@ def rate_text(rate: Rate | None) -> str:
 
 
 def _measures(view: RunView) -> Markup:
-    from toolkit.evaluation.results import FRACTIONS, LABELS, LOWER_IS_BETTER
-
     assert view.after is not None
     after = view.after.rates()
     before = view.before.rates() if view.before is not None else {}
