@@ -33,7 +33,7 @@ from typing import Any
 
 from toolkit import __version__
 from toolkit.cache import write_text as write_text
-from toolkit.errors import Problem, RecipeError, RunError
+from toolkit.errors import Problem, RecipeError, RunError, did_you_mean
 from toolkit.manifest import damage, flush
 from toolkit.manifest import sha256_of as sha256_of
 from toolkit.recipe.schema import Recipe
@@ -94,6 +94,12 @@ def default_folder(name: str, parent: Path = Path("runs")) -> Path:
     while folder.exists():
         folder, number = parent / f"{name}-{number}", number + 1
     return folder
+
+
+def beside(path: Path) -> str:
+    """The name of the folder beside `path` that was most likely meant, as the end of a message; else nothing."""
+    around = [place.name for place in path.parent.iterdir() if place.is_dir()] if path.parent.is_dir() else []
+    return did_you_mean(path.name, around)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +218,9 @@ class RunFolder:
         """An existing run folder. Raises `RunError` where there is none."""
         run = cls(path)
         if not run.recipe.is_file():
-            raise RunError(f"{path}: not a run folder (no recipe.toml in it)")
+            if path.exists():
+                raise RunError(f"{path}: not a run folder (no recipe.toml in it)")
+            raise RunError(f"{path}: no such run folder{beside(path)}")
         return run
 
     @contextlib.contextmanager

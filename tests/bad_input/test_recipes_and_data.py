@@ -51,7 +51,7 @@ def test_all_problems_at_once(call: Call, place: Path) -> None:
         (["plan", "base.toml", "--gpu", "h2000"], "--gpu h2000: unknown card, did you mean h200?"),
         (["plan", "base.toml", "--set", "model.name=./gone"], "./gone"),
         (["run", "base.toml", "--set", "train.learning_rate"], "--set train.learning_rate: wanted KEY=VALUE"),
-        (["run", "base.toml", "--resume", "gone"], "gone: not a run folder"),
+        (["run", "base.toml", "--resume", "gone"], "gone: no such run folder"),
         (["data", "preview", "base.toml", "--html", "base.toml/x.html"], "--html base.toml/x.html: can't be written"),
     ],
 )

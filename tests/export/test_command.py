@@ -38,7 +38,10 @@ def test_an_export(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["adapter", "--gguf", "q4_k_x"], "error: q4_k_x is no GGUF type that can be written, did you mean q4_k_m?"),
+        (
+            ["adapter", "--gguf", "q4_k_x"],
+            "q4_k_m, did you mean q4_k_m?",
+        ),
         (["adapter", "--gguf", ","], "error: --gguf: wanted types, as q8_0,q4_k_m"),
         (["adapter", "--merge-base", "orginal"], "error: --merge-base: orginal is none, did you mean original?"),
         (["adapter", "--adapter-only", "--gguf", "q8_0"], "wanted --lora?"),

@@ -337,7 +337,7 @@ def test_a_checkpoint_s_pickles_run_nothing(recipe: Path, tmp_path: Path, monkey
 
 
 def test_resume_of_nothing(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="not a run folder"):
+    with pytest.raises(RunError, match="no such run folder"):
         run(load(recipe), resume=tmp_path / "nowhere")
 
 

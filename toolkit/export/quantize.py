@@ -48,8 +48,8 @@ class Quantized:
 def quant_type(name: str) -> str:
     """`q4_k_m` -> `Q4_K_M`. Raises `EngineError` for a name that is none, with the nearest."""
     if name.lower() not in GGUF_QUANTS:
-        near = did_you_mean(name.lower(), GGUF_QUANTS) or f", wanted one of {', '.join(GGUF_QUANTS)}"
-        raise EngineError(f"{name} is no GGUF type that can be written{near}")
+        near = did_you_mean(name.lower(), GGUF_QUANTS)
+        raise EngineError(f"{name} is no GGUF type that can be written, wanted one of {', '.join(GGUF_QUANTS)}{near}")
     return name.upper()
 
 

@@ -14,7 +14,7 @@ from toolkit.manifest import NAME as MANIFEST
 from toolkit.manifest import has_manifest
 from toolkit.recipe.schema import ModelSection, Recipe
 from toolkit.records import read_object
-from toolkit.runs import RunFolder, recipe_of, sha256_of
+from toolkit.runs import RunFolder, beside, recipe_of, sha256_of
 from toolkit.runs import check_adapter as check_whole
 from toolkit.trusted import ADAPTER_CONFIG as CONFIG
 from toolkit.trusted import check_adapter
@@ -70,7 +70,7 @@ def find_source(what: str, base: str | None = None) -> Source:
         raise RunError(f"{path} is a file; wanted a run folder, an adapter folder or a model folder")
     model = ModelSection(name=what)
     if not path.is_dir() and what.startswith((".", "/", "~", "runs/")):
-        raise RunError(f"no folder {what}; wanted a run folder, as runs/quickstart")
+        raise RunError(f"no folder {what}; wanted a run folder, as runs/quickstart{beside(path)}")
     return Source(_plain_name(what), model, models.resolve(model))
 
 

@@ -216,8 +216,11 @@ def _builtin(path: Path, source: SourceSection) -> Iterator[Finding]:
 def _export(recipe: Recipe) -> Iterator[Finding]:
     for index, quant in enumerate(recipe.export.gguf):
         if quant not in GGUF_QUANTS:
-            near = did_you_mean(quant.lower(), GGUF_QUANTS) or f", wanted one of {', '.join(GGUF_QUANTS)}"
-            yield (("export", "gguf", index),), f'"{quant}" is no GGUF quant{near}'
+            near = did_you_mean(quant.lower(), GGUF_QUANTS)
+            yield (
+                (("export", "gguf", index),),
+                f'"{quant}" is no GGUF quant, wanted one of {", ".join(GGUF_QUANTS)}{near}',
+            )
 
 
 CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (

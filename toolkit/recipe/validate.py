@@ -194,13 +194,13 @@ def _unknown(path: Path, value: Any) -> str:
     key = str(path[-1])
     owner = _section(path[:-1])
     assert owner is not None
-    if owner is Recipe and isinstance(value, (dict, list)):
+    homes = [heading for heading, _, section in sections() if key in section.model_fields]
+    if owner is Recipe and isinstance(value, (dict, list)) and not (homes and isinstance(value, list)):
         known = list(Recipe.model_fields)
         near = did_you_mean(key, known)
         if not near and (ours := SECTIONS.get(key.lower())):
             near = f", did you mean {ours}?"
         return f"unknown section{near}" if near else f"unknown section, wanted one of {', '.join(known)}"
-    homes = [heading for heading, _, section in sections() if key in section.model_fields]
     if homes:
         return f"unknown key; {key} belongs to {' or '.join(homes)}"
     if (other := BY_NAME.get(_snake(key))) is not None:
