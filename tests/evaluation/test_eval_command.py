@@ -85,13 +85,14 @@ def test_through_the_command_line(place: Path, own_cache: Path, tmp_path: Path) 
     command = [sys.executable, "-m", "toolkit", "eval", str(place / "run"), "--chats", "4"]
     done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=True)
     assert "4 of the 6 that the recipe holds out" in done.stdout and "call_format = json" in done.stdout
+    assert "tokens of 4 answers decoded in" in done.stdout
     for words in ("base", "run", "difference", "exact calls", "McNemar", "from the cache"):
         assert (words in done.stdout) is (words != "from the cache"), done.stdout
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"base.jsonl", "run.jsonl", "table.json"}
     again = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     found = json.loads(again.stdout)
-    assert "4 answers from the cache" in again.stderr
+    assert "4 answers from the cache" in again.stderr and "decoded in" not in again.stderr
     assert [column["name"] for column in found["columns"]] == ["base", "run"]
     assert found["differences"][0]["from"] == "base" and found["differences"][0]["correct"]["n"] == 4
     saved = json.loads((tmp_path / "out" / "table.json").read_text())

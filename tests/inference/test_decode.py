@@ -2,39 +2,22 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.tiny import make_model
+from tests.decoding import PROMPTS, adapted, load_lively
 from toolkit.inference.decode import decode
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-PROMPTS = [
-    "<|im_start|>user\nChat 1: what is 3 plus 4?<|im_end|>\n<|im_start|>assistant\n",
-    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
-    "<|im_start|>user\nChat 7: what is 12 plus 99 please please please?<|im_end|>\n<|im_start|>assistant\n",
-    "plus",
-    "<|im_start|>user\nChat 2: what is 1 plus 1 please?<|im_end|>\n<|im_start|>assistant\nIt",
-]
-
 
 @pytest.fixture(scope="module", params=["llama", "qwen3"])
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
-    """A tiny random model in float32 whose texts differ by prompt, and its tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder: Path = make_model(tmp_path_factory.mktemp(request.param) / "model", request.param)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    torch.manual_seed(1)
-    with torch.no_grad():  # as initialised, attention hardly matters and every prompt gives the same text
-        for name, weight in model.named_parameters():
-            if "norm" not in name:
-                weight.normal_(std=0.15)
-    return model, AutoTokenizer.from_pretrained(folder)
+    return load_lively(tmp_path_factory.mktemp(request.param), request.param)
 
 
 def by_hand(model: Any, tokenizer: Any, prompt: str, steps: int, stop: int) -> list[int]:
@@ -68,50 +51,6 @@ def test_a_batch_gives_what_each_prompt_gives_alone(loaded: tuple[Any, Any]) -> 
     assert len(set(alone)) == len(PROMPTS)
     for batch_size in (2, 3, 8):
         assert generate(model, tokenizer, PROMPTS, **options(tokenizer, batch_size=batch_size)) == alone
-
-
-@pytest.mark.parametrize(("at_once", "cache_bytes", "batches"), [(20, 1 << 29, 1), (70, 1 << 29, 1), (20, 1, 5)])
-def test_prompts_read_a_few_at_a_time_are_decoded_together(
-    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, at_once: int, cache_bytes: int, batches: int
-) -> None:
-    """`at_once` tokens are read at a time, and as many rows are decoded together as `cache_bytes` hold."""
-    from toolkit.inference import prefill
-
-    model, tokenizer = loaded
-    alone = [generate(model, tokenizer, [prompt], **options(tokenizer))[0] for prompt in PROMPTS]
-    monkeypatch.setattr(prefill, "AT_ONCE", at_once)
-    monkeypatch.setattr(prefill, "CACHE_BYTES", cache_bytes)
-    began: list[int] = []
-    original = type(model).generate
-
-    def noted(self: Any, **arguments: Any) -> Any:
-        if arguments["max_new_tokens"] == 12:  # others go on from where rows were dropped
-            began.append(len(arguments["input_ids"]))
-        return original(self, **arguments)
-
-    monkeypatch.setattr(type(model), "generate", noted)
-    assert generate(model, tokenizer, PROMPTS, **options(tokenizer)) == alone
-    assert len(began) == batches and sum(began) == len(PROMPTS)
-    assert generate(model, tokenizer, ["plus", "plus"], **options(tokenizer)) == [alone[3]] * 2
-
-
-def test_a_cache_holds_all_tokens_but_the_last(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from toolkit.inference import prefill
-
-    model, _ = loaded
-    model.eval()
-    ids = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14], [15, 16, 17], [18]]
-    monkeypatch.setattr(prefill, "AT_ONCE", 8)
-    cache = prefill.prefill(model, ids, 0)
-    assert cache.get_seq_length() == 5
-    for number, row in enumerate(ids[:3]):
-        with torch.no_grad():
-            alone = model(input_ids=torch.tensor([row[:-1]]), use_cache=True).past_key_values
-        for layer, own in zip(cache.layers, alone.layers, strict=True):
-            for which in ("keys", "values"):
-                found, wanted = getattr(layer, which)[number], getattr(own, which)[0]
-                assert torch.allclose(found[:, 5 - len(row) + 1 :], wanted, atol=1e-5)
-    assert prefill.prefill(model, [[5], [6]], 0) is None
 
 
 def test_stops_at_any_stop_token_and_says_so(loaded: tuple[Any, Any]) -> None:
@@ -174,41 +113,37 @@ def test_training_goes_on_after_decoding(loaded: tuple[Any, Any]) -> None:
 
 
 def test_adapters_are_decoded_with(loaded: tuple[Any, Any]) -> None:
-    import copy
-
-    from peft import LoraConfig, get_peft_model
-
     model, tokenizer = loaded
     plain = generate(model, tokenizer, PROMPTS, **options(tokenizer))
-    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
-    assert generate(adapted, tokenizer, PROMPTS, **options(tokenizer)) == plain
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for name, weight in adapted.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.5)
-    changed = generate(adapted, tokenizer, PROMPTS, **options(tokenizer))
+    assert generate(adapted(model, std=0.0), tokenizer, PROMPTS, **options(tokenizer)) == plain
+    peft = adapted(model)
+    changed = generate(peft, tokenizer, PROMPTS, **options(tokenizer))
     assert changed != plain
-    merged = adapted.merge_and_unload()
+    merged = peft.merge_and_unload()
     assert generate(merged, tokenizer, PROMPTS, **options(tokenizer)) == changed
 
 
 def test_too_little_memory_halves_the_batch(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.inference import continuous
+
     model, tokenizer = loaded
     plain = generate(model, tokenizer, PROMPTS, **options(tokenizer))
-    sizes = []
-    original = type(model).generate
+    sizes: list[int] = []
+    original = continuous.Rows.read
 
-    def small(self: Any, **arguments: Any) -> Any:
-        sizes.append(len(arguments["input_ids"]))
+    def small(self: Any, rows: Sequence[int], prompts: Sequence[list[int]]) -> None:
+        sizes.append(len(self.tokens))
         if sizes[-1] > limit:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return original(self, **arguments)
+        original(self, rows, prompts)
 
-    monkeypatch.setattr(type(model), "generate", small)
+    monkeypatch.setattr(continuous.Rows, "read", small)
     limit = 2
-    assert generate(model, tokenizer, PROMPTS, **options(tokenizer)) == plain
-    assert sizes == [5, 3, 2, 2, 1]
+    told: list[int] = []
+    made = decode(model, tokenizer, PROMPTS, **options(tokenizer), done=lambda index, one: told.append(index))
+    assert [one.text for one in made] == plain
+    assert sizes[:3] == [4, 2, 2] and max(sizes[1:]) <= 2
+    assert sorted(told) == list(range(len(PROMPTS)))
     limit = 0
     with pytest.raises(torch.cuda.OutOfMemoryError):
         generate(model, tokenizer, PROMPTS, **options(tokenizer))
@@ -230,32 +165,6 @@ def test_a_real_model_gives_in_a_batch_what_it_gives_alone() -> None:
 
 def test_no_prompts(loaded: tuple[Any, Any]) -> None:
     assert generate(*loaded, [], **options(loaded[1])) == []
-
-
-def test_rows_that_stop_leave_the_batch_and_the_others_go_on_as_before(
-    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, tokenizer = loaded
-    prompts = [f"{prompt}{number}" for number in range(3) for prompt in PROMPTS]
-    never = [tokenizer.pad_token_id]
-    full = decode(model, tokenizer, prompts, **options(tokenizer, stop_ids=never, max_new_tokens=24))
-    # stop tokens that end rows at different steps: the second token of some
-    stops = sorted({tokenizer(one.text, add_special_tokens=False)["input_ids"][3] for one in full[:8]})
-    alone = [
-        decode(model, tokenizer, [prompt], **options(tokenizer, stop_ids=stops, max_new_tokens=24))[0]
-        for prompt in prompts
-    ]
-    assert len({one.new_tokens for one in alone}) > 2, "rows should stop at different steps"
-    kept: list[int] = []
-    select = transformers.DynamicCache.batch_select_indices
-    monkeypatch.setattr(
-        transformers.DynamicCache,
-        "batch_select_indices",
-        lambda self, indices: (kept.append(len(indices)), select(self, indices))[1],
-    )
-    batch = decode(model, tokenizer, prompts, **options(tokenizer, stop_ids=stops, max_new_tokens=24, batch_size=15))
-    assert batch == alone
-    assert kept and kept[0] < len(prompts)
 
 
 def test_sampling_is_repeatable_and_leaves_the_random_numbers_alone(loaded: tuple[Any, Any]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from toolkit.evaluation.executed import evaluate_executed
 from toolkit.evaluation.questions import held_out
 from toolkit.evaluation.results import Comparison, Evaluation
 from toolkit.hardware import Hardware, detect, free_cores
-from toolkit.inference.decode import Decoder, TorchDecoder
+from toolkit.inference.decode import Decoder, Done, Generated, TorchDecoder
 from toolkit.inference.named_models import Column, Models, columns_of, renderer_of, settle
 from toolkit.recipe import load
 from toolkit.recipe.schema import EvalSection
@@ -113,6 +114,39 @@ def evaluate_models(words: list[str], options: Options, console: Console) -> Tab
     return table
 
 
+@dataclass(slots=True)
+class _Clock:
+    """What was decoded, not found in the cache, and in how long."""
+
+    prompts: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def told(self) -> str:
+        return f"{self.tokens:,} tokens of {self.prompts} answers decoded in {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class _Clocked:
+    """A decoder whose work goes into `clock`."""
+
+    decoder: Decoder
+    clock: _Clock
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.decoder.settings
+
+    def __call__(self, prompts: Sequence[str], done: Done | None = None) -> list[Generated]:
+        started = time.perf_counter()
+        made = self.decoder(prompts, done)
+        self.clock.seconds += time.perf_counter() - started
+        self.clock.prompts += len(made)
+        self.clock.tokens += sum(one.new_tokens for one in made)
+        return made
+
+
 class _Work:
     """Evaluates one column after the other."""
 
@@ -124,10 +158,12 @@ class _Work:
         self.max_new_tokens = options.max_new_tokens or settings.max_new_tokens
         self.batch_size = options.batch_size or settings.generate_batch_size
         self.threads_set = False
+        self.clock = _Clock()
 
     def evaluate(self, column: Column, chats: list[Chat]) -> Evaluation:
         renderer = renderer_of(column)
         call_format = renderer.call_format
+        self.clock = _Clock()
         settings = {
             "model": column.given,
             "column": column.kind,
@@ -148,7 +184,9 @@ class _Work:
                 result.settings |= {"from_cache": decoder.found, "decoded": decoder.decoded}
         cached = result.settings.get("from_cache", 0)
         note = f", {cached} answers from the cache" if cached else ""
-        self.console.print(f"{column.name}: {len(result.rows)} chats in {result.settings['seconds']:.0f} s{note}")
+        decoded = f", {self.clock.told}" if self.clock.prompts else ""
+        line = f"{column.name}: {len(result.rows)} chats in {result.settings['seconds']:.0f} s{decoded}{note}"
+        self.console.print(line)
         return result
 
     @contextlib.contextmanager
@@ -193,7 +231,7 @@ class _Work:
                         f"{column.given}: {gguf.n_vocab:,} tokens, but the tokenizer of {column.folder} has "
                         f"{len(renderer.tokenizer):,}: it is of another model; name its own recipe with --recipe"
                     )
-                yield GgufDecoder(gguf, stops, self.max_new_tokens, temperature, seed)
+                yield _Clocked(GgufDecoder(gguf, stops, self.max_new_tokens, temperature, seed), self.clock)
             return
         if self.hardware.gpu is None and not self.threads_set:
             import torch
@@ -201,6 +239,5 @@ class _Work:
             torch.set_num_threads(free_cores())
             self.threads_set = True
         with self.models.opened(column) as model:
-            yield TorchDecoder(
-                model, renderer.tokenizer, stops, self.max_new_tokens, self.batch_size, temperature, seed
-            )
+            most, size = self.max_new_tokens, self.batch_size
+            yield _Clocked(TorchDecoder(model, renderer.tokenizer, stops, most, size, temperature, seed), self.clock)

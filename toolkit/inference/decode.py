@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from toolkit.inference.decode_attention import fast_decoding
-from toolkit.inference.prefill import can_prefill, prefill, rows_at_once
-from toolkit.terminal import new_console
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-SECONDS_BETWEEN_LINES = 10.0
-_WORTH_COMPACTING = 4  # rows; with fewer, going on costs less than starting again
+from toolkit.inference.meter import Meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,58 +82,80 @@ def decode(
     progress: bool = True,
     done: Done | None = None,
 ) -> list[Generated]:
-    """Decode, `batch_size` prompts at a time, until a stop token or `max_new_tokens`; greedily at temperature 0.
+    """Decode at most `batch_size` prompts at a time to a stop token or `max_new_tokens`; greedily at temperature 0.
 
-    Prompts are rendered text; no special tokens are added. They are decoded longest first, so that a batch holds
-    prompts of like length and too little memory shows at once: then the batch is halved and decoding goes on. The model
-    comes back as it was: train or eval mode of every module, gradient checkpointing, cache and generation settings, and
-    so do torch's random numbers.
+    Prompts are rendered text; no special tokens are added. They are decoded longest first, so that too little memory
+    shows at once: then half as many are decoded at a time. The model comes back as it was: train or eval mode of every
+    module, gradient checkpointing, cache and generation settings, and so do torch's random numbers. Models whose cache
+    or attention is their own (`toolkit.inference.continuous.is_plain`) are decoded by their own `generate`.
 
     Raises `torch.cuda.OutOfMemoryError` when a single prompt does not fit.
     """
     import torch
 
-    encoded = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda index: (-len(encoded[index]), encoded[index]))
+    from toolkit.inference import continuous
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = continuous.is_plain(base)
+    # an empty prompt goes on from padding
+    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] or [tokenizer.pad_token_id] for text in prompts]
+    waiting = sorted(range(len(prompts)), key=lambda index: (-len(encoded[index]), encoded[index]))
     made: dict[int, Generated] = {}
     with (
         _random(seed, temperature),
-        _ready(model, tokenizer, stop_ids, max_new_tokens, temperature) as base,
+        _ready(model, base, tokenizer, stop_ids, max_new_tokens, temperature, plain),
         Meter(len(prompts), progress) as meter,
     ):
-        position = 0
-        on_cpu = base.get_input_embeddings().weight.device.type == "cpu"
-        while position < len(order):
-            # the longest comes first, and all are padded to it
-            longest = len(encoded[order[position]]) + max_new_tokens
-            fitting = rows_at_once(base, longest) if on_cpu else batch_size
-            batch = order[position : position + min(batch_size, fitting)]
+        if not plain and base.device.type != "cpu":
+            meter.say("this model's cache or attention is its own: decoded by its own generate, which takes longer")
+        while waiting:
+            most = len(encoded[waiting[0]]) + max_new_tokens
+            fitting = continuous.rows_at_once(base, most) if plain else _padded_at_once(base, most)
+            # places for the longest are wasted on what is half as long
+            alike = [index for index in waiting if 2 * (len(encoded[index]) + max_new_tokens) > most]
+            rows = min(batch_size, fitting, len(alike))
+            ids = [encoded[index] for index in alike]
             try:
-                rows = _decode_batch(base, [encoded[index] for index in batch], stop_ids, meter)
+                found = (
+                    continuous.decode_continuously(
+                        base,
+                        ids,
+                        rows,
+                        max_new_tokens=max_new_tokens,
+                        stop_ids=stop_ids,
+                        temperature=temperature,
+                        meter=meter,
+                    )
+                    if plain
+                    else _generate(base, ids[:rows], meter)
+                )
+                for number, row in found:
+                    index = alike[number]
+                    made[index] = read_tokens(tokenizer, row, stop_ids)
+                    meter.one_done(made[index].new_tokens)
+                    if done is not None:
+                        done(index, made[index])
             except torch.cuda.OutOfMemoryError:
-                if len(batch) == 1:
+                if rows == 1:
                     raise
-                rows = None
-            if rows is None:  # outside the except block, whose traceback would keep the batch's tensors alive
+                batch_size = (rows + 1) // 2
+                meter.say(f"out of GPU memory with {rows} prompts at a time; going on with {batch_size}")
+            # after the except block, whose traceback would keep the tensors alive
+            if batch_size < rows:
                 torch.cuda.empty_cache()
-                batch_size = (len(batch) + 1) // 2
-                meter.say(f"out of GPU memory with {len(batch)} prompts at a time; going on with {batch_size}")
-                continue
-            for index, row in zip(batch, rows, strict=True):
-                made[index] = read_tokens(tokenizer, row, stop_ids)
-                if done is not None:
-                    done(index, made[index])
-            position += len(batch)
-            meter.batch_done(len(batch), sum(made[index].new_tokens for index in batch))
+            waiting = [index for index in waiting if index not in made]
     return [made[index] for index in range(len(prompts))]
 
 
-def _decode_batch(base: Any, ids: list[list[int]], stop_ids: Sequence[int], meter: Meter) -> list[list[int]]:
-    """New tokens of each row, padding and all after the stop token included.
+def _padded_at_once(base: Any, tokens: int) -> int:
+    """How many rows padded to so many tokens `generate` is given: on a CPU what its caches like, on a GPU any."""
+    from toolkit.inference.continuous import AT_ONCE
 
-    On a CPU, where every row costs its share of a step, rows that have stopped are dropped from the batch whenever they
-    are half of it; the others go on from their cache.
-    """
+    return max(1, AT_ONCE["cpu"] // tokens) if base.device.type == "cpu" else 1 << 30
+
+
+def _generate(base: Any, ids: list[list[int]], meter: Meter) -> Iterator[tuple[int, list[int]]]:
+    """(index, new tokens) of prompts that `generate` decodes as one batch, what follows a stop token included."""
     import torch
     from transformers import StoppingCriteriaList
 
@@ -150,41 +164,14 @@ def _decode_batch(base: Any, ids: list[list[int]], stop_ids: Sequence[int], mete
     device = base.get_input_embeddings().weight.device
     tokens = torch.tensor([[pad] * (longest - len(row)) + row for row in ids], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=device)
-    stops = torch.tensor(list(stop_ids), device=device)
-    compacting = device.type == "cpu"
-    made: list[list[int]] = [[] for _ in ids]
-    alive = list(range(len(ids)))
-    cache: Any = prefill(base, ids, pad) if compacting and can_prefill(base) else None
-    while alive:
-        finished = torch.zeros(len(alive), dtype=torch.bool, device=device)
 
-        def step(now: Any, scores: Any, finished: Any = finished, **kwargs: Any) -> Any:
-            meter.step(len(ids), (now.shape[1] - longest) / most)
-            if not compacting:
-                return torch.zeros_like(finished)
-            finished |= torch.isin(now[:, -1], stops)
-            enough = len(finished) > _WORTH_COMPACTING and 2 * int(finished.sum()) >= len(finished)
-            return torch.full_like(finished, enough)
+    def step(now: Any, scores: Any, **kwargs: Any) -> Any:
+        meter.under_way(len(ids) * (now.shape[1] - longest) / most)
+        return torch.zeros(len(now), dtype=torch.bool, device=device)
 
-        going_on: dict[str, Any] = {"return_dict_in_generate": True} if compacting else {}
-        if cache is not None:
-            going_on |= {"past_key_values": cache, "max_new_tokens": longest + most - tokens.shape[1]}
-        # no_grad, not inference_mode: what a model caches meanwhile (rotary tables) must serve training afterwards.
-        with torch.no_grad():
-            out = base.generate(
-                input_ids=tokens, attention_mask=mask, stopping_criteria=StoppingCriteriaList([step]), **going_on
-            )
-        tokens, cache = (out.sequences, out.past_key_values) if compacting else (out, None)
-        for row, new in zip(alive, tokens[:, longest:].tolist(), strict=True):
-            made[row] = new
-        going = (~finished).nonzero()[:, 0]
-        if not compacting or tokens.shape[1] >= longest + most or not len(going):
-            break
-        alive = [alive[row] for row in going.tolist()]
-        mask = torch.cat([mask, mask.new_ones(len(mask), tokens.shape[1] - mask.shape[1])], dim=1)[going]
-        tokens = tokens[going]
-        cache.batch_select_indices(going)
-    return made
+    with torch.no_grad():  # see toolkit.inference.continuous.Rows
+        out = base.generate(input_ids=tokens, attention_mask=mask, stopping_criteria=StoppingCriteriaList([step]))
+    yield from enumerate(out[:, longest:].tolist())
 
 
 def read_tokens(tokenizer: Any, row: list[int], stop_ids: Sequence[int]) -> Generated:
@@ -211,16 +198,21 @@ def _random(seed: int, temperature: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ready(
-    model: Any, tokenizer: Any, stop_ids: Sequence[int], max_new_tokens: int, temperature: float
-) -> Iterator[Any]:
-    """The causal LM inside `model`, set up for decoding, and everything back as it was afterwards.
+    model: Any,
+    base: Any,
+    tokenizer: Any,
+    stop_ids: Sequence[int],
+    max_new_tokens: int,
+    temperature: float,
+    plain: bool,
+) -> Iterator[None]:
+    """`model` and the causal LM inside it, `base`, set up for decoding, and everything back as it was afterwards.
 
     The model's own generation settings are set aside whole: sampling temperatures would only cause warnings, but a
     repetition penalty would change what greedy decoding gives.
     """
     from transformers import GenerationConfig
 
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     training = {module: module.training for module in model.modules()}
     flags = {module: getattr(module, "gradient_checkpointing", False) for module in training}
     checkpointed = {module: flag for module, flag in flags.items() if flag}
@@ -239,8 +231,8 @@ def _ready(
             pad_token_id=tokenizer.pad_token_id,
             use_cache=True,
         )
-        with fast_decoding(base):
-            yield base
+        with fast_decoding(base, plain=plain):
+            yield
     finally:
         base.generation_config = generation_config
         base.config.use_cache = use_cache
@@ -248,57 +240,3 @@ def _ready(
             module.gradient_checkpointing = flag
         for module, mode in training.items():
             module.training = mode
-
-
-class Meter:
-    """A progress bar with tokens/s, or a line now and then where there is no terminal."""
-
-    def __init__(self, total: int, shown: bool) -> None:
-        self.total = total
-        self.shown = shown and total > 0
-        self.console = new_console()
-        self.done = self.tokens = 0
-        self.started = self.printed = time.monotonic()
-        self.progress: Progress | None = None
-        self.task: TaskID | None = None
-
-    def __enter__(self) -> Meter:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        if self.shown and self.console.is_terminal:
-            self.progress = Progress(
-                TextColumn("decoding", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[text]}", markup=False),
-                console=self.console,
-            )
-            self.task = self.progress.add_task("", total=self.total, text="")
-            self.progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.progress is not None:
-            self.progress.stop()
-
-    @property
-    def rate(self) -> str:
-        return f"{self.tokens / max(1e-9, time.monotonic() - self.started):,.0f} tokens/s"
-
-    def step(self, rows: int, part: float) -> None:
-        if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=self.done + rows * min(1.0, part))
-
-    def batch_done(self, rows: int, tokens: int) -> None:
-        self.done += rows
-        self.tokens += tokens
-        if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=self.done, text=self.rate)
-        elif self.shown and time.monotonic() - self.printed > SECONDS_BETWEEN_LINES:
-            self.printed = time.monotonic()
-            self.say(f"decoded {self.done} of {self.total}, {self.rate}")
-
-    def say(self, line: str) -> None:
-        if self.shown:
-            self.console.print(line, highlight=False)

@@ -18,7 +18,8 @@ from typing import Any
 
 from toolkit.errors import EngineError, ModelError, ToolkitError
 from toolkit.hardware import free_cores
-from toolkit.inference.decode import Done, Generated, Meter
+from toolkit.inference.decode import Done, Generated
+from toolkit.inference.meter import Meter
 from toolkit.inference.process import LlamaProcess
 
 INSTALL = "pip install 'toolkit[serve]'"
@@ -300,7 +301,7 @@ class GgufDecoder:
 
             def one_done(index: int, ids: list[int]) -> None:
                 made.append(self.read(ids))
-                meter.batch_done(1, len(ids))
+                meter.one_done(len(ids))
                 if done is not None:
                     done(index, made[-1])
 
