@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
 
 from toolkit.inference.meter import Meter
+from toolkit.inference.row_cache import Places, RowLayer
 
 EVERY = 4  # steps on a GPU between looks at what came of them
 ROUND = 64  # places of a row are a multiple: attention kernels want their masks aligned
@@ -100,61 +101,6 @@ def record(work: Callable[[], None]) -> Replay:
     return graph.replay  # type: ignore[no-any-return]
 
 
-@dataclass(slots=True)
-class _Places:
-    """Where the next forward writes keys and values: `reading`, the rows [n] whose prompts it reads, or, where that is
-    None, each row at its position in `positions` [rows, 1]. A step reads no place from `limit` on."""
-
-    rows: int
-    capacity: int
-    limit: int
-    positions: torch.Tensor
-    reading: torch.Tensor | None = None
-
-
-class _Layer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's keys and values [rows, heads, places, size]."""
-
-    is_sliding = False
-
-    def __init__(self, places: _Places) -> None:
-        super().__init__()
-        self.places = places
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        rows, capacity = self.places.rows, self.places.capacity
-        # zeros: a masked place counts for nothing only if it is a number
-        self.keys, self.values = (
-            new.new_zeros(rows, new.shape[1], capacity, new.shape[3]) for new in (key_states, value_states)
-        )
-        self.is_initialized = True
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keep what is new; gives what it attends to."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        places = self.places
-        both = ((self.keys, key_states), (self.values, value_states))
-        if places.reading is not None:
-            for mine, new in both:
-                mine[:, :, : new.shape[2]].index_copy_(0, places.reading, new)
-            return key_states, value_states
-        for mine, new in both:
-            mine.scatter_(2, places.positions[:, None, :, None].expand_as(new), new)
-        return self.keys[:, :, : places.limit], self.values[:, :, : places.limit]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return query_length, 0  # of prompts; a step brings its own mask
-
-    def get_seq_length(self) -> int:
-        return 0
-
-    def get_max_length(self) -> int:
-        return self.places.capacity
-
-
 class Rows:
     """`count` rows of at most `tokens` tokens in a causal LM without a PEFT wrapper; see `is_plain`.
 
@@ -168,10 +114,10 @@ class Rows:
         capacity = -(-tokens // ROUND) * ROUND
         # each row's next token to be read, and its place
         self.tokens = torch.zeros(count, 1, dtype=torch.long, device=self.device)
-        self.places = _Places(count, capacity, capacity, torch.zeros_like(self.tokens))
+        self.places = Places(count, capacity, capacity, torch.zeros_like(self.tokens))
         self.numbers = torch.arange(capacity, device=self.device)
         layers = model.config.get_text_config(decoder=True).num_hidden_layers
-        self.cache = Cache(layers=[_Layer(self.places) for _ in range(layers)])
+        self.cache = Cache(layers=[RowLayer(self.places) for _ in range(layers)])
         self.replay: Replay | None = None
         self.tried = False
         self.problem = ""
