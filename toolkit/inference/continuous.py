@@ -55,9 +55,12 @@ def is_plain(model: Any) -> bool:
     return True
 
 
-def rows_at_once(model: Any, tokens: int) -> int:
-    """How many rows of so many tokens, with those to come, there is memory for."""
+def rows_at_once(model: Any, tokens: int, *, plain: bool) -> int:
+    """How many rows of so many tokens, with those to come, there is memory for. What is not `plain` is read as one
+    padded batch, of which a CPU wants little."""
     weight = model.get_input_embeddings().weight
+    if not plain and not weight.is_cuda:
+        return max(1, AT_ONCE["cpu"] // tokens)
     room = CACHE_BYTES
     if weight.is_cuda:
         unused = torch.cuda.memory_reserved(weight.device) - torch.cuda.memory_allocated(weight.device)

@@ -110,7 +110,7 @@ def decode(
             meter.say("this model's cache or attention is its own: decoded by its own generate, which takes longer")
         while waiting:
             most = len(encoded[waiting[0]]) + max_new_tokens
-            fitting = continuous.rows_at_once(base, most) if plain else _padded_at_once(base, most)
+            fitting = continuous.rows_at_once(base, most, plain=plain)
             # places for the longest are wasted on what is half as long
             alike = [index for index in waiting if 2 * (len(encoded[index]) + max_new_tokens) > most]
             rows = min(batch_size, fitting, len(alike))
@@ -145,13 +145,6 @@ def decode(
                 torch.cuda.empty_cache()
             waiting = [index for index in waiting if index not in made]
     return [made[index] for index in range(len(prompts))]
-
-
-def _padded_at_once(base: Any, tokens: int) -> int:
-    """How many rows padded to so many tokens `generate` is given: on a CPU what its caches like, on a GPU any."""
-    from toolkit.inference.continuous import AT_ONCE
-
-    return max(1, AT_ONCE["cpu"] // tokens) if base.device.type == "cpu" else 1 << 30
 
 
 def _generate(base: Any, ids: list[list[int]], meter: Meter) -> Iterator[tuple[int, list[int]]]:

@@ -199,7 +199,7 @@ class EvalSection(Section):
         "loss", description="which adapter is kept: that of the lowest evaluation loss, or of the most right answers"
     )
     max_new_tokens: Positive = 128
-    generate_batch_size: Positive = 16
+    generate_batch_size: Positive = Field(64, description="chats decoded at a time; fewer where memory is short")
 
 
 class ExportSection(Section):
