@@ -12,10 +12,10 @@ from bench.evidence import Claim, Evidence, Finding
 from bench.report import table as markdown_table
 from toolkit import models
 from toolkit.bench_results import FILE, Results
+from toolkit.engines.recipes import load
 from toolkit.errors import InputError
 from toolkit.models.families import load_shape
 from toolkit.planning.cards import seen_gpus
-from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import command_line
 

@@ -10,9 +10,9 @@ from bench.profiles import Profile
 from bench.settings import Settings, trial
 from bench.shapes import Shape
 from bench.variants import VARIANTS
+from toolkit.engines.recipes import load
 from toolkit.models.families import load_shape
 from toolkit.planning.cards import CARDS
-from toolkit.recipe import load
 from toolkit.reports.bench import gib
 
 if TYPE_CHECKING:

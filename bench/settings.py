@@ -11,9 +11,10 @@ from bench.job import Job
 from bench.profiles import THIS, Profile
 from bench.shapes import Shape
 from bench.variants import Variant
+from toolkit.engines.recipes import load
 from toolkit.models.families import load_shape
 from toolkit.models.shape import ModelShape
-from toolkit.recipe import LoadedRecipe, load
+from toolkit.recipe import LoadedRecipe
 from toolkit.recipe.schema import Recipe
 
 BENCH_OVERRIDES = (

@@ -281,7 +281,7 @@ def _write_new(path: Path, text: str) -> None:
 def recipe_of(run: RunFolder) -> Recipe:
     """The recipe that a run was trained with. Says so on standard error where recipe.toml was changed since.
 
-    Raises `RecipeError` with what mends it where it can't be read.
+    Raises `RecipeError` with what mends it where it can't be read. Engines are not asked: one has trained it.
     """
     from toolkit.recipe import load
 

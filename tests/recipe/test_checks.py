@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.engines.recipes import load
 from toolkit.errors import RecipeError
-from toolkit.recipe import dump, load
+from toolkit.recipe import dump
 
 
 def load_text(tmp_path: Path, text: str) -> list[str]:

@@ -38,7 +38,7 @@ def wide_console() -> Console:
 @contextmanager
 def loaded(path: Path, overrides: list[str] | None) -> Iterator[LoadedRecipe]:
     """The recipe, with what there is to say of it said; errors about its keys that come up inside get their place."""
-    from toolkit.recipe import load
+    from toolkit.engines.recipes import load
 
     recipe = load(path, overrides or ())
     for note in recipe.notes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import write_text
 from toolkit.chats import Chat
+from toolkit.engines.recipes import load
 from toolkit.errors import InputError
 from toolkit.evaluation.cached import CachedDecoder, fingerprint
 from toolkit.evaluation.evaluate import evaluate
@@ -22,7 +23,6 @@ from toolkit.evaluation.results import Comparison, Evaluation
 from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.inference.decode import Decoder, Done, Generated, TorchDecoder
 from toolkit.inference.named_models import Column, Models, columns_of, renderer_of, settle
-from toolkit.recipe import load
 from toolkit.recipe.schema import EvalSection
 from toolkit.runs import versions
 

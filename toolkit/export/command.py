@@ -74,7 +74,7 @@ def _types(run: str, gguf: str | None) -> list[str]:
         return names
     recipe = Path(run).expanduser() / "recipe.toml"
     if recipe.is_file():
-        from toolkit.recipe import load
+        from toolkit.engines.recipes import load
 
         if named := load(recipe).recipe.export.gguf:
             return list(named)

@@ -7,7 +7,7 @@ which spells out every key, must be judged alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from toolkit.chats import KINDS
 from toolkit.errors import did_you_mean
@@ -17,15 +17,17 @@ from toolkit.recipe.schema import Recipe, SourceSection
 Path = tuple[str | int, ...]
 Finding = tuple[tuple[Path, ...], str]
 """The keys that disagree, the one to blame first, and what is wrong with them."""
+Rule = Callable[[Recipe], Iterable[Finding]]
 
 GGUF_QUANTS = ("f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
 BUILTIN_ONLY = ("size", "seed", "domains", "kinds", "max_tools")
 HEAD_NAMES = ("lm_head", "embed_tokens")
 
 
-def contradictions(recipe: Recipe) -> Iterator[Finding]:
-    """All of a recipe's contradictions; an empty iterator when there is none."""
-    for check in CHECKS:
+def contradictions(recipe: Recipe, rules: Iterable[Rule] = ()) -> Iterator[Finding]:
+    """All of a recipe's contradictions; an empty iterator when there is none. `rules`: those of layers above this one,
+    as what an engine refuses."""
+    for check in (*rules, *CHECKS):
         yield from check(recipe)
 
 
@@ -45,27 +47,10 @@ def _precision(recipe: Recipe) -> Iterator[Finding]:
         yield (("model", "load_in_4bit"), held), message
 
 
-def _engine(recipe: Recipe) -> Iterator[Finding]:
-    engine, lora = recipe.train.engine, recipe.lora
-    key = ("train", "engine")
-    if engine == "unsloth" and lora.bias != "none":
-        message = f'"{lora.bias}" turns off the fused path that engine = "unsloth" is for; wanted "none", or "peft"'
-        yield (("lora", "bias"), key), message
-    if engine == "unsloth" and lora.use_dora:
-        message = 'true turns off the fused path that engine = "unsloth" is for; wanted false, or engine = "peft"'
-        yield (("lora", "use_dora"), key), message
-    packs = recipe.train.micro_batch != "fixed"
-    if engine == "compiled" and not packs:
-        message = '"compiled" needs packed chats; wanted micro_batch = "auto" or a number of tokens'
-        yield (key, ("train", "micro_batch")), message
-    yield from _products(recipe)
-    checkpointing = ("train", "gradient_checkpointing")
-    if engine in ("peft", "compiled") and recipe.train.gradient_checkpointing == "unsloth":
-        message = f'"unsloth" is a way of the unsloth engine; wanted true or false with engine = "{engine}"'
-        yield (checkpointing, key), message
-    if recipe.train.gradient_checkpointing == "auto" and not packs:
+def _checkpointing(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.train.gradient_checkpointing == "auto" and recipe.train.micro_batch == "fixed":
         message = '"auto" goes with packed micro-batches; wanted true or false, or micro_batch = "auto"'
-        yield (checkpointing, ("train", "micro_batch")), message
+        yield (("train", "gradient_checkpointing"), ("train", "micro_batch")), message
 
 
 def _products(recipe: Recipe) -> Iterator[Finding]:
@@ -73,8 +58,6 @@ def _products(recipe: Recipe) -> Iterator[Finding]:
     key = ("train", "products")
     if asked in ("auto", "separate"):
         return
-    if recipe.train.engine != "compiled":
-        yield (key, ("train", "engine")), f'"{asked}" is a way of the compiled engine; wanted engine = "compiled"'
     if lora.bias != "none" or lora.use_dora:
         named = ("lora", "bias" if lora.bias != "none" else "use_dora")
         yield (key, named), f'"{asked}" takes adapters without biases and DoRA; wanted "separate"'
@@ -223,9 +206,10 @@ def _export(recipe: Recipe) -> Iterator[Finding]:
             )
 
 
-CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
+CHECKS: tuple[Rule, ...] = (
     _precision,
-    _engine,
+    _products,
+    _checkpointing,
     _modules,
     _schedule,
     _evaluation,

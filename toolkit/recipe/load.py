@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from toolkit.errors import InputError, Problem, RecipeError, did_you_mean
 from toolkit.recipe import toml
+from toolkit.recipe.checks import Rule
 from toolkit.recipe.formats import other_format, toml_line
 from toolkit.recipe.overrides import apply_override, parse_override
 from toolkit.recipe.positions import positions
@@ -81,8 +82,10 @@ class LoadedRecipe:
         return Problem(where, message.removeprefix(f"{match[0]}: ") if where.startswith("--set ") else message)
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+def load(path: Path, overrides: Sequence[str] = (), rules: Iterable[Rule] = ()) -> LoadedRecipe:
     """The recipe in `path` with `overrides` (`KEY=VALUE`) applied in order.
+
+    What only engines know is not checked, unless by `rules`: `toolkit.engines.recipes.load` does.
 
     Raises `RecipeError` that holds every problem found: unknown keys, wrong types, impossible values, contradictions.
     """
@@ -95,7 +98,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
         except RecipeError as error:
             problems += error.problems
     try:
-        recipe = validate(layer.values, layer.places.get, fallback=str(path))
+        recipe = validate(layer.values, layer.places.get, str(path), rules)
     except RecipeError as error:
         raise RecipeError([*error.problems, *problems]) from None
     if problems:

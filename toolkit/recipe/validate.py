@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from toolkit.errors import Problem, RecipeError, did_you_mean
-from toolkit.recipe.checks import contradictions
+from toolkit.recipe.checks import Rule, contradictions
 from toolkit.recipe.describe import choices, found, hint, wanted
 from toolkit.recipe.names import BY_NAME, SECTIONS, Other, written
 from toolkit.recipe.schema import Recipe
@@ -25,8 +25,8 @@ Locate = Callable[[Path], str | None]
 """Where a path was written: `file:line`, `--set KEY=VALUE`, or None for a default."""
 
 
-def validate(values: dict[str, Any], locate: Locate, fallback: str) -> Recipe:
-    """The recipe that `values` spell; `fallback` is where defaults are said to be.
+def validate(values: dict[str, Any], locate: Locate, fallback: str, rules: Iterable[Rule] = ()) -> Recipe:
+    """The recipe that `values` spell; `fallback` is where defaults are said to be, `rules` more to be held to.
 
     Raises `RecipeError` with all problems, in the order of the files, then those of --set.
     """
@@ -46,7 +46,7 @@ def validate(values: dict[str, Any], locate: Locate, fallback: str) -> Recipe:
     if recipe is not None:
         listed += [
             _contradiction(keys, message, locate, fallback)
-            for keys, message in contradictions(recipe)
+            for keys, message in contradictions(recipe, rules)
             if not any(_overlaps(bad, key) for bad in problems for key in keys)
         ]
     if listed or recipe is None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from toolkit.engines.recipes import load
 from toolkit.errors import InputError, RunError
-from toolkit.recipe import load
 from toolkit.records import read_object, read_rows
 from toolkit.reports.log import Log
 from toolkit.reports.runview import facts_of, state_of

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import clear_leftovers, remove, set_aside, write_text
+from toolkit.engines.recipes import load
 from toolkit.errors import InputError, Problem, RecipeError, RunError
 from toolkit.evaluation.best import best_by_log
 from toolkit.manifest import safetensors_damage
-from toolkit.recipe import dump, load
+from toolkit.recipe import dump
 from toolkit.recipe.schema import Recipe
 from toolkit.recipe.validate import validate
 from toolkit.records import read_list, read_object, read_rows, write_json

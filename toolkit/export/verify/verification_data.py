@@ -167,7 +167,7 @@ def _chats(record: ExportRecord) -> tuple[list[Chat], str, list[str], int]:
     new_tokens = DEFAULT_NEW_TOKENS
     if record.recipe is not None:
         from toolkit.data.table import eval_chats
-        from toolkit.recipe import load
+        from toolkit.engines.recipes import load
 
         try:
             recipe = load(Path(record.recipe)).recipe
