@@ -93,6 +93,7 @@ def test_no_line_is_wrapped_and_plain_terminals_get_plain_characters() -> None:
             "28 QKV, 0 O, 0 MLP of 28",
         ),
         (('lora.target_modules=["q_proj", "v_proj"]',), "off", "0 QKV, 0 O, 0 MLP of 28 layers"),
+        (("model.name=Qwen/Qwen2.5-1.5B",), "on", "0 QKV, 28 O, 28 MLP of 28 layers"),  # biases in QKV
         (("train.engine=peft",), "off", "only the unsloth engine has one"),
         (("lora.bias=all",), "off", "only the unsloth engine has one"),
     ],

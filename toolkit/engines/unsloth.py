@@ -95,7 +95,7 @@ class Unsloth(Engine):
         for part, names in PARTS.items():
             paths = [f"{'mlp' if part == 'mlp' else 'self_attn'}.{name}" for name in names]
             fused = [all(f"model.layers.{layer}.{path}" in targets for path in paths) for layer in layers]
-            counts[part.upper()] = sum(fused)
+            counts[part.upper()] = 0 if set(names) & set(shape.biased) else sum(fused)
         told = f"{', '.join(f'{count} {part}' for part, count in counts.items())} of {len(layers)} layers fused"
         if not any(counts.values()):
             return Choice("off", f"lora.target_modules leaves no whole group of modules to fuse ({told})")
@@ -225,14 +225,27 @@ def attention_of_rows(own: Callable[..., Any], config: Any, context: Any, Q: Any
 
 
 def patched_layers(model: Any) -> dict[str, int]:
-    """How many layers run Unsloth's fused QKV, output and MLP functions, read off the bound functions themselves."""
-    counts = dict.fromkeys(PARTS, 0)
-    for layer in model.get_base_model().model.layers:
+    """How many layers run Unsloth's fused QKV, output and MLP functions, read off the bound functions themselves.
+
+    A part whose modules have biases (Qwen2's QKV) is left out: Unsloth has no fused function for it.
+    """
+    layers = model.get_base_model().model.layers
+    counts = {part: 0 for part in PARTS if not _has_biases(layers[0], part)}
+    for layer in layers:
         attention, mlp = layer.self_attn, layer.mlp
-        counts["qkv"] += _is_fused(getattr(attention, "apply_qkv", None), "apply_lora_qkv")
-        counts["o"] += _is_fused(getattr(attention, "apply_o", None), "apply_lora_o")
-        counts["mlp"] += _is_fused(mlp.forward, "apply_lora_mlp")
+        fused = {
+            "qkv": _is_fused(getattr(attention, "apply_qkv", None), "apply_lora_qkv"),
+            "o": _is_fused(getattr(attention, "apply_o", None), "apply_lora_o"),
+            "mlp": _is_fused(mlp.forward, "apply_lora_mlp"),
+        }
+        for part in counts:
+            counts[part] += fused[part]
     return counts
+
+
+def _has_biases(layer: Any, part: str) -> bool:
+    modules = [getattr(layer.mlp if part == "mlp" else layer.self_attn, name, None) for name in PARTS[part]]
+    return any(getattr(getattr(module, "base_layer", module), "bias", None) is not None for module in modules)
 
 
 def _is_fused(function: Any, prefix: str) -> bool:
