@@ -12,7 +12,7 @@ from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import DataError, ModelError
 from toolkit.models.families import FAMILIES
 
-PRE_TOKENIZERS = {one.steps: one for family in FAMILIES.values() for one in family.pre_tokenizers}
+PRE_TOKENIZERS = {one.steps: one for kind in sorted(FAMILIES) for one in FAMILIES[kind].pre_tokenizers}
 """By how they split text before BPE: a tokenizer is told by its content, as two families may split alike."""
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 

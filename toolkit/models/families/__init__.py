@@ -16,7 +16,7 @@ from toolkit.trusted import check_folder, read_config
 if TYPE_CHECKING:
     from toolkit.recipe.schema import ModelSection
 
-_KNOWN = {shape: names for family in reversed(FAMILIES.values()) for shape, names in family.known().items()}
+_KNOWN = {shape: names for kind in sorted(FAMILIES, reverse=True) for shape, names in FAMILIES[kind].known().items()}
 KNOWN: dict[str, ModelShape] = {name: shape for shape, names in _KNOWN.items() for name in names}
 """Shapes that need no config.json at hand."""
 
