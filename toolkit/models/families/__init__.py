@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import models
 from toolkit.errors import ModelError, did_you_mean
-from toolkit.models.families import llama, planned, qwen3  # noqa: F401 (each registers its own)
+from toolkit.models.families import llama, planned, qwen2, qwen3  # noqa: F401 (each registers its own)
 from toolkit.models.families.base import FAMILIES as FAMILIES
 from toolkit.models.families.base import UNKNOWN, Config
 from toolkit.models.families.base import Family as Family
