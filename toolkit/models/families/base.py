@@ -1,8 +1,9 @@
 """What the toolkit knows of a family of models: one class a family, one file a class.
 
-All of it follows from a model's config.json, or is plain data; nothing here loads a model. What is not here: how a chat
-template writes tools and calls, and who reads those. That is read off the template (`toolkit.data.markup`,
-`toolkit.export.template_parts`), as a family's models come with several.
+All of it follows from a model's config.json, or is plain data; nothing here loads a model. How a chat template writes
+tools and calls, and which runtimes read those, is read off the template itself (`toolkit.data.markup`,
+`toolkit.export.runtime_parsers`), as a family's models come with several; `Family.call_format` is what its own are held
+to by tests/families.
 """
 
 from __future__ import annotations
