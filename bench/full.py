@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.nn.functional import cross_entropy
+
 from toolkit.engines.base import Choice, EngineReport, Loaded
 from toolkit.engines.precision import weight_dtype
+from toolkit.training.methods.sft import SFT
 
 if TYPE_CHECKING:
     from bench.variants import Variant
@@ -44,20 +48,18 @@ def load_full(
     return Loaded(model, tokenizer, report)
 
 
-def all_logits_loss(model: Any, inputs: dict[str, Any], items: Any) -> Any:
+class AllLogits(SFT):
     """transformers' own loss: the logits of every token, in fp32, at one time."""
-    import torch
 
-    settings = {} if items is None else {"num_items_in_batch": items}
-    outputs = model(**inputs, use_cache=False, **settings)
-    if outputs.loss is not None:
-        return outputs.loss
-    from torch.nn.functional import cross_entropy
-
-    logits, labels = outputs.logits[:, :-1].float(), inputs["labels"][:, 1:]
-    total = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
-    count = (labels != -100).sum() if items is None else items
-    return total / torch.as_tensor(count).clamp(min=1)
+    def loss(self, model: Any, inputs: dict[str, Any], items: Any) -> Any:
+        settings = {} if items is None else {"num_items_in_batch": items}
+        outputs = model(**inputs, use_cache=False, **settings)
+        if outputs.loss is not None:
+            return outputs.loss
+        logits, labels = outputs.logits[:, :-1].float(), inputs["labels"][:, 1:]
+        total = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+        count = (labels != -100).sum() if items is None else items
+        return total / torch.as_tensor(count).clamp(min=1)
 
 
 def fp32_state_adamw(trainer: Any) -> Any:

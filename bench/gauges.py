@@ -163,7 +163,7 @@ def probe(trainer: Any, collate: Any, table: Any, *, packed: bool) -> list[float
         batch.pop("real_tokens")
         batch = trainer._prepare_inputs(batch)
         if packed:
-            summed, count = trainer._held_out_loss(batch)
+            summed, count = trainer.held_out_loss(batch)
             found.append(round(summed / count, 5))
             continue
         with torch.no_grad(), trainer.compute_loss_context_manager():

@@ -58,6 +58,8 @@ class SyntheticTable:
     row's end as answers are.
     """
 
+    columns = frozenset({"input_ids", "trained"})
+
     def __init__(self, rows: int, tokens: int, share: float, vocab: int, seed: int = 0) -> None:
         self.n_chats = self.n_rows = rows
         self.tokens, self.vocab, self.seed = tokens, vocab, seed

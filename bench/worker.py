@@ -150,11 +150,13 @@ class Worker:
     def _build(self, loaded: Any, watch: Any) -> Any:
         import torch
 
-        from bench.full import all_logits_loss, fp32_state_adamw
+        from bench.full import AllLogits, fp32_state_adamw
         from toolkit.hardware import detect
         from toolkit.planning.budget import budget_of
         from toolkit.planning.steps import updates_of
-        from toolkit.training.trainer import build_trainer
+        from toolkit.training.methods import method_of
+        from toolkit.training.prepared import Prepared, Tables
+        from toolkit.training.trainer import Trainer
 
         table = self.job.table()
         full = self.variant.trained != "adapter"
@@ -174,19 +176,10 @@ class Worker:
         precision = products[report.weights] if report.precision.value == "none" else report.precision.value
         budget = budget_of(self.recipe, report.engine.value, precision, hardware, table)
         self.budget = budget
-        trainer = build_trainer(
-            self.recipe,
-            loaded,
-            table,
-            None,
-            Path(self.job.output),
-            updates_of(self.recipe, table.n_chats),
-            [watch.callback()],
-            loss=all_logits_loss if logits else None,
-            adapter_in_fp32=not full,
-            token_budget=budget.tokens if budget else None,
-            checkpointed=budget.checkpointed if budget else None,
-        )
+        updates = updates_of(self.recipe, table.n_chats)
+        prepared = Prepared(self.recipe, loaded, Tables(table), updates, budget)
+        method = AllLogits(prepared) if logits else method_of(prepared)
+        trainer = Trainer(method, Path(self.job.output), [watch.callback()])
         if self.variant.trained == "all 16-bit" and not self.variant.adam8:
             trainer.optimizer = fp32_state_adamw(trainer)
         trainer.data_collator = Recording(trainer.data_collator)

@@ -132,14 +132,14 @@ def test_logs_made_late_are_of_the_same_updates(
     from toolkit.training import trainer
 
     at_once = measured(names=("peft-packed",))
-    real = trainer.build_trainer
+    real = trainer.Trainer
 
     def build(*args: Any, **kwargs: Any) -> Any:
         made = real(*args, **kwargs)
         made.ahead = True
         return made
 
-    monkeypatch.setattr(trainer, "build_trainer", build)
+    monkeypatch.setattr(trainer, "Trainer", build)
     late = measured(names=("peft-packed",), anew=True)
     assert late.failed_gates() == []
     found = [

@@ -57,10 +57,10 @@ import torch
 torch.backends.cuda.enable_flash_sdp("NO_FLASH" not in os.environ)
 from toolkit.engines import ENGINES
 ENGINES[sys.argv[2]].prepare()
-from toolkit.training import trainer
+from toolkit.training import session
 from toolkit.commands.main import app
 kept = {}
-real = trainer.build_trainer
+real = session.Trainer
 def build(*args, **kwargs):
     made = real(*args, **kwargs)
     step = made.training_step
@@ -74,7 +74,7 @@ def build(*args, **kwargs):
         return loss
     made.training_step = first
     return made
-trainer.build_trainer = build
+session.Trainer = build
 path = sys.argv[1]
 sys.argv = ["toolkit", *sys.argv[3:]]
 app()

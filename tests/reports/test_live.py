@@ -16,9 +16,9 @@ from toolkit.recipe import load
 from toolkit.reports.live import LiveReader
 from toolkit.reports.log import Facts, read_metrics
 from toolkit.terminal import new_console
+from toolkit.training.mixins.eval_loss import MOST_GROUPS, fold_groups
 from toolkit.training.record import token_texts
 from toolkit.training.run import run
-from toolkit.training.trainer import MOST_GROUPS, fold_groups
 
 
 def test_a_verdict_is_printed_once_until_it_changes() -> None:

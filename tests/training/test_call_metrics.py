@@ -12,12 +12,14 @@ import pytest
 from tests.tiny import write_chats
 from toolkit.errors import RecipeError
 from toolkit.evaluation.results import Evaluation, Row
+from toolkit.planning.steps import Updates
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, read_jsonl
 from toolkit.terminal import new_console
 from toolkit.training import call_metrics as module
 from toolkit.training.call_metrics import CallMeter
+from toolkit.training.prepared import Prepared
 from toolkit.training.run import run
 
 
@@ -38,7 +40,9 @@ class Planted(CallMeter):
         model = SimpleNamespace(modules=list)  # without adapters
         loaded: Any = SimpleNamespace(model=model)
         no_renderer: Any = None  # nothing is decoded
-        super().__init__(recipe, loaded, no_renderer, RunFolder(tmp_path), new_console(quiet=True), last=8)
+        no_tables: Any = None
+        prepared = Prepared(recipe, loaded, no_tables, Updates(chats=8, per_epoch=8, total=8, warmup=0))
+        super().__init__(prepared, no_renderer, RunFolder(tmp_path), new_console(quiet=True))
         self.answers = iter(answers)
         self.when: list[str] = []
 

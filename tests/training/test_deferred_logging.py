@@ -11,7 +11,7 @@ import pytest
 from tests.tiny import write_recipe
 from toolkit.recipe import load
 from toolkit.runs import RunFolder, read_jsonl
-from toolkit.training import trainer as trainers
+from toolkit.training import session
 from toolkit.training.run import run
 
 LOGGED = ("update", "epoch", "loss", "grad_norm", "learning_rate", "real_tokens", "eval_loss")
@@ -34,7 +34,7 @@ def train(
     recipe: Path, out: Path, patch: pytest.MonkeyPatch, *overrides: str, ahead: bool, until: int = 0
 ) -> tuple[RunFolder, Any, Any]:
     """The run's folder, (updates made, the last row's) as each update ended, and the trainer."""
-    real: Any = trainers.build_trainer
+    real: Any = session.Trainer
     seen: list[tuple[int, int]] = []
     kept: list[Any] = []
 
@@ -55,7 +55,7 @@ def train(
         return made
 
     with patch.context() as patched:
-        patched.setattr(trainers, "build_trainer", build)
+        patched.setattr(session, "Trainer", build)
         folder = run(load(recipe, overrides), out)
     return folder, seen, kept[0]
 
@@ -99,7 +99,7 @@ def test_a_trainer_that_no_longer_runs_ahead_logs_what_waited_and_what_is_new(
 def test_what_was_made_before_a_failure_is_logged(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Any = trainers.build_trainer
+    real: Any = session.Trainer
 
     def build(*args: Any, **kwargs: Any) -> Any:
         made = real(*args, **kwargs)
@@ -114,7 +114,7 @@ def test_what_was_made_before_a_failure_is_logged(
         made.training_step = fails
         return made
 
-    monkeypatch.setattr(trainers, "build_trainer", build)
+    monkeypatch.setattr(session, "Trainer", build)
     with pytest.raises(RuntimeError, match="the card is gone"):
         run(load(recipe), tmp_path / "run")
     rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")

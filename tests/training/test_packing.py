@@ -17,8 +17,8 @@ from toolkit.kernels.head_loss import summed_loss
 from toolkit.kernels.packed_attention import can_pack, packed
 from toolkit.planning.micro_batches import cut
 from toolkit.training.dataset import IGNORED, Collator, Row
+from toolkit.training.gradient_checkpointing import CheckpointFirst
 from toolkit.training.packing import KnownLengths, PackingCollator, pack
-from toolkit.training.trainer import checkpoint_first
 
 
 @given(st.lists(st.integers(1, 3000), max_size=40), st.integers(1, 20_000))
@@ -129,7 +129,7 @@ def test_packed_equals_padded(tmp_path: Path, family: str, budget: int, checkpoi
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
-        on_train_begin = checkpoint_first(checkpointing).on_train_begin
+        on_train_begin = CheckpointFirst(checkpointing).on_train_begin
         on_train_begin(None, None, None, model=model)
         layers = model.get_base_model().model.layers
         assert [layer.gradient_checkpointing for layer in layers] == [True, checkpointing == 2]

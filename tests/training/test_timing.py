@@ -19,7 +19,8 @@ from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, read_jsonl
 from toolkit.terminal import new_console
 from toolkit.training import timing
-from toolkit.training.record import Tables, describe_data
+from toolkit.training.prepared import Tables
+from toolkit.training.record import describe_data
 from toolkit.training.run import run
 from toolkit.training.timing import Fit, TimeBudget, decoding_seconds
 

@@ -64,6 +64,11 @@ class TokenTable:
         return str(self.meta["key"])
 
     @property
+    def columns(self) -> set[str]:
+        """Names of its arrays."""
+        return {path.stem for path in self.folder.glob("*.npy")}
+
+    @property
     def content(self) -> str:
         """A hash of tokens, masks and where rows and chats begin: what is trained on, whatever made it."""
         files = listed(self.folder)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from toolkit.engines import Loaded
 from toolkit.errors import DataError
 from toolkit.evaluation.results import LOGGED, Evaluation
 from toolkit.manifest import listed
-from toolkit.recipe.schema import Recipe
 from toolkit.runs import ADAPTER, RunFolder
+from toolkit.training.prepared import Prepared
 
 if TYPE_CHECKING:
     from toolkit.data.render import Renderer
@@ -26,21 +25,9 @@ class CallMeter:
     could never be chosen. Before training and after it the answers are kept as evaluation/before.jsonl and after.jsonl.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        loaded: Loaded,
-        renderer: Renderer,
-        folder: RunFolder,
-        console: Console,
-        last: int = 0,
-    ) -> None:
-        self.recipe = recipe
-        self.loaded = loaded
-        self.renderer = renderer
-        self.folder = folder
-        self.console = console
-        self.last = last
+    def __init__(self, prepared: Prepared, renderer: Renderer, folder: RunFolder, console: Console) -> None:
+        self.recipe, self.loaded, self.last = prepared.recipe, prepared.loaded, prepared.updates.total
+        self.renderer, self.folder, self.console = renderer, folder, console
         self.measured: int | None = None  # the update of the latest measurement, in an earlier stretch of the run too
         self._first: Evaluation | None = None
         self._latest: tuple[int, Evaluation] | None = None

@@ -76,7 +76,8 @@ class MetricsWriter(TrainerCallback):
                 row["eval_groups"] = [round(value, 5) for value in groups]
             if (held_out := getattr(self.trainer, "eval_dataset", None)) is not None:
                 row["eval_chats"] = len(held_out)
-            row |= {key: round(logs[key], 5) for key in LOGGED if key in logs}
+            metrics = getattr(getattr(self.trainer, "method", None), "metrics", ())
+            row |= {key: round(logs[key], 5) for key in (*LOGGED, *metrics) if key in logs}
             # time spent evaluating is not training time
             self.last = (now, self.trainer.logged_tokens)
         else:

@@ -51,7 +51,7 @@ class Checkpoint:
 
 
 @contextlib.contextmanager
-def writing(target: Path, carry: Callable[[Path], None]) -> Iterator[Path]:
+def writing(target: Path, carry: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Where the trainer puts a checkpoint, under its own name, that then becomes `target`: whole, or not at all.
 
     `carry` adds what is the run's. Yields the folder above.
@@ -61,7 +61,8 @@ def writing(target: Path, carry: Callable[[Path], None]) -> Iterator[Path]:
     work.parent.mkdir(parents=True)
     try:
         yield work.parent
-        carry(work)
+        if carry is not None:
+            carry(work)
         write_manifest(work)
         remove(target)  # only what was not whole can be there
         work.rename(target)

@@ -6,11 +6,12 @@ together, so that an update sees the same 16 chats whatever the policy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 
 from toolkit.data.table import IGNORED
 
@@ -20,15 +21,14 @@ if TYPE_CHECKING:
 Row = tuple[np.ndarray, np.ndarray]
 
 
-def chat_dataset(table: TokenTable) -> Any:
+def chat_dataset(table: TokenTable, rows: Callable[[TokenTable, int], list[Row]]) -> Any:
     """A `datasets.Dataset` (TRL takes nothing else) whose item `i` is chat `i`, read from the memory-mapped table.
 
-    An item is {"rows": [(input_ids, labels), ...]}, each a vector of int64; nothing but the chat's number is copied.
+    An item is {"rows": [(input_ids, labels), ...]} as `rows` gives them; nothing but the chat's number is copied.
     """
-    from datasets import Dataset
 
     def rows_of(batch: dict[str, list[int]]) -> dict[str, list[list[Row]]]:
-        return {"rows": [[table.row(row) for row in table.chat_rows(chat)] for chat in batch["chat"]]}
+        return {"rows": [rows(table, chat) for chat in batch["chat"]]}
 
     return Dataset.from_dict({"chat": list(range(table.n_chats))}).with_transform(rows_of)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from toolkit.hardware import Hardware
 from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, command_line, sha256_of, write_json, write_text
+from toolkit.training.prepared import Tables
 
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
 SAMPLES = 6  # rows shown with their mask, each of another kind
 SEARCHED = 500  # chats among which the kinds are sought
 SAMPLE_TOKENS = 1500
-
-
-@dataclass(slots=True)
-class Tables:
-    train: TokenTable
-    evaluation: TokenTable | None
 
 
 def describe_data(console: Console, recipe: Recipe, tables: Tables, updates: Updates) -> None:

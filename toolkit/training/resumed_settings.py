@@ -10,7 +10,8 @@ from toolkit.errors import RunError
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_list
 from toolkit.runs import RunFolder, sha256_of
-from toolkit.training.record import Tables, described_table, sample_rows
+from toolkit.training.prepared import Tables
+from toolkit.training.record import described_table, sample_rows
 
 # of a token table's meta: with the rows in samples.json, what tells the tokens of tables from before their content
 # was hashed

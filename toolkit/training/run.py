@@ -27,9 +27,9 @@ from toolkit.terminal import new_console
 from toolkit.training import resumed_settings
 from toolkit.training.completion import complete, going_on
 from toolkit.training.out_of_memory import out_of_memory
-from toolkit.training.record import Tables, describe_data, engine_lines, write_environment, write_samples, write_tools
+from toolkit.training.prepared import Prepared, Tables
+from toolkit.training.record import describe_data, engine_lines, write_environment, write_samples, write_tools
 from toolkit.training.resume import take_up
-from toolkit.training.session import Session
 
 SPACE = 200_000_000  # bytes that a run folder may need
 
@@ -76,7 +76,7 @@ def _run(
             console.print(f"note       {_taken(target.with_name(loaded.name), target)}", markup=False)
         RunFolder.require_free(target)
     hardware = detect()
-    adapt = _set_threads(recipe, hardware)
+    _set_threads(recipe, hardware)
     begun_with = resumed_settings.engine_of(resumed.environment) if resumed is not None else None
     engine, precision = engines.choose(recipe, hardware, begun_with)  # imports Unsloth first where it is the engine
     console.print(f"engine     {engine}\nprecision  {precision}", markup=False)
@@ -134,30 +134,21 @@ def _run(
         folder = RunFolder.create(target, dump(recipe))
         held.enter_context(folder.held())
     command = _again(loaded, folder, export)
+    from toolkit.training.callbacks import release_memory
+    from toolkit.training.methods import method_of
+    from toolkit.training.session import Session
+
+    prepared = Prepared(recipe, loaded_model, tables, updates, budget)
     with going_on(command):
         if template.text is not None:
             write_text(folder.template, template.text)
         write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
         write_samples(folder, tables.train, tokenizer)
         write_tools(folder, tables.train)
-        session = Session(
-            recipe,
-            folder,
-            console,
-            loaded_model,
-            renderer,
-            tables,
-            updates,
-            model_folder,
-            adapt,
-            hardware.gpu is None,
-            budget,
-        )
+        session = Session(method_of(prepared), folder, console, renderer, model_folder)
         session.go(resumed=resumed, command=command)
     # the export reads the weights again, one at a time: what training held would only be in its way
-    del session, loaded_model
-    from toolkit.training.callbacks import release_memory
-
+    del session, prepared, loaded_model
     release_memory()
     complete(recipe, folder, console, exporting=exporting, command=command)
     return folder
@@ -181,16 +172,14 @@ def _check_trackers(recipe: Recipe) -> None:
         )
 
 
-def _set_threads(recipe: Recipe, hardware: Hardware) -> bool:
-    """Choose CPU threads; returns whether they follow the machine's load, which they do unless the recipe sets them."""
+def _set_threads(recipe: Recipe, hardware: Hardware) -> None:
+    """Choose CPU threads: as many as the recipe sets, or as there are free cores, which `ThreadKeeper` goes on with."""
     import torch
 
     if recipe.train.torch_threads:
         torch.set_num_threads(recipe.train.torch_threads)
     elif hardware.gpu is None:
         torch.set_num_threads(free_cores())
-        return True
-    return False
 
 
 def _tables(recipe: Recipe, model_folder: Path, template: ChatTemplate | None) -> Tables:

@@ -1,146 +1,157 @@
-"""One stretch of training: from a model and its data to an adapter, its evaluation and a summary."""
+"""One stretch of training: from a model and its data to an adapter, its evaluation and a summary.
+
+Import it once an engine has been chosen, as the trainer.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from toolkit import engines
 from toolkit.cache import write_text
 from toolkit.errors import InterruptedRun, TrainingError
 from toolkit.manifest import sha256_of
-from toolkit.planning.budget import Budget
-from toolkit.planning.steps import Updates
 from toolkit.recipe import dump
-from toolkit.recipe.schema import Recipe
 from toolkit.records import read_object, read_rows, write_json
+from toolkit.reports.live import LiveReader
+from toolkit.reports.log import Facts
 from toolkit.runs import RunFolder
-from toolkit.training.checkpoints import carried
+from toolkit.training.call_metrics import CallMeter
+from toolkit.training.callbacks import (
+    EarlyStopping,
+    EvaluateFirst,
+    Guard,
+    HeapTrimmer,
+    MetricsWriter,
+    StopOnSignal,
+    ThreadKeeper,
+    memory_bytes,
+)
+from toolkit.training.checkpoints import Checkpoint, carried
 from toolkit.training.completion import save_adapter
 from toolkit.training.disk_full import writing_to
+from toolkit.training.methods.base import Method
 from toolkit.training.out_of_memory import out_of_memory
-from toolkit.training.record import Tables
+from toolkit.training.progress import TrainingProgress
 from toolkit.training.resume import Resumed
+from toolkit.training.timing import Fit, TimeBudget, decoding_seconds
+from toolkit.training.trainer import Trainer
 from toolkit.trusted import check_adapter, only_numbers
 
 if TYPE_CHECKING:
     from toolkit.data.render import Renderer
     from toolkit.evaluation.evaluate import Evaluation
-    from toolkit.training.timing import Fit, TimeBudget
 
 
-@dataclass(slots=True)
 class Session:
     """Everything that happens once model and data are there."""
 
-    recipe: Recipe
-    folder: RunFolder
-    console: Console
-    loaded: engines.Loaded
-    renderer: Renderer
-    tables: Tables
-    updates: Updates
-    model_folder: Path
-    adapt_threads: bool
-    on_cpu: bool
-    budget: Budget | None
+    def __init__(
+        self, method: Method, folder: RunFolder, console: Console, renderer: Renderer, model_folder: Path
+    ) -> None:
+        prepared = method.prepared
+        self.recipe, self.updates = prepared.recipe, prepared.updates  # both change where a time budget is fitted to
+        self.method, self.loaded, self.tables = method, prepared.loaded, prepared.tables
+        self.folder, self.console, self.renderer, self.model_folder = folder, console, renderer, model_folder
+        self.calls = CallMeter(prepared, renderer, folder, console)
+        self.writer = MetricsWriter(folder.metrics)
+        self.reader = LiveReader(self._facts(), console)
+        self.writer.listeners.append(self.reader.feed)
+        self.guard = Guard(self.recipe)
+        self.stopping = EarlyStopping(self.recipe, folder.checkpoints)
+        self.progress = TrainingProgress(self.writer, console)
+        self.signals = StopOnSignal()
 
     def go(self, *, resumed: Resumed | None, command: str) -> None:
         """Train and leave adapter/, evaluation/ and summary.json. `command` is what goes on with this run.
 
         Raises `TrainingError` when training went wrong and `InterruptedRun` when the user stopped it.
         """
-        from toolkit.reports.live import LiveReader
-        from toolkit.reports.log import Facts
-        from toolkit.training.call_metrics import CallMeter
-        from toolkit.training.callbacks import (
-            EarlyStopping,
-            EvaluateFirst,
-            Guard,
-            HeapTrimmer,
-            MetricsWriter,
-            StopOnSignal,
-            ThreadKeeper,
-        )
-        from toolkit.training.progress import TrainingProgress
-        from toolkit.training.trainer import build_trainer
-
-        calls = CallMeter(self.recipe, self.loaded, self.renderer, self.folder, self.console, self.updates.total)
-        before = calls.before()
+        before = self.calls.before()
+        trainer = self._trainer(before)
         checkpoint = resumed.checkpoint if resumed is not None else None
-        writer = MetricsWriter(self.folder.metrics)
-        reader = LiveReader(Facts.of(self.recipe, self.tables.train.n_chats), self.console)
-        writer.listeners.append(reader.feed)
-        guard = Guard(self.recipe)
-        stopping = EarlyStopping(self.recipe, self.folder.checkpoints)
-        progress = TrainingProgress(writer, self.console)
-        signals = StopOnSignal()
-
-        def progress_so_far() -> dict[str, Any]:
-            return {"best": stopping.best.state(), "measured": calls.measured, "skipped_updates": writer.skipped}
-
-        keepers = [HeapTrimmer()] if self.on_cpu else []
-        keepers += [ThreadKeeper()] if self.adapt_threads else []
-
-        def told(fit: Fit) -> None:
-            self._fitted(fit)
-            reader.know(Facts.of(self.recipe, self.tables.train.n_chats))
-            calls.last = fit.updates.total
-
-        timed = self._time_budget(before, told)
-        trainer = build_trainer(
-            self.recipe,
-            self.loaded,
-            self.tables.train,
-            self.tables.evaluation,
-            self.folder.checkpoints,
-            self.updates,
-            [*timed, writer, guard, stopping, progress, signals, EvaluateFirst(self.updates.per_epoch), *keepers],
-            measure=calls.during if self.recipe.eval.generate else None,
-            token_budget=self.budget.tokens if self.budget else None,
-            checkpointed=self.budget.checkpointed if self.budget else None,
-            carry=carried(self.folder, lambda: dump(self.recipe), progress_so_far),
-        )
-        wanting: list[Any] = [*timed, writer, guard, stopping]
-        for callback in wanting:
-            callback.trainer = trainer
         if checkpoint is not None:
             check_adapter(checkpoint.path)
         if resumed is not None:
-            self._say(f"resuming   from {checkpoint.path if checkpoint else 'the start: there is no checkpoint yet'}")
-            for problem in resumed.begin(self.folder):
-                self._say(f"note       {problem}: this line is left out")
-            rows = list(read_rows(self.folder.metrics))
-            reader.replay(rows)
-            writer.skipped = guard.skipped = max((row.get("skipped_updates") or 0 for row in rows), default=0)
-            trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
-        if checkpoint is not None:
-            decided = checkpoint.progress
-            if "best" in decided:
-                stopping.restore(decided["best"])
-            else:
-                stopping.replay(self.folder.metrics)
-            measured = [row["update"] for row in rows if row.get("eval_calls") is not None]
-            calls.measured = decided.get("measured", max(measured, default=None))
+            self._take_up(resumed, trainer)
         # where TensorBoard and W&B put what they write
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(self.folder.path / "tensorboard"))
         os.environ.setdefault("WANDB_DIR", str(self.folder.path))
         started = time.perf_counter()
-        over = checkpoint is not None and (stopping.stopped or checkpoint.update >= self.updates.total)
+        self._train(trainer, checkpoint, command)
+        if (recorder := self.loaded.recorder) is not None:
+            self.console.print(f"graphs     {recorder.told}", markup=False)
+            recorder.forget()  # what comes now needs the memory for itself
+        update, planned = trainer.state.global_step, self.updates.total
+        if self.signals.received is not None and update < planned:
+            raise InterruptedRun(f"stopped at update {update} of {planned}; saved; go on with: {command}")
+        seconds = time.perf_counter() - started
+        kept_update = self.stopping.restore_best(update)
+        save_adapter(trainer.model, self.folder, self.recipe, self.model_folder, self.renderer)
+        if self.stopping.stopped:
+            patience, what = self.stopping.patience, self.stopping.what
+            self.console.print(f"stopped early at update {update}: {patience} evaluations without {what}")
+        after = self.calls.after(kept_update)
+        self._summary(
+            {"updates": update, "adapter_of_update": kept_update, "seconds": round(seconds, 2)}, before, after
+        )
+        self.reader.finish()
+
+    def _trainer(self, before: Evaluation | None) -> Trainer:
+        """The trainer with all that goes on beside its updates; `before`: the base model's calls."""
+        timed = self._time_budget(before)
+        on_cpu = not self.method.prepared.cuda
+        keepers = [HeapTrimmer()] if on_cpu else []
+        keepers += [ThreadKeeper()] if on_cpu and not self.recipe.train.torch_threads else []
+        knowing: list[Any] = [*timed, self.writer, self.guard, self.stopping]
+        others = [self.progress, self.signals, EvaluateFirst(self.updates.per_epoch), *keepers]
+        trainer = Trainer(self.method, self.folder.checkpoints, [*knowing, *others])
+        for callback in knowing:
+            callback.trainer = trainer
+        trainer.measure = self.calls.during if self.recipe.eval.generate else None
+        trainer.carry = carried(self.folder, lambda: dump(self.recipe), self._progress)
+        return trainer
+
+    def _progress(self) -> dict[str, Any]:
+        """What a checkpoint carries of the decisions made so far."""
+        best, skipped = self.stopping.best.state(), self.writer.skipped
+        return {"best": best, "measured": self.calls.measured, "skipped_updates": skipped}
+
+    def _take_up(self, resumed: Resumed, trainer: Trainer) -> None:
+        """Go on from a checkpoint and the log, as if the run had never been stopped."""
+        checkpoint = resumed.checkpoint
+        self._say(f"resuming   from {checkpoint.path if checkpoint else 'the start: there is no checkpoint yet'}")
+        for problem in resumed.begin(self.folder):
+            self._say(f"note       {problem}: this line is left out")
+        rows = list(read_rows(self.folder.metrics))
+        self.reader.replay(rows)
+        skipped = max((row.get("skipped_updates") or 0 for row in rows), default=0)
+        self.writer.skipped = self.guard.skipped = skipped
+        if checkpoint is None:
+            return
+        trainer.args.eval_on_start = False
+        decided = checkpoint.progress
+        if "best" in decided:
+            self.stopping.restore(decided["best"])
+        else:
+            self.stopping.replay(self.folder.metrics)
+        measured = [row["update"] for row in rows if row.get("eval_calls") is not None]
+        self.calls.measured = decided.get("measured", max(measured, default=None))
+
+    def _train(self, trainer: Trainer, checkpoint: Checkpoint | None, command: str) -> None:
+        path = checkpoint.path if checkpoint is not None else None
+        over = checkpoint is not None and (self.stopping.stopped or checkpoint.update >= self.updates.total)
         try:
-            numbers = only_numbers(checkpoint.path if checkpoint is not None else None)
-            with signals, out_of_memory(self.recipe), writing_to(self.folder.path), numbers:
-                if checkpoint is not None and over:
-                    trainer.take(checkpoint.path)
+            with self.signals, out_of_memory(self.recipe), writing_to(self.folder.path), only_numbers(path):
+                if path is not None and over:
+                    trainer.take(path)
                 else:
-                    trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+                    trainer.train(resume_from_checkpoint=str(path) if path else None)
         except TrainingError as error:
             raise TrainingError(f"{error}\n{self._kept()}") from None
         except KeyboardInterrupt:
@@ -148,23 +159,7 @@ class Session:
         finally:
             with contextlib.suppress(Exception):  # where the run fails, what it fails of is the thing to say
                 trainer.log_waiting()
-            progress.close()
-        if (recorder := self.loaded.recorder) is not None:
-            self.console.print(f"graphs     {recorder.told}", markup=False)
-            recorder.forget()  # what comes now needs the memory for itself
-        update = trainer.state.global_step
-        if signals.received is not None and update < self.updates.total:
-            raise InterruptedRun(f"stopped at update {update} of {self.updates.total}; saved; go on with: {command}")
-        seconds = time.perf_counter() - started
-        kept_update = stopping.restore_best(update)
-        save_adapter(trainer.model, self.folder, self.recipe, self.model_folder, self.renderer)
-        if stopping.stopped:
-            self.console.print(
-                f"stopped early at update {update}: {stopping.patience} evaluations without {stopping.what}",
-            )
-        after = calls.after(kept_update)
-        self._summary(trainer, guard, stopping, kept_update, seconds, before, after)
-        reader.finish()
+            self.progress.close()
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False)
@@ -172,14 +167,15 @@ class Session:
     def _kept(self) -> str:
         return f"kept: {self.folder.last_checkpoint() or 'no checkpoint yet'} and {self.folder.metrics}"
 
-    def _time_budget(self, before: Evaluation | None, told: Callable[[Fit], None]) -> list[TimeBudget]:
-        from toolkit.training.timing import TimeBudget, decoding_seconds
+    def _facts(self) -> Facts:
+        return Facts.of(self.recipe, self.tables.train.n_chats)
 
+    def _time_budget(self, before: Evaluation | None) -> list[TimeBudget]:
         if self.recipe.train.max_minutes is None:
             return []
         decoding = decoding_seconds(self.recipe, before.settings.get("seconds", 0.0) if before else 0.0)
         tokens = int(self.tables.train.lengths.sum()) / self.updates.per_epoch
-        return [TimeBudget(self.recipe, self.updates, tokens, told, decoding=decoding)]
+        return [TimeBudget(self.recipe, self.updates, tokens, self._fitted, decoding=decoding)]
 
     def _fitted(self, fit: Fit) -> None:
         """Keep the number of updates: what goes on with this run, or makes it again, must not time anything."""
@@ -190,35 +186,27 @@ class Session:
         known = read_object(self.folder.environment) | {"recipe_sha256": sha256_of(self.folder.recipe)}
         write_json(self.folder.environment, known)
         self.console.print(f"time       {fit.line(train.max_minutes or 0.0)}")
+        self.reader.know(self._facts())
+        self.calls.last = fit.updates.total
 
-    def _summary(
-        self,
-        trainer: Any,
-        guard: Any,
-        stopping: Any,
-        kept_update: int,
-        seconds: float,
-        before: Evaluation | None,
-        after: Evaluation | None,
-    ) -> None:
-        from toolkit.training.callbacks import memory_bytes
-
+    def _summary(self, trained: dict[str, Any], before: Evaluation | None, after: Evaluation | None) -> None:
+        """Write summary.json and say the same; `trained`: what only the trainer knows."""
         rows = list(read_rows(self.folder.metrics))
         losses = [row["loss"] for row in rows if row.get("loss") is not None]
         evals = [(row["update"], row["eval_loss"]) for row in rows if "eval_loss" in row]
         summary = {
-            "updates": trainer.state.global_step,
+            "updates": trained["updates"],
             "updates_planned": self.updates.total,
-            "adapter_of_update": kept_update,
-            "stopped_early": stopping.stopped,
+            "adapter_of_update": trained["adapter_of_update"],
+            "stopped_early": self.stopping.stopped,
             "chats": self.tables.train.n_chats,
             "real_tokens": sum(row.get("real_tokens", 0) for row in rows),
             "first_loss": losses[0] if losses else None,
             "last_loss": losses[-1] if losses else None,
             "first_eval_loss": evals[0][1] if evals else None,
             "last_eval_loss": evals[-1][1] if evals else None,
-            "skipped_updates": guard.skipped,
-            "seconds": round(seconds, 2),
+            "skipped_updates": self.guard.skipped,
+            "seconds": trained["seconds"],
             "peak_memory": max([memory_bytes(), *(row.get("memory", 0) for row in rows)]),
             "calls_before": before.summary() if before else None,
             "calls_after": after.summary() if after else None,
@@ -228,4 +216,4 @@ class Session:
             self.console.print(f"eval loss  {evals[0][1]:.3f} before, {evals[-1][1]:.3f} after")
         if after is not None:
             after.render(self.console, before=before)
-        self.console.print(f"adapter    {self.folder.adapter} (of update {kept_update})")
+        self.console.print(f"adapter    {self.folder.adapter} (of update {trained['adapter_of_update']})")

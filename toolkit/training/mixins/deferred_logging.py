@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from typing_extensions import override
+
+from toolkit.training.mixins import TrainerMixin
 
 
 @dataclass(slots=True)
@@ -33,8 +36,8 @@ class Numbers:
         return loss / self.since, norm
 
 
-class LateLog:
-    """For a `transformers.Trainer` to inherit from before it: logs of update n are made when n + 1 has been started.
+class DeferredLogging(TrainerMixin):
+    """Logs of update n are made when n + 1 has been started.
 
     `ahead`: whether to; the trainer sets it where nothing else makes the host wait for the card in each update.
     `real_tokens` are those of all updates that were begun, `logged_tokens` those up to the update being logged.
@@ -43,11 +46,9 @@ class LateLog:
     ahead = False
     real_tokens = 0
     logged_tokens = 0
-    state: Any
-    control: Any
     _globalstep_last_logged: int
-    _total_loss_scalar: float
 
+    @override
     def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
         if self.ahead and self.control.should_log and self.state.global_step > self._globalstep_last_logged:
             self._waiting.append(self._numbers(tr_loss, grad_norm, kwargs.get("learning_rate")))
@@ -59,7 +60,7 @@ class LateLog:
         self.log_waiting(keep=1 if self.ahead and not wanted else 0)
         self.control.should_log = should_log  # which logging takes back
         self.logged_tokens = self.real_tokens
-        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)  # type: ignore[misc]
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
     def log_waiting(self, keep: int = 0) -> None:
         """Log what still waits, as where training was broken off, but for the latest `keep`."""
@@ -68,7 +69,7 @@ class LateLog:
 
     @property
     def _waiting(self) -> collections.deque[Numbers]:
-        waiting: collections.deque[Numbers] = vars(self).setdefault("_waiting_numbers", collections.deque())
+        waiting: collections.deque[Numbers] = self.__dict__.setdefault("_waiting_numbers", collections.deque())
         return waiting
 
     def _numbers(self, tr_loss: Any, grad_norm: Any, learning_rate: float | None) -> Numbers:
@@ -83,7 +84,7 @@ class LateLog:
             self.state.global_step,
             self.state.epoch,
             self.state.global_step - self._globalstep_last_logged,
-            self._get_learning_rate() if learning_rate is None else learning_rate,  # type: ignore[attr-defined]
+            self._get_learning_rate() if learning_rate is None else learning_rate,
             self.real_tokens,
             values,
             ready,
@@ -97,6 +98,6 @@ class LateLog:
         self.logged_tokens = numbers.real_tokens
         self.state.global_step, self.state.epoch = numbers.update, numbers.epoch
         try:
-            self.log({"loss": loss, "grad_norm": norm, "learning_rate": numbers.learning_rate})  # type: ignore[attr-defined]
+            self.log({"loss": loss, "grad_norm": norm, "learning_rate": numbers.learning_rate})
         finally:
             self.state.global_step, self.state.epoch = now

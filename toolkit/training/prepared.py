@@ -1,0 +1,55 @@
+"""What training starts from, once the model and the data are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from toolkit.engines.base import FILLED, Loaded, Packing, always
+from toolkit.planning.budget import Budget
+from toolkit.planning.steps import Updates
+from toolkit.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from toolkit.data.table import TokenTable
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The token tables of what is trained on and of what is held out."""
+
+    train: TokenTable
+    evaluation: TokenTable | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe with its model loaded and its chats tokenised.
+
+    `budget`: how an update is cut into packed micro-batches; None where micro-batches are padded chats.
+    """
+
+    recipe: Recipe
+    loaded: Loaded
+    tables: Tables
+    updates: Updates
+    budget: Budget | None = None
+
+    @property
+    def precision(self) -> str:
+        """Of the matrix products: bf16, fp16 or anything else for no autocasting."""
+        return self.loaded.report.precision.value
+
+    @cached_property
+    def cuda(self) -> bool:
+        import torch
+
+        return torch.cuda.is_available()
+
+    @cached_property
+    def packing(self) -> Packing:
+        """How the engine takes packed micro-batches."""
+        from toolkit.kernels.packed_attention import packed
+
+        return self.loaded.packing or Packing(dict, packed, packed, always(FILLED if self.cuda else 1))
