@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
+BUILTIN = "builtin:tools"
+TEST_SET = "builtin:test"
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)

@@ -203,7 +203,7 @@ def test_executed_through_the_real_path(place: Path, own_cache: Path) -> None:
 def test_which_chats() -> None:
     chats, line = held_out("builtin:tools", None, 5)
     assert [chat.meta["split"] for chat in chats] == ["phrasing"] * 3 + ["tools"] * 2
-    assert line == "5 built-in chats, unseen phrasing and unseen tools"
+    assert line == "5 built-in chats of the development set, unseen phrasing and unseen tools"
     only, _ = held_out(None, None, 3, "tools")
     assert {chat.meta["split"] for chat in only} == {"tools"}
     with pytest.raises(DataError, match="did you mean phrasing"):

@@ -13,13 +13,18 @@ from toolkit.world import DOMAINS, TOOLS, World
 from toolkit.world.draft import draw
 from toolkit.world.facts import _facts
 from toolkit.world.language import Piece, lower, misspell, parse, phrases, plain, splice, wording
-from toolkit.world.spec import CHAINS, Unsuitable
+from toolkit.world.spec import CHAINS, Tool, Unsuitable
 
-KEYS = ("say", "held")
+KEYS = ("say", "held", "test")
+
+
+def keys_of(tool: Tool) -> tuple[str, ...]:
+    """The lists that requests for the tool have: for training, the development set and the test set."""
+    return ("test",) if tool.test else ("say",) if tool.held_out else KEYS
 
 
 def lists(entry: Any, path: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Every list of user phrases below an entry, with its path ending in say or held."""
+    """Every list of user phrases below an entry, with its path ending in say, held or test."""
     if isinstance(entry, dict):
         for key, value in entry.items():
             if key in KEYS:
@@ -54,7 +59,7 @@ def test_every_parameter_is_described(name: str) -> None:
 def test_templates_fill_the_required_arguments(name: str) -> None:
     tool, entry = TOOLS[name], phrases()[name]
     known, required = set(tool.parameters["properties"]), set(tool.required)
-    keys = ("say",) if tool.held_out else KEYS
+    keys = keys_of(tool)
     assert entry["does"] and entry["answers"]
     for key in keys:
         for table in (entry, entry.get("many", {}), entry.get("benign", {})):
@@ -79,18 +84,15 @@ def test_templates_fill_the_required_arguments(name: str) -> None:
 @pytest.mark.parametrize("name", CHAINS)
 def test_chains_are_of_seen_or_of_unseen_tools(name: str) -> None:
     chain, entry = CHAINS[name], phrases()[f"chain {name}"]
-    held = {TOOLS[tool].held_out for tool in chain.tools}
-    assert len(held) == 1, "a chain of both kinds would fit no split"
-    assert entry["say"] and entry["answers"]
-    assert ("held" in entry) != held.pop()
+    (keys,) = {keys_of(TOOLS[tool]) for tool in chain.tools}  # a chain of several kinds would fit no split
+    assert entry["answers"] and set(keys) == set(KEYS) & set(entry)
 
 
 def test_refusals_name_tools_of_one_kind() -> None:
     for name, entry in phrases().items():
         if name.startswith("refuse "):
-            held = {TOOLS[tool].held_out for tool in entry["tools"]}
-            assert len(held) == 1, name
-            assert ("held" in entry) != held.pop(), name
+            (keys,) = {keys_of(TOOLS[tool]) for tool in entry["tools"]}
+            assert set(keys) == set(KEYS) & set(entry), name
             assert entry["why"]
 
 
@@ -99,8 +101,8 @@ def test_held_out_phrases_are_new() -> None:
     for path, sources in lists(everything()):
         assert len(sources) == len(set(sources)) or path.startswith("/wording"), path
         texts[path.rsplit("/", 1)[1]] |= {source.casefold() for source in sources}
-    assert not texts["say"] & texts["held"]
-    assert len(texts["held"]) > 400
+    assert not texts["say"] & texts["held"] and not texts["test"] & (texts["say"] | texts["held"])
+    assert len(texts["held"]) > 400 and len(texts["test"]) > 1000
 
 
 def test_imperatives_can_be_framed() -> None:
@@ -143,7 +145,7 @@ def test_samplers_work_in_fresh_worlds(name: str) -> None:
         except Unsuitable:
             failures += 1
             continue
-        for source in entry["say"]:
+        for source in entry[keys_of(tool)[0]]:
             missing = [slot for slot in parse(source).slots if slots.get(slot) is None]
             assert not missing, f"{source}: {missing}"
     assert failures < 10

@@ -24,7 +24,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="DATA",
-            help="A file or folder of chats, builtin:tools, or bfcl:FOLDER-OR-WHEEL; default: what the run held out.",
+            help="A file or folder of chats, builtin:tools (development set), builtin:test (test set, for final "
+            "figures only), or bfcl:FOLDER-OR-WHEEL; default: what the run held out.",
         ),
     ] = None,
     recipe: Annotated[
@@ -33,7 +34,12 @@ def evaluate(
             metavar="RECIPE", help="Takes call format and held-out chats from this recipe, for plain models and GGUFs."
         ),
     ] = None,
-    chats: Annotated[int, typer.Option(min=1, metavar="N", help="At most this many chats, spread evenly.")] = 200,
+    chats: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="At most this many chats, spread evenly; default: 200, or the whole test set."
+        ),
+    ] = None,
     executed: Annotated[
         bool, typer.Option("--executed", help="Run the calls of built-in chats in their simulated world, turn by turn.")
     ] = False,
@@ -77,6 +83,8 @@ def evaluate(
       toolkit eval runs/quickstart
 
       toolkit eval runs/quickstart runs/quickstart/export --executed
+
+      toolkit eval runs/quickstart --data builtin:test --executed
 
       toolkit eval Qwen/Qwen3-1.7B runs/tools --data bfcl:bfcl_eval-2026.3.23-py3-none-any.whl --chats 1000
 

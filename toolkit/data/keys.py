@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import remembered_sha256
-from toolkit.data.sources import BUILTIN, local_files
+from toolkit.chats import BUILTIN
+from toolkit.data.sources import local_files
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.cache import cache_root, keep, kept
-from toolkit.chats import Chat
+from toolkit.chats import BUILTIN, Chat
 from toolkit.data.keys import data_key, digest
 from toolkit.data.notes import Reading
 from toolkit.data.pipeline import processes
-from toolkit.data.sources import BUILTIN, load_chats
+from toolkit.data.sources import load_chats
 from toolkit.errors import DataError, Problem
 
 if TYPE_CHECKING:

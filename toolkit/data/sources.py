@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.chats import Chat
+from toolkit.chats import BUILTIN, TEST_SET, Chat
 from toolkit.data.columns import chosen, format_of, renamed
 from toolkit.data.formats import convert
 from toolkit.data.mending import strip_nulls
@@ -22,7 +22,6 @@ from toolkit.errors import DataError, Problem, did_you_mean
 if TYPE_CHECKING:
     from toolkit.recipe.schema import SourceSection
 
-BUILTIN = "builtin:tools"
 MOST_SHOWN = 20
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _FIXED_COLUMNS = (".csv", ".parquet")
@@ -106,8 +105,10 @@ def _chats(spec: SourceSection, reading: Reading, workers: int) -> Iterator[Chat
 
 
 def _builtin(spec: SourceSection, workers: int) -> Iterator[Chat]:
-    if spec.source != BUILTIN:
-        raise DataError(f"{spec.source}: no such built-in chats{did_you_mean(spec.source, [BUILTIN])}")
+    known = (BUILTIN, TEST_SET)
+    if spec.source not in known:
+        near = did_you_mean(spec.source, known) or f"; there are {' and '.join(known)}"
+        raise DataError(f"{spec.source}: no such built-in chats{near}")
     from toolkit.world import chats
 
     yield from chats(
@@ -117,6 +118,7 @@ def _builtin(spec: SourceSection, workers: int) -> Iterator[Chat]:
         domains=spec.domains,
         kinds=spec.kinds,
         max_tools=spec.max_tools,
+        test=spec.source == TEST_SET,
         workers=workers if spec.size >= _MANY else 1,
     )
 

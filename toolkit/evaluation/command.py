@@ -38,7 +38,7 @@ class Options:
 
     data: str | None = None
     recipe: Path | None = None
-    chats: int = 200
+    chats: int | None = None  # all of the test set, 200 of anything else
     split: str | None = None
     executed: bool = False
     base: bool = True

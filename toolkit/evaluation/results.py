@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from toolkit.cache import write_text
-from toolkit.chats import KINDS
+from toolkit.chats import BUILTIN, KINDS, TEST_SET
 from toolkit.errors import DataError, Problem
 from toolkit.evaluation.statistics import Paired, Rate
 from toolkit.manifest import CHECKSUM
@@ -46,6 +46,7 @@ LOGGED = {
     "eval_refused": "refused",
     "eval_over_refusal": "over_refusal",
 }
+SETS = {BUILTIN: "development set", TEST_SET: "test set"}  # what the built-in chats' sources are called
 LOWER_IS_BETTER = ("over_refusal", "invented_tool")
 FRACTIONS = ("argument_recall", "argument_precision")
 
@@ -106,6 +107,12 @@ class Evaluation:
             found.setdefault(key(row), []).append(row)
         rank = {name: index for index, name in enumerate(ORDER)}
         return dict(sorted(found.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
+
+    @property
+    def of(self) -> str:
+        """What the rows are of: "test set" or "development set" where all are, else "held-out chats"."""
+        sources = {row.source for row in self.rows}
+        return SETS.get(sources.pop(), "held-out chats") if len(sources) == 1 else "held-out chats"
 
     def cut(self) -> str:
         """A line on the answers that the token limit cut, and how many it kept from being right: the calls expected

@@ -53,7 +53,8 @@ def render_columns(columns: Columns, console: Console, samples: int) -> None:
 def _shares(columns: Columns, comparisons: Comparisons) -> Table:
     """Right answers by kind, by split and by source where there are several, and overall; with two columns their
     difference as well."""
-    table = Table(title="Held-out chats: right answers, with 95% intervals", title_justify="left")
+    of = columns[-1][1].of
+    table = Table(title=f"{of[:1].upper()}{of[1:]}: right answers, with 95% intervals", title_justify="left")
     table.add_column("kind")
     for name, _ in columns:
         table.add_column(name, **_RIGHT)

@@ -124,12 +124,12 @@ def _builtin(names: Sequence[str], source: str, seed: int, execute: bool) -> Too
 
 
 def _of_domain(domain: str) -> list[str]:
-    return [tool.name for tool in TOOLS.values() if tool.domain == domain]
+    return [tool.name for tool in TOOLS.values() if tool.domain == domain and not tool.test]
 
 
 def _across(domains: Sequence[str], count: int) -> list[str]:
     """`count` tools, in turn one of each domain."""
-    piles = [[name for name in _of_domain(domain) if not TOOLS[name].held_out] for domain in domains]
+    piles = [[name for name in _of_domain(domain) if TOOLS[name].trained] for domain in domains]
     rounds = (pile[index] for index in range(max(map(len, piles))) for pile in piles if index < len(pile))
     return [name for _, name in zip(range(count), rounds, strict=False)]
 

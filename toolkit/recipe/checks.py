@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from toolkit.chats import KINDS
+from toolkit.chats import BUILTIN, KINDS, TEST_SET
 from toolkit.errors import did_you_mean
 from toolkit.models.families import find_shape
 from toolkit.recipe.schema import Recipe, SourceSection
@@ -148,6 +148,13 @@ def _sources(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
+    if source.source == TEST_SET:
+        yield (
+            ((*path, "source"),),
+            f'"{TEST_SET}" is for final figures only, nothing may be trained or chosen on it; '
+            f'wanted "{BUILTIN}", and then toolkit eval RUN --data {TEST_SET}',
+        )
+        return
     if not source.source.startswith("builtin:"):
         for key in BUILTIN_ONLY:
             if getattr(source, key) != SourceSection.model_fields[key].get_default(call_default_factory=True):

@@ -235,8 +235,9 @@ def accuracy(view: RunView) -> dict[str, Any] | None:
         found = [interval_of("before", earlier.get(name, []), 1)] if before is not None else []
         groups[name] = [*found, interval_of("after", rows, 0)]
     cut = view.after.cut()
+    title = f"Right answers by kind, {view.after.of}"
     return {
-        "chart": intervals("Right answers by kind", groups, "Lines are Wilson's 95% intervals."),
+        "chart": intervals(title, groups, "Lines are Wilson's 95% intervals."),
         "flipped": flipped(before, view.after, ("before", "after"), FLIPS_SHOWN) if before is not None else None,
         "wrong": still_wrong(before, view.after, FLIPS_SHOWN),
         "unfinished": f"{cut}." if cut else "",

@@ -7,12 +7,24 @@ from functools import cache
 from pathlib import Path
 
 from toolkit.world import tools as _tools  # noqa: F401  (fills the register)
-from toolkit.world.catalog import DOMAINS, MIX, SPLITS, TRAINING_MIX
+from toolkit.world.catalog import DOMAINS, MIX, SPLITS, TEST_MIX, TEST_SIZE, TRAINING_MIX
 from toolkit.world.generate import chats
 from toolkit.world.spec import TOOLS, Tool
 from toolkit.world.world import World
 
-__all__ = ["DOMAINS", "MIX", "SPLITS", "TOOLS", "TRAINING_MIX", "Tool", "World", "chats", "fingerprint"]
+__all__ = [
+    "DOMAINS",
+    "MIX",
+    "SPLITS",
+    "TEST_MIX",
+    "TEST_SIZE",
+    "TOOLS",
+    "TRAINING_MIX",
+    "Tool",
+    "World",
+    "chats",
+    "fingerprint",
+]
 
 
 @cache

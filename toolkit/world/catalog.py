@@ -8,12 +8,16 @@ from functools import cache, cached_property
 from random import Random
 from typing import Any
 
+from toolkit.chats import BUILTIN, TEST_SET
 from toolkit.errors import DataError, Problem, did_you_mean
 from toolkit.world.language import phrases
 from toolkit.world.spec import CHAINS, TOOLS, Chain, Unsuitable
 
-DOMAINS: tuple[str, ...] = tuple(sorted({tool.domain for tool in TOOLS.values()}))
+# domains that training may choose from; the test set has more
+DOMAINS: tuple[str, ...] = tuple(sorted({tool.domain for tool in TOOLS.values() if tool.trained}))
+_ALL_DOMAINS: tuple[str, ...] = tuple(sorted({tool.domain for tool in TOOLS.values()}))
 SPLITS = ("train", "phrasing", "tools")
+TEST_SIZE = 1000
 MIX: Mapping[str, float] = {
     "single": 0.35,
     "parallel": 0.10,
@@ -34,6 +38,16 @@ TRAINING_MIX: Mapping[str, float] = {
     "irrelevance": 0.10,
 }
 
+# for the test set: enough of every kind for an interval of +-8 points
+TEST_MIX: Mapping[str, float] = {
+    "single": 0.20,
+    "parallel": 0.16,
+    "multi_step": 0.16,
+    "clarify": 0.16,
+    "refuse": 0.16,
+    "irrelevance": 0.16,
+}
+
 # domains whose tools could serve a request of another domain of the same set
 _KIN = (
     {"files", "shell", "git", "http"},
@@ -42,6 +56,19 @@ _KIN = (
     {"mail", "contacts"},
     {"maps", "travel", "weather"},
     {"shopping", "finance"},
+    # domains that only the test set has
+    {"library", "shopping"},
+    {"library", "notes"},
+    {"library", "maps"},
+    {"fitness", "notes"},
+    {"fitness", "calendar"},
+    {"fitness", "math"},
+    {"vehicle", "home"},
+    {"vehicle", "maps"},
+    {"vehicle", "travel"},
+    {"pets", "calendar"},
+    {"pets", "notes"},
+    {"pets", "shopping"},
 )
 
 # tools that can do almost anything within their kin
@@ -55,11 +82,29 @@ class Catalog:
     split: str
     domains: tuple[str, ...]
     max_tools: int
+    test: bool = False
+
+    @property
+    def name(self) -> str:
+        """The split's name among those of both sets, which its chance hangs on."""
+        return f"test {self.split}" if self.test else self.split
+
+    @property
+    def source(self) -> str:
+        """What recipes and `toolkit eval` call the chats."""
+        return TEST_SET if self.test else BUILTIN
 
     @property
     def key(self) -> str:
-        """Which list of a phrase entry is used: unseen tools may be asked for in the training frames."""
+        """Which list of a phrase entry is used."""
+        if self.test:
+            return "test"
         return "held" if self.split == "phrasing" else "say"
+
+    @property
+    def frame_key(self) -> str:
+        """The same for what goes around a request: unseen tools may be asked for in the training frames."""
+        return "say" if self.split == "tools" else self.key
 
     @property
     def varied(self) -> bool:
@@ -69,11 +114,13 @@ class Catalog:
     @property
     def question_key(self) -> str:
         """The same for questions that have nothing to do with a tool: only training may use training's."""
-        return "say" if self.split == "train" else "held"
+        return "test" if self.test else "say" if self.split == "train" else "held"
 
     def _callable(self, name: str) -> bool:
         """Whether the expected calls of this split may use the tool, whatever its domain."""
-        return TOOLS[name].held_out == (self.split == "tools")
+        if self.split != "tools":
+            return TOOLS[name].trained
+        return TOOLS[name].test if self.test else TOOLS[name].held_out
 
     @cached_property
     def tools(self) -> tuple[str, ...]:
@@ -86,7 +133,7 @@ class Catalog:
         return tuple(
             name
             for name, tool in TOOLS.items()
-            if tool.domain in self.domains and (self.split == "tools" or not tool.held_out)
+            if tool.domain in self.domains and (tool.trained or self._callable(name))
         )
 
     def having(self, what: str) -> tuple[str, ...]:
@@ -150,7 +197,9 @@ class Catalog:
         Not those for sums and texts: there it is open whether to say that no tool fits or to work it out.
         """
         return tuple(
-            name for name, tool in TOOLS.items() if self._callable(name) and tool.domain not in ("math", "text")
+            name
+            for name, tool in TOOLS.items()
+            if (self._callable(name) or (self.test and tool.test)) and tool.domain not in ("math", "text")
         )
 
     def possible(self, kind: str) -> bool:
@@ -213,39 +262,39 @@ def could_serve(name: str, wanted: str) -> bool:
 
 
 def choose(
-    split: str, domains: Sequence[str], kinds: Mapping[str, float] | None, max_tools: int
+    split: str, domains: Sequence[str], kinds: Mapping[str, float] | None, max_tools: int, test: bool = False
 ) -> tuple[Catalog, dict[str, float]]:
     """The catalog and the share of each kind. Raises DataError with everything that is wrong."""
     problems: list[Problem] = []
+    source = TEST_SET if test else BUILTIN
 
     def known(what: str, values: Iterable[Any], names: Iterable[str]) -> None:
         names = tuple(names)
         for value in values:
             if value not in names:
                 hint = did_you_mean(str(value), names) or f"; known: {', '.join(names)}"
-                problems.append(Problem("builtin:tools", f"unknown {what} {value!r}{hint}"))
+                problems.append(Problem(source, f"unknown {what} {value!r}{hint}"))
 
-    known("split", [split], SPLITS)
-    known("domain", domains, DOMAINS)
+    known("split", [split], SPLITS[1:] if test else SPLITS)
+    known("domain", domains, _ALL_DOMAINS if test else DOMAINS)
     known("kind", kinds or (), MIX)
-    shares = dict(kinds or MIX)
+    shares = dict(kinds or (TEST_MIX if test else MIX))
     for kind, share in shares.items():
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < float("inf"):
-            problems.append(Problem("builtin:tools", f"share of kind {kind} must be a number from 0 up, not {share!r}"))
+            problems.append(Problem(source, f"share of kind {kind} must be a number from 0 up, not {share!r}"))
     if not problems and not sum(shares.values()):
-        problems.append(Problem("builtin:tools", "the shares of all kinds are 0"))
+        problems.append(Problem(source, "the shares of all kinds are 0"))
     if max_tools < 1:
-        problems.append(Problem("builtin:tools", f"max_tools must be at least 1, not {max_tools}"))
+        problems.append(Problem(source, f"max_tools must be at least 1, not {max_tools}"))
     if problems:
         raise DataError(problems)
-    catalog = Catalog(split, tuple(dict.fromkeys(domains)) or DOMAINS, max_tools)
+    every = _ALL_DOMAINS if test else DOMAINS
+    catalog = Catalog(split, tuple(dict.fromkeys(domains)) or every, max_tools, test)
     if kinds is None and catalog.varied:
         shares = dict(TRAINING_MIX)
     missing = [kind for kind, share in shares.items() if share and not catalog.possible(kind)]
     # asked for by name it is a mistake; from the usual mix it is left out
     if missing and (kinds is not None or len(missing) == len(shares)):
         what = f"no chats of kind {', '.join(missing)} with split {split!r}, max_tools {max_tools}"
-        raise DataError(
-            Problem("builtin:tools", f"{what} and domains {', '.join(catalog.domains)}: add domains or tools")
-        )
+        raise DataError(Problem(source, f"{what} and domains {', '.join(catalog.domains)}: add domains or tools"))
     return catalog, {kind: share for kind, share in shares.items() if share and kind not in missing}

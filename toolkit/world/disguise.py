@@ -47,7 +47,7 @@ def _synonyms() -> dict[str, dict[str, tuple[str, ...]]]:
 @cache
 def held_names() -> frozenset[str]:
     """Names of unseen tools, without case and underscores: no training tool may come close to them."""
-    return frozenset(bare(name) for name, tool in TOOLS.items() if tool.held_out)
+    return frozenset(bare(name) for name, tool in TOOLS.items() if not tool.trained)
 
 
 def bare(name: str) -> str:

@@ -121,13 +121,13 @@ class Draft:
     def _wording(self, name: str) -> str:
         if self.catalog.varied and name == "frame" and self.r.random() < 0.4:
             return framing(self.r, "frame")
-        options: list[str] = wording()[name][self.catalog.key]
+        options: list[str] = wording()[name][self.catalog.frame_key]
         if self.catalog.varied:
             options = options + wording()[name].get("more", [])
         return self.r.choice(options)
 
     def _around(self, name: str, neutral: bool) -> tuple[Piece, ...]:
-        options: Sequence[str] = wording()[name][self.catalog.key]
+        options: Sequence[str] = wording()[name][self.catalog.frame_key]
         if self.catalog.varied and self.r.random() < 0.5:
             options = [framing(self.r, f"neutral_{name}" if neutral and name != "opener" else name)]
         if neutral:

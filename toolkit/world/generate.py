@@ -36,6 +36,7 @@ def chats(
     domains: Sequence[str] = (),
     kinds: Mapping[str, float] | None = None,
     max_tools: int = 8,
+    test: bool = False,
     workers: int = 1,
 ) -> Iterator[Chat]:
     """Chats in which a user asks, tools run and the assistant answers; no user turn comes twice.
@@ -48,18 +49,21 @@ def chats(
         size: how many chats.
         seed: another seed gives other chats.
         split: "train"; "phrasing", in templates never used in training; "tools", with calls to tools never seen there.
+            The last two are the development set, which levers are chosen on.
         domains: only tools of these domains; empty means all.
         kinds: share of each kind, in any unit; None means the usual mix, less what the other arguments rule out.
         max_tools: most tools on offer in one chat.
+        test: "phrasing" or "tools" of the test set instead: templates and tools that neither training nor the
+            development set has, for final figures only.
         workers: processes that make them; 1: this one.
 
     Raises:
         DataError: an unknown split, domain or kind, a kind that can't be made, or no unused user text left.
         ToolkitError: a worker died.
     """
-    catalog, shares = choose(split, domains, kinds, max_tools)
+    catalog, shares = choose(split, domains, kinds, max_tools, test)
     source = Source(seed, catalog)
-    order = zip(range(size), _order(seed, catalog.split, shares), strict=False)
+    order = zip(range(size), _order(seed, catalog.name, shares), strict=False)
     if workers == 1:
         return _unique(source, ((index, kind, None) for index, kind in order))
     from toolkit.world.workers import made_by_workers
@@ -86,7 +90,7 @@ class Source:
     def make(self, index: int, kind: str, first: int = 0) -> Made:
         """The chat of the first attempt from `first` on that suits; DataError where none does."""
         for attempt in range(first, _ATTEMPTS):
-            r = Random(f"chat {self.seed} {self.catalog.split} {index} {attempt}")
+            r = Random(f"chat {self.seed} {self.catalog.name} {index} {attempt}")
             try:
                 chat = _make(r, index, kind, self.catalog)
             except Unsuitable:
@@ -96,7 +100,7 @@ class Source:
             if len(texts) == len(said):
                 return Made(chat, texts, attempt)
         raise DataError(
-            f"builtin:tools: no unused user text left for kind {kind} after {index} chats; "
+            f"{self.catalog.source}: no unused user text left for kind {kind} after {index} chats; "
             "ask for a smaller size or for more domains"
         )
 
@@ -141,8 +145,8 @@ def _make(r: Random, index: int, kind: str, catalog: Catalog) -> Chat:
         turns=(*system, *draft.turns),
         tools=tuple(draft.schema(name) for name in offer),
         kind=kind,
-        source="builtin:tools",
-        where=f"builtin:tools#{index}",
+        source=catalog.source,
+        where=f"{catalog.source}#{f'{catalog.split}-' if catalog.test else ''}{index}",
     )
     aliases = {name: draft.world.aliases[name] for name in offer if name in draft.invented}
     if varied and r.random() < _DISGUISED:

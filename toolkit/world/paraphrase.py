@@ -40,8 +40,8 @@ def _words(text: str) -> set[str]:
 
 @cache
 def held_skeletons() -> frozenset[str]:
-    """Held-out templates with their slots blanked."""
-    return frozenset(_literal(source) for source in _sources(phrases(), "held"))
+    """Templates of the development and the test set with their slots blanked."""
+    return frozenset(_literal(source) for key in ("held", "test") for source in _sources(phrases(), key))
 
 
 @cache

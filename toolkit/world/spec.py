@@ -38,6 +38,7 @@ class Tool:
 
     `sample` draws slot values for a request that works in a given world, `bad` for one that ends in an error.
     `near` names the tools of the same domain that could also serve a request for this one; None means all of them.
+    `held_out` tools are those of the development set's split "tools"; `test` tools are in the test set alone.
     """
 
     name: str
@@ -48,7 +49,13 @@ class Tool:
     sample: Sampler
     bad: Sampler | None = None
     held_out: bool = False
+    test: bool = False
     near: frozenset[str] | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether training chats have it."""
+        return not (self.held_out or self.test)
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -121,6 +128,7 @@ def tool(
     sample: Sampler,
     bad: Sampler | None = None,
     held_out: bool = False,
+    test: bool = False,
     near: tuple[str, ...] | None = None,
     params: Mapping[str, Param] | None = None,
 ) -> Callable[[Runner], Runner]:
@@ -141,6 +149,7 @@ def tool(
             sample=sample,
             bad=bad,
             held_out=held_out,
+            test=test,
             near=None if near is None else frozenset(near),
         )
         return run
