@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,8 @@ def test_executed_through_the_real_path(place: Path, own_cache: Path) -> None:
     for _, evaluation in table.columns:
         assert evaluation.settings["executed"] is True and len(evaluation.rows) == 2
         assert set(evaluation.rows[0].scores) == {"correct", "state", "calls", "in_time"}
+    table = table_of(place / "run", data="builtin:test", executed=True, chats=2, max_steps=2)
+    assert "test set" in table.chats and [evaluation.of for _, evaluation in table.columns] == ["test set"] * 2
     with pytest.raises(DataError, match="no simulated world"):
         table_of(place / "run", executed=True)
 
@@ -204,6 +207,15 @@ def test_which_chats() -> None:
     chats, line = held_out("builtin:tools", None, 5)
     assert [chat.meta["split"] for chat in chats] == ["phrasing"] * 3 + ["tools"] * 2
     assert line == "5 built-in chats of the development set, unseen phrasing and unseen tools"
+    chats, line = held_out("builtin:test", None)
+    assert Counter(chat.meta["split"] for chat in chats) == {"phrasing": 500, "tools": 500}
+    assert line == "1,000 built-in chats of the test set, unseen phrasing and unseen tools"
+    chats, line = held_out("builtin:test", None, 2000, "tools")
+    assert {chat.meta["split"] for chat in chats} == {"tools"} and len(chats) == 500
+    assert line == "500 built-in chats of the test set, unseen tools"
+    assert len(held_out("builtin:test", None, 7)[0]) == 7
+    with pytest.raises(DataError, match=r"builtin:tests: no such built-in chats, did you mean builtin:test\?"):
+        held_out("builtin:tests", None)
     only, _ = held_out(None, None, 3, "tools")
     assert {chat.meta["split"] for chat in only} == {"tools"}
     with pytest.raises(DataError, match="did you mean phrasing"):

@@ -16,9 +16,10 @@ from toolkit.evaluation.scoring import expectation, score
 from toolkit.world import chats
 
 
-@pytest.fixture(scope="module", params=["phrasing", "tools"])
+@pytest.fixture(scope="module", params=[("phrasing", False), ("tools", False), ("phrasing", True), ("tools", True)])
 def held_out(request: pytest.FixtureRequest) -> list[tuple[Chat, int]]:
-    return [(chat, turn) for chat in chats(size=400, split=request.param) for turn in prompted_turns(chat, "all")]
+    split, test = request.param
+    return [(chat, turn) for chat in chats(size=400, split=split, test=test) for turn in prompted_turns(chat, "all")]
 
 
 def written(chat: Chat, turn: int, call_format: Any) -> str:

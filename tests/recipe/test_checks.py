@@ -76,6 +76,14 @@ def load_text(tmp_path: Path, text: str) -> list[str]:
             ["x.toml:3: data.sources.0.split: the built-in", "phrasing"],
         ),
         (
+            "[[data.sources]]\nsource='builtin:test'",
+            ["x.toml:2: data.sources.0.source: ", "final figures only", "toolkit eval RUN --data builtin:test"],
+        ),
+        (
+            "[[eval.sources]]\nsource='builtin:test'\nsize=9",
+            ["x.toml:2: eval.sources.0.source: ", "final figures only"],
+        ),
+        (
             "[[data.sources]]\nsource='builtin:tools'\ndomains=['mail', 'wether']",
             ["domains.1: ", "did you mean weather?"],
         ),

@@ -32,8 +32,9 @@ def full() -> list[Chat]:
 
 @pytest.fixture(scope="module")
 def sample(full: list[Chat]) -> list[Chat]:
-    """Some of every split and kind."""
-    return [*full[:SAMPLE], *chats(SAMPLE, split="phrasing"), *chats(SAMPLE, split="tools")]
+    """Some of every split and kind, and the test set."""
+    held = [*chats(SAMPLE, split="phrasing"), *chats(SAMPLE, split="tools")]
+    return [*full[:SAMPLE], *held, *(chat for split in SPLITS[1:] for chat in chats(500, split=split, test=True))]
 
 
 def user_texts(chat: Chat) -> list[str]:
@@ -102,7 +103,7 @@ def test_turns_are_well_formed(sample: list[Chat]) -> None:
             if turn.role in ("system", "user"):
                 assert not re.search(r"\{_?[a-z]\w*\}", turn.content), turn.content
                 assert "  " not in turn.content
-        assert chat.source == "builtin:tools"
+        assert chat.source in ("builtin:tools", "builtin:test") and chat.where.startswith(f"{chat.source}#")
         json.dumps(chat.meta)
 
 
@@ -122,7 +123,7 @@ SAID = {
 DATE, CLOCK = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"\d\d:\d\d")
 DAYS = re.compile(r"today|tomorrow|yesterday|\b[A-Z][a-z]+day\b|\b\d+ [A-Z][a-z]+\b|\b[A-Z][a-z]+ \d+\b")
 # arguments that the words describe rather than spell out, by chain and parameter
-DESCRIBED = {("coupon_or_return", "reason"), ("heat_by_weather", "temperature")}
+DESCRIBED = {("coupon_or_return", "reason"), ("heat_by_weather", "temperature"), ("charge_some_more", "limit")}
 
 
 def slipped(word: str, meant: str) -> bool:
@@ -226,7 +227,7 @@ def test_kinds_are_what_they_say(sample: list[Chat]) -> None:
 
 def test_held_out_splits(full: list[Chat], sample: list[Chat]) -> None:
     unseen = {name for name, tool in TOOLS.items() if tool.held_out}
-    phrasing, tools = sample[SAMPLE : 2 * SAMPLE], sample[2 * SAMPLE :]
+    phrasing, tools = sample[SAMPLE : 2 * SAMPLE], sample[2 * SAMPLE : 3 * SAMPLE]
     for chat in (*full, *phrasing):
         assert not offered(chat) & unseen
         assert not set(behind(chat, offered(chat))) & unseen

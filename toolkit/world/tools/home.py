@@ -23,6 +23,7 @@ from toolkit.world.world import World
 
 _DOORS = ("front door", "back door", "garage door", "garden gate", "balcony door")
 _SENSORS = ("temperature", "humidity", "co2")
+_BEDS = ("lawn", "rose bed", "vegetable patch", "hedge")
 _SCENES = ("movie night", "good morning", "away", "dinner", "reading", "party")
 
 
@@ -47,6 +48,7 @@ def build(r: Random, w: World) -> dict[str, Any]:
         "vacuum": None,
         "scene": None,
         "alarms": [],
+        "sprinkler": None,
     }
 
 
@@ -208,6 +210,48 @@ def set_blinds(w: World, room: str, percent: int) -> Any:
 def run_scene(w: World, scene: str) -> Any:
     before, w["home"]["scene"] = w["home"]["scene"], scene
     return {"scene": scene, "before": before or "none"}
+
+
+def _garden_slots(r: Random, w: World) -> dict[str, Any]:
+    return {"bed": r.choice(_BEDS), "minutes": r.randint(3, 45), "limit": r.randrange(20, 61, 5)}
+
+
+@tool(
+    "home",
+    "Tell how moist the soil of a bed in the garden is.",
+    sample=_garden_slots,
+    test=True,
+    near=(),
+    params={"bed": string("Which part of the garden.", _BEDS)},
+)
+def soil_moisture(w: World, bed: str) -> Any:
+    return {"bed": bed, "percent": w.random("soil", bed).randint(8, 80)}
+
+
+@tool(
+    "home",
+    "Water a bed in the garden with the sprinkler.",
+    sample=_garden_slots,
+    test=True,
+    near=(),
+    params={"bed": string("Which part of the garden.", _BEDS), "minutes": integer("How long.", 1, 90)},
+)
+def run_sprinkler(w: World, bed: str, minutes: int) -> Any:
+    w["home"]["sprinkler"] = {"bed": bed, "minutes": minutes}
+    return {"watering": bed, "minutes": minutes}
+
+
+@chain(
+    "home",
+    "soil_moisture",
+    "run_sprinkler",
+    sample=lambda r, w: {f"_{key}": value for key, value in _garden_slots(r, w).items()},
+)
+def water_if_dry(do: Any, s: dict[str, Any]) -> dict[str, Any]:
+    percent = do("soil_moisture", bed=s["_bed"])["percent"]
+    if percent >= s["_limit"]:
+        raise Unsuitable("moist enough")
+    return {"percent": percent, **do("run_sprinkler", bed=s["_bed"], minutes=s["_minutes"])}
 
 
 def _chain_slots(r: Random, w: World) -> dict[str, Any]:

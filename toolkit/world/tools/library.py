@@ -76,7 +76,7 @@ def _slots(r: Random, w: World) -> dict[str, Any]:
         "branch": Said(branch := r.choice(_BRANCHES), branch if branch == "central" else branch.title()),
         "loan_id": r.choice(state["loans"])["loan_id"],
         "hold_id": r.choice(state["holds"])["hold_id"],
-        "weeks": r.randint(1, 3),
+        "weeks": r.randint(2, 3),
         "title": Said(book["title"], f'"{book["title"]}"'),
     }
 

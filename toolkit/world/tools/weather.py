@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date as day_of
 from datetime import timedelta
 from random import Random
 from typing import Any
@@ -23,6 +24,7 @@ from toolkit.world.spec import (
 from toolkit.world.world import World
 
 _CONDITIONS = ("sunny", "partly cloudy", "cloudy", "light rain", "heavy rain", "windy", "foggy", "snow")
+_NEW_MOON = day_of(2025, 1, 29)
 _PLANTS = ("birch", "grass", "alder", "ragweed", "hazel")
 
 
@@ -227,3 +229,32 @@ def early_sun(do: Any, s: dict[str, Any]) -> dict[str, Any]:
         raise Unsuitable("the same sunrise")
     pollen = do("pollen_count", city=first["city"], plant=s["plant"])
     return {"first": first["city"], "sunrise": first["sunrise"], "level": pollen["level"]}
+
+
+@tool(
+    "weather",
+    "Get the highest UV index of today in a city, and how strong that is.",
+    sample=_slots,
+    bad=_nowhere,
+    test=True,
+    near=(),
+    params={"city": string("The city to look at, for example Porto.")},
+)
+def uv_index(w: World, city: str) -> Any:
+    index = w.random("uv", _known(city)).randint(0, 11)
+    return {"city": city, "uv": index, "strength": ("low", "moderate", "high", "very high")[min(index // 3, 3)]}
+
+
+@tool(
+    "weather",
+    "Tell which phase the moon is in on a given date.",
+    sample=_slots,
+    test=True,
+    near=(),
+    params={"date": string("Which night, as YYYY-MM-DD.")},
+)
+def moon_phase(w: World, date: str) -> Any:
+    age = (as_date(date) - _NEW_MOON).days % 29.53
+    names = ("new moon", "waxing crescent", "first quarter", "waxing gibbous")
+    names += ("full moon", "waning gibbous", "last quarter", "waning crescent")
+    return {"date": date, "phase": names[round(age / 29.53 * 8) % 8], "age_days": int(age)}
