@@ -73,7 +73,7 @@ def _slots(r: Random, w: World) -> dict[str, Any]:
     return {
         "query": Said(query, f'"{query}"'),
         "book_id": book_id,
-        "branch": Said(branch := r.choice(_BRANCHES), branch if branch == "central" else branch.title()),
+        "branch": r.choice(_BRANCHES),
         "loan_id": r.choice(state["loans"])["loan_id"],
         "hold_id": r.choice(state["holds"])["hold_id"],
         "weeks": r.randint(2, 3),

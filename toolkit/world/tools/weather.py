@@ -25,6 +25,16 @@ from toolkit.world.world import World
 
 _CONDITIONS = ("sunny", "partly cloudy", "cloudy", "light rain", "heavy rain", "windy", "foggy", "snow")
 _NEW_MOON = day_of(2025, 1, 29)
+_PHASES = (
+    "new moon",
+    "waxing crescent",
+    "first quarter",
+    "waxing gibbous",
+    "full moon",
+    "waning gibbous",
+    "last quarter",
+    "waning crescent",
+)
 _PLANTS = ("birch", "grass", "alder", "ragweed", "hazel")
 
 
@@ -255,6 +265,4 @@ def uv_index(w: World, city: str) -> Any:
 )
 def moon_phase(w: World, date: str) -> Any:
     age = (as_date(date) - _NEW_MOON).days % 29.53
-    names = ("new moon", "waxing crescent", "first quarter", "waxing gibbous")
-    names += ("full moon", "waning gibbous", "last quarter", "waning crescent")
-    return {"date": date, "phase": names[round(age / 29.53 * 8) % 8], "age_days": int(age)}
+    return {"date": date, "phase": _PHASES[round(age / 29.53 * 8) % 8], "age_days": int(age)}
