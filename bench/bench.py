@@ -20,12 +20,13 @@ from bench.shapes import parse_shape
 from bench.variants import VARIANTS, select
 from toolkit.bench_results import FILE, Results
 from toolkit.cache import write_text
+from toolkit.engines import versions
 from toolkit.errors import InputError
 from toolkit.hardware import free_cores, usable_cores
 from toolkit.planning.calibration import record
 from toolkit.planning.cards import Card, cpu_card, seen_gpus
 from toolkit.reports.bench import pairs
-from toolkit.runs import command_line, default_folder, versions
+from toolkit.runs import command_line, default_folder
 
 QUICK_SHAPE = "2x96"
 GPU_RECIPE = Path("recipes/tools.toml")

@@ -7,7 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from toolkit.engines import ENGINES
+from toolkit.engines import ENGINES, versions
 
 if TYPE_CHECKING:
     from bench.worker import Worker
@@ -207,7 +207,6 @@ class Watch:
 
     def _facts(self, now: float) -> dict[str, Any]:
         from bench import gauges
-        from toolkit.runs import versions
 
         trainer, report, budget = self.worker.trainer, self.worker.report, self.worker.budget
         recorder = self.worker.recorder

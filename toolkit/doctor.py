@@ -22,6 +22,7 @@ from toolkit.engines.base import Engine
 from toolkit.engines.registry import ENGINES
 from toolkit.hardware import BF16_FLAGS, FLASH4, Gpu, Hardware, cpu_flags, cpu_name, usable_cores
 from toolkit.planning.cards import GIB, SeenGpu, seen_gpus
+from toolkit.versions import installed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -255,7 +256,7 @@ def _facts() -> Facts:
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         disk={"cache": _free(cache_root()), "here": _free(Path.cwd())},
         gpus=seen_gpus(),
-        installed={name: version for name in names if (version := _version(name)) is not None},
+        installed=installed(names),
         required=required,
         extra=extra,
         python_wanted=python_wanted,
@@ -286,13 +287,6 @@ def _tested() -> dict[str, str]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     pins = (line.partition("==") for line in lines if "==" in line and not line.startswith("#"))
     return {canonicalize_name(name.strip()): version.strip() for name, _, version in pins}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _free(folder: Path) -> int:

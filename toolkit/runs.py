@@ -21,17 +21,14 @@ import contextlib
 import fcntl
 import json
 import os
-import platform
 import re
 import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from toolkit import __version__
 from toolkit.cache import write_text as write_text
 from toolkit.errors import Problem, RecipeError, RunError, did_you_mean
 from toolkit.manifest import damage, flush
@@ -42,21 +39,6 @@ from toolkit.records import read_object, read_rows
 from toolkit.records import write_json as write_json
 from toolkit.terminal import warn
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "datasets",
-    "tokenizers",
-    "bitsandbytes",
-    "flash-attn-4",
-    "unsloth",
-    "unsloth_zoo",
-    "xformers",
-    "triton",
-)
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 # Settings that may differ between a run and its resumption: they change what is shown or kept, not what is learned.
 FREE_ON_RESUME = {
@@ -75,17 +57,6 @@ FREE_ON_RESUME = {
 
 
 _BEGUN = re.compile(r"\.recipe\.toml\.\d+")  # what `_write_new` writes first
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of what decides a run's result."""
-    found = {"toolkit": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def default_folder(name: str, parent: Path = Path("runs")) -> Path:

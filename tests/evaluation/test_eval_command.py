@@ -15,7 +15,8 @@ import pytest
 from tests.tiny import make_model, write_chats
 from toolkit.chats import Chat
 from toolkit.errors import DataError, InputError, ModelError
-from toolkit.evaluation.command import Options, Table, evaluate_models
+from toolkit.evaluation import command
+from toolkit.evaluation.command import VERSIONS, Options, Table, evaluate_models
 from toolkit.evaluation.questions import evenly, held_out
 from toolkit.evaluation.results import Evaluation
 from toolkit.hardware import detect
@@ -138,6 +139,17 @@ def test_changed_weights_are_decoded_anew(place: Path, own_cache: Path, tmp_path
     after = dict(table_of(tmp_path / "run").columns)
     assert after["base"].settings["decoded"] == 0 and after["run"].settings["from_cache"] == 0
     assert answers(after["run"]) == answers(before["base"])
+
+
+@pytest.mark.parametrize("package", VERSIONS)
+def test_another_version_of_what_decodes_answers_anew(
+    place: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    table_of(place / "silent", base=False)
+    own = command.installed
+    monkeypatch.setattr(command, "installed", lambda names: {**own(names), package: "another"})
+    (_, after), *_ = table_of(place / "silent", base=False).columns
+    assert after.settings["from_cache"] == 0
 
 
 def test_one_base_column_for_runs_of_one_model(place: Path, own_cache: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +13,13 @@ from toolkit.chats import BUILTIN
 from toolkit.data.sources import local_files
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError
+from toolkit.versions import installed
 
 if TYPE_CHECKING:
     from toolkit.data.template import ChatTemplate
     from toolkit.recipe.schema import Recipe, SourceSection
 
+LIBRARIES = ("transformers", "tokenizers", "jinja2")  # that turn chats into tokens
 _BUILTIN_OPTIONS = ("split", "size", "seed", "domains", "kinds", "max_tools")
 
 
@@ -39,6 +40,7 @@ def table_key(recipe: Recipe, folder: Path, part: str, template: ChatTemplate | 
     The template's text is made from the tokenizer's files, the settings and our own templates, which are all here;
     another `template` than that one counts with its own text.
     """
+    found = installed(LIBRARIES)
     settings = {
         "part": part,
         "call_format": recipe.data.call_format,
@@ -55,7 +57,7 @@ def table_key(recipe: Recipe, folder: Path, part: str, template: ChatTemplate | 
             tokenizer_key(folder),
             settings,
             code_key(),
-            [_version(package) for package in ("transformers", "tokenizers", "jinja2")],
+            [found.get(package, "") for package in LIBRARIES],
         ]
     )
 
@@ -89,10 +91,3 @@ def _source_key(source: SourceSection) -> dict[str, Any]:
     if files := local_files(source.source):
         return {**common, "files": [[file.name, file_hash(file)] for file in files]}
     return {**common, "hub": source.source, "split": source.split, "revision": source.revision}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

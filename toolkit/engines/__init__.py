@@ -9,12 +9,12 @@ from toolkit.engines.base import Choice, Engine, EngineReport, Loaded, is_instal
 from toolkit.engines.measured import fastest_engine
 from toolkit.engines.measured import load as load_measured
 from toolkit.engines.precision import choose_precision
-from toolkit.engines.registry import ENGINES
+from toolkit.engines.registry import ENGINES, versions
 from toolkit.engines.requirements import check_hardware, check_installed
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
 
-__all__ = ["ENGINES", "Choice", "Engine", "EngineReport", "Loaded", "choose", "load"]
+__all__ = ["ENGINES", "Choice", "Engine", "EngineReport", "Loaded", "choose", "load", "versions"]
 
 
 def choose(recipe: Recipe, hardware: Hardware, begun_with: str | None = None) -> tuple[Choice, Choice]:

@@ -18,12 +18,11 @@ from toolkit.cache import cache_root, write_text
 from toolkit.engines.base import Choice, Has, is_installed
 from toolkit.engines.choice import choose_engine
 from toolkit.engines.precision import choose_precision, weight_dtype
-from toolkit.engines.registry import ENGINES
+from toolkit.engines.registry import ENGINES, versions
 from toolkit.hardware import Hardware
 from toolkit.models.families import find_shape
 from toolkit.models.shape import ModelShape
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import versions
 
 WORTH_SAYING = 1.02  # times as fast, what is advised
 OTHER_NUMBERS = ("float8",)  # train.products that round differently: never advised for speed alone

@@ -24,12 +24,14 @@ from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.inference.decode import Decoder, Done, Generated, TorchDecoder
 from toolkit.inference.named_models import Column, Models, columns_of, renderer_of, settle
 from toolkit.recipe.schema import EvalSection
-from toolkit.runs import versions
+from toolkit.versions import installed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from toolkit.data.render import Renderer
+
+VERSIONS = ("torch", "transformers", "peft", "xllamacpp")  # of what decodes: answers of others are not taken again
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ class _Work:
             with self._opened(column, renderer) as decoder:
                 yield decoder
             return
-        found = versions()
+        found = installed(VERSIONS)
         key = {
             "weights": fingerprint(column.weights),
             "adapter": column.kind == "tuned",
@@ -204,7 +206,7 @@ class _Work:
             "dtype": column.model.dtype,
             "precision": settings["precision"],
             "device": self.hardware.gpu.name if self.hardware.gpu else "cpu",
-            "versions": {name: found.get(name) for name in ("torch", "transformers", "peft", "xllamacpp")},
+            "versions": {name: found.get(name) for name in VERSIONS},
             "stop_ids": renderer.end_token_ids,
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.options.temperature,

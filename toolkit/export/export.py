@@ -44,6 +44,7 @@ from toolkit.exports import (
 )
 from toolkit.runs import command_line
 from toolkit.terminal import new_console
+from toolkit.versions import installed
 
 DEFAULT_CHATS, DEFAULT_MINUTES = 24, 10.0
 _SIXTEEN = ("F16", "BF16")
@@ -292,12 +293,6 @@ def _record(
 ) -> ExportRecord:
     recipe = source.recipe
     rendering = source.template.rendering if source.template is not None else None
-    versions = {"toolkit": __version__}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return ExportRecord(
         name=source.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -326,7 +321,7 @@ def _record(
         source16=None,
         files=[],
         notes=list(notes),
-        versions=versions,
+        versions={"toolkit": __version__, **installed(_PACKAGES)},
     )
 
 

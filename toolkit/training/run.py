@@ -22,7 +22,7 @@ from toolkit.planning.budget import budget_of, recomputes
 from toolkit.planning.steps import updates_of
 from toolkit.recipe import LoadedRecipe, dump
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import RunFolder, default_folder, versions
+from toolkit.runs import RunFolder, default_folder
 from toolkit.terminal import new_console
 from toolkit.training import resumed_settings
 from toolkit.training.completion import complete, going_on
@@ -122,7 +122,7 @@ def _run(
         if (why := can_pack(loaded_model.model, recipe.train.max_length)) is not None:
             raise EngineError(f'train.micro_batch: this model can\'t be packed: {why}; wanted "fixed"')
     report = loaded_model.report
-    report.versions = versions()
+    report.versions = engines.versions()
     load_seconds = time.perf_counter() - started
     console.print(engine_lines(report))
     if loaded_model.recorder is not None and budget is not None:
