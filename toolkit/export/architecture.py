@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit import trusted
 from toolkit.errors import ModelError
 from toolkit.models.families import FAMILIES, Family
 from toolkit.models.shape import ModelShape
@@ -60,15 +60,9 @@ class Architecture:
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model folder. Raises `ModelError`."""
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{folder}: no config.json; wanted a Hugging Face model folder") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: is not readable JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{path}: wanted a JSON object")
-    return config
+    if not path.is_file():
+        raise ModelError(f"{folder}: no config.json; wanted a Hugging Face model folder")
+    return trusted.read_config(path)
 
 
 def read_architecture(folder: Path) -> Architecture:
