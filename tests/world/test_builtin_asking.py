@@ -47,6 +47,8 @@ def first(chat: Chat, role: str) -> Turn:
     [
         ({"split": "phrasing"}, "f3ee621ab706bea8"),
         ({"split": "tools"}, "3846da0c76eb1713"),
+        ({"split": "phrasing", "test": True}, "f48f288a6303d9dc"),
+        ({"split": "tools", "test": True}, "5e6d59b5d39f12f4"),
         (QUICKSTART, "e4116870cd4d12b4"),
     ],
 )
