@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
 
 from toolkit.bench_results import Results
 from toolkit.reports.bench import gib, number
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 NOTABLE = 0.10
 
@@ -77,8 +76,6 @@ def unlike(a: Results, b: Results) -> list[str]:
 
 
 def show(a: Results, b: Results, console: Console) -> None:
-    from rich.table import Table
-
     for line in unlike(a, b):
         console.print(line, highlight=False, markup=False)
     table = Table(box=None, pad_edge=False)

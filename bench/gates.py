@@ -62,8 +62,8 @@ def _gradient(results: Results, arm: Arm) -> tuple[str, bool, str]:
     passed = bool(norms) and len(real) == len(norms) and min(real) > 0
     if not real:
         return "gradient norm above zero", False, "no update was made" if not norms else "not finite"
-    told = f"{min(real):.3g} to {max(real):.3g} over {len(norms)} updates"
-    return "gradient norm above zero", passed, told if len(real) == len(norms) else f"{told}, not finite in some"
+    detail = f"{min(real):.3g} to {max(real):.3g} over {len(norms)} updates"
+    return "gradient norm above zero", passed, detail if len(real) == len(norms) else f"{detail}, not finite in some"
 
 
 def _layers(arm: Arm) -> tuple[str, bool, str]:
@@ -108,8 +108,8 @@ def _probe(arm: Arm, other: Arm) -> tuple[str, bool, str]:
         return "single tokens' losses", False, "not measured"
     difference = math.sqrt(sum((a - b) ** 2 for a, b in pairs) / len(pairs))
     tolerance = PROBE[_coarser(arm, other)]
-    told = f"differ by {difference:.4f} (rms of {len(pairs)}) from {other.variant}, tolerance {tolerance:g}"
-    return "single tokens' losses", difference <= tolerance, told  # NaN is not within any tolerance
+    detail = f"differ by {difference:.4f} (rms of {len(pairs)}) from {other.variant}, tolerance {tolerance:g}"
+    return "single tokens' losses", difference <= tolerance, detail  # NaN is not within any tolerance
 
 
 def _coarser(arm: Arm, other: Arm) -> str:
@@ -128,11 +128,11 @@ def _losses(results: Results, arm: Arm, other: Arm) -> tuple[str, bool, str]:
     differences = [_relative(a.loss, b.loss) for a, b in pairs]
     late = max(differences[1:], default=0.0)
     passed = differences[0] <= FIRST_LOSS and all(d <= LATER_LOSS for d in differences[1:])
-    told = (
+    detail = (
         f"first update {differences[0]:.2%} from {other.variant} (tolerance {FIRST_LOSS:.0%}), "
         f"next {len(pairs) - 1} within {late:.2%} (tolerance {LATER_LOSS:.0%})"
     )
-    return "losses agree", passed, told
+    return "losses agree", passed, detail
 
 
 def _relative(value: float | None, other: float | None) -> float:

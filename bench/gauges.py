@@ -1,22 +1,48 @@
-"""What a worker reads off torch and its trainer. `device` is "cuda" or "cpu"; bytes, seconds and FLOP/s."""
+"""What a worker reads off torch, its profiler and trainer. `device`: "cuda" or "cpu". Bytes, seconds and FLOP/s."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import itertools
+import re
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
+from torch.profiler import ProfilerActivity, profile
 
+from toolkit.bench_results import IDLE
 from toolkit.data.table import IGNORED
 from toolkit.kernels import cuda_graphs as graphs
+from toolkit.training.packing import MICRO_BATCHES
 
 PROBES = 8  # single trained tokens whose loss is compared between variants
 PROBE_TOKENS = 256
+NARROW = "(8|16|24|32|40|48|64)"  # sides of a tile
+# what a kernel's name says it does; the first that fits counts
+KINDS: tuple[tuple[str, str], ...] = (
+    ("attention", r"flash|attention|fmha|cutlassF|cutlassB"),
+    ("matrix products in float8", r"nvjet\w*_q|e4m3|fp8"),
+    (
+        "thin matrix products",
+        rf"nvjet_sm\d+_[a-z]+_({NARROW}x\d+|\d+x{NARROW})_|splitKred|gemv",
+    ),
+    ("matrix products", r"nvjet|gemm|cutlass|xmma|dot_kernel"),
+    ("NF4 to 16 bits", r"[dD]equantize"),
+    ("rows to float8", r"round_rows"),
+    ("loss of the head", r"cross_entropy|softmax|_fused_linear"),
+    ("optimizer", r"multi_tensor_apply|FusedAdam|foreach"),
+    ("copies and fills", r"^Mem(cpy|set)|direct_copy|copy_kernel|FillFunctor|CatArray"),
+    ("elementwise and reductions, compiled", r"^triton_"),
+)
+OTHER = "others"
+LONGEST = 150  # characters of a name
 
 
 def product(device: str, kind: torch.dtype) -> float:
@@ -90,8 +116,6 @@ def peak_resident() -> int:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    import psutil
-
     return int(psutil.Process().memory_info().rss)
 
 
@@ -176,8 +200,6 @@ def probe(trainer: Any, collate: Any, table: Any, *, packed: bool) -> list[float
 
 def packed_sizes(trainer: Any, updates: int) -> list[int]:
     """Token counts, filling included, of the micro-batches of the trainer's first updates."""
-    from toolkit.training.packing import MICRO_BATCHES
-
     found: set[int] = set()
     recording = trainer.data_collator
     trainer.data_collator = recording.collate
@@ -192,8 +214,6 @@ def packed_sizes(trainer: Any, updates: int) -> list[int]:
 
 def warm_shapes(trainer: Any, sizes: list[int], longest: int) -> None:
     """Run a micro-batch of each size forward and backward, so that no update that is timed waits for a compiler."""
-    from toolkit.training.packing import MICRO_BATCHES
-
     collate = trainer.data_collator.collate
     with torch.random.fork_rng():
         for size in sizes:
@@ -225,3 +245,43 @@ def moved(before: list[Any], after: list[Any]) -> bool:
 def checkpointed(model: Any) -> int:
     """How many modules have gradient checkpointing turned on."""
     return sum(bool(getattr(module, "gradient_checkpointing", False)) for module in model.modules())
+
+
+def kernel_kind(name: str) -> str:
+    """What a kernel does, read off its name."""
+    return next((kind for kind, pattern in KINDS if re.search(pattern, name)), OTHER)
+
+
+def profiler() -> Any:
+    """torch's profiler for the card's work alone, so that the host is held up as little as can be."""
+    return profile(activities=[ProfilerActivity.CUDA], acc_events=True)
+
+
+def kernel_intervals(profile: Any) -> list[tuple[str, float, float]]:
+    """(name, start, end) of all that ran on the card, in seconds, by start."""
+    found = [
+        (event.name, event.time_range.start / 1e6, event.time_range.end / 1e6)
+        for event in profile.events()
+        if event.device_type.name == "CUDA"
+    ]
+    return sorted(found, key=lambda item: item[1])
+
+
+def sum_kernels(events: Sequence[tuple[str, float, float]], updates: int) -> list[dict[str, Any]]:
+    """Rows of `Kernel` without the variant, the longest first, and one of the time in which the card did nothing.
+
+    Kernels that run at one time each count whole; idle is what no kernel covers between the first and the last.
+    """
+    calls: dict[str, int] = defaultdict(int)
+    seconds: dict[str, float] = defaultdict(float)
+    covered, idle = events[0][1] if events else 0.0, 0.0
+    for name, start, end in events:
+        calls[name[:LONGEST]] += 1
+        seconds[name[:LONGEST]] += end - start
+        idle += max(0.0, start - covered)
+        covered = max(covered, end)
+    rows = [
+        {"name": name, "kind": kernel_kind(name), "calls": calls[name] / updates, "seconds": seconds[name] / updates}
+        for name in sorted(seconds, key=lambda name: -seconds[name])
+    ]
+    return [*rows, {"name": IDLE, "kind": IDLE, "calls": 0.0, "seconds": idle / updates}]

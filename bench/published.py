@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from rich.console import Console
 
+from bench.report import table
 from toolkit.models.families import KNOWN
 from toolkit.planning.cards import CARDS, Card
 from toolkit.planning.cost import Work, predict, range_of, rates_of
@@ -21,9 +22,6 @@ from toolkit.planning.lengths import Lengths
 from toolkit.planning.setup import setup_of
 from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import LoraSection, ModelSection, Recipe
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 LONGEST = 2048
 BYTES = 4.3  # of English text and code, for a token
@@ -139,14 +137,14 @@ def rows(several: Sequence[Published] = T4) -> list[list[str]]:
     found = []
     for one in several:
         cells = [one.title, f"{one.chats}", f"{one.update:.2f}"]
-        told = implied(one)
-        if told is None:
+        result = implied(one)
+        if result is None:
             found.append([*cells, "", "", "not planned: another kind of model"])
             continue
-        verdict = {True: "plausible", False: "not the same", None: "not known"}[told.plausible]
+        verdict = {True: "plausible", False: "not the same", None: "not known"}[result.plausible]
         verdict += f"; {one.unsaid}" if one.unsaid else ""
-        expected = f"{told.expected:.0f} ({one.data})" if told.expected else ""
-        found.append([*cells, f"{told.tokens:.0f} ({told.least:.0f}-{told.most:.0f})", expected, verdict])
+        expected = f"{result.expected:.0f} ({one.data})" if result.expected else ""
+        found.append([*cells, f"{result.tokens:.0f} ({result.least:.0f}-{result.most:.0f})", expected, verdict])
     return found
 
 
@@ -155,8 +153,6 @@ HEAD = ("run", "chats an update", "s an update, published", "mean tokens implied
 
 def show(console: Console) -> None:
     """Print the table as Markdown, and what it is."""
-    from bench.report import table
-
     for line in table(HEAD, rows()):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(

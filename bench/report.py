@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.kernels import IDLE, by_kind
-from toolkit.bench_results import Arm, Results
+from rich.console import Console
+from rich.table import Table
+
+from toolkit.bench_results import IDLE, Arm, Results
 from toolkit.cache import write_text
 from toolkit.errors import InputError
 from toolkit.pages.page import render
@@ -28,9 +30,6 @@ from toolkit.reports.bench import (
 )
 from toolkit.reports.bench_prediction import predicted
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 BEGIN, END = "<!-- bench table: begin -->", "<!-- bench table: end -->"
 DETAILS = ("reserved GiB", "driver GiB", "planned GiB", "of product", "load s")
 WIDE = 130
@@ -38,8 +37,6 @@ WIDE = 130
 
 def show(results: Results, console: Console) -> None:
     """Print the table and every gate that failed."""
-    from rich.table import Table
-
     table = Table(title=heading(results), title_justify="left", box=None, pad_edge=False)
     head = columns(results)
     # a narrow terminal gets the most telling columns; the files have them all
@@ -125,7 +122,7 @@ def kernel_lines(results: Results) -> list[str]:
     if not results.kernels:
         return []
     names = list(dict.fromkeys(kernel.variant for kernel in results.kernels))
-    kinds = by_kind(results.kernels)
+    kinds = results.by_kind()
     body = [[kind, *(_milliseconds(kinds[kind].get(name)) for name in names)] for kind in kinds]
     sums = [sum(kinds[kind].get(name, 0.0) for kind in kinds if kind != IDLE) for name in names]
     lines = ["## Where an update's time goes", "", "Milliseconds of kernels an update, under torch's profiler.", ""]
@@ -207,8 +204,8 @@ def readme_table(several: Sequence[Results], sources: Sequence[str]) -> str:
         if any(cells[1:]):
             body.append(cells)
     command = f"toolkit bench table {' '.join(sources)}"
-    told = f"Measured on {several[0].device}, {several[0].run['date'][:10]}; made by `{command}`."
-    return "\n".join([*table(head, body), "", told])
+    caption = f"Measured on {several[0].device}, {several[0].run['date'][:10]}; made by `{command}`."
+    return "\n".join([*table(head, body), "", caption])
 
 
 def _short(results: Results, name: str) -> list[str]:
@@ -218,8 +215,8 @@ def _short(results: Results, name: str) -> list[str]:
     if arm.status != "measured":
         return [arm.status, ""]
     if predicts(results):
-        told = predicted(results, name)
-        return [gib(results.peak(name)), f"{told.seconds:.1f}" if told else ""]
+        prediction = predicted(results, name)
+        return [gib(results.peak(name)), f"{prediction.seconds:.1f}" if prediction else ""]
     return [gib(results.peak(name)), number(results.throughput(name))]
 
 

@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.job import Job
-from bench.profiles import THIS, Profile
-from bench.shapes import Shape
+from bench.plan import VariantPlan
+from bench.profiles import THIS, Profile, Shape
 from bench.variants import Variant
+from bench.worker import Job
+from toolkit import models
+from toolkit.data.table import build
+from toolkit.data.table import find as find_table
 from toolkit.engines.recipes import load
 from toolkit.models.families import load_shape
 from toolkit.models.shape import ModelShape
+from toolkit.planning.lengths import ASSUMED_TRAINED
 from toolkit.recipe import LoadedRecipe
 from toolkit.recipe.schema import Recipe
 
@@ -28,7 +32,7 @@ BENCH_OVERRIDES = (
     "eval.early_stopping_patience=0",
 )
 FULL_RATE = 0.1  # of the adapter's learning rate
-SPARE = 8  # updates the trainer is told of beyond those that will run: at the last one it would save a checkpoint
+SPARE = 8  # updates that the trainer's max_steps has beyond those that will run: at its last one it saves a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +77,16 @@ class Bench:
     share: float
     jobs: dict[str, Job] = field(default_factory=dict)
 
+    def plan(self, name: str) -> VariantPlan:
+        """What the planner knows of a variant."""
+        return VariantPlan(self.shape, self.jobs[name].variant, self.jobs[name].recipe)
+
 
 def prepare(settings: Settings, scratch: Path) -> Bench:
     """Resolve every variant's recipe and see to model and token table before any process starts.
 
     Raises an `InputError` for whatever is wrong with recipe, model or data.
     """
-    from toolkit import models
-
     loaded = load(settings.recipe, settings.overrides)
     folder = models.resolve(loaded.recipe.model)
     shape = load_shape(loaded.recipe.model)
@@ -103,8 +109,8 @@ def _job(bench: Bench, variant: Variant, scratch: Path) -> Job:
         **dict(variant.env),
     }
     return Job(
-        variant=variant.name,
-        recipe=recipe.model_dump_json(),
+        name=variant.name,
+        recipe_json=recipe.model_dump_json(),
         model_folder=str(bench.model_folder),
         output=str(place),
         rows=rows,
@@ -153,12 +159,9 @@ def _overrides(settings: Settings, recipe: Recipe, variant: Variant) -> list[str
 
 def _trained_share(settings: Settings, loaded: LoadedRecipe, folder: Path) -> float:
     """Share of trained tokens in the recipe's data; the table is built first where real lengths are asked for."""
-    from toolkit.data.table import build, find
-    from toolkit.planning.lengths import ASSUMED_TRAINED
-
     table: Any
     if settings.shape.fixed:
-        table = find(loaded.recipe, folder)
+        table = find_table(loaded.recipe, folder)
         return float(table.trained.sum() / table.lengths.sum()) if table is not None else ASSUMED_TRAINED
     table = build(loaded.recipe, folder, "train")
     return float(table.trained.sum() / table.lengths.sum())

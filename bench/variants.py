@@ -1,4 +1,4 @@
-"""What is measured: ways to train the same chats. To add one, add a `Variant` to `VARIANTS`.
+"""What is measured: variants of training the same chats. To add one, add a `Variant` to `VARIANTS`.
 
 A variant is a recipe with some values put over it, so that it goes through the product's own token table and trainer.
 Names: ENGINE-WEIGHTS, then what differs from the recipe: `nockpt` without gradient checkpointing, `offload` with
@@ -37,7 +37,7 @@ FLOAT8 = 'train.products="float8"'
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to train.
+    """One way to train, set up by values put over a recipe's.
 
     `overrides` are `--set` values over the recipe. `trained`: the adapter, or all weights as 16-bit (with fp32 Adam
     states unless `adam8`) or as fp32 masters under autocast. `full_logits`: the loss holds the logits of every token,
@@ -47,7 +47,7 @@ class Variant:
     """
 
     name: str
-    engine: Literal["peft", "unsloth", "compiled"]
+    engine: str
     stands_for: str
     overrides: tuple[str, ...] = ()
     trained: Trained = "adapter"
@@ -83,8 +83,9 @@ class Variant:
 
 
 CHECKPOINTING = {"": "true", "-nockpt": "false", "-offload": '"unsloth"'}
+OFFLOADED = ("unsloth", "unsloth-4bit")
 DROPOUT = {"": "0.05", "-nodrop": "0.0"}
-WAYS = {
+BASES = {
     "full": "full fine-tuning, 16-bit weights and gradients, fp32 Adam states (the chapter's 24 GB)",
     "full-fp32": "full fine-tuning, fp32 weights under 16-bit autocast (mixed precision as usually done)",
     "full-adam8": "full fine-tuning, 16-bit weights and gradients, 8-bit Adam",
@@ -102,59 +103,52 @@ CORE = {
 }
 
 
-def _described(way: str, checkpointing: str, dropout: str) -> str:
-    notes = {"-nockpt": "no checkpointing", "-offload": "offloaded checkpointing", "-nodrop": "no dropout"}
-    return ", ".join([WAYS[way], *(notes[part] for part in (checkpointing, dropout) if part)])
-
-
 def _full() -> Iterator[Variant]:
-    slow = ("train.gradient_checkpointing=true", "lora.lora_dropout=0.0")
-    for name, trained, adam8 in (
-        ("full", "all 16-bit", False),
-        ("full-fp32", "all fp32", False),
-        ("full-adam8", "all 16-bit", True),
-    ):
-        held = ('model.dtype="float32"',) if trained == "all fp32" else ()
-        optim = ('train.optim="adamw_8bit"',) if adam8 else ()
+    kinds: tuple[tuple[str, Trained, tuple[str, ...]], ...] = (
+        ("full", "all 16-bit", ()),
+        ("full-fp32", "all fp32", ('model.dtype="float32"',)),
+        ("full-adam8", "all 16-bit", ('train.optim="adamw_8bit"',)),
+    )
+    for name, trained, overrides in kinds:
         yield Variant(
             name=name,
             engine="peft",
-            stands_for=WAYS[name],
-            overrides=(*slow, *held, *optim),
-            trained=trained,  # type: ignore[arg-type]
-            adam8=adam8,
+            stands_for=BASES[name],
+            overrides=("train.gradient_checkpointing=true", "lora.lora_dropout=0.0", *overrides),
+            trained=trained,
+            adam8=name == "full-adam8",
             core=name in CORE,
         )
 
 
 def _adapters() -> Iterator[Variant]:
-    for way in ("peft-logits", "peft", "peft-4bit", "unsloth", "unsloth-4bit"):
-        unsloth = way.startswith("unsloth")
-        for checkpointing, value in CHECKPOINTING.items():
-            if checkpointing == "-offload" and not unsloth:
-                continue
-            for dropout, share in DROPOUT.items():
-                name = way + checkpointing + dropout
-                four = (FOUR_BIT,) if way.endswith("4bit") else ()
-                yield Variant(
-                    name=name,
-                    engine="unsloth" if unsloth else "peft",
-                    stands_for=_described(way, checkpointing, dropout),
-                    overrides=(f"train.gradient_checkpointing={value}", f"lora.lora_dropout={share}", *four),
-                    full_logits=way == "peft-logits",
-                    core=name in CORE,
-                )
+    notes = {"-nockpt": "no checkpointing", "-offload": "offloaded checkpointing", "-nodrop": "no dropout"}
+    every = itertools.product(
+        ("peft-logits", "peft", "peft-4bit", "unsloth", "unsloth-4bit"), CHECKPOINTING.items(), DROPOUT.items()
+    )
+    for base, (checkpointing, value), (dropout, share) in every:
+        if checkpointing == "-offload" and base not in OFFLOADED:
+            continue
+        four = (FOUR_BIT,) if base.endswith("4bit") else ()
+        yield Variant(
+            name=base + checkpointing + dropout,
+            engine=base.partition("-")[0],
+            stands_for=", ".join([BASES[base], *(notes[part] for part in (checkpointing, dropout) if part)]),
+            overrides=(f"train.gradient_checkpointing={value}", f"lora.lora_dropout={share}", *four),
+            full_logits=base == "peft-logits",
+            core=base + checkpointing + dropout in CORE,
+        )
 
 
 def _whole_updates() -> Iterator[Variant]:
-    for way, engine in (("peft", "peft"), ("unsloth", "unsloth")):
+    for engine in ("peft", "unsloth"):
         yield Variant(
-            name=f"{way}-1x",
-            engine=engine,  # type: ignore[arg-type]
-            stands_for=f"{WAYS[way]}, the update's chats as one micro-batch",
+            name=f"{engine}-1x",
+            engine=engine,
+            stands_for=f"{BASES[engine]}, the update's chats as one micro-batch",
             overrides=("train.gradient_checkpointing=true", "lora.lora_dropout=0.05"),
             one_batch=True,
-            core=f"{way}-1x" in CORE,
+            core=f"{engine}-1x" in CORE,
         )
 
 
@@ -162,33 +156,28 @@ def _packed() -> Iterator[Variant]:
     """Every engine over packed micro-batches; compiled layers want nothing else."""
     notes = {"": "checkpointing", "-nockpt": "no checkpointing", "-autockpt": "checkpointing by memory"}
     asked = {"": "true", "-nockpt": "false", "-autockpt": '"auto"'}
-    ways: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {  # name to engine and overrides
-        "16-bit base": {
-            "peft-packed": ("peft", ()),
-            "unsloth-packed": ("unsloth", ()),
-            "compiled": ("compiled", (SEPARATE,)),
-            "compiled-fused": ("compiled", (FUSED,)),
-            "compiled-fused-sdpa": ("compiled", (FUSED, 'model.attn_implementation="sdpa"')),
-            "compiled-fused-static": ("compiled", (FUSED, 'train.compile="static"')),
-            "compiled-float8": ("compiled", (FLOAT8,)),
-        },
-        "NF4 base": {
-            "peft-4bit-packed": ("peft", (FOUR_BIT,)),
-            "unsloth-4bit-packed": ("unsloth", (FOUR_BIT,)),
-            "compiled-4bit": ("compiled", (FOUR_BIT,)),
-        },
-    }
-    each = ((weights, name, *way) for weights, named in ways.items() for name, way in named.items())
-    for (weights, name, engine, own), (checkpointing, value), (dropout, share) in itertools.product(
-        each, asked.items(), DROPOUT.items()
+    bases: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+        ("peft-packed", "16-bit base", ()),
+        ("unsloth-packed", "16-bit base", ()),
+        ("compiled", "16-bit base", (SEPARATE,)),
+        ("compiled-fused", "16-bit base", (FUSED,)),
+        ("compiled-fused-sdpa", "16-bit base", (FUSED, 'model.attn_implementation="sdpa"')),
+        ("compiled-fused-static", "16-bit base", (FUSED, 'train.compile="static"')),
+        ("compiled-float8", "16-bit base", (FLOAT8,)),
+        ("peft-4bit-packed", "NF4 base", (FOUR_BIT,)),
+        ("unsloth-4bit-packed", "NF4 base", (FOUR_BIT,)),
+        ("compiled-4bit", "NF4 base", (FOUR_BIT,)),
+    )
+    for (base, weights, own), (checkpointing, value), (dropout, share) in itertools.product(
+        bases, asked.items(), DROPOUT.items()
     ):
-        told = [f"{name}, {weights}, packed micro-batches", notes[checkpointing]]
+        described = [f"{base}, {weights}, packed micro-batches", notes[checkpointing]]
         yield Variant(
-            name=name + checkpointing + dropout,
-            engine=engine,  # type: ignore[arg-type]
-            stands_for=", ".join([*told, *(["no dropout"] if dropout else [])]),
+            name=base + checkpointing + dropout,
+            engine=base.partition("-")[0],
+            stands_for=", ".join([*described, *(["no dropout"] if dropout else [])]),
             overrides=(PACKED, f"train.gradient_checkpointing={value}", f"lora.lora_dropout={share}", *own),
-            core=name + checkpointing + dropout in CORE,
+            core=base + checkpointing + dropout in CORE,
         )
 
 

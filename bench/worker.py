@@ -1,44 +1,177 @@
-"""One variant in a process of its own, driven over a pipe.
+"""One variant in a process of its own: what its parent holds of it, and what runs in it.
 
-Once loaded it says {"event": "loaded"} and waits for {"warm": True}; once warm it says {"event": "ready", ...}; then,
-for each {"turn": n, "settle": a, "updates": b}, it trains a + b updates and says {"event": "turn", ...}, or, with
-{"kernels": True} in it, {"event": "kernels", ...}; {"quit": True} ends it. Running out of memory is said as
-{"event": "oom", ...}, any other failure as {"event": "failed", ...}. Updates are those of the product's own trainer;
-this only watches its log and makes it wait between turns.
+Messages are dictionaries over a pipe. Once loaded, the worker sends {"event": "loaded"} and waits for {"warm": True};
+once warm, {"event": "ready", ...}; then, for each {"turn": n, "settle": a, "updates": b}, it trains a + b updates and
+sends {"event": "turn", ...}, or, with {"kernels": True} in it, {"event": "kernels", ...}; {"quit": True} ends it. No
+memory left is {"event": "oom", ...}, any other failure {"event": "failed", ...}. Updates are those of the product's
+own trainer, whose callback makes it wait between turns.
+
+numpy, torch and what is built on them are imported within functions: a variant's environment and packages come first,
+and Unsloth before the libraries that it changes.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import time
 import traceback
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from bench.job import Job
-from bench.watch import Finished, Recording, Watch
+from bench.variants import Variant, find
+from toolkit import engines
 from toolkit.environment import quiet
+from toolkit.hardware import detect
+from toolkit.recipe.schema import Recipe
 from toolkit.terminal import warn
+
+ENDS = ("oom", "failed", "bye")
+PRELOADED = ["torch", "transformers.trainer", "trl.trainer.sft_trainer", "peft", "datasets"]
+
+
+def context(*, gpu: bool) -> Any:
+    """How workers are started: from nothing where CUDA or Unsloth is in play, else forked off one process that has
+    imported the slow libraries and done nothing with them."""
+    if gpu or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(PRELOADED)
+    return server
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the parent gives a worker to do: one variant to measure. `recipe` has
+    the variant's values in it.
+
+    `share`: of trained tokens in fixed shapes. `cap`: bytes that torch may take, None for all. `flash`: flash
+    attention may be used. `warmup` updates before the first turn. `vocab`: ids of synthetic rows are below it. `site`:
+    a folder of packages before those installed. `card` and `capability`: of the card that is imposed.
+    """
+
+    name: str
+    recipe_json: str
+    model_folder: str
+    output: str
+    rows: int | None
+    tokens: int | None
+    share: float
+    vocab: int
+    chats: int
+    warmup: int
+    cap: int | None
+    flash: bool
+    threads: int
+    env: dict[str, str] = field(default_factory=dict)
+    site: str | None = None
+    card: str = ""
+    capability: tuple[int, int] | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe.model_validate_json(self.recipe_json)
+
+    @property
+    def variant(self) -> Variant:
+        return find(self.name)
+
+    def table(self) -> Any:
+        """The rows to train on: the recipe's token table, or synthetic ones of a fixed shape."""
+        if self.rows is not None and self.tokens is not None:
+            from bench.profiles import SyntheticTable
+
+            return SyntheticTable(self.chats, self.tokens, self.share, self.vocab)
+        from toolkit.data.table import build
+
+        return build(self.recipe, Path(self.model_folder), "train", progress=False)
+
+
+class WorkerProcess:
+    """A worker as its parent sees it. What it prints goes to `log`."""
+
+    def __init__(self, job: Job, log: Path, *, gpu: bool) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.job, self.log = job, log
+        self._connection: Connection
+        start = context(gpu=gpu)
+        self._connection, theirs = start.Pipe()
+        self._process = start.Process(target=enter, args=(theirs, job, str(log)))
+        self._process.start()
+        theirs.close()
+
+    def receive(self, timeout: float) -> dict[str, Any]:
+        """The next event. A worker that says nothing for `timeout` seconds is ended and counts as failed."""
+        try:
+            if self._connection.poll(timeout):
+                message: dict[str, Any] = self._connection.recv()
+                return message
+        except (EOFError, OSError):
+            self._process.join(5)
+            return {"event": "failed", "stage": "", "message": self._last_line()}
+        self.kill()
+        return {"event": "failed", "stage": "", "message": f"said nothing for {timeout:.0f} s; see {self.log}"}
+
+    def _last_line(self) -> str:
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
+        lines = [line for line in text.splitlines() if line.strip()]
+        return f"ended with code {self._process.exitcode}: {lines[-1][:300] if lines else 'no message'}"
+
+    @property
+    def connection(self) -> Connection:
+        return self._connection
+
+    def warm_up(self) -> None:
+        """Let a worker that has loaded begin its warm-up."""
+        self._send({"warm": True})
+
+    def turn(self, number: int, settle: int, updates: int, timeout: float, *, kernels: bool = False) -> dict[str, Any]:
+        self._send({"turn": number, "settle": settle, "updates": updates, "kernels": kernels})
+        return self.receive(timeout)
+
+    def quit(self, timeout: float = 60) -> dict[str, Any]:
+        """End the worker; returns its last message, with the bytes it still had reserved."""
+        self._send({"quit": True})
+        last = self.receive(timeout)
+        self.kill(grace=timeout)
+        return last
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._connection.send(message)
+        except OSError:
+            return  # it has ended; `receive` says so
+
+    def kill(self, grace: float = 0.0) -> None:
+        self._process.join(grace)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._connection.close()
+
+
+class Finished(Exception):
+    """The parent has sent quit."""
 
 
 class Channel:
-    """Messages to and from the parent, as dictionaries."""
+    """The worker's end of the pipe."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def say(self, event: str, **values: Any) -> None:
+    def send(self, event: str, **values: Any) -> None:
         self._connection.send({"event": event, **values})
 
-    def hear(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         try:
-            told: dict[str, Any] = self._connection.recv()
+            message: dict[str, Any] = self._connection.recv()
         except EOFError:
             raise Finished from None
-        return told
+        return message
 
 
 def enter(connection: Connection, job: Job, log: str) -> None:
@@ -60,15 +193,15 @@ def enter(connection: Connection, job: Job, log: str) -> None:
         from bench.gauges import reserved
 
         # as it is while the parent asks the driver: nothing is given back in between
-        channel.say("bye", reserved=reserved(worker.device))
+        channel.send("bye", reserved=reserved(worker.device))
     except BaseException as error:
         warn(traceback.format_exc().rstrip())
         if out_of_memory(error):
             from bench.gauges import at_failure
 
-            channel.say("oom", stage=worker.stage, message=_first_line(error), **at_failure(worker.device))
+            channel.send("oom", stage=worker.stage, message=_first_line(error), **at_failure(worker.device))
         else:
-            channel.say("failed", stage=worker.stage, message=f"{type(error).__name__}: {_first_line(error)}")
+            channel.send("failed", stage=worker.stage, message=f"{type(error).__name__}: {_first_line(error)}")
     sys.stdout.flush()
     sys.stderr.flush()
     if worker.device == "cuda":
@@ -90,7 +223,7 @@ class Worker:
 
     def __init__(self, job: Job, channel: Channel) -> None:
         self.job, self.channel = job, channel
-        self.recipe, self.variant = job.settings, job.way
+        self.recipe, self.variant = job.recipe, job.variant
         self.stage = "start"
         self.trainer: Any = None
         self.report: Any = None
@@ -109,10 +242,9 @@ class Worker:
         self.report, self.recorder = loaded.report, loaded.recorder
         load_seconds = time.perf_counter() - started
         self.stage = "building the trainer"
-        watch = Watch(self, load_seconds)
-        self.trainer = self._build(loaded, watch)
-        self.channel.say("loaded")
-        self.channel.hear()  # the parent says when there is room for the warm-up
+        self.trainer = self._build(loaded, load_seconds)
+        self.channel.send("loaded")
+        self.channel.receive()  # the parent says when there is room for the warm-up
         self.stage = "warm-up"
         self.trainer.train()
         raise RuntimeError("the trainer ran out of updates before the parent said quit")
@@ -131,9 +263,6 @@ class Worker:
             torch.backends.cuda.enable_cudnn_sdp(False)
 
     def _load(self) -> Any:
-        from toolkit import engines
-        from toolkit.hardware import detect
-
         hardware = detect()
         engine, precision = engines.choose(self.recipe, hardware)  # imports Unsloth first where it is the engine
 
@@ -143,21 +272,22 @@ class Worker:
         tokenizer = load_tokenizer(folder)
         if self.variant.trained == "adapter":
             return engines.load(self.recipe, folder, tokenizer, engine, precision, hardware)
-        from bench.full import load_full
+        from bench.baselines import load_full
 
         return load_full(self.recipe, self.variant, folder, tokenizer, precision, hardware)
 
-    def _build(self, loaded: Any, watch: Any) -> Any:
+    def _build(self, loaded: Any, load_seconds: float) -> Any:
         import torch
 
-        from bench.full import AllLogits, fp32_state_adamw
-        from toolkit.hardware import detect
+        from bench.baselines import AllLogits, fp32_state_adamw
+        from bench.callback import RecordingCollator, TurnsCallback
         from toolkit.planning.budget import budget_of
         from toolkit.planning.steps import updates_of
         from toolkit.training.methods import method_of
         from toolkit.training.prepared import Prepared, Tables
         from toolkit.training.trainer import Trainer
 
+        callback = TurnsCallback(self, load_seconds)
         table = self.job.table()
         full = self.variant.trained != "adapter"
         # the product's head for the CPU takes it for granted that the head is frozen
@@ -179,11 +309,11 @@ class Worker:
         updates = updates_of(self.recipe, table.n_chats)
         prepared = Prepared(self.recipe, loaded, Tables(table), updates, budget)
         method = AllLogits(prepared) if logits else method_of(prepared)
-        trainer = Trainer(method, Path(self.job.output), [watch.callback()])
+        trainer = Trainer(method, Path(self.job.output), [callback])
         if self.variant.trained == "all 16-bit" and not self.variant.adam8:
             trainer.optimizer = fp32_state_adamw(trainer)
-        trainer.data_collator = Recording(trainer.data_collator)
-        watch.count(trainer)
+        trainer.data_collator = RecordingCollator(trainer.data_collator)
+        callback.count_padding(trainer)
         torch.manual_seed(self.recipe.train.seed)
         return trainer
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ from toolkit.errors import InputError
 
 Status = Literal["measured", "out of memory", "failed"]
 FILE = "results.jsonl"
+IDLE = "card idle"  # the kind of the time that no kernel covers
 T = TypeVar("T")
 
 
@@ -183,6 +185,14 @@ class Results:
         """Share of the measured matrix product's rate that training reaches, padding counted as work."""
         seconds, product, flops = self.seconds(variant), self.product(variant), self.arms[variant].flops
         return flops / seconds.median / product if seconds and product and flops else None
+
+    def by_kind(self) -> dict[str, dict[str, float]]:
+        """Seconds of kernels an update, by kind and by variant; kinds in the order of their largest share."""
+        found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for kernel in self.kernels:
+            found[kernel.kind][kernel.variant] += kernel.seconds
+        order = sorted(found, key=lambda kind: (kind == IDLE, -max(found[kind].values())))
+        return {kind: dict(found[kind]) for kind in order}
 
     def failed_gates(self, variant: str | None = None) -> list[Gate]:
         return [g for g in self.gates if not g.passed and variant in (None, g.variant)]

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.claims import CLAIMS, check_all, complete
-from bench.evidence import Evidence, Finding
+from bench.claims import CLAIMS, check_all, complete, gather
+from bench.measurements import Evidence, Finding
 from tests.bench.planted import plant, run
 from toolkit.bench_results import Results
+from toolkit.errors import InputError
 from toolkit.models.families import KNOWN
 from toolkit.recipe import load
 
@@ -237,9 +238,6 @@ def test_claims_are_complete_unless_this_machine_could_have_checked_more() -> No
 
 
 def test_a_small_models_rows_say_nothing_of_this_one(tmp_path: Path) -> None:
-    from bench.check import gather
-    from toolkit.errors import InputError
-
     run(parameters=134_515_008).save(tmp_path / "results.jsonl")
     with pytest.raises(InputError, match="none of them is of a model with"):
         gather(Path("recipes/tools.toml"), (), [tmp_path], None)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.kernels import IDLE, Kernel, by_kind, kind_of, summed
+from bench.gauges import kernel_kind, sum_kernels
 from bench.report import kernel_lines
 from tests.bench.planted import plant, run
-from toolkit.bench_results import Results
+from toolkit.bench_results import IDLE, Kernel, Results
 
 FLASH4 = "kernel_cutlass_kernel_flash_attncuteflash_bwd_sm90FlashAttentionBackwardSm90_object_at__tensor000o11"
 
@@ -36,14 +36,14 @@ FLASH4 = "kernel_cutlass_kernel_flash_attncuteflash_bwd_sm90FlashAttentionBackwa
     ],
 )
 def test_a_name_says_what_a_kernel_does(name: str, kind: str) -> None:
-    assert kind_of(name) == kind
+    assert kernel_kind(name) == kind
 
 
 def test_kernels_are_summed_and_idle_is_what_none_covers() -> None:
     events = [("a", 0.0, 1.0), ("b", 0.5, 3.0), ("a", 4.0, 6.0), ("c", 4.5, 5.0), ("b", 7.0, 7.5)]
-    rows = {row["name"]: (row["calls"], row["seconds"]) for row in summed(events, 2)}
+    rows = {row["name"]: (row["calls"], row["seconds"]) for row in sum_kernels(events, 2)}
     assert rows == {"a": (1.0, 1.5), "b": (1.0, 1.5), "c": (0.5, 0.25), IDLE: (0.0, 1.0)}
-    assert summed([], 1)[-1]["seconds"] == 0
+    assert sum_kernels([], 1)[-1]["seconds"] == 0
 
 
 def test_results_keep_kernels_and_the_page_shows_them(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_results_keep_kernels_and_the_page_shows_them(tmp_path: Path) -> None:
     results.save(tmp_path / "results.jsonl")
     again = Results.load(tmp_path)
     assert again.kernels == results.kernels
-    assert list(by_kind(again.kernels)) == ["matrix products", "rows to float8", IDLE]
+    assert list(again.by_kind()) == ["matrix products", "rows to float8", IDLE]
     lines = kernel_lines(again)
     assert "| matrix products | 12.00 |" in lines
     assert "| all kernels | 16.00 |" in lines, "idle is none"

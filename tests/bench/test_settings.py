@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.profiles import THIS, find_profile
+from bench.profiles import THIS, SyntheticTable, find_profile, parse_shape
 from bench.settings import Settings, slug, trial
-from bench.shapes import SyntheticTable, parse_shape
 from bench.variants import BY_NAME, CORE, QUICK, VARIANTS, find, select
 from toolkit.data.table import IGNORED
 from toolkit.errors import InputError

@@ -11,11 +11,10 @@ import pytest
 
 from bench.gates import judge
 from bench.measure import absorb, new_arm
+from bench.profiles import parse_shape
 from bench.settings import Settings, prepare
-from bench.shapes import parse_shape
 from bench.variants import find
-from bench.watch import Finished
-from bench.worker import Worker
+from bench.worker import Finished, Worker
 from tests.bench.planted import run
 from toolkit.bench_results import Results
 
@@ -26,20 +25,20 @@ class Script:
     """The parent's side of the channel: some turns, then quit."""
 
     def __init__(self, turns: int = 1) -> None:
-        self.said: list[dict[str, Any]] = []
+        self.sent: list[dict[str, Any]] = []
         self.orders: Iterator[dict[str, Any]] = iter(
             [{"warm": True}, *({"turn": n, "settle": 0, "updates": 2} for n in range(1, turns + 1)), {"quit": True}]
         )
 
-    def say(self, event: str, **values: Any) -> None:
-        self.said.append({"event": event, **values})
+    def send(self, event: str, **values: Any) -> None:
+        self.sent.append({"event": event, **values})
 
-    def hear(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         return next(self.orders)
 
 
-SAID: dict[tuple[str, str], list[dict[str, Any]]] = {}
-"""What healthy workers said, by shape and variant: the same to each test that asks for them."""
+SENT: dict[tuple[str, str], list[dict[str, Any]]] = {}
+"""What healthy workers sent, by shape and variant: the same to each test that asks for them."""
 
 
 @pytest.fixture
@@ -54,24 +53,26 @@ def measured(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
         bench = prepare(settings, tmp_path)
         results = run(shape, hardware={"gpu": None, "cpu": "here", "cores": 1, "memory": 1})
 
-        def said(name: str) -> list[dict[str, Any]]:
+        def measured_by(name: str) -> list[dict[str, Any]]:
             script = Script()
             with pytest.raises(Finished):
                 Worker(bench.jobs[name], script).run()  # type: ignore[arg-type]
-            return script.said
+            return script.sent
 
         for name in names:
-            results.arms[name] = new_arm(bench, name, bench.jobs[name])
+            results.arms[name] = new_arm(bench, name)
             if faults and name in faults:
                 with monkeypatch.context() as patch:
                     faults[name](patch)
-                    heard = said(name)
+                    messages = measured_by(name)
             elif anew:
-                heard = said(name)
+                messages = measured_by(name)
             else:
-                heard = SAID[shape, name] if (shape, name) in SAID else SAID.setdefault((shape, name), said(name))
-            for told in copy.deepcopy(heard[1:]):
-                absorb(results, name, told)
+                messages = (
+                    SENT[shape, name] if (shape, name) in SENT else SENT.setdefault((shape, name), measured_by(name))
+                )
+            for message in copy.deepcopy(messages[1:]):
+                absorb(results, name, message)
         results.gates = judge(results)
         return results
 

@@ -82,19 +82,19 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
-    from bench import bench as benching
+    from bench import command
 
     console = new_console()
     if list_variants:
-        benching.list_variants(console)
+        command.list_variants(console)
         return
     if claims:
-        from bench.check import check_claims
+        from bench.claims import check_claims
 
         if not check_claims(recipe, tuple(overrides or ()), results, run, console, markdown):
             raise typer.Exit(1)
         return
-    ok = benching.bench(
+    ok = command.run_command(
         recipe=recipe,
         profile=profile,
         shape=shape,
@@ -133,7 +133,7 @@ def report(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a web page with plots.")] = None,
 ) -> None:
     """Write pages again from results, one or several."""
-    from bench.bench import write_pages
+    from bench.command import write_pages
     from toolkit.bench_results import Results
 
     write_pages([Results.load(file) for file in files], markdown, html)

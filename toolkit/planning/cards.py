@@ -127,18 +127,20 @@ class SeenGpu:
 
 def seen_gpus() -> list[SeenGpu]:
     """The NVIDIA GPUs of this machine, through nvidia-smi; an empty list without a driver."""
-    query = "--query-gpu=name,memory.total,compute_cap,driver_version"
+    return parse_smi(query_smi("name", "memory.total", "compute_cap", "driver_version"))
+
+
+def query_smi(*fields: str, gpu: str | None = None, units: bool = False) -> str:
+    """What nvidia-smi says of all GPUs, or of one by its number, as CSV; empty where it can't be asked."""
+    one = [f"--id={gpu}"] if gpu is not None else []
+    query = [f"--query-gpu={','.join(fields)}", f"--format=csv,noheader{'' if units else ',nounits'}"]
     try:
         done = subprocess.run(
-            ["nvidia-smi", query, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            stdin=subprocess.DEVNULL,
+            ["nvidia-smi", *one, *query], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired):
-        return []
-    return parse_smi(done.stdout) if done.returncode == 0 else []
+        return ""
+    return done.stdout if done.returncode == 0 else ""
 
 
 def parse_smi(text: str) -> list[SeenGpu]:

@@ -56,8 +56,8 @@ def _row(results: Results, arm: Arm) -> list[str]:
         f"{len(failed)} of {total} failed" if failed else f"{total} passed",
     ]
     if predicts(results):
-        told = predicted(results, name)
-        cells.append(f"{told.seconds:.1f} ({told.least:.1f}-{told.most:.1f})" if told else "")
+        prediction = predicted(results, name)
+        cells.append(f"{prediction.seconds:.1f} ({prediction.least:.1f}-{prediction.most:.1f})" if prediction else "")
     return cells
 
 
@@ -193,8 +193,8 @@ def speed_plot(results: Results) -> Markup:
     rows = []
     for arm in measured(results):
         value = results.throughput(arm.variant) or 0.0
-        told = f"{arm.variant}: {value:,.0f} real tokens a second"
-        rows.append(Row(arm.variant, f"{value:,.0f}", [(value, BAR, told)]))
+        title = f"{arm.variant}: {value:,.0f} real tokens a second"
+        rows.append(Row(arm.variant, f"{value:,.0f}", [(value, BAR, title)]))
     return horizontal_bars("real tokens a second", rows)
 
 
@@ -202,6 +202,6 @@ def time_plot(results: Results) -> Markup:
     rows = []
     for arm in measured(results):
         if (found := results.seconds(arm.variant)) is not None:
-            told = f"{arm.variant}: {found} s over {found.count} updates"
-            rows.append(Row(arm.variant, f"{found.median:.3f}", [(found.median, BAR, told)], (found.low, found.high)))
+            title = f"{arm.variant}: {found} s over {found.count} updates"
+            rows.append(Row(arm.variant, f"{found.median:.3f}", [(found.median, BAR, title)], (found.low, found.high)))
     return horizontal_bars("seconds an update", rows)

@@ -1,14 +1,83 @@
-"""Claims that only a measurement can settle: bench results, the token table, a finished run."""
+"""What claims are checked against: the recipe, the model's shape, bench results, the token table, a finished run; and
+the checks that only a measurement can settle."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from bench.evidence import GB, Claim, Evidence, Finding, near, where
 from toolkit.bench_results import Arm, Results
+from toolkit.engines.registry import PLAIN
+from toolkit.models.shape import ModelShape
 from toolkit.planning.cards import CARDS
+from toolkit.planning.memory import full_memory
+from toolkit.planning.setup import setup_of
+from toolkit.recipe.schema import LoraSection, Recipe
 from toolkit.reports.bench_prediction import predicted
+
+Verdict = Literal["holds", "holds if", "does not hold", "not checked here"]
+GB = 1e9  # the chapter counts in these
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found. `conditions`: when it holds, or what else was seen. `checkable`: this machine could have
+    checked it; only of interest when it was not."""
+
+    verdict: Verdict
+    found: str
+    conditions: str = ""
+    checkable: bool = True
+
+
+@dataclass(slots=True)
+class Evidence:
+    """`results`: benches of this very model (by its number of parameters), newest first. `gpu`: a CUDA GPU is here.
+
+    `table`: the recipe's token table. `tokenizer_here`: it could be built. `run`: a finished run's summary.
+    """
+
+    recipe: Recipe
+    shape: ModelShape
+    results: Sequence[Results] = ()
+    gpu: bool = False
+    table: Any = None
+    tokenizer_here: bool = False
+    run: dict[str, Any] | None = None
+
+    def arms(self, name: str, *, profile: str | None = None, shape: str | None = None) -> Iterator[tuple[Results, Arm]]:
+        """Every run's arm of that name that was measured or ran out of memory, real lengths before fixed ones."""
+        for real in (True, False):
+            for results in self.results:
+                arm = results.arms.get(name)
+                if arm is None or arm.status == "failed" or (results.run["shape"] == "real") != real:
+                    continue
+                if profile in (None, results.run["profile"]) and shape in (None, results.run["shape"]):
+                    yield results, arm
+
+    def arm(self, name: str, *, profile: str | None = None, shape: str | None = None) -> tuple[Results, Arm] | None:
+        return next(self.arms(name, profile=profile, shape=shape), None)
+
+    def unmeasured(self, how: str) -> Finding:
+        """Not checked for want of a measurement that `toolkit bench HOW` makes on a GPU."""
+        if not self.gpu:
+            return Finding("not checked here", "needs a CUDA GPU, or --results of one", checkable=False)
+        return Finding("not checked here", f"nothing measured yet: toolkit bench {how}")
+
+
+def near(value: float, claimed: float, tolerance: float) -> bool:
+    """Whether `value` is within a relative `tolerance` of what was claimed."""
+    return abs(value / claimed - 1) <= tolerance
+
+
+def where(results: Results) -> str:
+    """A run's shape and card, in words."""
+    run = results.run
+    imposed = f" as a {run['profile']}" if run.get("cap") else ""
+    return f"{run['shape']}, {results.device}{imposed}"
+
 
 GIB = 2**30
 MEMORY = 0.20  # "about 5 GB" may be 4 to 6
@@ -24,16 +93,16 @@ class Known:
 
 
 def t4_update(evidence: Evidence, name: str = "unsloth") -> Known | None:
-    """The update time of the product's default way on a T4: measured on one, or predicted from a run under its cap."""
+    """The update time of the product's default on a T4: measured on one, or predicted from a run under its cap."""
     for results, arm in evidence.arms(name, profile="t4"):
         seconds = results.seconds(name)
         if arm.status != "measured" or seconds is None:
             continue
         if results.run["card"] == "t4":
             return Known(seconds.median, f"measured ({where(results)}):", True)
-        if (told := predicted(results, name)) is not None:
-            how = f"predicted from {where(results)} ({told.least:.1f} to {told.most:.1f} s):"
-            return Known(told.seconds, how, False)
+        if (prediction := predicted(results, name)) is not None:
+            how = f"predicted from {where(results)} ({prediction.least:.1f} to {prediction.most:.1f} s):"
+            return Known(prediction.seconds, how, False)
     for results, arm in evidence.arms(name, profile="this"):
         seconds = results.seconds(name)
         if results.run["card"] == "t4" and arm.status == "measured" and seconds is not None:
@@ -51,47 +120,52 @@ def update_time(evidence: Evidence) -> Finding:
     return Finding("does not hold", found, "2.5 s needs shorter chats: time grows with tokens")
 
 
-def _peak(results: Results, arm: Arm) -> float:
+def peak_gb(results: Results, arm: Arm) -> float:
+    """An arm's peak memory, in GB."""
     return (results.peak(arm.variant) or 0) / GB
 
 
-def full_total(evidence: Evidence) -> Finding:
-    from bench.derived import planned_full
+def planned_full(evidence: Evidence, tokens: int = 8192) -> float:
+    """The planner's peak for full fine-tuning in 16 bits with fp32 states, bytes."""
+    setup = setup_of(Recipe(lora=LoraSection(lora_dropout=0.0)), evidence.shape, PLAIN.name, "bf16", cuda=True)
+    return full_memory(setup, 4, tokens // 4, round(0.114 * tokens), weights="mixed").peak
 
+
+def full_total(evidence: Evidence) -> Finding:
     measured = [(r, a) for r, a in evidence.arms("full", profile="this") if a.status == "measured"]
     if not measured:
-        told = evidence.unmeasured("--profile this --variants full")
-        found = f"{told.found}; the planner says {planned_full(evidence) / GB:.1f} GB for 4 x 2048 tokens"
-        return Finding(told.verdict, found, checkable=told.checkable)
-    peaks = [f"{_peak(r, a):.1f} GB ({where(r)})" for r, a in measured]
+        missing = evidence.unmeasured("--profile this --variants full")
+        found = f"{missing.found}; the planner says {planned_full(evidence) / GB:.1f} GB for 4 x 2048 tokens"
+        return Finding(missing.verdict, found, checkable=missing.checkable)
+    peaks = [f"{peak_gb(r, a):.1f} GB ({where(r)})" for r, a in measured]
     others = [
-        f"{name}: {_peak(r, a):.1f} GB"
+        f"{name}: {peak_gb(r, a):.1f} GB"
         for name in ("full-fp32", "full-adam8")
         for r, a in evidence.arms(name, profile="this", shape=measured[0][0].run["shape"])
         if a.status == "measured"
     ]
     found = ", ".join(peaks)
-    if any(near(_peak(r, a), 24, 0.10) for r, a in measured):
-        way = "weights and gradients are 16-bit, Adam's states fp32, with checkpointing and a chunked loss"
-        return Finding("holds if", found, "; ".join([way, *others]))
+    if any(near(peak_gb(r, a), 24, 0.10) for r, a in measured):
+        conditions = "weights and gradients are 16-bit, Adam's states fp32, with checkpointing and a chunked loss"
+        return Finding("holds if", found, "; ".join([conditions, *others]))
     return Finding("does not hold", found, "; ".join(others))
 
 
-LORA_WAYS = ("unsloth", "unsloth-4bit", "unsloth-nockpt", "peft", "peft-4bit", "peft-nockpt", "peft-logits")
+LORA_VARIANTS = ("unsloth", "unsloth-4bit", "unsloth-nockpt", "peft", "peft-4bit", "peft-nockpt", "peft-logits")
 
 
 def lora_memory(evidence: Evidence) -> Finding:
-    """Peak of each way with real lengths if measured, else fixed; the process adds its context."""
+    """Peak of each variant with real lengths if measured, else fixed; the process adds its context."""
     seen = [
         (name, r, a)
-        for name in LORA_WAYS
+        for name in LORA_VARIANTS
         for r, a in [evidence.arm(name, profile="this") or (None, None)]
         if r is not None and a is not None and a.status == "measured"
     ]
     if not seen:
         return evidence.unmeasured("--profile this --shape real")
-    within = [name for name, r, a in seen if near(_peak(r, a), 5, MEMORY)]
-    found = "; ".join(f"{name} {_peak(r, a):.1f} GB" for name, r, a in seen) + f" ({where(seen[0][1])})"
+    within = [name for name, r, a in seen if near(peak_gb(r, a), 5, MEMORY)]
+    found = "; ".join(f"{name} {peak_gb(r, a):.1f} GB" for name, r, a in seen) + f" ({where(seen[0][1])})"
     if len(within) == len(seen):
         return Finding("holds", found)
     if within:
@@ -103,18 +177,18 @@ def lora_fits(evidence: Evidence) -> Finding:
     """Under a T4's cap, the process's own memory counted too."""
     card = CARDS["t4"]
     seen: dict[str, bool] = {}
-    told = []
-    for name in LORA_WAYS:
+    shown = []
+    for name in LORA_VARIANTS:
         for results, arm in evidence.arms(name, profile="t4"):
             fits = arm.status == "measured" and (arm.driver or results.peak(name) or 0) <= card.memory
             seen[name] = seen.get(name, True) and fits
             size = (arm.driver or results.peak(name) or 0) / GIB
-            told.append(
+            shown.append(
                 f"{name} {results.run['shape']}: {f'{size:.1f} GiB' if arm.status == 'measured' else arm.status}"
             )
     if not seen:
         return evidence.unmeasured("--profile t4 --shape real")
-    found = f"{'; '.join(told)} (of {card.gib} GiB)"
+    found = f"{'; '.join(shown)} (of {card.gib} GiB)"
     if all(seen.values()):
         return Finding("holds", found)
     fitting = [name for name, fits in seen.items() if fits]
@@ -126,20 +200,20 @@ def lora_fits(evidence: Evidence) -> Finding:
 def checkpointing(evidence: Evidence) -> Finding:
     """8 GB without, 5 GB with, about 40% saved: the same engine, shape and profile with and without."""
     seen = []
-    for way in ("unsloth", "peft", "unsloth-4bit", "peft-4bit"):
-        for results, arm in evidence.arms(way, profile="this"):
-            without = results.arms.get(f"{way}-nockpt")
+    for name in ("unsloth", "peft", "unsloth-4bit", "peft-4bit"):
+        for results, arm in evidence.arms(name, profile="this"):
+            without = results.arms.get(f"{name}-nockpt")
             if arm.status == "measured" and without is not None and without.status == "measured":
-                seen.append((way, results, _peak(results, without), _peak(results, arm)))
+                seen.append((name, results, peak_gb(results, without), peak_gb(results, arm)))
     if not seen:
         return evidence.unmeasured("--profile this --variants 'unsloth,unsloth-nockpt' --shape real")
     found = "; ".join(
-        f"{way} {r.run['shape']}: {before:.1f} to {after:.1f} GB ({1 - after / before:.0%} less)"
-        for way, r, before, after in seen
+        f"{name} {r.run['shape']}: {before:.1f} to {after:.1f} GB ({1 - after / before:.0%} less)"
+        for name, r, before, after in seen
     )
     alike = [
-        f"{way} at {r.run['shape']}"
-        for way, r, before, after in seen
+        f"{name} at {r.run['shape']}"
+        for name, r, before, after in seen
         if near(before, 8, MEMORY) and near(after, 5, MEMORY) and 0.3 <= 1 - after / before <= 0.5
     ]
     growing = "what is saved grows with the tokens of a micro-batch"
@@ -155,11 +229,11 @@ def four_at_once(evidence: Evidence) -> Finding:
     names = ("unsloth-1x", "peft-1x")
     cap = CARDS["t4"].memory
     seen = [(r, a) for name in names for r, a in evidence.arms(name, profile="t4")]
-    told = ""
+    note = ""
     if not seen:
         seen = [(r, a) for name in names for r, a in evidence.arms(name, profile="this")]
         own = [(r, a) for r, a in seen if r.run["card"] == "t4"]
-        told = "" if own else f"measured without a T4's cap of {cap / GIB:.1f} GiB"
+        note = "" if own else f"measured without a T4's cap of {cap / GIB:.1f} GiB"
         seen = own or [(r, a) for r, a in seen if a.status == "measured"]
     if not seen:
         return evidence.unmeasured("--profile t4 --shape real --variants 'unsloth-1x'")
@@ -172,29 +246,29 @@ def four_at_once(evidence: Evidence) -> Finding:
         f"{a.variant} {r.run['shape']}" for r, a in seen if a.status != "measured" or (r.peak(a.variant) or 0) > cap
     ]
     if len(short) == len(seen):
-        return Finding("holds", found, told)
+        return Finding("holds", found, note)
     if not short:
-        return Finding("does not hold", found, told)
-    return Finding("holds if", found, "; ".join(part for part in (f"trained as {', '.join(short)}", told) if part))
+        return Finding("does not hold", found, note)
+    return Finding("holds if", found, "; ".join(part for part in (f"trained as {', '.join(short)}", note) if part))
 
 
 def accumulation(evidence: Evidence) -> Finding:
     """The same chats as several micro-batches and as one; slower means over 5%, beyond the spread of repeats."""
     seen = []
-    for way in ("unsloth", "peft"):
-        for results, arm in evidence.arms(way):
-            one, many = results.seconds(f"{way}-1x"), results.seconds(way)
+    for name in ("unsloth", "peft"):
+        for results, arm in evidence.arms(name):
+            one, many = results.seconds(f"{name}-1x"), results.seconds(name)
             if one is not None and many is not None:
-                whole = results.arms[f"{way}-1x"]
-                seen.append((way, results, arm, whole, many, one))
+                whole = results.arms[f"{name}-1x"]
+                seen.append((name, results, arm, whole, many, one))
     if not seen:
         return evidence.unmeasured("--profile this --shape real --variants 'unsloth,unsloth-1x'")
     found = "; ".join(
-        f"{way} {where(r)}: {a.batch}x{a.accumulation} {many.median:.2f} s, "
+        f"{name} {where(r)}: {a.batch}x{a.accumulation} {many.median:.2f} s, "
         f"{w.batch}x{w.accumulation} {one.median:.2f} s ({many.median / one.median - 1:+.0%})"
-        for way, r, a, w, many, one in seen
+        for name, r, a, w, many, one in seen
     )
-    slower = [f"{way}, {where(r)}" for way, r, _, _, many, one in seen if many.median > 1.05 * one.median]
+    slower = [f"{name}, {where(r)}" for name, r, _, _, many, one in seen if many.median > 1.05 * one.median]
     same = "the passes are smaller, not more work: the total FLOPs are the same but for padding"
     if len(slower) == len(seen):
         return Finding("holds", found, same)
@@ -206,8 +280,8 @@ def accumulation(evidence: Evidence) -> Finding:
 def lengths(evidence: Evidence) -> Finding:
     table = evidence.table
     if table is None:
-        told = "run toolkit data build first" if evidence.tokenizer_here else "needs the model's tokenizer"
-        return Finding("not checked here", told, checkable=evidence.tokenizer_here)
+        missing = "run toolkit data build first" if evidence.tokenizer_here else "needs the model's tokenizer"
+        return Finding("not checked here", missing, checkable=evidence.tokenizer_here)
     under = float((table.lengths < 1000).mean())
     longest = int(table.meta.get("longest_row", table.lengths.max()))
     cut = int(table.meta.get("cut_rows", (table.lengths >= 2048).sum())) if longest > 2048 else 0
@@ -221,31 +295,17 @@ def lengths(evidence: Evidence) -> Finding:
 
 def first_loss(evidence: Evidence) -> Finding:
     guessing = math.log(evidence.shape.vocab_size)
-    told = f"guessing among {evidence.shape.vocab_size:,} tokens would be {guessing:.2f}"
-    return _loss(evidence, "first_loss", 2.5, 3.5, told)
+    note = f"guessing among {evidence.shape.vocab_size:,} tokens would be {guessing:.2f}"
+    return _loss(evidence, "first_loss", 2.5, 3.5, note)
 
 
 def last_loss(evidence: Evidence) -> Finding:
     return _loss(evidence, "last_loss", 0.8, 1.2, "")
 
 
-def _loss(evidence: Evidence, key: str, low: float, high: float, told: str) -> Finding:
+def _loss(evidence: Evidence, key: str, low: float, high: float, note: str) -> Finding:
     value = (evidence.run or {}).get(key)
     if value is None:
-        return Finding("not checked here", "needs a finished run of this recipe: --run FOLDER", told, checkable=False)
-    found = f"{value:.3f}" + (f", {told}" if told else "")
+        return Finding("not checked here", "needs a finished run of this recipe: --run FOLDER", note, checkable=False)
+    found = f"{value:.3f}" + (f", {note}" if note else "")
     return Finding("holds" if low <= value <= high else "does not hold", found, "of this recipe's chats")
-
-
-CLAIMS = (
-    Claim("full total", "Full fine-tuning takes 24 GB", full_total),
-    Claim("lora memory", "LoRA trains in ~5 GB", lora_memory),
-    Claim("lora fits", "LoRA fits on a T4", lora_fits),
-    Claim("update time", "2-3 seconds a step on a T4", update_time),
-    Claim("checkpointing", "Checkpointing: 8 GB to 5 GB, saves ~40%", checkpointing),
-    Claim("four at once", "The GPU can only fit 4 examples at once", four_at_once),
-    Claim("accumulation", "Accumulation is slower (4x more forward passes per update)", accumulation),
-    Claim("lengths", "Most chats under 1,000 tokens, all within 2,048", lengths),
-    Claim("first loss", "Initial loss ~2.5-3.5", first_loss),
-    Claim("last loss", "Final loss ~0.8-1.2", last_loss),
-)

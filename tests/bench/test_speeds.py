@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.keep import keep
+from bench.command import record_speeds
 from bench.variants import BY_NAME
 from tests.bench.planted import plant, run
 from toolkit.bench_results import Gate, Results
@@ -45,7 +45,7 @@ def recipes(folder: Path, results: Results) -> dict[str, Recipe]:
 
 def test_each_arm_is_kept_with_its_settings(tmp_path: Path) -> None:
     results = measured("peft", "peft-nockpt-nodrop", "compiled-fused-autockpt", "unsloth-4bit", "full", "peft-logits")
-    told = keep(results, recipes(tmp_path, results), SHAPE)
+    told = record_speeds(results, recipes(tmp_path, results), SHAPE)
     assert told == f"4 arms kept for train.engine = auto in {store()}"
     rows = {row.arm: row for row in load().on("NVIDIA H200", BF16)}
     assert set(rows) == {"peft", "peft-nockpt-nodrop", "compiled-fused-autockpt"}, "what the product trains as it is"
@@ -65,22 +65,22 @@ def test_each_arm_is_kept_with_its_settings(tmp_path: Path) -> None:
 def test_a_failed_gate_keeps_nothing(tmp_path: Path) -> None:
     results = measured("peft", "unsloth")
     results.gates = [Gate("peft", "losses agree", True, ""), Gate("unsloth", "losses agree", False, "")]
-    assert keep(results, recipes(tmp_path, results), SHAPE).endswith("gates of unsloth failed")
+    assert record_speeds(results, recipes(tmp_path, results), SHAPE).endswith("gates of unsloth failed")
     assert not store().exists()
 
 
 def test_an_imposed_card_is_not_this_one(tmp_path: Path) -> None:
     results = measured("peft", "unsloth", profile="t4")
-    assert "profile t4 is imposed" in keep(results, recipes(tmp_path, results), SHAPE)
+    assert "profile t4 is imposed" in record_speeds(results, recipes(tmp_path, results), SHAPE)
     assert not store().exists()
 
 
 def test_nothing_of_a_cpu_nor_of_arms_that_did_not_end(tmp_path: Path) -> None:
     results = measured("peft", hardware={"gpu": None, "cpu": "EPYC", "cores": 2, "memory": 1})
-    assert keep(results, recipes(tmp_path, results), SHAPE) == ""
+    assert record_speeds(results, recipes(tmp_path, results), SHAPE) == ""
     results = measured("peft")
     results.arms["peft"] = replace(results.arms["peft"], status="out of memory")
-    assert keep(results, recipes(tmp_path, results), SHAPE) == ""
+    assert record_speeds(results, recipes(tmp_path, results), SHAPE) == ""
     assert not store().exists()
 
 
@@ -89,6 +89,6 @@ def test_an_arm_with_settings_of_its_own_is_not_kept(tmp_path: Path) -> None:
     results = measured("peft")
     name = "peft+lora.r=8"
     plant(results, name, engine="peft", trained="adapter")
-    told = keep(results, recipes(tmp_path, measured("peft")) | {name: Recipe()}, SHAPE)
+    told = record_speeds(results, recipes(tmp_path, measured("peft")) | {name: Recipe()}, SHAPE)
     assert told.startswith("1 arms kept")
     assert [row.arm for row in load().on("NVIDIA H200", BF16)] == ["peft"]

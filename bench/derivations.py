@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
-from bench.evidence import GB, Claim, Evidence, Finding, near
-from toolkit.engines.registry import PLAIN
+from bench.measurements import GB, Evidence, Finding, near, peak_gb, t4_update
 from toolkit.planning.cards import CARDS
 from toolkit.planning.cost import dollars
-from toolkit.planning.memory import full_memory
-from toolkit.planning.setup import setup_of
-from toolkit.planning.steps import learning_rate, updates_of
-from toolkit.recipe.schema import LoraSection, Recipe
+from toolkit.planning.steps import learning_rate, updates_of, warmup_of
 
 ABOUT = 0.10  # a figure said with "about" may be off by this much
 CHATS = 15_694
@@ -64,18 +61,18 @@ def no_t4(evidence: Evidence) -> Finding:
     if measured:
         found += f"; under a T4's cap: {measured[1].status}"
     eight = evidence.arm("full-adam8", profile="t4")
-    told = ""
+    conditions = ""
     if eight and eight[1].status == "measured":
-        told = f"Adam's states are fp32: with 8-bit Adam it trained in {(eight[0].peak('full-adam8') or 0) / GB:.1f} GB"
+        conditions = f"Adam's states are fp32: with 8-bit Adam it trained in {peak_gb(*eight):.1f} GB"
     elif small < card.memory:
-        told = f"Adam's states are fp32: with 8-bit Adam it is {small / GB:.1f} GB before activations" + (
+        conditions = f"Adam's states are fp32: with 8-bit Adam it is {small / GB:.1f} GB before activations" + (
             f", and under the cap: {eight[1].status}" if eight else ""
         )
     fits = static <= card.memory or (measured is not None and measured[1].status == "measured")
     if fits:
         return Finding("does not hold", found)
     eight_fits = eight is None or eight[1].status == "measured"
-    return Finding("holds if" if told and eight_fits else "holds", found, told)
+    return Finding("holds if" if conditions and eight_fits else "holds", found, conditions)
 
 
 def layer_parameters(evidence: Evidence) -> Finding:
@@ -127,15 +124,11 @@ def sample_log(evidence: Evidence) -> Finding:
 
 
 def sample_rates(evidence: Evidence) -> Finding:
-    from dataclasses import replace
-
-    from toolkit.planning.steps import warmup_of
-
     train = evidence.recipe.train
     updates = replace(updates_of(evidence.recipe, CHATS), total=LOG_STEPS, warmup=warmup_of(train, LOG_STEPS))
-    rates = [(step, learning_rate(train, updates, step - 1), said) for step, said in LOG_RATES]
-    found = "; ".join(f"step {step}: {rate:.1e}, the log says {said:.1e}" for step, rate, said in rates)
-    agree = all(near(rate, said, ABOUT) for _, rate, said in rates)
+    rates = [(step, learning_rate(train, updates, step - 1), claimed) for step, claimed in LOG_RATES]
+    found = "; ".join(f"step {step}: {rate:.1e}, the log says {claimed:.1e}" for step, rate, claimed in rates)
+    agree = all(near(rate, claimed, ABOUT) for _, rate, claimed in rates)
     return Finding(
         "holds" if agree else "does not hold", found, "" if agree else f"warm-up over {updates.warmup} updates"
     )
@@ -167,12 +160,10 @@ def logarithms(evidence: Evidence) -> Finding:
 
 def hours(evidence: Evidence) -> Finding:
     """The chapter's own 2.5 s an update, then the update time measured or predicted for a T4."""
-    from bench.measured import t4_update
-
     total = updates_of(evidence.recipe, CHATS).total
-    said = total * 2.5 / 3600
-    found = f"{total:,} x 2.5 s = {said:.2f} h"
-    if not near(said, CLAIMED_HOURS, ABOUT):
+    claimed = total * 2.5 / 3600
+    found = f"{total:,} x 2.5 s = {claimed:.2f} h"
+    if not near(claimed, CLAIMED_HOURS, ABOUT):
         return Finding("does not hold", found)
     known = t4_update(evidence)
     if known is None:
@@ -186,11 +177,9 @@ def hours(evidence: Evidence) -> Finding:
 
 
 def cost(evidence: Evidence) -> Finding:
-    from bench.measured import t4_update
-
-    said = dollars(CLAIMED_HOURS * 3600, CLAIMED_PRICE)
-    found = f"{CLAIMED_HOURS:g} h at ${CLAIMED_PRICE:.2f} = ${said:.2f}"
-    if round(said, 2) != CLAIMED_COST:
+    claimed = dollars(CLAIMED_HOURS * 3600, CLAIMED_PRICE)
+    found = f"{CLAIMED_HOURS:g} h at ${CLAIMED_PRICE:.2f} = ${claimed:.2f}"
+    if round(claimed, 2) != CLAIMED_COST:
         return Finding("does not hold", found)
     known = t4_update(evidence)
     if known is None:
@@ -209,28 +198,3 @@ def tenth(evidence: Evidence) -> Finding:
         "whether it is the best rate needs both ways trained at several rates to the end",
         checkable=False,
     )
-
-
-def planned_full(evidence: Evidence, tokens: int = 8192) -> float:
-    """The planner's peak for full fine-tuning in 16 bits with fp32 states, bytes."""
-    setup = setup_of(Recipe(lora=LoraSection(lora_dropout=0.0)), evidence.shape, PLAIN.name, "bf16", cuda=True)
-    return full_memory(setup, 4, tokens // 4, round(0.114 * tokens), weights="mixed").peak
-
-
-CLAIMS = (
-    Claim("weights", "Model weights 4 GB: 2B params x 2 bytes", weights),
-    Claim("gradients", "Gradients 4 GB", gradients),
-    Claim("adam", "Optimizer states 16 GB: Adam keeps 2 copies per param", adam),
-    Claim("full does not fit", "Full fine-tuning doesn't fit on a T4 (16 GB)", no_t4),
-    Claim("lora layer", "LoRA on a 2048 x 2048 layer: 65,536 parameters, 1.6%", layer_parameters),
-    Claim("hundred times", "LoRA has 100x fewer parameters", hundred_times),
-    Claim("vocabulary", "A vocabulary of ~100,000 tokens", vocabulary),
-    Claim("updates", "~980 steps per epoch, ~2,940 in all", update_counts),
-    Claim("sample log", "The sample log counts 245 steps", sample_log),
-    Claim("sample rates", "The sample log's learning rates", sample_rates),
-    Claim("schedule", "Warm-up over 10%, then a cosine down to 0, as drawn", schedule),
-    Claim("logarithms", "-log(0.45) = 0.80, -log(0.99) = 0.01", logarithms),
-    Claim("hours", "2,940 x 2.5 s = ~2 hours on a T4", hours),
-    Claim("cost", "~2 hours at ~$0.60/hour = $1.20", cost),
-    Claim("tenth", "Full fine-tuning's learning rate (2e-5) is a tenth of LoRA's", tenth),
-)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import work
+from bench.plan import VariantPlan, fixed_lengths
 from bench.variants import BY_NAME, VARIANTS, Variant
-from bench.work import update_flops
 from tests.bench.planted import plant, run
 from toolkit.bench_results import Results
 from toolkit.models.families import KNOWN
 from toolkit.planning.cards import CARDS
+from toolkit.planning.lengths import assumed
 from toolkit.planning.plan import make_plan
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
@@ -50,9 +50,7 @@ def test_the_bench_and_the_planner_say_the_same() -> None:
     recipe = RECIPE.model_copy(
         update={"train": RECIPE.train.model_copy(update={"micro_batch": "fixed", "gradient_checkpointing": True})}
     )
-    from toolkit.planning.lengths import assumed
-
-    lengths = work.fixed_lengths(assumed(recipe), 1000)
+    lengths = fixed_lengths(assumed(recipe), 1000)
     planned = make_plan(recipe, CARDS["t4"], lengths)
     assert planned.time is not None
     results = one(tokens=16 * 1000, shape="4x1000", dropout=recipe.lora.lora_dropout)
@@ -60,9 +58,8 @@ def test_the_bench_and_the_planner_say_the_same() -> None:
     found = predicted(results, "unsloth")
     assert found is not None
     assert found.seconds == pytest.approx(planned.time.update, rel=0.01)
-    assert work.seconds(SHAPE, BY_NAME["unsloth"], recipe, lengths, CARDS["t4"], "fp16") == pytest.approx(
-        planned.time.update
-    )
+    plan = VariantPlan(SHAPE, BY_NAME["unsloth"], recipe)
+    assert plan.seconds(lengths, CARDS["t4"], "fp16") == pytest.approx(planned.time.update)
 
 
 def test_four_bit_is_not_predicted_to_be_faster() -> None:
@@ -122,23 +119,21 @@ def test_a_name_says_the_products(variant: Variant) -> None:
 
 
 def test_packed_variants_have_a_plan_of_their_time() -> None:
-    from toolkit.planning.lengths import assumed
-
     recipe = Recipe.model_validate(
         {"train": {"engine": "compiled", "micro_batch": "auto", "gradient_checkpointing": "auto"}}
     )
     variant = BY_NAME["compiled-fused-autockpt"]
-    found = work.seconds(SHAPE, variant, recipe, assumed(recipe), CARDS["t4"], "fp16")
+    found = VariantPlan(SHAPE, variant, recipe).seconds(assumed(recipe), CARDS["t4"], "fp16")
     plan = make_plan(recipe, CARDS["t4"], assumed(recipe))
     assert plan.time is not None and found == pytest.approx(plan.time.update)
 
 
 def test_flops_of_variants() -> None:
     sizes = {"padded": 32768, "width": 2048, "trained": 3736, "trainable": 17_432_576}
-    plain = update_flops(SHAPE, BY_NAME["peft"], RECIPE, **sizes)
+    plain = VariantPlan(SHAPE, BY_NAME["peft"], RECIPE).flops(**sizes)
     # 6 x 1.409e9 x tokens for forward, recomputation and backward, and the head and attention on top
     assert 6 * SHAPE.linear_parameters * 32768 < plain < 1.2 * 6 * SHAPE.linear_parameters * 32768
-    everywhere = update_flops(SHAPE, BY_NAME["peft-logits"], RECIPE, **sizes)
+    everywhere = VariantPlan(SHAPE, BY_NAME["peft-logits"], RECIPE).flops(**sizes)
     assert everywhere - plain == pytest.approx(4 * SHAPE.head_parameters * (32768 - 3736))
-    full = update_flops(SHAPE, BY_NAME["full"], RECIPE, **{**sizes, "trainable": 0})
+    full = VariantPlan(SHAPE, BY_NAME["full"], RECIPE).flops(**{**sizes, "trainable": 0})
     assert full > plain + 1.9 * SHAPE.linear_parameters * 32768 - 8 * 17_432_576 * 32768

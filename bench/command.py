@@ -5,27 +5,35 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
+from rich.table import Table
 
-from bench import driver, report
-from bench.keep import keep
-from bench.measure import measure, stamp
-from bench.profiles import THIS, find_profile
-from bench.settings import Bench, Settings, prepare
-from bench.shapes import parse_shape
-from bench.variants import VARIANTS, select
+from bench import report
+from bench.measure import first_gpu, measure
+from bench.plan import VariantPlan, fixed_lengths
+from bench.profiles import THIS, Profile, Shape, find_profile, parse_shape
+from bench.settings import Bench, Settings, prepare, trial
+from bench.variants import VARIANTS, find, select
 from toolkit.bench_results import FILE, Results
 from toolkit.cache import write_text
-from toolkit.engines import versions
+from toolkit.engines import ENGINES, versions
+from toolkit.engines.measured import Measured, kind_of, record, signature, store
+from toolkit.engines.recipes import load
 from toolkit.errors import InputError
-from toolkit.hardware import free_cores, usable_cores
-from toolkit.planning.calibration import record
-from toolkit.planning.cards import Card, cpu_card, seen_gpus
-from toolkit.reports.bench import pairs
+from toolkit.hardware import cpu_flags, cpu_name, free_cores, usable_cores
+from toolkit.models.families import load_shape
+from toolkit.models.shape import ModelShape
+from toolkit.planning import calibration
+from toolkit.planning.cards import AMPERE, CARDS, Card, cpu_card, query_smi, seen_gpus
+from toolkit.planning.lengths import lengths_of
+from toolkit.recipe.schema import Recipe
+from toolkit.reports.bench import gib, pairs
 from toolkit.runs import command_line, default_folder
 
 QUICK_SHAPE = "2x96"
@@ -34,7 +42,7 @@ RUNS = Path("runs/bench")
 QUICK_RECIPE = Path("recipes/quickstart.toml")
 
 
-def bench(
+def run_command(
     *,
     recipe: Path | None,
     profile: str,
@@ -85,11 +93,9 @@ def bench(
     results = run_bench(settings, folder, console)
     report.show(results, console)
     write_pages([results], folder / "report.md", folder / "report.html")
-    record(pairs(results))
+    calibration.record(pairs(results))
     console.print(f"results    {folder / FILE}, report.md, report.html", highlight=False)
     if not gpu and not quick:
-        from bench.planned import show_planned
-
         show_planned(wanted, overrides=(), shape=parse_shape(shape or "4x2048"), profile=where, console=console)
     return results.ok
 
@@ -136,8 +142,8 @@ def run_bench(settings: Settings, out: Path, console: Console) -> Results:
         finally:
             results.run["seconds"] = round(time.perf_counter() - started, 1)
             results.save(out / FILE)
-        if told := keep(results, {name: job.settings for name, job in bench.jobs.items()}, bench.shape):
-            console.print(told, highlight=False, soft_wrap=True, markup=False)
+        if message := record_speeds(results, {name: job.recipe for name, job in bench.jobs.items()}, bench.shape):
+            console.print(message, highlight=False, soft_wrap=True, markup=False)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return results
@@ -146,23 +152,15 @@ def run_bench(settings: Settings, out: Path, console: Console) -> Results:
 def _card(settings: Settings) -> Card:
     if settings.gpu:
         return seen_gpus()[0].card
-    import psutil
-
-    from toolkit.hardware import cpu_flags, cpu_name
-
     return cpu_card(settings.threads, psutil.virtual_memory().total, cpu_name(), wide="avx512f" in cpu_flags())
 
 
 def _header(bench: Bench, card: Card) -> dict[str, Any]:
     settings, recipe = bench.settings, bench.loaded.recipe
-    import psutil
-
-    from toolkit.hardware import cpu_name
-
     gpus = seen_gpus() if settings.gpu else []
-    gpu = {"name": gpus[0].name, "memory": gpus[0].memory, **driver.description()} if gpus else None
+    gpu = {"name": gpus[0].name, "memory": gpus[0].memory, **_driver()} if gpus else None
     return {
-        "date": stamp(),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
         "command": command_line(),
         "profile": settings.profile.name,
         "cap": settings.profile.cap,
@@ -197,3 +195,89 @@ def _header(bench: Bench, card: Card) -> dict[str, Any]:
         "card_rates": asdict(card),
         "versions": versions(),
     }
+
+
+def _driver() -> dict[str, str]:
+    """Driver version, power limit and clocks of the first visible GPU; empty without nvidia-smi."""
+    fields = ("driver_version", "power.limit", "clocks.max.sm", "temperature.gpu")
+    values = [value.strip() for value in query_smi(*fields, gpu=first_gpu(), units=True).strip().split(",")]
+    return dict(zip(fields, values, strict=True)) if len(values) == len(fields) else {}
+
+
+def record_speeds(results: Results, recipes: Mapping[str, Recipe], shape: ModelShape) -> str:
+    """Keep how fast each adapter arm trained, for `train.engine = "auto"`; returns what to print of it.
+
+    `recipes`: those that the arms were trained by. Nothing is kept unless every gate of the bench passed, nor of a CPU
+    or where another card was imposed on this one: such figures are not this GPU's.
+    """
+    if not results.cuda:
+        return ""
+    if results.run["cap"] is not None:
+        return f"not kept for train.engine = auto: profile {results.run['profile']} is imposed on another card"
+    if failed := results.failed_gates():
+        names = ", ".join(sorted({gate.variant for gate in failed}))
+        return f"not kept for train.engine = auto: gates of {names} failed"
+    kinds = measurements(results, recipes, shape)
+    count = sum(map(len, kinds.values()))
+    if not count:
+        return ""
+    warning = record(results.device, kinds)
+    message = f"{count} arms kept for train.engine = auto in {store()}"
+    return f"{warning}\n{message}" if warning else message
+
+
+def measurements(results: Results, recipes: Mapping[str, Recipe], shape: ModelShape) -> dict[str, list[Measured]]:
+    """Real tokens a second of each arm that trains an adapter as the product does, by kind of run."""
+    found: dict[str, list[Measured]] = {}
+    for name, arm in results.arms.items():
+        speed = results.throughput(name)
+        if arm.status != "measured" or arm.trained != "adapter" or arm.full_logits or not speed:
+            continue
+        if not find(name).usual:
+            continue
+        recipe = recipes[name]
+        train = recipe.train
+        row = Measured(
+            date=results.run["date"],
+            card=results.run["card_rates"]["title"],
+            arm=name,
+            engine=arm.engine,
+            model=results.run["model"],
+            shape=signature(shape),
+            lengths=results.run["shape"],
+            chats=recipe.chats_per_update,
+            batch=train.per_device_train_batch_size,
+            micro_batch=train.micro_batch,
+            gradient_checkpointing=train.gradient_checkpointing,
+            lora_dropout=recipe.lora.lora_dropout,
+            products=ENGINES[arm.engine].products(recipe),
+            tokens_per_second=round(speed, 1),
+            versions=results.run["versions"],
+        )
+        found.setdefault(kind_of(recipe, arm.precision), []).append(row)
+    return found
+
+
+def show_planned(recipe: Path, *, overrides: tuple[str, ...], shape: Shape, profile: Profile, console: Console) -> None:
+    """Print memory and time of the core variants on the profile's card (a T4 for `this`), by the planner's formulas."""
+    card = profile.card or CARDS["t4"]
+    loaded = load(recipe, overrides)
+    model = load_shape(loaded.recipe.model)
+    lengths = lengths_of(loaded.recipe)
+    core = tuple(variant for variant in VARIANTS if variant.core)
+    settings = Settings(recipe, core, shape, profile, overrides)
+    title = f"{loaded.recipe.model.name}, {shape.name}, on {card.title} ({gib(card.memory)} GiB)"
+    table = Table(title=f"PLANNED, not measured: {title}", title_justify="left", box=None)
+    for i, column in enumerate(("variant", "peak GiB", "fits", "s an update")):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+    for variant in core:
+        plan = VariantPlan(model, variant, trial(settings, loaded, variant))
+        batch = plan.recipe.train.per_device_train_batch_size
+        rows, width = (batch, shape.tokens) if shape.tokens else (lengths.rows(batch), lengths.longest)
+        precision = "bf16" if card.capability >= AMPERE else "fp16"
+        trained = round(rows * width * lengths.trained)
+        memory = plan.memory(precision, rows, width, trained, cuda=True, flash=profile.flash, padded=not shape.fixed)
+        seconds = plan.seconds(fixed_lengths(lengths, shape.tokens) if shape.tokens else lengths, card, precision)
+        fits = "yes" if memory.total <= card.memory else "no"
+        table.add_row(variant.name, gib(memory.peak), fits, f"{seconds:.2f}" if seconds else "")
+    console.print(table)

@@ -1,22 +1,20 @@
-"""A worker's eyes on the trainer: what each update took and was, and when it has to wait for the parent."""
+"""The trainer's callback in a worker: what each update took and was, and when it has to wait for the parent."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from transformers import TrainerCallback
+
+from bench import gauges
+from bench.worker import Finished, Worker
 from toolkit.engines import ENGINES, versions
-
-if TYPE_CHECKING:
-    from bench.worker import Worker
+from toolkit.training.packing import MICRO_BATCHES
 
 FIRST_CHATS = 128  # whose order is reported
-
-
-class Finished(Exception):
-    """The parent has said quit."""
 
 
 def finite(value: Any) -> float | None:
@@ -24,7 +22,7 @@ def finite(value: Any) -> float | None:
     return float(value) if math.isfinite(float(value)) else None
 
 
-class Recording:
+class RecordingCollator:
     """Passes chats on to the product's collator and keeps what they were."""
 
     def __init__(self, collate: Any) -> None:
@@ -41,7 +39,7 @@ class Recording:
         return self.collate(chats)
 
 
-class Watch:
+class TurnsCallback(TrainerCallback):
     """Times the trainer's updates, and makes it wait for the parent between turns.
 
     On a GPU by its own clock, an event after each update, so that measuring makes the host wait no more than training.
@@ -66,10 +64,8 @@ class Watch:
         self.profile: Any = None  # of a turn whose kernels are asked for, from its first update that is timed
         self.wanted = False
 
-    def count(self, trainer: Any) -> None:
+    def count_padding(self, trainer: Any) -> None:
         """Count padding as well: the product counts real tokens only."""
-        from toolkit.training.packing import MICRO_BATCHES
-
         original = trainer.get_batch_samples
 
         def counted(*args: Any, **kwargs: Any) -> Any:
@@ -82,27 +78,7 @@ class Watch:
 
         trainer.get_batch_samples = counted
 
-    def callback(self) -> Any:
-        from transformers import TrainerCallback
-
-        watch = self
-
-        class Callback(TrainerCallback):
-            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                watch.begin()
-
-            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                watch.updated()
-
-            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-                if logs and "loss" in logs:
-                    watch.told(logs)
-
-        return Callback()
-
-    def begin(self) -> None:
-        from bench import gauges
-
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         trainer = self.worker.trainer
         self.worker.stage = "probe"
         self.probe = gauges.probe(
@@ -118,8 +94,6 @@ class Watch:
         self.marks = [gauges.mark(self.worker.device)]
 
     def _compile(self) -> None:
-        from bench import gauges
-
         self.worker.stage = "compiling"
         trainer, recipe = self.worker.trainer, self.worker.recipe
         longest = int(self.worker.job.table().lengths.max())
@@ -133,14 +107,12 @@ class Watch:
         if recorder is not None and recorder.allowed():
             gauges.warm_shapes(trainer, sizes, longest)
 
-    def updated(self) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """An update has been handed to the device."""
-        from bench import gauges, kernels
-
         trainer = self.worker.trainer
         if self.wanted and self.settle == 1:
             gauges.synchronize(self.worker.device)
-            self.profile = kernels.profiler()
+            self.profile = gauges.profiler()
             self.profile.start()
         self.marks.append(gauges.mark(self.worker.device))
         tokens = (trainer.real_tokens, self.padded)
@@ -161,10 +133,10 @@ class Watch:
         self.left -= 1
         trainer.ahead = self.ahead and self.left > 0  # nothing of the next turn is begun in this one
 
-    def told(self, logs: dict[str, Any]) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """An update's numbers are known."""
-        from bench import gauges
-
+        if not logs or "loss" not in logs:
+            return
         row = self.rows[self.logged]
         row |= {"loss": finite(logs["loss"]), "grad_norm": finite(logs.get("grad_norm", 0.0))}
         self.logged += 1
@@ -174,40 +146,35 @@ class Watch:
         now = time.perf_counter()
         for place, row in enumerate(self.rows):
             row["seconds"] = gauges.seconds(self.marks[place], self.marks[place + 1])
-        self._report(now)
+        self._send(now)
         self._wait()
         self.logged, self.marks = 0, [gauges.mark(self.worker.device)]
 
-    def _report(self, now: float) -> None:
-        from bench import gauges
-
+    def _send(self, now: float) -> None:
         if self.profile is not None:
-            self._tell_kernels()
+            self._send_kernels()
             return
         allocated, reserved = gauges.peaks(self.worker.device)
         turn = {"turn": self.turn, "allocated": allocated, "reserved": reserved, "product": self.product}
+        values: dict[str, Any]
         if self.turn == 0:
-            told = {"event": "ready", "rows": self.rows, "memory": turn, **self._facts(now)}
+            event, values = "ready", {"facts": self._facts(now)}
         else:
-            still = gauges.moved(self.first, gauges.sample(self.worker.trainer.model))
-            told = {"event": "turn", "rows": self.rows, "memory": turn, "widest": list(self.widest), "moved": still}
-        self.rows = []
-        gauges.empty(self.worker.device)  # before the parent hears: it may ask the driver what is in use
-        self.worker.channel.say(**told)
+            moved = gauges.moved(self.first, gauges.sample(self.worker.trainer.model))
+            event, values = "turn", {"widest": list(self.widest), "moved": moved}
+        rows, self.rows = self.rows, []
+        gauges.empty(self.worker.device)  # before the parent knows: it may ask the driver what is in use
+        self.worker.channel.send(event, rows=rows, memory=turn, **values)
 
-    def _tell_kernels(self) -> None:
-        from bench import gauges, kernels
-
+    def _send_kernels(self) -> None:
         self.profile.stop()
         updates = sum(not row["settle"] for row in self.rows)
-        found = kernels.summed(kernels.intervals(self.profile), updates)
+        found = gauges.sum_kernels(gauges.kernel_intervals(self.profile), updates)
         self.rows, self.profile = [], None
         gauges.empty(self.worker.device)
-        self.worker.channel.say("kernels", kernels=found)
+        self.worker.channel.send("kernels", kernels=found)
 
     def _facts(self, now: float) -> dict[str, Any]:
-        from bench import gauges
-
         trainer, report, budget = self.worker.trainer, self.worker.report, self.worker.budget
         recorder = self.worker.recorder
 
@@ -236,15 +203,13 @@ class Watch:
         }
 
     def _wait(self) -> None:
-        from bench import gauges
-
-        told = self.worker.channel.hear()
-        if told.get("quit"):
+        message = self.worker.channel.receive()
+        if message.get("quit"):
             raise Finished
-        self.worker.stage = f"turn {told['turn']}"
-        self.turn, self.settle = int(told["turn"]), int(told["settle"])
-        self.left = self.settle + int(told["updates"])
-        self.wanted = bool(told.get("kernels"))
+        self.worker.stage = f"turn {message['turn']}"
+        self.turn, self.settle = int(message["turn"]), int(message["settle"])
+        self.left = self.settle + int(message["updates"])
+        self.wanted = bool(message.get("kernels"))
         if not self.wanted:
             self.product = gauges.product(self.worker.device, self.worker.kind())
         gauges.reset_peak(self.worker.device)
