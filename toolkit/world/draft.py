@@ -37,6 +37,7 @@ from toolkit.world.world import World
 _REGISTERS = ("plain", "terse", "polite", "rambling")
 _REGISTER_WEIGHTS = (0.3, 0.2, 0.2, 0.3)
 _TYPO_RATE = 0.07
+_COMPOSED = {"frame": 0.4, "both": 0.7}  # how often training's wording comes from the grammar
 
 
 class Draft:
@@ -119,8 +120,8 @@ class Draft:
         return replace(request, pieces=(*order[0], Piece(" "), *order[1]), imperative=False)
 
     def _wording(self, name: str) -> str:
-        if self.catalog.varied and name == "frame" and self.r.random() < 0.4:
-            return framing(self.r, "frame")
+        if self.catalog.varied and name in _COMPOSED and self.r.random() < _COMPOSED[name]:
+            return framing(self.r, name)
         options: list[str] = wording()[name][self.catalog.frame_key]
         if self.catalog.varied:
             options = options + wording()[name].get("more", [])
