@@ -175,6 +175,11 @@ def test_arguments_follow_from_the_words(sample: list[Chat]) -> None:
                     name = own_name(chat, call.name, name)
                     if (name, value) in implied or (chat.meta.get("chain"), name) in DESCRIBED:
                         continue
+                    if chat.meta.get("chain") == "invented noted" and isinstance(value, str) and value not in text:
+                        # the user's words with N for a number, which a result told
+                        (number,) = re.findall(r"\d[\d,.]*", value)
+                        assert value.replace(number, "N") in text and number.replace(",", "") in text
+                        continue
                     checked += 1
                     assert follows(value, text, system), (chat.where, call.name, name, value, user_texts(chat))
             text += "\n" + turn.content

@@ -7,12 +7,13 @@ has to be read first, or what happens depends on a value.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 from toolkit.world.draft import Draft
 from toolkit.world.invented import Invented, Thing
-from toolkit.world.language import said, spoken
+from toolkit.world.language import said, shown, spoken
 from toolkit.world.scene import Scene, ordered
 from toolkit.world.spec import Unsuitable
 from toolkit.world.values import kind_of
@@ -33,7 +34,7 @@ def multi_step(d: Draft) -> Flags:
     thing = s.shop.thing()
     pattern = d.r.choice(_PATTERNS)
     wanted = pattern(s, thing)
-    broad = ("batch", "total", "find", "match")
+    broad = ("batch", "total", "find", "match", *(["get"] if pattern is _previous else []))
     return {
         "offer": s.offer(*wanted, avoid=lambda other: other.operation in broad),
         "invented": True,
@@ -148,6 +149,40 @@ def _before(s: Scene, thing: Thing) -> Sequence[Invented]:
     return look, put
 
 
+def _previous(s: Scene, thing: Thing) -> Sequence[Invented]:
+    """What is overwritten is told by the call that does it, and nothing on offer reads it before."""
+    put = s.shop.make("set", thing)
+    put = replace(put, result={**put.result, "previous": put.params["value"][1]})
+    put.schema["function"]["description"] += f" Returns the {spoken(put.attribute)} it had before."
+    s.shop.tools[put.name] = put
+    s.ready(put)
+    one, other = s.ids(put, "id", 2)
+    new = s.draw(put, "value")
+    source = s.line("say", "previous", put, id=s.slot(put, "id"), other="{_other}", value=s.slot(put, "value"))
+    s.d.user(s.filled(source, {put.slot("id"): one, "_other": other, put.slot("value"): new}))
+    (found,) = s.call((put, ordered(put, {put.slot("id"): one, put.slot("value"): said(new).value})))
+    s.serve(put, ordered(put, {put.slot("id"): other, put.slot("value"): found["previous"]}))
+    return (put,)
+
+
+def _noted(s: Scene, thing: Thing) -> Sequence[Invented]:
+    """A value that is looked up goes into words that the user gave."""
+    look = s.shop.make("get", thing, _number(thing, s.r))
+    act = s.shop.make("act", thing)
+    if "reason" not in act.params:
+        raise Unsuitable("takes no reason")
+    s.ready(look, act)
+    (one,) = s.ids(look, "id", 1)
+    text = s.r.choice(_NOTES).format(attr=spoken(look.attribute))
+    words = {"act": act.action, "done": thing.actions[act.action]}
+    source = s.line("say", "noted", look, id=s.slot(look, "id"), reason="{_reason}", **words)
+    s.d.user(s.filled(source, {look.slot("id"): one, "_reason": f'"{text}"'}))
+    (found,) = s.call((look, {look.slot("id"): one}))
+    reason = text.replace("N", shown(found[look.attribute]))
+    s.serve(act, ordered(act, {act.slot("id"): one, act.slot("reason"): reason}))
+    return look, act
+
+
 def _below(s: Scene, thing: Thing) -> Sequence[Invented]:
     """A value is changed only where it is too low."""
     attribute = _number(thing, s.r)
@@ -218,7 +253,11 @@ def _summed(s: Scene, thing: Thing) -> Sequence[Invented]:
     return total, put
 
 
+_NOTES = (
+    *("{attr} N", "{attr}: N", "N now", "N too many"),
+    *("it was at N", "N by the record", "only N left", "N, checked twice"),
+)
 _PATTERNS = (
     *(_copy, _above, _above, _higher, _higher, _each, _first, _made),
-    *(_before, _below, _linked, _linked, _linked, _closest, _summed),
+    *(_before, _previous, _previous, _noted, _noted, _below, _linked, _linked, _linked, _closest, _summed),
 )
