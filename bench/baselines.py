@@ -14,6 +14,7 @@ from bench.variants import Variant
 from toolkit.engines.base import Choice, EngineReport, Loaded
 from toolkit.engines.peft import load_base
 from toolkit.engines.precision import weight_dtype
+from toolkit.engines.registry import PLAIN
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
 from toolkit.training.methods.sft import SFT
@@ -42,7 +43,7 @@ def load_full(
         total=0,
         expected_layers=model.config.num_hidden_layers,
     )
-    return Loaded(model, tokenizer, report)
+    return Loaded(model, tokenizer, report, PLAIN.packing(hardware))
 
 
 class AllLogits(SFT):

@@ -15,7 +15,9 @@ from torch.nn.functional import logsigmoid
 from tests.kernels.test_head_loss import adapted
 from tests.tiny import write_recipe
 from toolkit.data.table import IGNORED, TokenTable, build
+from toolkit.engines.registry import PLAIN
 from toolkit.errors import DataError
+from toolkit.hardware import detect
 from toolkit.planning.budget import Budget
 from toolkit.planning.steps import updates_of
 from toolkit.recipe import load
@@ -41,7 +43,7 @@ def prepare(recipe: Path, folder: Path, budget: Budget | None) -> Prepared:
         model=adapted(folder),
         tokenizer=SimpleNamespace(pad_token_id=0),
         report=SimpleNamespace(precision=SimpleNamespace(value="fp32")),
-        packing=None,
+        packing=PLAIN.packing(detect()),
         recorder=None,
     )
     return Prepared(asked, loaded, Tables(table), updates_of(asked, table.n_chats), budget)
@@ -64,7 +66,7 @@ def test_an_update_is_the_same_however_it_is_cut(recipe: Path, tiny_model: Path,
             parts, items = whole["micro_batches"], torch.tensor(whole["trained"])
         assert len(parts) > 1 and items == sum(int(method.items(part)) for part in parts)
         total = 0.0
-        with method.prepared.packing.training(model) if budget is not None else contextlib.nullcontext():
+        with method.prepared.loaded.packing.training(model) if budget is not None else contextlib.nullcontext():
             for part in parts:
                 loss = method.loss(model, dict(part), items)
                 assert loss is not None and loss.shape == ()

@@ -86,17 +86,9 @@ class Multiple(Protocol):
     def __call__(self, tokens: int, *, recorded: bool) -> int: ...
 
 
-def always(multiple: int) -> Multiple:
-    """The same multiple whatever the size of micro-batches."""
-    return lambda tokens, *, recorded: multiple
-
-
-USUALLY = always(FILLED)
-
-
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How an engine takes packed micro-batches, where it is not as transformers' attention interface does.
+    """How an engine takes packed micro-batches.
 
     `packed_inputs` turns a micro-batch of `toolkit.training.packing.pack` into what the base model's decoder takes,
     labels among it. `training` holds while a micro-batch goes forward and backward, `evaluating` while one only goes
@@ -109,23 +101,20 @@ class Packing:
     packed_inputs: Callable[[dict[str, Any]], dict[str, Any]]
     training: Callable[[Any], AbstractContextManager[None]]
     evaluating: Callable[[Any], AbstractContextManager[None]]
-    multiple: Multiple = USUALLY
+    multiple: Multiple
     edges: int = 1
     known_lengths: bool = False
 
 
 @dataclass(slots=True)
 class Loaded:
-    """A model with its adapter, ready for the trainer.
-
-    `packing`: None for transformers' own attention interface. `recorder`: what replays micro-batches, where an engine
-    has such a thing (`toolkit.kernels.cuda_graphs`).
-    """
+    """A model with its adapter, ready for the trainer. `recorder`: what replays micro-batches, where an engine has one
+    (`toolkit.kernels.cuda_graphs`)."""
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
     report: EngineReport
-    packing: Packing | None = None
+    packing: Packing
     recorder: Recorder | None = None
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, ClassVar
 
 from toolkit.engines.adapter import check_modules, lora_settings, report_on
-from toolkit.engines.base import Choice, Engine, Launch, Loaded, Passes
+from toolkit.engines.base import Choice, Engine, Launch, Loaded, Packing, Passes
 from toolkit.engines.precision import weight_dtype
 from toolkit.engines.setup import Setup
 from toolkit.errors import EngineError, ModelError
@@ -81,7 +82,14 @@ class Peft(Engine):
         except ValueError as error:
             raise EngineError(f"lora.target_modules: {error}") from None
         report = report_on(recipe, model, engine, precision, model.config._attn_implementation)
-        return Loaded(model, tokenizer, report)
+        return Loaded(model, tokenizer, report, self.packing(hardware))
+
+    def packing(self, hardware: Hardware) -> Packing:
+        """Through transformers' attention interface."""
+        from toolkit.kernels.packed_attention import packed  # imports torch
+
+        multiple = functools.partial(self.multiple, cuda=hardware.gpu is not None, dynamic=True)
+        return Packing(dict, packed, packed, multiple)
 
 
 def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardware) -> Any:

@@ -176,7 +176,8 @@ class Unsloth(Engine):
         )
         report = report_on(recipe, model, engine, precision, "unsloth's dispatcher", patched_layers(model))
         check_patched(report, recipe)
-        return Loaded(model, tokenizer, report, Packing(packed_inputs, closed_rows, closed_rows))
+        multiple = functools.partial(self.multiple, cuda=True, dynamic=True)
+        return Loaded(model, tokenizer, report, Packing(packed_inputs, closed_rows, closed_rows, multiple))
 
 
 def packed_inputs(batch: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from toolkit.engines.base import FILLED, Loaded, Packing, always
+from toolkit.engines.base import Loaded
 from toolkit.planning.budget import Budget
 from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe
@@ -46,10 +46,3 @@ class Prepared:
         import torch
 
         return torch.cuda.is_available()
-
-    @cached_property
-    def packing(self) -> Packing:
-        """How the engine takes packed micro-batches."""
-        from toolkit.kernels.packed_attention import packed
-
-        return self.loaded.packing or Packing(dict, packed, packed, always(FILLED if self.cuda else 1))

@@ -39,7 +39,7 @@ class Trainer(DeferredLogging, PackedBatches, MethodLoss, EvalLoss, FittedSchedu
         loaded, tables, budget = self.prepared.loaded, self.prepared.tables, self.prepared.budget
         collator = method.collator()
         self.fill = dict
-        if isinstance(collator, PackingCollator) and self.prepared.packing.known_lengths:
+        if isinstance(collator, PackingCollator) and self.prepared.loaded.packing.known_lengths:
             self.fill = KnownLengths(collator)
         super().__init__(
             model=loaded.model,

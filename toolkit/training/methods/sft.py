@@ -33,7 +33,7 @@ class SFT(Method):
         pad_token_id = loaded.tokenizer.pad_token_id
         if budget is None:
             return Collator(pad_token_id, multiple=8 if self.prepared.cuda else 1)
-        packing = self.prepared.packing
+        packing = self.prepared.loaded.packing
         recorded = loaded.recorder is not None and not recomputes(recipe, budget.checkpointed)
         multiple = recipe.train.pad_to_multiple_of or packing.multiple(budget.tokens, recorded=recorded)
         return PackingCollator(pad_token_id, budget.tokens, multiple, packing.edges)
@@ -51,6 +51,6 @@ class SFT(Method):
         half = torch.float16 if precision == "fp16" else torch.bfloat16
         with torch.autocast("cuda" if cuda else "cpu", dtype=half, enabled=precision in ("fp16", "bf16")):
             if "cu_seq_lens" in inputs:
-                inputs = self.prepared.packing.packed_inputs(inputs) | {"predicting": inputs["predicting"]}
+                inputs = self.prepared.loaded.packing.packed_inputs(inputs) | {"predicting": inputs["predicting"]}
             total, count = summed_loss(model, inputs)
         return total / torch.as_tensor(count if items is None else items).clamp(min=1)

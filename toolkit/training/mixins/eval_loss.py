@@ -61,7 +61,7 @@ class EvalLoss(TrainerMixin):
             for one in batch.get(MICRO_BATCHES, [batch]):
                 items = self.method.items(one)
                 packed = MICRO_BATCHES in batch
-                with self.prepared.packing.evaluating(self.model) if packed else contextlib.nullcontext():
+                with self.prepared.loaded.packing.evaluating(self.model) if packed else contextlib.nullcontext():
                     mean = self.compute_loss(self.model, one, num_items_in_batch=items)
                 summed += float(mean) * int(items)
                 count += int(items)

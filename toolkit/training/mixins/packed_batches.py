@@ -56,7 +56,7 @@ class PackedBatches(TrainerMixin):
         if not (self.settled and model.training):  # a new model says so of its wrapper alone
             model.train()
             self.settled = True
-        with self.prepared.packing.training(self.model), without_train(model):
+        with self.prepared.loaded.packing.training(self.model), without_train(model):
             return torch.stack([step(model, one, num_items_in_batch) for one in inputs[MICRO_BATCHES]]).sum()
 
 
