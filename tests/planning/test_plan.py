@@ -23,7 +23,7 @@ from toolkit.planning.cards import CARDS, Card, SeenGpu
 from toolkit.planning.lengths import Lengths, lengths_of
 from toolkit.planning.plan import Plan, make_plan, plan_recipe, same_update
 from toolkit.planning.setup import setup_on
-from toolkit.planning.show import duration, plot
+from toolkit.planning.show import duration, plot, show
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
 from toolkit.terminal import new_console
@@ -41,7 +41,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shown(plan: Plan, encoding: str = "utf-8") -> str:
     file = TextIOWrapper(BytesIO(), encoding=encoding)
-    plan.render(new_console(file=file, width=40))
+    show(plan, new_console(file=file, width=40))
     file.seek(0)
     return file.read()
 
@@ -218,7 +218,7 @@ def test_the_token_table_is_used_when_it_is_there(tmp_path: Path, monkeypatch: p
     table = SimpleNamespace(n_chats=100, lengths=np.full(150, 640), trained=np.full(150, 64))
     calls: list[Any] = []
     monkeypatch.setattr(models, "find", lambda model: tmp_path)
-    monkeypatch.setattr("toolkit.data.table.find", lambda recipe, folder: calls.append(folder) or table)
+    monkeypatch.setattr("toolkit.planning.lengths.find_table", lambda recipe, folder: calls.append(folder) or table)
     lengths = lengths_of(Recipe())
     assert calls == [tmp_path]
     assert (lengths.chats, lengths.mean, lengths.longest, lengths.trained) == (100, 960, 640, 0.1)

@@ -37,5 +37,6 @@ def plan(
     """
     with loaded(recipe, overrides) as asked:
         from toolkit.planning.plan import plan_recipe
+        from toolkit.planning.show import show
 
-        plan_recipe(asked, gpu=gpu, price=price).render(new_console())
+        show(plan_recipe(asked, gpu=gpu, price=price), new_console())

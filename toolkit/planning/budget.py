@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from toolkit.models.families import load_shape
+from toolkit.planning.lengths import Lengths, from_table
 from toolkit.planning.memory import training_memory
 from toolkit.planning.setup import setup_on
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
     from toolkit.engines.setup import Setup
     from toolkit.hardware import Hardware
-    from toolkit.planning.lengths import Lengths
     from toolkit.recipe.schema import Recipe
 
 STEP = 256  # tokens; budgets are multiples of it
@@ -55,8 +55,6 @@ def recomputes(recipe: Recipe, checkpointed: int | None) -> bool:
 
 def budget_of(recipe: Recipe, engine: str, precision: str, hardware: Hardware, table: TokenTable) -> Budget | None:
     """The budget that `train.micro_batch` asks for; None where micro-batches are padded chats."""
-    from toolkit.planning.lengths import from_table
-
     if recipe.train.micro_batch == "fixed":
         return None
     setup = setup_on(recipe, load_shape(recipe.model), engine, precision, hardware.gpu)

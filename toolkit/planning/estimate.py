@@ -18,10 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from toolkit.data.calls import write_calls
+from toolkit.data.notes import Reading
+from toolkit.data.signatures import signature
+from toolkit.data.sources import load_chats, local_files
+from toolkit.recipe.schema import Recipe, SourceSection
+
 if TYPE_CHECKING:
     from toolkit.chats import Chat, Turn
     from toolkit.data.template import CallFormat, ToolPrompt
-    from toolkit.recipe.schema import Recipe, SourceSection
 
 SAMPLE = 240  # chats of a source that are looked at
 CHARACTERS = 0.28  # tokens for each: schemas, JSON and English alike
@@ -45,8 +50,6 @@ def sample(recipe: Recipe, source: SourceSection) -> Sampled | None:
 
     Raises `DataError` for a source that can't be read at all.
     """
-    from toolkit.data.sources import local_files
-
     data = recipe.data
     told = data.call_format, data.tool_prompt, data.thinking == "split"
     if source.source.startswith("builtin:"):
@@ -56,15 +59,10 @@ def sample(recipe: Recipe, source: SourceSection) -> Sampled | None:
 
 @functools.cache
 def _cached(source: str, call_format: CallFormat, tool_prompt: ToolPrompt, split: bool) -> Sampled | None:
-    from toolkit.recipe.schema import SourceSection
-
     return _sample(SourceSection.model_validate_json(source), call_format, tool_prompt, split)
 
 
 def _sample(source: SourceSection, call_format: CallFormat, tool_prompt: ToolPrompt, split: bool) -> Sampled | None:
-    from toolkit.data.notes import Reading
-    from toolkit.data.sources import load_chats
-
     once = source.model_copy(update={"weight": 1.0})
     chats = list(itertools.islice(load_chats([once], Reading()), SAMPLE))
     rows: list[tuple[float, float]] = []
@@ -95,16 +93,12 @@ def _rows(chat: Chat, offered: float, call_format: CallFormat, *, split: bool) -
 
 
 def _characters(turn: Turn, call_format: CallFormat) -> int:
-    from toolkit.data.calls import write_calls
-
     if call_format in ("native", "hermes") or not turn.tool_calls:
         return len(turn.content) + sum(len(call.name) + _json(call.arguments) + 30 for call in turn.tool_calls)
     return len(turn.content) + len(write_calls(turn.tool_calls, call_format))
 
 
 def _described(tool: dict[str, Any], tool_prompt: ToolPrompt) -> int:
-    from toolkit.data.signatures import signature
-
     return len(signature(tool)) if tool_prompt == "signature" else _json(tool["function"])
 
 

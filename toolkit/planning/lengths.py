@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit import models
+from toolkit.data.sources import local_files
+from toolkit.data.table import find as find_table
 from toolkit.errors import DataError
 from toolkit.planning.estimate import Sampled, mixed, sample
 
@@ -73,9 +75,7 @@ def lengths_of(recipe: Recipe) -> Lengths:
     """
     folder = models.find(recipe.model)
     if folder is not None:
-        from toolkit.data.table import find
-
-        table = find(recipe, folder)
+        table = find_table(recipe, folder)
         if table is not None and len(table.lengths):
             return from_table(table)
     return assumed(recipe)
@@ -175,8 +175,6 @@ def _count(source: SourceSection) -> int | None:
     if source.source.startswith("builtin:"):
         count = source.size
     else:
-        from toolkit.data.sources import local_files
-
         files = local_files(source.source)
         if not files or any(file.suffix != ".jsonl" for file in files):
             return source.limit

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import psutil
+
 from toolkit.engines import measured
 from toolkit.engines.base import Choice, Has, is_installed
 from toolkit.engines.precision import choose_precision
@@ -28,8 +30,6 @@ from toolkit.planning.setup import setup_on
 from toolkit.planning.steps import TIMED, Updates, fitted, fitting, updates_of
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from toolkit.recipe import LoadedRecipe
     from toolkit.recipe.schema import Recipe
 
@@ -81,11 +81,6 @@ class Plan:
     def cost(self) -> float | None:
         """Dollars, where both the time and the price are known."""
         return None if self.time is None or self.price is None else dollars(self.time.total, self.price)
-
-    def render(self, console: Console) -> None:
-        from toolkit.planning.show import show
-
-        show(self, console)
 
 
 def _anything(package: str) -> bool:
@@ -196,8 +191,6 @@ def _card(gpu: str | None) -> tuple[Card | None, str, bool]:
 
 
 def _these_cores() -> Card:
-    import psutil
-
     return cpu_card(usable_cores(), psutil.virtual_memory().available, cpu_name(), wide="avx512f" in cpu_flags())
 
 
@@ -211,7 +204,6 @@ def _all_memory(card: Card) -> int:
     """What a run's own look at the machine finds, and cuts micro-batches by: on a CPU not only what is free now."""
     if card.name != "cpu":
         return card.memory
-    import psutil
 
     return max(card.memory, int(psutil.virtual_memory().total))
 
