@@ -20,7 +20,7 @@ from rich.text import Text
 import bench
 import toolkit
 from toolkit import terminal
-from toolkit.terminal import clean, guard, new_console, one_line, say, warn, without_bars
+from toolkit.terminal import clean, guard, new_console, one_line, say, warn
 
 ORDERS = {
     "clipboard": "\x1b]52;c;ZXZpbA==\x07",
@@ -157,14 +157,3 @@ def test_everything_is_written_by_the_one_module(file: Path) -> None:
 
 def test_the_package_is_searched() -> None:
     assert len(SHOWN) > 200 and sys.modules["toolkit.terminal"] is terminal
-
-
-def test_library_bars_are_hidden_inside_only() -> None:
-    from tqdm import tqdm
-    from tqdm.auto import tqdm as another
-
-    told = io.StringIO()
-    with without_bars():
-        assert list(tqdm(range(3), file=told)) == list(another(range(3), file=told)) == [0, 1, 2]
-    assert told.getvalue() == ""
-    assert list(tqdm(range(3), file=told)) == [0, 1, 2] and "3/3" in told.getvalue()

@@ -11,8 +11,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -100,23 +99,6 @@ def guard() -> None:
     if logging.getLogRecordFactory() is not _CleanRecord:
         logging.setLogRecordFactory(_CleanRecord)
         warnings.formatwarning = _format_warning
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Libraries show no progress bars of their own inside, whichever way they came by tqdm."""
-    from tqdm import std
-
-    shown = std.tqdm.__init__
-
-    def hidden(bar: Any, *args: Any, **settings: Any) -> None:
-        shown(bar, *args, **{**settings, "disable": True})
-
-    std.tqdm.__init__ = hidden
-    try:
-        yield
-    finally:
-        std.tqdm.__init__ = shown
 
 
 class _CleanRecord(logging.LogRecord):

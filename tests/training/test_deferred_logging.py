@@ -11,8 +11,8 @@ import pytest
 from tests.tiny import write_recipe
 from toolkit.recipe import load
 from toolkit.runs import RunFolder, read_jsonl
-from toolkit.training import session
 from toolkit.training.run import run
+from toolkit.training.trainer import Trainer
 
 LOGGED = ("update", "epoch", "loss", "grad_norm", "learning_rate", "real_tokens", "eval_loss")
 
@@ -34,14 +34,13 @@ def train(
     recipe: Path, out: Path, patch: pytest.MonkeyPatch, *overrides: str, ahead: bool, until: int = 0
 ) -> tuple[RunFolder, Any, Any]:
     """The run's folder, (updates made, the last row's) as each update ended, and the trainer."""
-    real: Any = session.Trainer
     seen: list[tuple[int, int]] = []
     kept: list[Any] = []
 
     def build(*args: Any, **kwargs: Any) -> Any:
         from transformers import TrainerCallback
 
-        made = real(*args, **kwargs)
+        made: Any = Trainer(*args, **kwargs)
         made.ahead = ahead
         kept.append(made)
 
@@ -55,7 +54,7 @@ def train(
         return made
 
     with patch.context() as patched:
-        patched.setattr(session, "Trainer", build)
+        patched.setattr("toolkit.training.session.Trainer", build)
         folder = run(load(recipe, overrides), out)
     return folder, seen, kept[0]
 
@@ -99,10 +98,9 @@ def test_a_trainer_that_no_longer_runs_ahead_logs_what_waited_and_what_is_new(
 def test_what_was_made_before_a_failure_is_logged(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Any = session.Trainer
 
     def build(*args: Any, **kwargs: Any) -> Any:
-        made = real(*args, **kwargs)
+        made: Any = Trainer(*args, **kwargs)
         made.ahead = True
         step = made.training_step
 
@@ -114,7 +112,7 @@ def test_what_was_made_before_a_failure_is_logged(
         made.training_step = fails
         return made
 
-    monkeypatch.setattr(session, "Trainer", build)
+    monkeypatch.setattr("toolkit.training.session.Trainer", build)
     with pytest.raises(RuntimeError, match="the card is gone"):
         run(load(recipe), tmp_path / "run")
     rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")

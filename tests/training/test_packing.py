@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from tests.kernels.test_head_loss import adapted
 from tests.tiny import make_model
+from toolkit.data.table import IGNORED
 from toolkit.kernels.head_loss import summed_loss
 from toolkit.kernels.packed_attention import can_pack, packed
 from toolkit.planning.micro_batches import cut
-from toolkit.training.dataset import IGNORED, Collator, Row
+from toolkit.training.dataset import Collator, Row
 from toolkit.training.gradient_checkpointing import CheckpointFirst
 from toolkit.training.packing import KnownLengths, PackingCollator, pack
 

@@ -173,16 +173,16 @@ def test_all_of_a_packed_model_is_in_training_mode(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holdout: int
 ) -> None:
     """Also before any evaluation, and after each."""
-    from toolkit.training.methods import sft
+    from toolkit.kernels.head_loss import summed_loss
 
-    real, seen = sft.summed_loss, []
+    seen = []
 
     def watched(model: Any, batch: dict[str, Any]) -> Any:
         if torch.is_grad_enabled():
             seen.append([name for name, module in model.named_modules() if not module.training])
-        return real(model, batch)
+        return summed_loss(model, batch)
 
-    monkeypatch.setattr(sft, "summed_loss", watched)
+    monkeypatch.setattr("toolkit.training.methods.sft.summed_loss", watched)
     train(recipe, tmp_path / "packed", "train.micro_batch=auto", f"eval.holdout={holdout}", "eval.eval_steps=2")
     assert len(seen) >= 10 and not any(seen)
 

@@ -23,6 +23,7 @@ from toolkit.data.pipeline import Chunk, Settings, Tally, encode_stream
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError, ToolkitError
 from toolkit.manifest import write_manifest
+from toolkit.progress import Bar
 from toolkit.terminal import new_console
 
 if TYPE_CHECKING:
@@ -67,13 +68,15 @@ def write(
     with _no_space(place), whole_folder(place) as work:
         chats = part_chats(recipe, part, reading, cache)
         chunks = encode_stream(Settings.of(recipe, folder, template), chats, recipe.data.num_proc, renderer)
-        with _TableWriter(work) as writer, _bar(part, progress) as advance:
+        console = new_console(stderr=True) if progress else None
+        bar = Bar(console, f"tokens and masks ({part})", None, time="since")
+        with _TableWriter(work) as writer, bar:
             for chunk in chunks:
                 for problem in chunk.problems:
                     reading.refuse(problem)
                     unrendered.refuse(problem)
                 writer.add(chunk)
-                advance(len(chunk.kept))
+                bar.advance(len(chunk.kept))
         if strict:
             reading.stop()
         if not writer.chats and not writer.tally.dropped_rows and not reading.bad:
@@ -218,22 +221,6 @@ def _code(names: list[str], name: str) -> int:
     if name not in names:
         names.append(name)
     return names.index(name)
-
-
-@contextmanager
-def _bar(part: str, shown: bool) -> Iterator[Any]:
-    """Yields a function that is told how many chats were added."""
-
-    console = new_console(stderr=True)
-    if not shown or not console.is_terminal:
-        yield lambda count: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(f"tokens and masks ({part})", total=None)
-        yield lambda count: bar.advance(task, count)
 
 
 @contextmanager

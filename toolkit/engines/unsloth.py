@@ -35,8 +35,8 @@ from toolkit.engines.setup import Checkpointing, Setup
 from toolkit.errors import EngineError
 from toolkit.hardware import Hardware
 from toolkit.models.shape import ATTENTION, MLP, ModelShape
+from toolkit.progress import without_bars
 from toolkit.recipe.schema import Recipe
-from toolkit.terminal import without_bars
 from toolkit.trusted import check_folder
 
 LEAST = (7, 0)  # compute capability

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -32,7 +31,7 @@ from toolkit.export.quantize import quant_type, quantize_gguf
 from toolkit.export.runtime_parsers import gaps_of, read_by
 from toolkit.export.source import Source, find_source
 from toolkit.export.tokenizer import read_tokenizer
-from toolkit.export.writer import Advance, Float16OverflowError, Metadata, Type16, write_gguf
+from toolkit.export.writer import Float16OverflowError, Metadata, Type16, write_gguf
 from toolkit.exports import (
     BaseRecord,
     DataRecord,
@@ -42,6 +41,7 @@ from toolkit.exports import (
     FileRecord,
     MergeRecord,
 )
+from toolkit.progress import Bar
 from toolkit.runs import command_line
 from toolkit.terminal import new_console
 from toolkit.versions import installed
@@ -165,14 +165,14 @@ class _Work:
         started = time.perf_counter()
         place = self.folder / "merged"
         try:
-            with _progress(self.console, "merged/", self._size) as advance:
-                files = write_merged(place, self.weights, self.source.base, dtype, advance)
+            with Bar(self.console, "merged/", self._size, amount="share") as bar:
+                files = write_merged(place, self.weights, self.source.base, dtype, bar.advance)
         except Float16OverflowError as error:
             shutil.rmtree(place)
             self._note(f"merged/ is bfloat16: {error}")
             dtype = "bfloat16"
-            with _progress(self.console, "merged/", self._size) as advance:
-                files = write_merged(place, self.weights, self.source.base, dtype, advance)
+            with Bar(self.console, "merged/", self._size, amount="share") as bar:
+                files = write_merged(place, self.weights, self.source.base, dtype, bar.advance)
         copy_tokenizer(self.source.base, place, self.template)
         self.record.merged = {"folder": "merged", "dtype": dtype}
         kind = "BF16" if dtype == "bfloat16" else "F16"
@@ -194,8 +194,8 @@ class _Work:
         for quant in quants:
             target = self._path(quant)
             started = time.perf_counter()
-            with _progress(self.console, target.name, self._size) as advance:
-                done = quantize_gguf(source16, target, quant, advance)
+            with Bar(self.console, target.name, self._size, amount="share") as bar:
+                done = quantize_gguf(source16, target, quant, bar.advance)
             self._add(target, "gguf", quant, done.backend, started, done.tensor_types, done.notes)
         scratch.unlink(missing_ok=True)
 
@@ -219,8 +219,8 @@ class _Work:
     def _write16(self, kind: Type16, path: Path) -> dict[str, int]:
         tokenizer = read_tokenizer(self.source.base, self.architecture.shape.vocab_size)
         tokenizer = replace(tokenizer, template=self.template)
-        with _progress(self.console, path.name, self._size) as advance:
-            return write_gguf(path, self.weights, tokenizer, self._metadata, kind, advance)
+        with Bar(self.console, path.name, self._size, amount="share") as bar:
+            return write_gguf(path, self.weights, tokenizer, self._metadata, kind, bar.advance)
 
     def lora(self) -> None:
         """The adapter alone."""
@@ -353,18 +353,6 @@ def verify_export(folder: ExportFolder, console: Console, chats: int, max_minute
     folder.failed.unlink(missing_ok=True)
     if not report.passed:
         folder.failed.write_text("\n".join(report.lines) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _progress(console: Console, what: str, total: int) -> Iterator[Advance]:
-    """A bar on a terminal; nothing where there is none, as a line follows when the file is there."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        advance: Callable[[int], None] = lambda count: progress.advance(task, count)  # noqa: E731
-        yield advance
 
 
 def check_gate(folder: ExportFolder) -> None:

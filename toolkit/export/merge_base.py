@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.export.merge import open_merged
 from toolkit.export.tensors import Weights
 from toolkit.exports import MergeRecord, MergeScore
-from toolkit.terminal import without_bars
+from toolkit.progress import without_bars
 from toolkit.trusted import load_adapter, load_model
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.cache import cache_root, discard, remembered_sha256, require_space, whole_folder
 from toolkit.errors import ModelError, did_you_mean
 from toolkit.manifest import damage, has_manifest, safetensors_damage, write_manifest
-from toolkit.terminal import warn, without_bars
+from toolkit.progress import without_bars
+from toolkit.terminal import warn
 from toolkit.trusted import INDEX, WEIGHTS, check_folder, instead
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ from collections import deque
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from toolkit.progress import WIDTH, Bar
 from toolkit.training.call_metrics import described
 from toolkit.training.callbacks import MetricsWriter
 
 SECONDS_BETWEEN_LINES = 10.0
 WIDE = 120  # columns that hold everything beside a long bar
-WIDE_BAR, NARROW_BAR = 40, 8
+NARROW_BAR = 8
 
 
 class Speed:
@@ -62,50 +62,36 @@ class TrainingProgress(TrainerCallback):
     def __init__(self, writer: MetricsWriter, console: Console) -> None:
         self.writer = writer
         self.console = console
-        self.progress: Progress | None = None
-        self.task: Any = None
+        self.bar = Bar(console, "training", None, lasting=True)
         self.evaluation = ""
         self.printed = 0.0
         self.speed = Speed()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not self.console.is_terminal:
-            return
-        self.progress = Progress(
-            TextColumn("training", markup=False),
-            BarColumn(WIDE_BAR if self.console.width >= WIDE else NARROW_BAR),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}", markup=False),
-            console=self.console,
-        )
-        self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step, text="")
-        self.progress.start()
+        self.bar.width = WIDTH if self.console.width >= WIDE else NARROW_BAR
+        self.bar.total = state.max_steps
+        self.bar.start(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
         if "eval_loss" in logs:
             self.evaluation = f"eval loss {logs['eval_loss']:.3f}{described(logs)}"
-            if self.progress is None:
+            if not self.bar.shown:
                 self.console.print(f"update {state.global_step}/{state.max_steps}:  {self.evaluation}", highlight=False)
         elif "loss" in logs:
             speed = self.speed.add(self.writer.latest)
-            if self.progress is not None:
+            if self.bar.shown:
                 total, done = state.max_steps, state.global_step  # a time budget changes the total
-                taken = len("training") + NARROW_BAR + 2 * len(str(total)) + len("/ 0:00:00") + 4
-                if self.console.width >= WIDE:
-                    taken += WIDE_BAR - NARROW_BAR
+                taken = len("training") + self.bar.width + 2 * len(str(total)) + len("/ 0:00:00") + 4
                 text = line(self.writer.latest, speed, self.evaluation, self.console.width - taken)
-                self.progress.update(self.task, total=total, completed=done, text=text)
+                self.bar.update(done, text, total)
             elif time.monotonic() - self.printed > SECONDS_BETWEEN_LINES or state.global_step == state.max_steps:
                 self.printed = time.monotonic()
                 text = line(self.writer.latest, speed)
                 self.console.print(f"update {state.global_step}/{state.max_steps}: {text}", highlight=False)
 
     def close(self) -> None:
-        if self.progress is not None:
-            self.progress.stop()
-            self.progress = None
+        self.bar.stop()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.close()

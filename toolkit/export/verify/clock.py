@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from toolkit.export_report import Step
+from toolkit.progress import Bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,24 +53,15 @@ class Clock:
     @contextlib.contextmanager
     def step(self, name: str, file: str | None = None, of: int = 0) -> Iterator[Advance]:
         """A step of `of` pieces; what it yields is called after each of them."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
         step = Step(name, file, 0.0, 0, of)
         started = time.perf_counter()
-        shown = self.console if self.console is not None and self.console.is_terminal else None
-        columns = (
-            TextColumn("verifying  {task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
+        what = f"verifying  {file}: {name}" if file else f"verifying  {name}"
         try:
-            with Progress(*columns, console=shown, transient=True, disable=shown is None) as progress:
-                task = progress.add_task(f"{file}: {name}" if file else name, total=of or None)
+            with Bar(self.console, what, of or None, time="since") as bar:
 
                 def advance() -> None:
                     step.done += 1
-                    progress.advance(task)
+                    bar.advance()
 
                 yield advance
         finally:
