@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.test_choices import CPU
+from tests.engines.test_measured import H200, fastest_engine, kept, row
 from tests.test_doctor import FINE
 from tests.tiny import write_recipe
 from toolkit.doctor import judge
@@ -37,8 +38,8 @@ class Another(Peft):
             yield Reason((("train", "engine"),), "another needs pytest", "pytest is not installed")
 
     def refuses(self, recipe: Recipe) -> Iterator[Reason]:
-        if recipe.lora.use_dora:
-            yield Reason((("lora", "use_dora"),), "another has no DoRA", "lora.use_dora = true")
+        if recipe.lora.r == 7:
+            yield Reason((("lora", "r"),), "another has no use for 7", "lora.r = 7")
 
     def reserves(self, recipe: Recipe) -> Iterator[Reason]:
         if recipe.lora.r == 64:
@@ -46,6 +47,9 @@ class Another(Peft):
 
     def advantage(self, hardware: Hardware) -> str:
         return f"another way on {hardware.cores} cores"
+
+
+SEVEN = Recipe.model_validate({"lora": {"r": 7}})
 
 
 @pytest.fixture
@@ -70,13 +74,18 @@ def test_it_is_chosen_planned_shown_and_trains(another: Another, tmp_path: Path,
 def test_what_it_says_no_to_is_said_everywhere(another: Another, tmp_path: Path) -> None:
     from toolkit.engines.choice import choose_engine
 
-    dora = Recipe.model_validate({"lora": {"use_dora": True}})
-    assert str(choose_engine(dora, CPU)) == "peft (lora.use_dora = true)"
+    assert str(choose_engine(SEVEN, CPU)) == "peft (lora.r = 7)"
     assert choose_engine(Recipe(), CPU, lambda package: False).reason == "pytest is not installed"
     path = tmp_path / "x.toml"
     path.write_text("[lora]\nr = 64\n[train]\nengine = 'peft'\n")
     with pytest.raises(RecipeError, match=r"x.toml:2: lora.r: 64 is a rank of another \[train.engine: .*x.toml:4\]"):
         load(path)
+
+
+def test_it_is_timed_and_taken_where_it_can_run(another: Another) -> None:
+    rows = kept(row("another", 20_000), row("unsloth", 11_000), row("peft", 7_000))
+    assert fastest_engine(Recipe(), H200, rows).value == "another"
+    assert fastest_engine(SEVEN, H200, rows).value == "unsloth"
 
 
 def test_planning_asks_it_for_what_it_keeps(another: Another, monkeypatch: pytest.MonkeyPatch) -> None:

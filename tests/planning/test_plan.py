@@ -18,10 +18,11 @@ from toolkit import models
 from toolkit.errors import DataError, EngineError
 from toolkit.hardware import Gpu
 from toolkit.planning import plan as plan_module
+from toolkit.planning.advice import same_update
 from toolkit.planning.budget import budget_for
 from toolkit.planning.cards import CARDS, Card, SeenGpu
 from toolkit.planning.lengths import Lengths, lengths_of
-from toolkit.planning.plan import Plan, make_plan, plan_recipe, same_update
+from toolkit.planning.plan import Plan, make_plan, plan_recipe
 from toolkit.planning.setup import setup_on
 from toolkit.planning.show import duration, plot, show
 from toolkit.recipe import load

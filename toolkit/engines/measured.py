@@ -176,7 +176,7 @@ def fastest_engine(recipe: Recipe, hardware: Hardware, kept: Store, has: Has = i
     told = _left_out([row for row in every if not row.is_of(installed)])
     rows = [row for row in every if row.is_of(installed) and row.engine in able]
     rows.sort(key=_nearness_to(recipe), reverse=True)
-    nearest = _comparison(rows, recipe)
+    nearest = _comparison([row for row in rows if not ENGINES[row.engine].can_run(recipe, hardware, has)], recipe)
     if not nearest:
         return replace(usual, reason=usual.reason + _one_alone(rows, recipe) + told, note=_faster(rows, recipe, None))
     first, *others = sorted(nearest, key=lambda row: -row.tokens_per_second)
@@ -189,7 +189,7 @@ def fastest_engine(recipe: Recipe, hardware: Hardware, kept: Store, has: Has = i
 
 
 def _able(recipe: Recipe, hardware: Hardware, has: Has) -> set[str]:
-    """Engines that this machine can run; none where the recipe asks for what was not measured."""
+    """Engines that this machine can run, with other settings perhaps; none where what is asked was not measured."""
     if recipe.lora.bias != "none" or recipe.lora.use_dora or recipe.train.gradient_checkpointing == "unsloth":
         return set()
     return {name for name, engine in ENGINES.items() if not list(engine.lacks(hardware, has))}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psutil
@@ -19,7 +18,8 @@ from toolkit.hardware import Gpu, Hardware, cpu_flags, cpu_name, usable_cores
 from toolkit.models.families import load_shape
 from toolkit.models.shape import ModelShape
 from toolkit.planning import lengths as lengths_module
-from toolkit.planning.budget import STEP, USABLE, Budget, budget_for
+from toolkit.planning.advice import advice, largest_batch, padded_memory
+from toolkit.planning.budget import STEP, Budget, budget_for
 from toolkit.planning.cards import CARDS, Card, cpu_card, find_card, seen_gpus
 from toolkit.planning.cost import Time, Work, dollars, predict, range_of, rates_of
 from toolkit.planning.kernel_time import Rates
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from toolkit.recipe import LoadedRecipe
     from toolkit.recipe.schema import Recipe
 
-MOST_CHATS = 1024  # the largest micro-batch that is tried
 PACKED = {"micro_batch": "auto", "gradient_checkpointing": "auto"}  # train's keys that are advised where it helps
 A_DAY = 24 * 3600.0  # of training on these cores, in seconds: a recipe that takes longer is not meant for them
 
@@ -139,10 +138,10 @@ def make_plan(
     pieces = mean_pieces(lengths.tokens, lengths.rows(recipe.chats_per_update), budget.tokens) if budget else None
     batch = recipe.train.per_device_train_batch_size
     if budget is None:
-        memory = _memory(setup, lengths, batch)
+        memory = padded_memory(setup, lengths, batch)
     else:
         memory = training_memory(chosen, 1, budget.tokens, round(budget.tokens * lengths.trained))
-    largest = _largest(setup, lengths, card) if budget is None else 0
+    largest = largest_batch(setup, lengths, card) if budget is None else 0
     rates = rates_of(card, precision.value)
     updates, time = updates_of(recipe, lengths.chats), None
     work = _work(recipe, chosen, lengths, updates, pieces)
@@ -168,7 +167,7 @@ def make_plan(
         memory=memory,
         full=full_memory(setup, rows, width, int(rows * width * lengths.trained), weights="mixed"),
         largest=largest,
-        advice=() if memory.total <= card.memory else _advice(recipe, setup, lengths, card),
+        advice=() if memory.total <= card.memory else advice(recipe, setup, lengths, card),
         rates=rates,
         time=time,
         price=price,
@@ -208,31 +207,6 @@ def _all_memory(card: Card) -> int:
     return max(card.memory, int(psutil.virtual_memory().total))
 
 
-def _memory(setup: Setup, lengths: Lengths, chats: int) -> Memory:
-    """Peak of the widest micro-batch: as many chats, all padded to the longest row."""
-    rows, width = lengths.rows(chats), lengths.longest
-    return training_memory(setup, rows, width, int(rows * width * lengths.trained))
-
-
-def _largest(setup: Setup, lengths: Lengths, card: Card) -> int:
-    """The most chats of a micro-batch that fit, by bisection (memory grows with chats)."""
-    low, high = 0, MOST_CHATS
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _memory(setup, lengths, middle).total <= card.memory:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def same_update(recipe: Recipe, largest: int) -> tuple[int, int]:
-    """(chats a micro-batch, micro-batches) that make the recipe's update with at most `largest` chats at a time."""
-    chats = recipe.chats_per_update
-    batch = max(n for n in range(1, min(largest, chats) + 1) if chats % n == 0)
-    return batch, chats // batch
-
-
 def _packed_time(recipe: Recipe, card: Card, lengths: Lengths, has: Has) -> float | None:
     """Seconds predicted for the same updates packed without padding; None where there is no such choice."""
     if recipe.train.micro_batch != "fixed" or card.name == "cpu":
@@ -253,46 +227,6 @@ def _least_memory(recipe: Recipe, card: Card, lengths: Lengths, has: Has) -> tup
     train = recipe.train.model_copy(update={"micro_batch": tokens, "gradient_checkpointing": True})
     other = make_plan(recipe.model_copy(update={"train": train}), card, lengths, has=has)
     return other.memory.total, tokens
-
-
-def _advice(recipe: Recipe, setup: Setup, lengths: Lengths, card: Card) -> tuple[str, ...]:
-    """The fewest settings that make it fit, the ones that cost least first: smaller pieces of the same update, then
-    recomputation, then 4-bit weights, then shorter chats. Packed pieces are as small as they can be already."""
-    settings: list[str] = []
-    for options, changed, fewer in _savings(recipe, setup):
-        settings += options
-        setup, cut = changed, fewer
-        if recipe.train.micro_batch != "fixed":
-            if training_memory(setup, 1, cut, round(cut * lengths.trained)).total <= USABLE * card.memory:
-                smaller = ["train.micro_batch=auto"] if isinstance(recipe.train.micro_batch, int) else []
-                return (*settings, *smaller)
-            continue
-        most = _largest(setup, _cut(lengths, cut), card)
-        if most:
-            batch, steps = same_update(recipe, most)
-            if batch < recipe.train.per_device_train_batch_size:
-                settings += [f"train.per_device_train_batch_size={batch}", f"train.gradient_accumulation_steps={steps}"]
-            return tuple(settings)
-    return ()
-
-
-def _savings(recipe: Recipe, setup: Setup) -> Iterator[tuple[list[str], Setup, int]]:
-    length = recipe.train.max_length
-    # "auto" goes by all the memory of a machine, of which less may be free
-    all_layers = recipe.train.gradient_checkpointing == "auto"
-    yield (["train.gradient_checkpointing=true"] if all_layers else []), setup, length
-    if setup.checkpointing == "off":
-        setup = replace(setup, checkpointing="on")
-        yield ["train.gradient_checkpointing=true"], setup, length
-    if setup.held != "nf4" and setup.cuda:
-        setup = replace(setup, held="nf4")
-        yield ["model.load_in_4bit=true"], setup, length
-    if length > 512:
-        yield [f"train.max_length={length // 2}"], setup, length // 2
-
-
-def _cut(lengths: Lengths, longest: int) -> Lengths:
-    return replace(lengths, tokens=lengths.tokens.clip(max=longest))
 
 
 def _work(recipe: Recipe, setup: Setup, lengths: Lengths, updates: Updates, pieces: float | None) -> Work:
