@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 FLASH4 = (9, 10)  # majors of compute capabilities for which FlashAttention 4 has kernels forward and backward
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")  # a CPU with one of them has bfloat16 products
 
@@ -43,7 +45,6 @@ class Hardware:
 @functools.cache
 def detect() -> Hardware:
     """Look at the machine once; imports torch for the GPU."""
-    import psutil
     import torch
 
     gpu = None
@@ -88,8 +89,6 @@ class FreeCores:
     @staticmethod
     def _read() -> tuple[float, float, float]:
         """(wall clock, CPU seconds of the machine, CPU seconds of this process)."""
-        import psutil
-
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
         return time.monotonic(), sum(times[:8]) - idle, time.process_time()

@@ -12,13 +12,13 @@ import pytest
 from tests.data.toys import CHATML, QWEN_LIKE, STRICT, save_tokenizer, tokenizer, tool, weather_chat
 from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data import legacy
+from toolkit.data.compose import compose
 from toolkit.data.keys import table_key
 from toolkit.data.render import Renderer
 from toolkit.data.template import (
     FILE,
     ChatTemplate,
     Rendering,
-    compose,
     model_part,
     own_template,
     rendering_of,

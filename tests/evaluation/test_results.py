@@ -10,6 +10,7 @@ import pytest
 
 from toolkit.errors import DataError
 from toolkit.evaluation.results import Comparison, Evaluation, Row
+from toolkit.evaluation.tables import render
 from toolkit.terminal import new_console
 
 
@@ -128,7 +129,7 @@ def test_evaluations_of_other_chats_cannot_be_compared() -> None:
 
 def printed(evaluation: Evaluation, before: Evaluation | None) -> str:
     console = new_console(file=io.StringIO(), width=100)
-    evaluation.render(console, before=before)
+    render(evaluation, console, before)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 

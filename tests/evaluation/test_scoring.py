@@ -10,7 +10,8 @@ import pytest
 from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.call_parsing import parse
 from toolkit.data.calls import write_calls
-from toolkit.evaluation.scoring import Score, expectation, kind_of, same_calls, same_json, schema_valid, score
+from toolkit.evaluation.same_json import same_json
+from toolkit.evaluation.scoring import Score, expectation, kind_of, same_calls, schema_valid, score
 
 
 def tool(name: str, properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def make_parrot(folder: Path, answer: str, rendering: Any = None) -> Path:
     from tokenizers import AddedToken
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from toolkit.data.template import compose
+    from toolkit.data.compose import compose
 
     tokenizer = make_tokenizer(["some text"])
     if rendering is not None:

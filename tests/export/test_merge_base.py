@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.export.shapes import adapter, base_model
-from toolkit.data.template import ChatTemplate, Rendering, compose
+from toolkit.data.compose import compose
+from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.export.merge import open_merged
 from toolkit.export.merge_base import TOLERANCE, choose, decide, general_texts, load_into, measure

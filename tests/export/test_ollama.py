@@ -13,9 +13,10 @@ import pytest
 from tests.export.gotemplate import render
 from tests.export.ollama_rules import Answer, answer, by_mark, directives, mark, prompts_with_the_gguf, qwen3
 from tests.tiny import ADD, CHATML, make_tokenizer
+from toolkit.data.compose import compose
 from toolkit.data.markup import probe
 from toolkit.data.markup import render as render_jinja
-from toolkit.data.template import Rendering, compose, templated
+from toolkit.data.template import Rendering, templated
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.export.ollama import go_template, modelfile
 from toolkit.export.runtime_parsers import gaps_of, read_by

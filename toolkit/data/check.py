@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit import models
 from toolkit.cache import cache_root
 from toolkit.chats import KINDS, Chat
 from toolkit.data.keys import table_key
@@ -123,8 +124,6 @@ def check(loaded: LoadedRecipe) -> CheckReport:
 
     Raises `DataError` only for what stops reading: a missing or unreadable source, or a template that can't be used.
     """
-    from toolkit import models
-
     recipe = loaded.recipe
     report = CheckReport(readings=[Reading(recipe.data.max_bad), Reading(recipe.data.max_bad)])
     trained: dict[int, str] = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.rendered import written_calls
+from toolkit.data.spending import LimitError
 from toolkit.data.template import with_thinking
 from toolkit.data.tokenizers import special_tokens
 from toolkit.errors import DataError
@@ -59,7 +60,6 @@ def render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
     if not getattr(tokenizer, "chat_template", None):
         raise DataError("model.name: the tokenizer has no chat template; take the instruct version of the model")
     from toolkit.data.sandbox import render_template
-    from toolkit.data.spending import LimitError
 
     values = {"tools": None, "documents": None, "add_generation_prompt": False, **tokenizer.special_tokens_map}
     try:

@@ -19,8 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.chats import Chat
+from toolkit.data.compose import compose
+from toolkit.data.render import Renderer
 from toolkit.data.seen import ToolTally
-from toolkit.data.template import ChatTemplate, Rendering, compose
+from toolkit.data.template import ChatTemplate, Rendering
+from toolkit.data.tokenizers import load_tokenizer
 from toolkit.environment import without_torch
 from toolkit.errors import DataError, Problem, ToolkitError
 
@@ -87,9 +90,6 @@ class Settings:
         return cls(folder, Rendering.of(recipe.data), recipe.train.max_length, template)
 
     def renderer(self) -> Renderer:
-        from toolkit.data.render import Renderer
-        from toolkit.data.tokenizers import load_tokenizer
-
         tokenizer = load_tokenizer(self.folder)
         return Renderer.by(tokenizer, self.template or ChatTemplate.of(compose(tokenizer, self.rendering)))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit import models
 from toolkit.cache import write_text
 from toolkit.chats import Chat
 from toolkit.data.parts import part_chats
@@ -36,8 +37,6 @@ class Shown:
 
 def preview(loaded: LoadedRecipe, n: int, html: Path | None, console: Console) -> None:
     """Print `n` training chats, of different kinds where there are, and write them to the file `html` if given."""
-    from toolkit import models
-
     recipe = loaded.recipe
     settings = Settings.of(recipe, models.resolve(recipe.model, weights=False))
     renderer = settings.renderer()

@@ -42,6 +42,7 @@ import numpy.typing as npt
 from toolkit.chats import Chat, Turn, split_thought
 from toolkit.data import legacy
 from toolkit.data.calls import Messages, to_messages
+from toolkit.data.compose import compose
 from toolkit.data.markup import Markup, probe, render
 from toolkit.data.rendered import is_written
 from toolkit.data.template import (
@@ -50,7 +51,6 @@ from toolkit.data.template import (
     Rendering,
     Thinking,
     ToolPrompt,
-    compose,
     own_template,
     rendering_of,
     templated,

@@ -13,6 +13,8 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
 
+import referencing
+
 from toolkit.data.schema_rules import check_schema, subschemas
 from toolkit.patterns import PatternError, compiled
 
@@ -58,7 +60,6 @@ class Checker:
     def _checked(self, value: Any, most: int) -> Iterator[Any]:
         if self._given_up or self._mixed:
             raise UncheckedError(self._given_up or "unevaluatedProperties beside patternProperties is not supported")
-        import referencing
 
         validator = _validators()(self._own, registry=referencing.Registry())
         _spent.sizes, _spent.left = {**self._sizes, **_sizes(value)}, BUDGET

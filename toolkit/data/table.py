@@ -25,12 +25,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from toolkit import models
 from toolkit.cache import cache_root, discard
 from toolkit.chats import Chat
 from toolkit.data.keys import digest, table_key
 from toolkit.data.notes import Reading
 from toolkit.data.parts import Part
 from toolkit.data.parts import eval_chats as all_eval_chats
+from toolkit.data.tablefile import write
 from toolkit.errors import DataError, Problem
 from toolkit.manifest import damage, has_manifest, listed
 from toolkit.terminal import warn
@@ -181,8 +183,6 @@ def build(
     """
     table = find(recipe, folder, part, cache, template, deep=True)
     if table is None:
-        from toolkit.data.tablefile import write
-
         key = table_key(recipe, folder, part, template)
         place = _place(key, cache)
         if place.is_dir():
@@ -205,7 +205,6 @@ def eval_chats(recipe: Recipe) -> list[Chat]:
     found = all_eval_chats(recipe)
     if not recipe.data.max_bad:
         return found
-    from toolkit import models
 
     folder = models.find(recipe.model)
     table = find(recipe, folder, "eval") if folder is not None else None

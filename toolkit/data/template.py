@@ -23,7 +23,6 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +33,8 @@ ToolPrompt = Literal["signature", "schema"]
 Thinking = Literal["template", "split"]
 
 FILE = "chat_template.jinja"  # transformers' name for it
-_END = "{#- toolkit: the model's own template follows #}"
-_NO_THINKING = "{%- set enable_thinking = false %}"
+END = "{#- toolkit: the model's own template follows #}"
+NO_THINKING = "{%- set enable_thinking = false %}"
 _HEAD = re.compile(
     r"\{#- toolkit: call_format = (native|hermes|json|jsonrpc), tool_prompt = (signature|schema), "
     r"thinking = (template|split) -#\}"
@@ -92,44 +91,6 @@ def rendering_of(text: str) -> Rendering:
     return Rendering(head[1], head[2], head[3]) if head else Rendering()  # type: ignore[arg-type]
 
 
-def compose(tokenizer: Any, rendering: Rendering, *, as_before: bool = False) -> str:
-    """The chat template that renders as `rendering` says, in the markup of the tokenizer's own.
-
-    `as_before` gives what `toolkit.data.legacy` writes, as far as a template can: its signatures leave out a few more
-    descriptions. Raises `DataError` when there is no template, when it can't be understood, or when the two don't go
-    together.
-    """
-    from toolkit.data.markup import probe
-
-    own, _ = own_template(tokenizer, rendering.call_format)
-    if rendering.call_format == "native":
-        if rendering.thinking == "template":
-            return own
-        said = rendering_of(own)
-        if said.call_format == "native":
-            return _joined(rendering, [_NO_THINKING], model_part(own))
-        rendering = Rendering(said.call_format, said.tool_prompt, rendering.thinking)
-    own = model_part(own)
-    known = probe(templated(tokenizer, own))
-    role = {"hermes": "user", "json": "each", "jsonrpc": "tool"}[rendering.call_format] if known.tool_role else "user"
-    parts = [f"{{%- set toolkit_role = '{role}' %}}"]
-    if rendering.thinking == "split":
-        parts.append(_NO_THINKING)
-    parts += [_part(rendering.tool_prompt), _part(rendering.call_format)]
-    if as_before:
-        parts.append(_part(f"{rendering.call_format}_before"))
-    parts.append(_part("messages"))
-    text = _joined(rendering, parts, own)
-    composed = probe(templated(tokenizer, text))
-    if not composed.tools or (composed.header, composed.end) != (known.header, known.end):
-        why = composed.why_no_tools or f"assistant turns open with {composed.header!r} in place of {known.header!r}"
-        raise DataError(
-            f"data.call_format = \"{rendering.call_format}\" can't be put before the model's chat template: {why}; "
-            'the model needs a template with system turns, or one that knows tools (data.call_format = "native")'
-        )
-    return text
-
-
 def own_template(tokenizer: Any, call_format: CallFormat) -> tuple[str, str]:
     """The tokenizer's chat template, and what it is called where there are several: one is used throughout.
 
@@ -163,7 +124,7 @@ def model_part(text: str) -> str:
     """A template without the preamble that `compose` put before it."""
     if not _HEAD.match(text):
         return text
-    return text.partition(_END)[2].removeprefix("\n")
+    return text.partition(END)[2].removeprefix("\n")
 
 
 def with_thinking(tokenizer: Any) -> Any:
@@ -172,14 +133,4 @@ def with_thinking(tokenizer: Any) -> Any:
     text = tokenizer.chat_template
     if not isinstance(text, str) or rendering_of(text).thinking == "template":
         return tokenizer
-    return templated(tokenizer, text.replace(_NO_THINKING, "", 1))
-
-
-def _joined(rendering: Rendering, parts: list[str], own: str) -> str:
-    # An engine drops the line break after a block: one must stand there where the model's part begins with blank space.
-    gap = "\n" if own[:1].isspace() else ""
-    return "\n".join(part.strip() for part in [f"{{#- toolkit: {rendering} -#}}", *parts, _END]) + gap + own
-
-
-def _part(name: str) -> str:
-    return resources.files("toolkit.data").joinpath("templates", f"{name}.jinja").read_text(encoding="utf-8")
+    return templated(tokenizer, text.replace(NO_THINKING, "", 1))

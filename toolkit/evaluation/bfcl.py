@@ -26,7 +26,7 @@ from toolkit.chats import ROLES, Chat, ToolCall, Turn
 from toolkit.data import literals
 from toolkit.data.sources import shortened
 from toolkit.errors import DataError, Problem
-from toolkit.evaluation.scoring import same_json
+from toolkit.evaluation.same_json import same_json
 
 KINDS = {
     "simple": "single",

@@ -17,7 +17,7 @@ from toolkit.evaluation.statistics import Paired, Rate
 from toolkit.manifest import CHECKSUM
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 T = TypeVar("T")
 ORDER = (*KINDS[:-1], "answer", "other")
@@ -176,12 +176,6 @@ class Evaluation:
         if checksum is not None and checksum != _checksum(settings, "".join(line + "\n" for line in lines)):
             raise DataError(f"{path}: changed since it was written (its checksum is of something else)")
         return cls(rows, settings)
-
-    def render(self, console: Console, before: Evaluation | None = None, samples: int = 3) -> None:
-        """Print rates by kind and by measure, beside those of `before` and with some turns that flipped."""
-        from toolkit.evaluation.tables import render
-
-        render(self, console, before, samples)
 
 
 def _checksum(settings: dict[str, Any], lines: str) -> str:

@@ -14,6 +14,8 @@ from toolkit.chats import Chat, ToolCall
 from toolkit.data.call_parsing import Parsed
 from toolkit.data.schema_checks import UncheckedError, checker
 from toolkit.evaluation.answer_kinds import asks, lacks_means, refuses
+from toolkit.evaluation.bfcl import Answer
+from toolkit.evaluation.same_json import same_json
 
 Expected = Literal["call", "clarify", "refuse", "irrelevance", "relevance", "answer"]
 CALL_KINDS = ("single", "parallel", "multi_step")
@@ -136,8 +138,6 @@ def alternatives(chat: Chat, turn: int) -> list[Sequence[Wanted]]:
     `alternatives` is {turn index as text: [[{"name": ..., "arguments": {...}}, ...], ...]}.
     """
     if listed := chat.meta.get("bfcl"):
-        from toolkit.evaluation.bfcl import Answer
-
         return [[Answer(one) for one in listed]]
     accepted = chat.meta.get("alternatives", {}).get(str(turn), [])
     others = [[ThisCall(ToolCall(call["name"], call["arguments"])) for call in calls] for calls in accepted]
@@ -204,19 +204,6 @@ def all_accepted(expected: Sequence[Wanted], generated: Sequence[ToolCall]) -> b
         return False
 
     return all(place(wanted, set()) for wanted in range(len(expected)))
-
-
-def same_json(a: Any, b: Any) -> bool:
-    """Equality of JSON values: numbers by value, but true is not 1; the order of keys does not matter."""
-    if isinstance(a, bool) or isinstance(b, bool):
-        return a is b
-    if isinstance(a, int | float) and isinstance(b, int | float):
-        return a == b
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(same_json(value, b[key]) for key, value in a.items())
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(same_json, a, b))
-    return type(a) is type(b) and bool(a == b)
 
 
 def _overlap(expected: Sequence[Wanted], generated: Sequence[ToolCall]) -> tuple[float, float | None]:

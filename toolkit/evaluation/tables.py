@@ -20,8 +20,8 @@ Columns = Sequence[tuple[str, Evaluation]]
 Comparisons = Sequence[tuple[str, Comparison]]
 
 
-def render(after: Evaluation, console: Console, before: Evaluation | None, samples: int) -> None:
-    """Print `after`, beside `before` where there is one."""
+def render(after: Evaluation, console: Console, before: Evaluation | None = None, samples: int = 3) -> None:
+    """Print rates by kind and by measure, beside those of `before` and with some turns that flipped."""
     columns = [("right", after)] if before is None else [("before", before), ("after", after)]
     render_columns(columns, console, samples)
 

@@ -7,6 +7,7 @@ from typing import cast, get_args
 
 from toolkit.errors import InputError, did_you_mean
 from toolkit.export.merge_base import Asked
+from toolkit.exports import ExportFolder
 from toolkit.terminal import new_console
 
 
@@ -55,7 +56,6 @@ def verify_command(folder: str, *, chats: int | None, max_minutes: float | None)
     """Compare an export's files with the trained model again. Raises `ModelError` when the gate failed."""
 
     from toolkit.export.export import DEFAULT_CHATS, DEFAULT_MINUTES, check_gate, verify_export
-    from toolkit.exports import ExportFolder
 
     path = Path(folder).expanduser()
     if not (path / "export.json").is_file() and (path / "export" / "export.json").is_file():

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from toolkit import __version__, models
+from toolkit.data.render import Renderer
 from toolkit.data.template import FILE, own_template, templated
 from toolkit.data.tokenizers import copy_tokenizer, load_tokenizer
 from toolkit.errors import RunError, ToolkitError
@@ -31,6 +33,7 @@ from toolkit.export.quantize import quant_type, quantize_gguf
 from toolkit.export.runtime_parsers import gaps_of, read_by
 from toolkit.export.source import Source, find_source
 from toolkit.export.tokenizer import read_tokenizer
+from toolkit.export.verify import verify
 from toolkit.export.writer import Float16OverflowError, Metadata, Type16, write_gguf
 from toolkit.exports import (
     BaseRecord,
@@ -330,8 +333,6 @@ def carried_template(source: Source) -> str:
 
     Raises `DataError` when there is none, or it can't be understood.
     """
-    from toolkit.data.render import Renderer
-
     tokenizer = load_tokenizer(source.base)
     if source.template is None:
         return own_template(tokenizer, "native")[0]
@@ -344,8 +345,6 @@ def _default_target(source: Source) -> Path:
 
 def verify_export(folder: ExportFolder, console: Console, chats: int, max_minutes: float) -> None:
     """Compare the files with the trained model, and write down what came of it: the report, the status, FAILED.txt."""
-    from toolkit.export.verify import verify
-
     report = verify(folder.path, chats=chats, max_minutes=max_minutes, console=console)
     record = folder.record()
     record.status = "passed" if report.passed else "failed"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.export.adapter import Adapter, Pair, open_adapter
 from toolkit.export.architecture import Architecture, read_architecture
+from toolkit.export.nf4 import round_trip
 from toolkit.export.tensors import Checkpoint, Weights, require_finite
 
 if TYPE_CHECKING:
@@ -77,8 +78,6 @@ def open_merged(
     if not dequant:
         return Merged(base, adapter, None)
     import torch
-
-    from toolkit.export.nf4 import round_trip
 
     dtype = getattr(torch, held_dtype)
     return Merged(base, adapter, lambda weight: round_trip(weight.to(dtype)).to(torch.float32))

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from toolkit.data.tokenizers import load_tokenizer
 from toolkit.export.merge import open_merged
 from toolkit.export.tensors import Weights
 from toolkit.exports import MergeRecord, MergeScore
@@ -137,7 +138,6 @@ def task_texts(recipe: Recipe, base: Path, template: ChatTemplate, limit: int = 
     """Rows of held-out chats, spread over all of them, with what was trained marked."""
     from toolkit.data.render import Renderer
     from toolkit.data.table import eval_chats
-    from toolkit.data.tokenizers import load_tokenizer
 
     renderer = Renderer.by(load_tokenizer(base), template)
     chats = eval_chats(recipe)
@@ -153,8 +153,6 @@ def task_texts(recipe: Recipe, base: Path, template: ChatTemplate, limit: int = 
 
 def general_texts(base: Path) -> Texts:
     """A few paragraphs written for this, in no data set: how well the model still models plain English."""
-    from toolkit.data.tokenizers import load_tokenizer
-
     tokenizer = load_tokenizer(base)
     text = resources.files("toolkit.export").joinpath("general.txt").read_text(encoding="utf-8")
     found = []

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from toolkit.cache import require_space
+from toolkit.data.parts import part_chats
 from toolkit.errors import DataError, InputError, Problem, ToolkitError
 from toolkit.export.architecture import Architecture, read_architecture
 from toolkit.export.quantize import backend_for, quant_type
@@ -110,7 +111,6 @@ def _descriptions(recipe: Recipe) -> list[str]:
     """llama.cpp writes an empty description where a tool has none, as training did; better is to have one."""
     if recipe.data.call_format != "native":
         return []
-    from toolkit.data.parts import part_chats
 
     chats = itertools.islice(part_chats(recipe, "train"), _DESCRIPTIONS_READ)
     bare = {

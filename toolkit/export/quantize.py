@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,6 @@ def backend_for(quant: str) -> str:
 
 def row_quantizer(quant: str) -> tuple[RowQuantizer, str]:
     """A function of (float32 rows, type) to bytes, and its name. Raises `EngineError`."""
-    from importlib import metadata
-
     if quant == "Q8_0":
         return _numpy_rows, f"numpy (gguf {metadata.version('gguf')})"
     return load_libgguf()

@@ -7,6 +7,7 @@ not listed (another platform), when it gives llama.cpp's bytes for a fixed input
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.util
 import os
@@ -15,6 +16,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import EngineError, ToolkitError
+from toolkit.export.writer import FILE_TYPES
 from toolkit.hardware import free_cores
 
 LIBGGUF_VERSION = "0.2.2"
@@ -95,8 +98,6 @@ class LlamaCppPython:
 
     @property
     def name(self) -> str:
-        from importlib import metadata
-
         return f"llama.cpp (llama-cpp-python {metadata.version('llama-cpp-python')})"
 
     def quantize(self, source: Path, target: Path, quant: str) -> None:
@@ -104,13 +105,11 @@ class LlamaCppPython:
             import llama_cpp
         except (ImportError, OSError, RuntimeError) as error:
             raise EngineError(f"llama-cpp-python is installed but does not load ({error}): remove it") from None
-        from toolkit.export.writer import FILE_TYPES
 
         parameters = llama_cpp.llama_model_quantize_default_params()
         parameters.nthread, parameters.ftype = free_cores(), FILE_TYPES[quant]
         quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
         llama_cpp.llama_log_set(quiet, None)
-        import ctypes
 
         code = llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters))
         if code:
@@ -138,8 +137,6 @@ def check_bytes(quantize: Callable[[npt.NDArray[np.float32], str], npt.NDArray[n
 @cache
 def load_libgguf() -> tuple[Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.uint8]], str]:
     """libgguf's row quantiser and its name. Raises `EngineError` where it is missing, another, or does not load."""
-    from importlib import metadata
-
     try:
         version = metadata.version("libgguf")
     except metadata.PackageNotFoundError:

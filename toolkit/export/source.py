@@ -9,6 +9,7 @@ from typing import Any
 
 from toolkit import models
 from toolkit.data.template import ChatTemplate, Rendering
+from toolkit.engines.precision import weight_dtype
 from toolkit.errors import ModelError, Problem, RunError
 from toolkit.manifest import NAME as MANIFEST
 from toolkit.manifest import has_manifest
@@ -108,8 +109,6 @@ def _require_same_base(run: RunFolder, environment: dict[str, Any], base: Path) 
 
 def _held_dtype(recipe: Recipe, environment: dict[str, Any]) -> str:
     """The dtype of the base weights before they were quantised to NF4."""
-    from toolkit.engines.precision import weight_dtype
-
     precision = ((environment.get("engine") or {}).get("precision") or {}).get("value", "bf16")
     return weight_dtype(recipe, precision)
 

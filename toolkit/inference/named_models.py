@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit import models
+from toolkit.data.compose import compose
 from toolkit.data.render import Renderer
-from toolkit.data.template import ChatTemplate, Rendering, compose
+from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.errors import ModelError, Problem, RunError, did_you_mean
 from toolkit.exports import ExportFolder, ExportRecord
 from toolkit.hardware import Hardware

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from toolkit.data.template import ChatTemplate, Rendering, compose, own_template
+from toolkit.data.compose import compose
+from toolkit.data.template import ChatTemplate, Rendering, own_template
 from toolkit.errors import RunError
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_list

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from toolkit.cache import write_text
 from toolkit.errors import InterruptedRun, TrainingError
+from toolkit.evaluation import tables
 from toolkit.manifest import sha256_of
 from toolkit.recipe import dump
 from toolkit.records import read_object, read_rows, write_json
@@ -215,5 +216,5 @@ class Session:
         if evals:
             self.console.print(f"eval loss  {evals[0][1]:.3f} before, {evals[-1][1]:.3f} after")
         if after is not None:
-            after.render(self.console, before=before)
+            tables.render(after, self.console, before)
         self.console.print(f"adapter    {self.folder.adapter} (of update {trained['adapter_of_update']})")

@@ -18,6 +18,7 @@ from toolkit.world.inventing import INVENTED
 from toolkit.world.kinds import KINDS
 from toolkit.world.language import compose, wording
 from toolkit.world.spec import Unsuitable
+from toolkit.world.workers import made_by_workers
 from toolkit.world.world import World
 
 _BLOCK = 40
@@ -66,8 +67,6 @@ def chats(
     order = zip(range(size), _order(seed, catalog.name, shares), strict=False)
     if workers == 1:
         return _unique(source, ((index, kind, None) for index, kind in order))
-    from toolkit.world.workers import made_by_workers
-
     return _unique(source, made_by_workers(source, order, workers))
 
 

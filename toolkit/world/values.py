@@ -8,11 +8,13 @@ from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.world.language import Said, day, moment
 from toolkit.world.lexicon import city, person, words
-from toolkit.world.world import World
+
+if TYPE_CHECKING:
+    from toolkit.world.world import World
 
 _CONSONANTS = "BCDFGHJKLMNPQRSTVWXZ"
 _ACCENTED = (

@@ -9,9 +9,12 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING
 
 from toolkit.errors import DataError, ToolkitError
-from toolkit.world.generate import Made, Source
+
+if TYPE_CHECKING:
+    from toolkit.world.generate import Made, Source
 
 _BLOCK = 250  # chats that one job makes: a third of a second's work, about a megabyte to send back
 Order = list[tuple[int, str]]

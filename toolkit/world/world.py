@@ -15,6 +15,7 @@ from typing import Any
 
 from toolkit.world.lexicon import email_of, words
 from toolkit.world.spec import PARTS, TOOLS, ToolFailure, argument_problem, schema_problem
+from toolkit.world.values import value
 
 
 class World:
@@ -68,8 +69,6 @@ class World:
 
     def _invented(self, name: str, alias: Mapping[str, Any], arguments: Any) -> str:
         """What an invented tool returns: values of the right kinds that follow from the seed and the call."""
-        from toolkit.world.values import value
-
         if problem := schema_problem(alias["parameters"], arguments):
             return _dump({"error": problem})
         r = self.random("invented", name, json.dumps(arguments, sort_keys=True))

@@ -246,7 +246,7 @@ def test_without_llama_cpp_the_rest_is_checked(folder: Path, monkeypatch: pytest
     def missing() -> Any:
         raise EngineError("running a GGUF needs xllamacpp, which is not installed: pip install 'toolkit[serve]'")
 
-    monkeypatch.setattr(llama, "runtime", missing)
+    monkeypatch.setattr("toolkit.export.verify.verify.runtime", missing)
     report, failed = check(folder)
     assert not failed
     assert {one.name for one in report.skipped} == {"tokenizer", "template", "runtime"}

@@ -9,8 +9,9 @@ import torch
 
 from tests.tiny import make_model
 from toolkit.chats import Chat, ToolCall, Turn
+from toolkit.data.compose import compose
 from toolkit.data.render import Renderer
-from toolkit.data.template import FILE, Rendering, compose, templated
+from toolkit.data.template import FILE, Rendering, templated
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.export.export import export
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
 from toolkit.export.merge import open_weights
@@ -101,8 +103,6 @@ def _open(one: Examined, threads: int) -> None:
 
 
 def _finite(one: Examined, file: GgufFile) -> None:
-    import numpy as np
-
     for name in file.tensors:
         one.types[file.kind(name)] += 1
         if not all(file.parts(name, lambda start, stop, values: bool(np.isfinite(values).all()))):
@@ -170,8 +170,6 @@ def _complete(one: Examined, architecture: Architecture) -> None:
 
 def _compare(one: Examined, file: GgufFile, name: str, weight: Tensor) -> None:
     """The tensor's relative RMS error: ||file - merged|| / ||merged||."""
-    import numpy as np
-
     reference = weight.numpy()
 
     def part(start: int, stop: int, values: Any) -> tuple[int, float, float]:

@@ -11,7 +11,9 @@ from typing import Any
 from toolkit.chats import Chat
 from toolkit.data.calls import Messages
 from toolkit.data.render import Renderer
+from toolkit.data.table import eval_chats
 from toolkit.data.template import CallFormat, ChatTemplate, Rendering
+from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import DataError, InputError
 from toolkit.evaluation.evaluate import prompted_turns
 from toolkit.exports import ExportFolder, ExportRecord
@@ -117,8 +119,6 @@ def gather(folder: ExportFolder, record: ExportRecord, count: int) -> Material:
 
     Raises `DataError` when no chat can be rendered.
     """
-    from toolkit.data.tokenizers import load_tokenizer
-
     tokenizer = load_tokenizer(Path(record.tokenizer["folder"]))
     renderer = _renderer(folder, record, tokenizer)
     chats, source, notes, max_new_tokens = _chats(record)
@@ -166,7 +166,6 @@ def _chats(record: ExportRecord) -> tuple[list[Chat], str, list[str], int]:
     notes: list[str] = []
     new_tokens = DEFAULT_NEW_TOKENS
     if record.recipe is not None:
-        from toolkit.data.table import eval_chats
         from toolkit.engines.recipes import load
 
         try:

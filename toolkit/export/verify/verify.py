@@ -7,10 +7,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from toolkit.errors import EngineError, ModelError, RunError
+from toolkit.export.architecture import read_architecture
+from toolkit.export.tokenizer import chat_template
 from toolkit.export.verify import gate
 from toolkit.export.verify.calls import compare_calls
 from toolkit.export.verify.clock import Advance, Clock
@@ -20,6 +25,8 @@ from toolkit.export.verify.verification_data import Material, gather
 from toolkit.export_report import Check, CheckName, VerifyReport, show
 from toolkit.exports import ExportFolder, ExportRecord
 from toolkit.hardware import free_cores
+from toolkit.inference.decode import decode
+from toolkit.inference.gguf import GgufModel, runtime
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -185,10 +192,8 @@ class _Work:
         written: list[Generated],
         share: float,
     ) -> list[str]:
-        from toolkit.export.tokenizer import chat_template
         from toolkit.export.verify import runtime
         from toolkit.export.verify.vocabulary import file_differs
-        from toolkit.inference.gguf import GgufModel
 
         name, kind = one.record.name, one.record.type
         folder, rows = Path(self.record.tokenizer["folder"]), reference.logprobs.shape[1]
@@ -221,8 +226,6 @@ class _Work:
         self, model: Any, material: Material, count: int, advance: Advance, goes_on: Callable[[], bool]
     ) -> list[Generated]:
         """What a model writes for the first answers of up to `count` chats; ends early when `goes_on` says so."""
-        from toolkit.inference.decode import decode
-
         made: list[Generated] = []
         prompts = [prompt.text for prompt in material.asked[:count]]
         while len(made) < len(prompts) and (not made or goes_on()):
@@ -253,8 +256,6 @@ class _Work:
             self.console.print(f"note       {note}", markup=False)
 
     def _describe(self, material: Material, problem: str) -> None:
-        from importlib import metadata
-
         kinds: dict[str, int] = {}
         for chat in material.chats:
             kinds[chat.kind] = kinds.get(chat.kind, 0) + 1
@@ -296,7 +297,6 @@ class _Work:
 
 def _precision(record: ExportRecord) -> tuple[str, str]:
     """(dtype, device) of the models compared: a GPU where they fit, float32 wherever it fits."""
-    import psutil
     import torch
 
     needed = 1.4 * 4 * _architecture(record).shape.parameters
@@ -309,15 +309,11 @@ def _precision(record: ExportRecord) -> tuple[str, str]:
 
 
 def _architecture(record: ExportRecord) -> Architecture:
-    from toolkit.export.architecture import read_architecture
-
     return read_architecture(Path(record.base.folder))
 
 
 def _runtime_problem() -> str:
     """Why llama.cpp can't run here, or an empty string."""
-    from toolkit.inference.gguf import runtime
-
     try:
         runtime()
     except EngineError as error:
