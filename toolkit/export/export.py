@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from toolkit import __version__, models
 from toolkit.data.render import Renderer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from toolkit.export.export import export
 from toolkit.export.verify import VerifyReport, verify
 from toolkit.export.verify.verification_data import gather
 from toolkit.exports import ExportFolder
-from toolkit.inference import gguf as llama
 
 pytest.importorskip("xllamacpp")
 RUNNING = ("tokenizer", "template", "agreement", "runtime", "calls")
@@ -246,7 +246,7 @@ def test_without_llama_cpp_the_rest_is_checked(folder: Path, monkeypatch: pytest
     def missing() -> Any:
         raise EngineError("running a GGUF needs xllamacpp, which is not installed: pip install 'toolkit[serve]'")
 
-    monkeypatch.setattr("toolkit.export.verify.verify.runtime", missing)
+    monkeypatch.setattr(import_module("toolkit.export.verify.verify"), "runtime", missing)
     report, failed = check(folder)
     assert not failed
     assert {one.name for one in report.skipped} == {"tokenizer", "template", "runtime"}
