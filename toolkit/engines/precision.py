@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from toolkit.engines.base import Choice
 from toolkit.errors import EngineError
 from toolkit.hardware import Hardware
 from toolkit.recipe.schema import Recipe
-
-Precision = Literal["bf16", "fp16", "fp32"]
 
 
 def choose_precision(recipe: Recipe, hardware: Hardware) -> Choice:
