@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
 from bench import gauges
-from bench.worker import Finished, Worker
+from bench.channel import Finished
 from toolkit.engines import ENGINES, versions
 from toolkit.training.packing import MICRO_BATCHES
+
+if TYPE_CHECKING:
+    from bench.worker import Worker
 
 FIRST_CHATS = 128  # whose order is reported
 

@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from bench.channel import Channel, Finished
 from bench.variants import Variant, find
 from toolkit import engines
 from toolkit.environment import quiet
@@ -151,27 +152,6 @@ class WorkerProcess:
             self._process.kill()
             self._process.join()
         self._connection.close()
-
-
-class Finished(Exception):
-    """The parent has sent quit."""
-
-
-class Channel:
-    """The worker's end of the pipe."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def send(self, event: str, **values: Any) -> None:
-        self._connection.send({"event": event, **values})
-
-    def receive(self) -> dict[str, Any]:
-        try:
-            message: dict[str, Any] = self._connection.recv()
-        except EOFError:
-            raise Finished from None
-        return message
 
 
 def enter(connection: Connection, job: Job, log: str) -> None:

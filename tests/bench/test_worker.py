@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from bench.channel import Finished
 from bench.gates import judge
 from bench.measure import absorb, new_arm
 from bench.profiles import parse_shape
 from bench.settings import Settings, prepare
 from bench.variants import find
-from bench.worker import Finished, Worker
+from bench.worker import Worker
 from tests.bench.planted import run
 from toolkit.bench_results import Results
 
