@@ -17,10 +17,10 @@ from bench.measurements import Evidence, Finding
 from bench.report import table as markdown_table
 from toolkit import models
 from toolkit.bench_results import FILE, Results
-from toolkit.cache import write_text
 from toolkit.data.table import build
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError
+from toolkit.files import write_text
 from toolkit.models.families import load_shape
 from toolkit.planning.cards import seen_gpus
 from toolkit.recipe.schema import Recipe

@@ -21,11 +21,11 @@ from bench.profiles import THIS, Profile, Shape, find_profile, parse_shape
 from bench.settings import Bench, Settings, prepare, trial
 from bench.variants import VARIANTS, find, select
 from toolkit.bench_results import FILE, Results
-from toolkit.cache import write_text
 from toolkit.engines import ENGINES, versions
 from toolkit.engines.measured import Measured, kind_of, record, signature, store
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError
+from toolkit.files import write_text
 from toolkit.hardware import cpu_flags, cpu_name, free_cores, usable_cores
 from toolkit.models.families import load_shape
 from toolkit.models.shape import ModelShape

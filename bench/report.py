@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.bench_results import IDLE, Arm, Results
-from toolkit.cache import write_text
 from toolkit.errors import InputError
+from toolkit.files import write_text
 from toolkit.pages.page import render
 from toolkit.reports.bench import (
     PARTS,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.manifest import NAME, damage, has_manifest, is_damaged, listed, sealed, sha256_of, write_manifest
+from toolkit.hashes import sha256_of
+from toolkit.manifest import NAME, damage, has_manifest, is_damaged, listed, sealed, write_manifest
 
 
 @pytest.fixture

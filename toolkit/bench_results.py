@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from toolkit.cache import write_text
 from toolkit.errors import InputError
+from toolkit.files import write_text
 
 Status = Literal["measured", "out of memory", "failed"]
 FILE = "results.jsonl"

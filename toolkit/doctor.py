@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import shutil
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from toolkit.cache import cache_root
 from toolkit.engines.base import Engine
 from toolkit.engines.registry import ENGINES
 from toolkit.hardware import BF16_FLAGS, FLASH4, Gpu, Hardware, cpu_flags, cpu_name, usable_cores
+from toolkit.machine import free_bytes
 from toolkit.planning.cards import GIB, SeenGpu, seen_gpus
 from toolkit.versions import installed
 
@@ -254,7 +254,7 @@ def _facts() -> Facts:
         cores=usable_cores(),
         cpu_flags=frozenset(cpu_flags()),
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        disk={"cache": _free(cache_root()), "here": _free(Path.cwd())},
+        disk={"cache": free_bytes(cache_root()), "here": free_bytes(Path.cwd())},
         gpus=seen_gpus(),
         installed=installed(names),
         required=required,
@@ -287,12 +287,6 @@ def _tested() -> dict[str, str]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     pins = (line.partition("==") for line in lines if "==" in line and not line.startswith("#"))
     return {canonicalize_name(name.strip()): version.strip() for name, _, version in pins}
-
-
-def _free(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _torch() -> Torch | None:

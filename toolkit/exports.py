@@ -79,8 +79,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit.cache import write_text
 from toolkit.errors import RunError
+from toolkit.files import write_text
 
 VERSION = 1
 MergeBase = Literal["original", "dequant"]

@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
+from pathlib import Path
+
+from toolkit.errors import ToolkitError
 
 _ELSEWHERE = "name another folder (--out, or TOOLKIT_CACHE for the cache)"
 _ADVICE = "; close other programs, or take a smaller model, train.max_length or batch size"
@@ -30,10 +34,11 @@ _SAID = {
 # How libraries in Rust and C++ tell of the same: the number within a text.
 _NUMBERED = re.compile(r"\(os error (\d+)\)|\bcode: (\d+), kind:|\[Errno (\d+)\]")
 _UNNUMBERED = (
-    (re.compile(r"PytorchStreamWriter failed|file write failed"), errno.ENOSPC),
+    (re.compile(r"PytorchStreamWriter failed|file write failed|unexpected pos \d+ vs \d+"), errno.ENOSPC),
     (re.compile(r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|std::bad_alloc"), errno.ENOMEM),
     (re.compile(r"Unable to allocate .* for an array|malloc of size \d+ failed|Cannot allocate memory"), errno.ENOMEM),
     (re.compile(r"No space left on device"), errno.ENOSPC),
+    (re.compile(r"Disk quota exceeded"), errno.EDQUOT),
 )
 _ASKED = re.compile(r"tried to allocate (\d+) bytes|malloc of size (\d+)")
 
@@ -56,31 +61,58 @@ def no_memory(error: BaseException) -> str | None:
     return told.replace(_ADVICE, "") if told and told.startswith("not enough memory") else None
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the disk, or a quota on it, is full."""
+    return _number(error) in (errno.ENOSPC, errno.EDQUOT)
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes of the disk that holds `path`, or will."""
+    return shutil.disk_usage(_existing(path)).free
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Raise `ToolkitError` when the disk that holds `folder` has less than `needed` bytes left."""
+    if (free := free_bytes(folder)) < needed:
+        raise ToolkitError(
+            f"no disk space for {what}: {_existing(folder)} has {free / 2**30:.2f} GiB free, {needed / 2**30:.2f} GiB "
+            f"are needed; free some, or {_ELSEWHERE}"
+        )
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def _told(error: BaseException) -> str | None:
-    if isinstance(error, OSError) and error.errno in _SAID:
-        place = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
-        return f"{place}: {_SAID[error.errno]}" if place else _SAID[error.errno]
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return f"{_around(error)}: a name that is not UTF-8; rename the file or folder"
-    if isinstance(error, MemoryError):
-        return _memory(str(error))
-    if isinstance(error, (OSError, RuntimeError)) or type(error).__module__.split(".")[0] in _LIBRARIES:
-        return _read(str(error))
-    return None
+    if (number := _number(error)) is None:
+        return None
+    if isinstance(error, OSError) and error.errno == number:
+        place = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+        return f"{place}: {_SAID[number]}" if place else _SAID[number]
+    return _memory(str(error)) if number == errno.ENOMEM else _SAID[number]
 
 
 _LIBRARIES = ("safetensors", "safetensors_rust", "pyarrow", "zstandard", "numpy", "tokenizers", "builtins")
 
 
-def _read(text: str) -> str | None:
+def _number(error: BaseException) -> int | None:
+    """What the machine refused, as an error number of `_SAID`; of what libraries raise, by their words."""
+    if isinstance(error, OSError) and error.errno in _SAID:
+        return error.errno
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    if not isinstance(error, (OSError, RuntimeError)) and type(error).__module__.split(".")[0] not in _LIBRARIES:
+        return None
+    text = str(error)
     for match in _NUMBERED.finditer(text):
-        number = int(next(group for group in match.groups() if group))
-        if number in _SAID:
-            return _memory(text) if number == errno.ENOMEM else _SAID[number]
-    for pattern, number in _UNNUMBERED:
-        if pattern.search(text):
-            return _memory(text) if number == errno.ENOMEM else _SAID[number]
-    return None
+        if (number := int(next(group for group in match.groups() if group))) in _SAID:
+            return number
+    return next((number for pattern, number in _UNNUMBERED if pattern.search(text)), None)
 
 
 def _memory(text: str) -> str:

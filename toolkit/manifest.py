@@ -8,22 +8,17 @@ It is written last, once all else is on the disk; `checksum` is its own. A JSON 
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from toolkit.files import flush_all
+from toolkit.hashes import sha256_of, sha256_of_text
+
 NAME = "manifest.json"
 VERSION = 1
 CHECKSUM = "checksum"
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +34,7 @@ def is_damaged(value: Mapping[str, Any]) -> bool:
 
 def _checksum(value: Mapping[str, Any]) -> str:
     plain = json.loads(json.dumps(value, default=str))  # what a reader will see of it
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return sha256_of_text(json.dumps(plain, sort_keys=True))
 
 
 def write_manifest(folder: Path) -> None:
@@ -142,20 +137,3 @@ def _files(folder: Path) -> list[Path]:
     """All files but the manifest, and those that systems leave behind under hidden names."""
     found = (path for path in folder.rglob("*") if path.is_file() and path != folder / NAME)
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-
-
-def flush_all(folder: Path) -> None:
-    """Write a folder, and everything in it, through to the disk."""
-    for path in folder.rglob("*"):
-        flush(path)
-    flush(folder)
-
-
-def flush(path: Path) -> None:
-    """Write a file, or a folder's list of names, through to the disk, where the file system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toolkit.cache import write_text
 from toolkit.errors import Problem, RunError
+from toolkit.files import write_text
 from toolkit.manifest import CHECKSUM, is_damaged, sealed
 
 NUMBERS = (

@@ -18,7 +18,6 @@ done.json         that all of this was made: what is not there any more was take
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -29,14 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.cache import write_text as write_text
 from toolkit.errors import Problem, RecipeError, RunError, did_you_mean
-from toolkit.manifest import damage, flush
-from toolkit.manifest import sha256_of as sha256_of
+from toolkit.files import clear_leftovers, leftovers, locked, write_text
+from toolkit.hashes import sha256_of
+from toolkit.manifest import damage
 from toolkit.recipe.schema import Recipe
-from toolkit.records import read_jsonl as read_jsonl
 from toolkit.records import read_object, read_rows
-from toolkit.records import write_json as write_json
 from toolkit.terminal import warn
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -54,9 +51,6 @@ FREE_ON_RESUME = {
     "eval": {"generate", "generate_steps", "max_new_tokens", "generate_batch_size", "per_device_eval_batch_size"},
     "data": {"num_proc"},
 }
-
-
-_BEGUN = re.compile(r"\.recipe\.toml\.\d+")  # what `_write_new` writes first
 
 
 def default_folder(name: str, parent: Path = Path("runs")) -> Path:
@@ -152,7 +146,7 @@ class RunFolder:
     @classmethod
     def require_free(cls, path: Path) -> None:
         """Raise `RunError` unless a run folder can be made at `path`: nothing there, its parent can be written."""
-        if path.exists() and (not path.is_dir() or any(not _BEGUN.fullmatch(one.name) for one in path.iterdir())):
+        if path.exists() and (not path.is_dir() or set(path.iterdir()) - set(leftovers(cls(path).recipe))):
             resumable = cls(path).recipe.is_file() and not cls(path).summary.is_file()
             advice = f", or go on with this run: --resume {path}" if resumable else ""
             raise RunError(f"{path}: exists already; name another with --out{advice}")
@@ -174,10 +168,8 @@ class RunFolder:
         run = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            for left in path.iterdir():
-                if _BEGUN.fullmatch(left.name):  # of a process that was killed as it began
-                    left.unlink(missing_ok=True)
-            _write_new(run.recipe, recipe)
+            clear_leftovers(run.recipe)  # of a process that was killed as it began
+            write_text(run.recipe, recipe, durable=True, new=True)
         except FileExistsError:
             raise RunError(f"{path}: another run took this folder a moment ago; name another with --out") from None
         except OSError as error:
@@ -197,17 +189,10 @@ class RunFolder:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Keep other processes from training in this folder. Raises `RunError` when one does already."""
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(f"{self.path}: another process is training in this folder") from None
-            except OSError:
-                pass  # a file system without locks
+        with locked(self.path) as mine:
+            if not mine:
+                raise RunError(f"{self.path}: another process is training in this folder")
             yield
-        finally:
-            os.close(handle)
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint; whether it is whole, `toolkit.training.checkpoints` says."""
@@ -229,24 +214,6 @@ class RunFolder:
     def adapter_damage(self) -> str | None:
         """What is wrong with adapter/, or None."""
         return adapter_damage(self.adapter)
-
-
-def _write_new(path: Path, text: str) -> None:
-    """Write a file that must not be there yet, whole or not at all. Raises `FileExistsError` where it is."""
-    work = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        work.write_text(text, encoding="utf-8")
-        flush(work)
-        try:
-            os.link(work, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
-        flush(path.parent)
-    finally:
-        work.unlink(missing_ok=True)
 
 
 def recipe_of(run: RunFolder) -> Recipe:

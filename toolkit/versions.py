@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from importlib import metadata
 
 
+def version_of(name: str) -> str | None:
+    """The version of an installed distribution; None where it is not there."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def installed(names: Iterable[str]) -> dict[str, str]:
     """The version of each distribution, in the order given; those that are not there are left out."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {name: version for name in names if (version := version_of(name)) is not None}

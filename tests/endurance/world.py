@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.endurance.forks import Forks, Outcome
 from tests.tiny import write_recipe
-from toolkit.manifest import sha256_of
+from toolkit.hashes import sha256_of
 from toolkit.records import read_rows
 
 NAME = "run"  # of the folder: the GGUF has it

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from tests.export.shapes import adapter, base_model
-from toolkit.cache import require_space
 from toolkit.errors import InputError, ModelError, RunError, ToolkitError
 from toolkit.export import export as module
 from toolkit.export.destination import require_free
@@ -22,7 +21,8 @@ from toolkit.export.merge import open_weights
 from toolkit.export.source import find_source
 from toolkit.export.tensors import stream
 from toolkit.exports import ExportFolder
-from toolkit.runs import sha256_of
+from toolkit.hashes import sha256_of
+from toolkit.machine import require_space
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_a_replacement_that_fails_or_is_killed_between_its_steps(folder: Path, m
 
 
 def test_what_a_killed_export_left_is_cleared_and_one_at_work_is_not(tmp_path: Path) -> None:
-    left = tmp_path / ".out.making-abc"
+    left = tmp_path / ".out.making-abcdefgh"
     left.mkdir()
     mine = tmp_path / ".out.settings"
     mine.mkdir()

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import write_gpu_recipe
-from toolkit.runs import read_jsonl
+from toolkit.records import read_jsonl
 
 torch = pytest.importorskip("torch")
 pytestmark = [

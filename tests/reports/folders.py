@@ -10,7 +10,8 @@ from typing import Any, Literal
 from toolkit.evaluation.results import Evaluation, Row
 from toolkit.recipe.dump import dump
 from toolkit.recipe.schema import EvalSection, ModelSection, Recipe, TrainSection
-from toolkit.runs import RunFolder, write_json
+from toolkit.records import write_json
+from toolkit.runs import RunFolder
 
 RECORDED = Path(__file__).parent / "recorded"
 KINDS = {"single": 40, "parallel": 12, "multi_step": 10, "clarify": 9, "refuse": 8, "irrelevance": 11}

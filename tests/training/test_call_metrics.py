@@ -15,7 +15,8 @@ from toolkit.evaluation.results import Evaluation, Row
 from toolkit.planning.steps import Updates
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import RunFolder, read_jsonl
+from toolkit.records import read_jsonl
+from toolkit.runs import RunFolder
 from toolkit.terminal import new_console
 from toolkit.training import call_metrics as module
 from toolkit.training.call_metrics import CallMeter

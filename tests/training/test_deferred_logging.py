@@ -10,7 +10,8 @@ import pytest
 
 from tests.tiny import write_recipe
 from toolkit.recipe import load
-from toolkit.runs import RunFolder, read_jsonl
+from toolkit.records import read_jsonl
+from toolkit.runs import RunFolder
 from toolkit.training.run import run
 from toolkit.training.trainer import Trainer
 

@@ -6,7 +6,6 @@ import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +16,8 @@ from torch import nn
 from tests.tiny import write_recipe
 from toolkit.errors import TrainingError
 from toolkit.recipe import load
-from toolkit.runs import RunFolder, read_jsonl
-from toolkit.training import disk_full as saving_module
+from toolkit.records import read_jsonl
+from toolkit.runs import RunFolder
 from toolkit.training.disk_full import SPARE, checkpoint_bytes, saving
 from toolkit.training.run import run
 
@@ -125,8 +124,7 @@ def test_the_last_good_checkpoint_stays_and_training_goes_on_from_it(
 def test_a_disk_too_small_for_the_first_checkpoint(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = SimpleNamespace(free=1_000_000)
-    monkeypatch.setattr(saving_module, "shutil", SimpleNamespace(disk_usage=lambda path: usage, rmtree=shutil.rmtree))
+    monkeypatch.setattr("toolkit.training.disk_full.free_bytes", lambda path: 1_000_000)
     with pytest.raises(TrainingError, match=r"1\.0 MB are free(.|\n)*kept: no checkpoint yet"):
         run(load(recipe), tmp_path / "out")
     assert not list((tmp_path / "out" / "checkpoints").glob("checkpoint-*"))

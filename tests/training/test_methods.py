@@ -21,7 +21,7 @@ from toolkit.hardware import detect
 from toolkit.planning.budget import Budget
 from toolkit.planning.steps import updates_of
 from toolkit.recipe import load
-from toolkit.runs import read_jsonl
+from toolkit.records import read_jsonl
 from toolkit.training import methods
 from toolkit.training.dataset import Collator, Row
 from toolkit.training.methods.base import Collate, Method

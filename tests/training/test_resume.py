@@ -13,11 +13,12 @@ from tests.tiny import write_recipe
 from tests.training.test_checkpoints import flip
 from toolkit.errors import RunError, TrainingError
 from toolkit.export.source import find_source
+from toolkit.hashes import sha256_of
 from toolkit.inference.named_models import columns_of
-from toolkit.manifest import NAME, sha256_of
+from toolkit.manifest import NAME
 from toolkit.recipe import load
-from toolkit.records import read_object, read_rows
-from toolkit.runs import RunFolder, write_json
+from toolkit.records import read_object, read_rows, write_json
+from toolkit.runs import RunFolder
 from toolkit.training.checkpoints import BEST, SAVED
 from toolkit.training.resume import mend_recipe
 from toolkit.training.run import run
@@ -385,15 +386,14 @@ def test_a_disk_that_takes_nothing_more(
     """At every kind of file that a run writes: what was there is whole, and the run goes on from it."""
     import errno
 
-    from toolkit import cache
+    from toolkit.files import write_text
 
-    real = cache.write_text
     for name in ("environment.json", "samples.json", "run.json", "summary.json", "done.json"):
 
         def full(path: Path, text: str, name: str = name, **more: bool) -> None:
             if path.name == name:
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
-            real(path, text, **more)
+            write_text(path, text, **more)
 
         out = tmp_path / name
         with monkeypatch.context() as patched:
@@ -437,7 +437,7 @@ def test_folders_in_the_place_of_files_and_what_a_kill_left_are_no_obstacle(
     for path in files:
         path.unlink(missing_ok=True)
         (path / "mine").mkdir(parents=True)
-        left.append(path.with_name(f".{path.name}.0aB_9xyz"))
+        left.append(path.with_name(f".{path.name}.making-0aB_9xyz"))
         left[-1].write_text("half of")
     resume(stopped)
     assert weights(stopped) == weights(through)
@@ -450,7 +450,7 @@ def test_folders_in_the_place_of_files_and_what_a_kill_left_are_no_obstacle(
 def test_a_run_that_was_killed_as_it_began_is_no_obstacle(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    (out / ".recipe.toml.4711").write_text("[mod")
+    (out / ".recipe.toml.making-4711abcd").write_text("[mod")
     RunFolder.require_free(out)
     RunFolder.create(out, "")
     assert [path.name for path in out.iterdir()] == ["recipe.toml"]

@@ -22,7 +22,8 @@ from toolkit.data.seen import read_seen
 from toolkit.errors import EngineError, ModelError, RunError, TrainingError
 from toolkit.manifest import write_manifest
 from toolkit.recipe import load
-from toolkit.runs import RunFolder, read_jsonl
+from toolkit.records import read_jsonl
+from toolkit.runs import RunFolder
 from toolkit.training.run import run
 
 GOLDEN = Path(__file__).parent / "golden-tiny-llama.json"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tests.tiny import write_recipe
 from toolkit.data.table import build
 from toolkit.recipe import load
-from toolkit.runs import read_jsonl
+from toolkit.records import read_jsonl
 from toolkit.training.run import run
 
 LOOP = Path(__file__).parents[2] / "docs" / "sft_loop.py"

@@ -16,7 +16,8 @@ from toolkit.errors import RecipeError
 from toolkit.planning.steps import TIMED, Updates, learning_rate, updates_of
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import RunFolder, read_jsonl
+from toolkit.records import read_jsonl
+from toolkit.runs import RunFolder
 from toolkit.terminal import new_console
 from toolkit.training import timing
 from toolkit.training.prepared import Tables

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from toolkit.chats import BUILTIN
 from toolkit.data.sources import local_files
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError
+from toolkit.hashes import sha256_of, sha256_of_text
 from toolkit.versions import installed
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _BUILTIN_OPTIONS = ("split", "size", "seed", "domains", "kinds", "max_tools")
 
 def digest(value: Any) -> str:
     """16 hex digits of anything that JSON can write."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256_of_text(json.dumps(value, sort_keys=True))[:16]
 
 
 def data_key(sources: Sequence[SourceSection]) -> str:
@@ -66,7 +66,7 @@ def code_key() -> str:
     """Hash of the modules and templates that can change a table: a stale one is worse than one made anew."""
     here = Path(__file__).parent
     files = [here.parent / "chats.py", *sorted(here.glob("*.py")), *sorted((here / "templates").glob("*.jinja"))]
-    return digest([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
+    return digest([sha256_of(file) for file in files])
 
 
 def file_hash(path: Path) -> str:

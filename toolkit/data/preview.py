@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit import models
-from toolkit.cache import write_text
 from toolkit.chats import Chat
 from toolkit.data.parts import part_chats
 from toolkit.data.pipeline import Settings
 from toolkit.errors import InputError
+from toolkit.files import write_text
 from toolkit.pages.page import Token, render
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit import models
-from toolkit.cache import cache_root, discard
+from toolkit.cache import cache_root
 from toolkit.chats import Chat
 from toolkit.data.keys import digest, table_key
 from toolkit.data.notes import Reading
@@ -34,6 +34,7 @@ from toolkit.data.parts import Part
 from toolkit.data.parts import eval_chats as all_eval_chats
 from toolkit.data.tablefile import write
 from toolkit.errors import DataError, Problem
+from toolkit.files import discard
 from toolkit.manifest import damage, has_manifest, listed
 from toolkit.terminal import warn
 

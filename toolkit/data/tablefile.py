@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import time
 from collections import Counter
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.cache import require_space, whole_folder
 from toolkit.data import seen
 from toolkit.data.keys import data_key
 from toolkit.data.notes import Reading
@@ -22,6 +20,8 @@ from toolkit.data.parts import Part, part_chats
 from toolkit.data.pipeline import Chunk, Settings, Tally, encode_stream
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError, ToolkitError
+from toolkit.files import whole_folder
+from toolkit.machine import is_full, require_space
 from toolkit.manifest import write_manifest
 from toolkit.progress import Bar
 from toolkit.terminal import new_console
@@ -228,7 +228,7 @@ def _no_space(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
         raise ToolkitError(
             f"no disk space left for the token table below {place.parent}; free some, or set TOOLKIT_CACHE to "

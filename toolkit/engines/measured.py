@@ -14,11 +14,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from toolkit.cache import cache_root, write_text
+from toolkit.cache import cache_root
 from toolkit.engines.base import Choice, Has, is_installed
 from toolkit.engines.choice import choose_engine
 from toolkit.engines.precision import choose_precision, weight_dtype
 from toolkit.engines.registry import ENGINES, versions
+from toolkit.files import write_text
 from toolkit.hardware import Hardware
 from toolkit.models.families import find_shape
 from toolkit.models.shape import ModelShape

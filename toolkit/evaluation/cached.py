@@ -9,7 +9,6 @@ prompt's token ids. A file appears whole or not at all; one that can't be read i
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from toolkit.cache import cache_root, remembered_sha256, write_text
+from toolkit.cache import cache_root, remembered_sha256
+from toolkit.files import write_text
+from toolkit.hashes import sha256_of_text
 from toolkit.inference.decode import Decoder, Done, Generated
 from toolkit.manifest import is_damaged, sealed
 
@@ -94,4 +95,4 @@ def _read(file: Path) -> Generated | None:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return sha256_of_text(text)[:32]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cache import write_text
 from toolkit.chats import Chat
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError
@@ -20,6 +19,7 @@ from toolkit.evaluation.evaluate import evaluate
 from toolkit.evaluation.executed import evaluate_executed
 from toolkit.evaluation.questions import held_out
 from toolkit.evaluation.results import Comparison, Evaluation
+from toolkit.files import write_text
 from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.inference.decode import Decoder, Done, Generated, TorchDecoder
 from toolkit.inference.named_models import Column, Models, columns_of, renderer_of, settle

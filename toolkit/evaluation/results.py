@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,10 +9,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from toolkit.cache import write_text
 from toolkit.chats import BUILTIN, KINDS, TEST_SET
 from toolkit.errors import DataError, Problem
 from toolkit.evaluation.statistics import Paired, Rate
+from toolkit.files import write_text
+from toolkit.hashes import sha256_of_text
 from toolkit.manifest import CHECKSUM
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Evaluation:
 
 def _checksum(settings: dict[str, Any], lines: str) -> str:
     plain = json.dumps(json.loads(json.dumps(settings)), sort_keys=True)
-    return hashlib.sha256(f"{plain}\n{lines}".encode()).hexdigest()
+    return sha256_of_text(f"{plain}\n{lines}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import re
 import shlex
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from toolkit.errors import RunError
 from toolkit.exports import ExportFolder
+from toolkit.files import making_folder, remove, remove_unless_held
 
 _OURS = re.compile(
     r"adapter|merged|export\.json|README\.md|Modelfile|FAILED\.txt|chat_template\.jinja|tools\.json|.*\.gguf|"
@@ -68,11 +65,8 @@ def new_folder(target: Path, *, replace: bool) -> Iterator[Path]:
     With `replace` a folder that is there already goes only once the new one stands in its place; without it, raises
     `RunError` when another export took the name meanwhile. What killed exports have left beside `target` goes first.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
-    work = Path(tempfile.mkdtemp(prefix=_making(target), dir=target.parent))
-    lock = _hold(work)
-    try:
+    with making_folder(target) as work:
+        remove_unless_held(_old(target))
         yield work
         work.chmod(0o755)
         if not replace and target.is_dir() and any(target.iterdir()):
@@ -86,15 +80,7 @@ def new_folder(target: Path, *, replace: bool) -> Iterator[Path]:
             with contextlib.suppress(FileNotFoundError):
                 old.rename(target)
             raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        if lock is not None:
-            os.close(lock)
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _making(target: Path) -> str:
-    return f".{target.name}.making-"
+        remove(old)
 
 
 def _old(target: Path) -> Path:
@@ -105,22 +91,3 @@ def _bring_back(target: Path) -> None:
     """Undo a replacement that was killed between its two steps."""
     if not target.exists() and _old(target).is_dir():
         _old(target).rename(target)
-
-
-def _sweep(target: Path) -> None:
-    lefts = [path for path in target.parent.iterdir() if path.name.startswith(_making(target))]
-    for left in [*lefts, _old(target)]:
-        if left.is_dir() and (lock := _hold(left)) is not None:
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(lock)
-
-
-def _hold(folder: Path) -> int | None:
-    """A lock on a folder that ends with this process, or None where another has it or the file system has none."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,10 +41,11 @@ from toolkit.exports import (
     FileRecord,
     MergeRecord,
 )
+from toolkit.hashes import sha256_of
 from toolkit.progress import Bar
 from toolkit.runs import command_line
 from toolkit.terminal import new_console
-from toolkit.versions import installed
+from toolkit.versions import installed, version_of
 
 DEFAULT_CHATS, DEFAULT_MINUTES = 24, 10.0
 _SIXTEEN = ("F16", "BF16")
@@ -204,7 +203,7 @@ class _Work:
     def _sixteen(self, kind: str, path: Path) -> Path:
         started = time.perf_counter()
         types = self._write16(cast(Type16, kind), path)
-        self._add(path, "gguf", kind, f"torch, gguf {metadata.version('gguf')}", started, types)
+        self._add(path, "gguf", kind, f"torch, gguf {version_of('gguf')}", started, types)
         return path
 
     def _scratch16(self, path: Path) -> tuple[str, Path]:
@@ -232,7 +231,7 @@ class _Work:
         path = self._path("lora-F16")
         started = time.perf_counter()
         types = write_lora(path, adapter, self.architecture, self._metadata)
-        self._add(path, "lora", "F16", f"torch, gguf {metadata.version('gguf')}", started, types)
+        self._add(path, "lora", "F16", f"torch, gguf {version_of('gguf')}", started, types)
 
     def papers(self) -> None:
         """chat_template.jinja, Modelfile, README.md and the tools that the run's chats had on offer."""
@@ -279,9 +278,7 @@ class _Work:
         notes: Sequence[str] = (),
     ) -> None:
         seconds = time.perf_counter() - started
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        name, size = str(path.relative_to(self.folder)), path.stat().st_size
+        name, size, digest = str(path.relative_to(self.folder)), path.stat().st_size, sha256_of(path)
         self.record.files.append(
             FileRecord(name, kind, type_name, digest, size, backend, round(seconds, 2), tensor_types or {}, list(notes))
         )

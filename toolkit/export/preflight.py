@@ -9,12 +9,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from toolkit.cache import require_space
 from toolkit.data.parts import part_chats
 from toolkit.errors import DataError, InputError, Problem, ToolkitError
 from toolkit.export.architecture import Architecture, read_architecture
 from toolkit.export.quantize import backend_for, quant_type
 from toolkit.export.tokenizer import read_tokenizer
+from toolkit.machine import require_space
 from toolkit.recipe import LoadedRecipe
 from toolkit.recipe.schema import Recipe
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from toolkit.export.writer import FILE_TYPES, QUANTIZATION_VERSION, Advance
 from toolkit.hardware import usable_cores
 from toolkit.inference.gguf_raw import pad, read_bytes, read_raw, uint32_key, write_header
 from toolkit.recipe.checks import GGUF_QUANTS
+from toolkit.versions import version_of
 
 RowQuantizer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.uint8]]
 _FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
@@ -109,7 +109,7 @@ def backend_for(quant: str) -> str:
 def row_quantizer(quant: str) -> tuple[RowQuantizer, str]:
     """A function of (float32 rows, type) to bytes, and its name. Raises `EngineError`."""
     if quant == "Q8_0":
-        return _numpy_rows, f"numpy (gguf {metadata.version('gguf')})"
+        return _numpy_rows, f"numpy (gguf {version_of('gguf')})"
     return load_libgguf()
 
 

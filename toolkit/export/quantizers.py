@@ -16,7 +16,6 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +25,8 @@ import numpy.typing as npt
 from toolkit.errors import EngineError, ToolkitError
 from toolkit.export.writer import FILE_TYPES
 from toolkit.hardware import free_cores
+from toolkit.hashes import sha256_of
+from toolkit.versions import version_of
 
 LIBGGUF_VERSION = "0.2.2"
 LIBGGUF_SHA256 = {
@@ -98,7 +99,7 @@ class LlamaCppPython:
 
     @property
     def name(self) -> str:
-        return f"llama.cpp (llama-cpp-python {metadata.version('llama-cpp-python')})"
+        return f"llama.cpp (llama-cpp-python {version_of('llama-cpp-python')})"
 
     def quantize(self, source: Path, target: Path, quant: str) -> None:
         try:
@@ -137,14 +138,13 @@ def check_bytes(quantize: Callable[[npt.NDArray[np.float32], str], npt.NDArray[n
 @cache
 def load_libgguf() -> tuple[Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.uint8]], str]:
     """libgguf's row quantiser and its name. Raises `EngineError` where it is missing, another, or does not load."""
-    try:
-        version = metadata.version("libgguf")
-    except metadata.PackageNotFoundError:
-        raise EngineError(f"nothing here can compute K-quants: {FIX}; q8_0, f16 and bf16 need neither") from None
+    version = version_of("libgguf")
+    if version is None:
+        raise EngineError(f"nothing here can compute K-quants: {FIX}; q8_0, f16 and bf16 need neither")
     if version != LIBGGUF_VERSION:
         raise EngineError(f"libgguf {version} is installed, but only {LIBGGUF_VERSION} is checked: {FIX}")
     library = _library()
-    digest = hashlib.sha256(library.read_bytes()).hexdigest()
+    digest = sha256_of(library)
     try:
         import gguf
         import libgguf

@@ -11,11 +11,12 @@ from toolkit import models
 from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.engines.precision import weight_dtype
 from toolkit.errors import ModelError, Problem, RunError
+from toolkit.hashes import sha256_of
 from toolkit.manifest import NAME as MANIFEST
 from toolkit.manifest import has_manifest
 from toolkit.recipe.schema import ModelSection, Recipe
 from toolkit.records import read_object
-from toolkit.runs import RunFolder, beside, recipe_of, sha256_of
+from toolkit.runs import RunFolder, beside, recipe_of
 from toolkit.runs import check_adapter as check_whole
 from toolkit.trusted import ADAPTER_CONFIG as CONFIG
 from toolkit.trusted import check_adapter

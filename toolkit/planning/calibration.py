@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from toolkit.cache import cache_root
-from toolkit.runs import read_jsonl
+from toolkit.records import read_jsonl
 
 FORMULA = 2  # goes up with every change to how time or memory are predicted: errors of older ones say nothing
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.cache import write_text
 from toolkit.errors import InputError, RunError
+from toolkit.files import write_text
 from toolkit.pages.page import render
 from toolkit.reports import compare, extras, sections
 from toolkit.reports.runview import RunView

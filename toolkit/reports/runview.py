@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.errors import Problem, RunError
 from toolkit.evaluation.best import Best, best_by_log
 from toolkit.evaluation.results import Evaluation
+from toolkit.files import is_held
 from toolkit.records import is_sealed, read_list, read_object
 from toolkit.reports.log import Facts, Log, read_metrics
 from toolkit.reports.reading import read
@@ -145,21 +144,7 @@ def state_of(folder: RunFolder) -> State:
     """Whether a run ended well, goes on in another process, or was stopped."""
     if folder.summary.is_file():
         return "finished"
-    return "training now" if _held(folder.path) else "stopped"
-
-
-def _held(path: Path) -> bool:
-    """Whether another process holds the folder (`RunFolder.held`)."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # a file system without locks
-    finally:
-        os.close(handle)
-    return False
+    return "training now" if is_held(folder.path) else "stopped"
 
 
 def _samples(folder: RunFolder) -> list[dict[str, Any]]:

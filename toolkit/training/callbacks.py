@@ -18,8 +18,8 @@ from transformers import TrainerCallback
 from toolkit.errors import TrainingError
 from toolkit.evaluation.best import best_by_log
 from toolkit.evaluation.results import LOGGED
+from toolkit.files import flush
 from toolkit.hardware import FreeCores
-from toolkit.manifest import flush
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_rows
 from toolkit.terminal import warn

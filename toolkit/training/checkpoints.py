@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.cache import remove
 from toolkit.errors import RunError
-from toolkit.manifest import damage, flush, has_manifest, safetensors_damage, write_manifest
+from toolkit.files import flush, remove
+from toolkit.manifest import damage, has_manifest, safetensors_damage, write_manifest
 from toolkit.records import read_object, write_json
 from toolkit.runs import ADAPTER, RunFolder
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from toolkit import models
-from toolkit.cache import remove
 from toolkit.errors import InterruptedRun, RunError, ToolkitError
 from toolkit.exports import ExportFolder
-from toolkit.manifest import flush, sha256_of, write_manifest
+from toolkit.files import flush, remove
+from toolkit.hashes import sha256_of
+from toolkit.manifest import write_manifest
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_object, write_json
 from toolkit.runs import ADAPTER, RunFolder

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import TrainingError
-from toolkit.machine import refusal
+from toolkit.files import remove
+from toolkit.machine import free_bytes, is_full, refusal
 
 SPARE = 16_000_000  # bytes: the tokenizer, and what else stands beside tensors
-FULL = (errno.ENOSPC, errno.EDQUOT)
-# safetensors (in Rust) and torch.save have errors of their own, which only their words tell apart
-WORDS = ("no space left", "quota exceeded", *(f"os error {number}" for number in FULL), "inline_container")
 
 
 @contextmanager
@@ -26,15 +22,15 @@ def saving(target: Path, needed: int, what: str) -> Iterator[None]:
     can be told; what was written of it by then is removed. What was there before is left alone.
     """
     before = target.exists()
-    if _free(target) < needed:
+    if free_bytes(target) < needed:
         raise _no_space(target, needed, what)
     try:
         yield
     except Exception as error:
-        if not _is_full(error):
+        if not is_full(error):
             raise
         if not before:
-            _remove(target)
+            remove(target)
         raise _no_space(target, needed, what) from None
 
 
@@ -69,28 +65,8 @@ def checkpoint_bytes(model: Any, optimizer: Any) -> int:
     return adapter_bytes(model) + tensor_bytes(states) + SPARE
 
 
-def _is_full(error: Exception) -> bool:
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in FULL
-    return any(word in str(error).lower() for word in WORDS)
-
-
-def _free(target: Path) -> int:
-    there = target
-    while not there.exists():
-        there = there.parent
-    return shutil.disk_usage(there).free
-
-
 def _no_space(target: Path, needed: int, what: str) -> TrainingError:
+    wanted, free = (f"{count / 1e6:,.1f} MB" for count in (needed, free_bytes(target)))
     return TrainingError(
-        f"no disk space for {what}: {target} takes about {needed / 1e6:,.1f} MB, {_free(target) / 1e6:,.1f} MB are "
-        "free. Free some, then go on with --resume"
+        f"no disk space for {what}: {target} takes about {wanted}, {free} are free. Free some, then go on with --resume"
     )
-
-
-def _remove(target: Path) -> None:
-    if target.is_dir():
-        shutil.rmtree(target, ignore_errors=True)
-    else:
-        target.unlink(missing_ok=True)

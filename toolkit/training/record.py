@@ -12,10 +12,13 @@ from toolkit import models
 from toolkit.data import seen
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.engines import EngineReport
+from toolkit.files import write_text
 from toolkit.hardware import Hardware
+from toolkit.hashes import sha256_of
 from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import RunFolder, command_line, sha256_of, write_json, write_text
+from toolkit.records import write_json
+from toolkit.runs import RunFolder, command_line
 from toolkit.training.prepared import Tables
 
 if TYPE_CHECKING:

@@ -6,17 +6,17 @@ is passed over or written again is said in a line.
 
 from __future__ import annotations
 
-import hashlib
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cache import clear_leftovers, remove, set_aside, write_text
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError, Problem, RecipeError, RunError
 from toolkit.evaluation.best import best_by_log
+from toolkit.files import clear_leftovers, remove, set_aside, write_text
+from toolkit.hashes import sha256_of_text
 from toolkit.manifest import safetensors_damage
 from toolkit.recipe import dump
 from toolkit.recipe.schema import Recipe
@@ -169,7 +169,7 @@ def _mend_recipe(
     text = folder.recipe.read_bytes() if folder.recipe.is_file() else b""
     if saved is None and given is not None:
         known = environment.get("recipe_sha256")
-        saved = dump(given) if known == hashlib.sha256(dump(given).encode()).hexdigest() else None
+        saved = dump(given) if known == sha256_of_text(dump(given)) else None
     if saved is None or text == saved.encode():
         return
     try:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from toolkit.data.compose import compose
 from toolkit.data.template import ChatTemplate, Rendering, own_template
 from toolkit.errors import RunError
+from toolkit.hashes import sha256_of, sha256_of_text
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_list
-from toolkit.runs import RunFolder, sha256_of
+from toolkit.runs import RunFolder
 from toolkit.training.prepared import Tables
 from toolkit.training.record import described_table, sample_rows
 
@@ -38,7 +38,7 @@ def template_of(
         return made, False
     wanted = environment["data"].get("template_sha256")
     if wanted is not None and (not folder.template.is_file() or sha256_of(folder.template) != wanted):
-        if made.text is not None and hashlib.sha256(made.text.encode()).hexdigest() == wanted:
+        if made.text is not None and sha256_of_text(made.text) == wanted:
             return made, False
         raise RunError(
             f"{folder.template}: not the chat template that this run began with, and this toolkit makes another; "

@@ -13,11 +13,12 @@ from typing import Any
 from rich.console import Console
 
 from toolkit import engines, models
-from toolkit.cache import require_space, write_text
 from toolkit.data.template import ChatTemplate
 from toolkit.environment import one_process
 from toolkit.errors import EngineError, Problem, RunError
+from toolkit.files import write_text
 from toolkit.hardware import Hardware, detect, free_cores
+from toolkit.machine import require_space
 from toolkit.planning.budget import budget_of, recomputes
 from toolkit.planning.steps import updates_of
 from toolkit.recipe import LoadedRecipe, dump

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from toolkit.cache import write_text
 from toolkit.errors import InterruptedRun, TrainingError
 from toolkit.evaluation import tables
-from toolkit.manifest import sha256_of
+from toolkit.files import write_text
+from toolkit.hashes import sha256_of
 from toolkit.recipe import dump
 from toolkit.records import read_object, read_rows, write_json
 from toolkit.reports.live import LiveReader

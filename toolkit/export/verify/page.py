@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.cache import write_text
 from toolkit.export_report import QUESTIONS, Check, CheckName, VerifyReport
+from toolkit.files import write_text
 from toolkit.pages.page import render
 
 MARKS = {"pass": "✓ pass", "fail": "✗ fail", "skip": "– not made"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from toolkit.export.verify import thresholds
 from toolkit.export.verify.files import GgufFile
 from toolkit.export_report import Check
 from toolkit.exports import ExportFolder, ExportRecord, FileRecord
+from toolkit.hashes import sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,8 +88,7 @@ def _open(one: Examined, threads: int) -> None:
     if not one.path.is_file():
         one.breaks("the file is not there")
         return
-    with one.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(one.path)
     if digest != one.record.sha256:
         one.problems.append(f"sha256 is {digest[:12]}..., export.json says {one.record.sha256[:12]}...")
     if one.record.kind in ("gguf", "lora"):

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from toolkit.exports import ExportFolder, ExportRecord
 from toolkit.hardware import free_cores
 from toolkit.inference.decode import decode
 from toolkit.inference.gguf import GgufModel, runtime
+from toolkit.versions import version_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -273,7 +273,7 @@ class _Work:
             "precision": self.dtype,
             "device": self.device,
             "threads": self.threads,
-            "llama_cpp": problem or f"xllamacpp {metadata.version('xllamacpp')}",
+            "llama_cpp": problem or f"xllamacpp {version_of('xllamacpp')}",
             "notes": list(dict.fromkeys(material.notes)),
         }
 

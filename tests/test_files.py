@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -9,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.cache import clear_leftovers, keep, kept, set_aside, whole_folder, write_text
+from toolkit.cache import keep, kept
+from toolkit.files import clear_leftovers, is_held, locked, set_aside, whole_folder, write_text
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from toolkit.cache import whole_folder
+from toolkit.files import whole_folder
 with whole_folder(Path(sys.argv[1])) as work:
     (work / "half").write_text("half")
     print(flush=True)
@@ -36,11 +39,11 @@ def test_what_a_killed_process_left_goes_away_and_what_is_being_written_stays(tm
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     writer.stdout.close()
-    (tmp_path / ".made.mine").mkdir()
+    (tmp_path / ".made.settings").mkdir()
     with whole_folder(target) as work:
-        assert sorted(hidden(tmp_path)) == sorted([work.name, ".made.mine"])
+        assert sorted(hidden(tmp_path)) == sorted([work.name, ".made.settings"])
         (work / "all").write_text("all")
-    assert hidden(tmp_path) == [".made.mine"] and [path.name for path in target.iterdir()] == ["all"]
+    assert hidden(tmp_path) == [".made.settings"] and [path.name for path in target.iterdir()] == ["all"]
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -50,6 +53,29 @@ def test_a_file_that_can_not_be_written_leaves_the_one_before(tmp_path: Path, du
     with pytest.raises(UnicodeEncodeError):
         write_text(path, "\ud800", durable=durable)
     assert path.read_text() == "before" and hidden(tmp_path) == []
+
+
+def test_a_new_file_takes_no_other_s_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file system knows no hard links."""
+
+    def refused(*paths: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    for place in (tmp_path / "linked", tmp_path / "copied"):
+        write_text(place / "x", "first", durable=True, new=True)
+        with pytest.raises(FileExistsError):
+            write_text(place / "x", "second", new=True)
+        assert [path.read_text() for path in place.iterdir()] == ["first"]
+        monkeypatch.setattr(os, "link", refused)
+
+
+def test_one_process_holds_a_folder(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    with locked(tmp_path) as mine:
+        assert mine and is_held(tmp_path)
+        with locked(tmp_path) as another:
+            assert not another
+    assert not is_held(tmp_path)
 
 
 def test_what_is_kept_is_read_only_as_it_was_kept(tmp_path: Path) -> None:
