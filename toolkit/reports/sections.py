@@ -58,9 +58,11 @@ def sentence(view: RunView) -> str:
     sources = ", ".join(dict.fromkeys(source.source for source in recipe.data.sources))
     weights = "held as NF4" if recipe.model.load_in_4bit else "frozen"
     engine = ((view.environment.get("engine") or {}).get("engine") or {}).get("value") or recipe.train.engine
+    trained_on = (view.summary.get("updates") or 0) * recipe.chats_per_update
+    part = f"{trained_on:,} of " if chats and 0 < trained_on < chats else ""  # less than one epoch
     parts = [
         f"{recipe.model.name}, {weights}, with LoRA of rank {recipe.lora.r}",
-        f"on {chats:,} chats of {sources}" if chats else f"on {sources}",
+        f"on {part}{chats:,} chats of {sources}" if chats else f"on {sources}",
         f"in updates of {recipe.chats_per_update} chats",
         f"with the {engine} engine" + (f" on {view.device}" if view.device else ""),
     ]
