@@ -293,7 +293,7 @@ def _torch() -> Torch | None:
     if importlib.util.find_spec("torch") is None:
         return None
     try:
-        import torch
+        import torch  # which may not load: that is what is looked for
 
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         return Torch(torch.version.cuda, tuple(torch.cuda.get_device_name(index) for index in range(count)))

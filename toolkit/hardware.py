@@ -45,7 +45,7 @@ class Hardware:
 @functools.cache
 def detect() -> Hardware:
     """Look at the machine once; imports torch for the GPU."""
-    import torch
+    import torch  # takes seconds; what plans for another machine does without
 
     gpu = None
     if torch.cuda.is_available():

@@ -58,7 +58,7 @@ def compiled(pattern: str) -> Pattern:
 
 
 def _linear(pattern: str) -> Any:
-    import re2
+    import re2  # as `regex` below: few commands meet a pattern from outside
 
     options = re2.Options()
     options.log_errors = False  # else RE2 itself writes to the terminal

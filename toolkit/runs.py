@@ -32,6 +32,7 @@ from toolkit.errors import Problem, RecipeError, RunError, did_you_mean
 from toolkit.files import clear_leftovers, leftovers, locked, write_text
 from toolkit.hashes import sha256_of
 from toolkit.manifest import damage
+from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_object, read_rows
 from toolkit.terminal import warn
@@ -221,8 +222,6 @@ def recipe_of(run: RunFolder) -> Recipe:
 
     Raises `RecipeError` with what mends it where it can't be read. Engines are not asked: one has trained it.
     """
-    from toolkit.recipe import load
-
     try:
         recipe = load(run.recipe).recipe
     except RecipeError as error:

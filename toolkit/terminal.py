@@ -75,7 +75,7 @@ def new_console(*, stderr: bool = False, soft_wrap: bool = False, **options: Any
 
 @cache
 def _clean_console() -> type[Any]:
-    from rich.console import Console
+    from rich.console import Console  # `--help` and what prints plain lines do without it
     from rich.segment import Segment
 
     class Clean(Console):

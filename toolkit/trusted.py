@@ -97,6 +97,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def load_model(folder: Path | str, **options: Any) -> Any:
     """`AutoModelForCausalLM.from_pretrained` of a folder that was looked at: safetensors only, no code of its own."""
     check_folder(Path(folder), weights=True)
+    # here and below: transformers and PEFT take seconds to import, and Unsloth has to come before them
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(

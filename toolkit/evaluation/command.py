@@ -19,9 +19,11 @@ from toolkit.evaluation.evaluate import evaluate
 from toolkit.evaluation.executed import evaluate_executed
 from toolkit.evaluation.questions import held_out
 from toolkit.evaluation.results import Comparison, Evaluation
+from toolkit.evaluation.tables import render_columns
 from toolkit.files import write_text
 from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.inference.decode import Decoder, Done, Generated, TorchDecoder
+from toolkit.inference.gguf import GgufDecoder, GgufModel
 from toolkit.inference.named_models import Column, Models, columns_of, renderer_of, settle
 from toolkit.recipe.schema import EvalSection
 from toolkit.versions import installed
@@ -89,8 +91,6 @@ class Table:
 
     def render(self, console: Console, samples: int) -> None:
         """Print the table, the differences from the first column, and chats that flipped."""
-        from toolkit.evaluation.tables import render_columns
-
         render_columns(self.columns, console, samples)
 
 
@@ -224,8 +224,6 @@ class _Work:
         """The decoder that does the work, with its model loaded."""
         temperature, seed, stops = self.options.temperature, self.options.seed, renderer.end_token_ids
         if column.gguf is not None:
-            from toolkit.inference.gguf import GgufDecoder, GgufModel
-
             self.models.close()
             with GgufModel(column.gguf) as gguf:
                 if gguf.n_vocab < len(renderer.tokenizer):
@@ -236,7 +234,7 @@ class _Work:
                 yield _Clocked(GgufDecoder(gguf, stops, self.max_new_tokens, temperature, seed), self.clock)
             return
         if self.hardware.gpu is None and not self.threads_set:
-            import torch
+            import torch  # takes seconds; GGUF files are asked without it
 
             torch.set_num_threads(free_cores())
             self.threads_set = True

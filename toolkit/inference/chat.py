@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -241,7 +242,5 @@ def _say(line: str) -> None:
 
 def _line_editing() -> None:
     """Arrow keys and history for `input`, where Python has them."""
-    import contextlib
-
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401

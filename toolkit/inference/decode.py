@@ -1,4 +1,7 @@
-"""Batched decoding of prompts with a transformers model, plain or with adapters."""
+"""Batched decoding of prompts with a transformers model, plain or with adapters.
+
+PyTorch and transformers are imported where they are used: loading them takes seconds.
+"""
 
 from __future__ import annotations
 

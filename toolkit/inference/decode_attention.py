@@ -3,6 +3,8 @@
 On a CPU torch's fused kernel takes half the time of a decoding step; on a GPU transformers would copy keys and values
 for every head that shares them. Registered with transformers under a name of its own and used only while decoding;
 longer inputs (the prompts) go to torch's kernels.
+
+PyTorch and transformers are imported where they are used: loading them takes seconds.
 """
 
 from __future__ import annotations

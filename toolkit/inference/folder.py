@@ -1,4 +1,7 @@
-"""A model folder, or a run's base and adapter, through transformers: one answer at a time, as it is written."""
+"""A model folder, or a run's base and adapter, through transformers: one answer at a time, as it is written.
+
+PyTorch are imported where they are used: loading them takes seconds.
+"""
 
 from __future__ import annotations
 

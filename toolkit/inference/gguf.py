@@ -32,7 +32,7 @@ Message = dict[str, Any]
 def runtime() -> Any:
     """The module xllamacpp. Raises `EngineError` with what to do when it is not installed or can't load here."""
     try:
-        import xllamacpp
+        import xllamacpp  # of the extra `serve`
     except ModuleNotFoundError as error:
         if error.name != "xllamacpp":
             raise

@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.sandbox import render_template
+from toolkit.data.spending import LimitError
 from toolkit.errors import ModelError
 from toolkit.inference.gguf_raw import MAGIC, RawGguf, RawTensor, read_raw
 
@@ -108,7 +110,7 @@ def check_tensors(raw: RawGguf) -> None:
 
 def tensor_bytes(path: Path, tensor: RawTensor) -> int:
     """Bytes of a tensor's data. Raises `ModelError` for an unknown type, and for rows that its blocks don't fill."""
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType  # with numpy and all of gguf, for sizes alone
 
     try:
         block, size = GGML_QUANT_SIZES[GGMLQuantizationType(tensor.kind)]
@@ -183,9 +185,6 @@ def refuse_endless(template: str, where: str) -> None:
 
     That it refuses them, or is written for another engine, is no fault here.
     """
-    from toolkit.data.sandbox import render_template
-    from toolkit.data.spending import LimitError
-
     said = (("user", "Hi"), ("assistant", "Yes"), ("user", "So"))
     chat = [{"role": role, "content": content} for role, content in said]
     values: dict[str, Any] = {"add_generation_prompt": True, "bos_token": "", "eos_token": ""}

@@ -7,6 +7,7 @@ rendered for it. Nothing is loaded for that; `Models` loads what a column needs 
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +15,13 @@ from typing import Any, Literal
 
 from toolkit import models
 from toolkit.data.compose import compose
+from toolkit.data.markup import probe
 from toolkit.data.render import Renderer
-from toolkit.data.template import ChatTemplate, Rendering
+from toolkit.data.template import ChatTemplate, Rendering, own_template, templated
+from toolkit.data.tokenizers import load_tokenizer
+from toolkit.engines import peft as plain
+from toolkit.engines.precision import choose_precision
+from toolkit.engines.requirements import check_hardware, check_installed
 from toolkit.errors import ModelError, Problem, RunError, did_you_mean
 from toolkit.exports import ExportFolder, ExportRecord
 from toolkit.hardware import Hardware
@@ -135,19 +141,12 @@ def _says_itself(column: Column) -> ChatTemplate | None:
     """The template of a plain model that came out of a training here; None where it is a model's own."""
     if column.kind != "model" or column.folder is None:
         return None
-    from toolkit.data.template import own_template
-    from toolkit.data.tokenizers import load_tokenizer
-
     template = ChatTemplate.of(own_template(load_tokenizer(column.folder), "native")[0])
     return template if template.rendering != Rendering() else None
 
 
 def _made(folder: Path, rendering: Rendering | None) -> ChatTemplate:
     """A template for a model's own tokenizer; without a rendering `native` where it knows tools, else `hermes`."""
-    from toolkit.data.markup import probe
-    from toolkit.data.template import own_template, templated
-    from toolkit.data.tokenizers import load_tokenizer
-
     tokenizer = load_tokenizer(folder)
     if rendering is None:
         knows_tools = probe(templated(tokenizer, own_template(tokenizer, "native")[0])).tools
@@ -265,8 +264,6 @@ class Models:
 
     def precision(self, column: Column) -> str:
         """bf16, fp16 or fp32: what this machine computes the column's model in; llama.cpp's own business for a GGUF."""
-        from toolkit.engines.precision import choose_precision
-
         return "llama.cpp" if column.gguf else choose_precision(Recipe(model=column.model), self.hardware).value
 
     @contextlib.contextmanager
@@ -282,9 +279,7 @@ class Models:
 
     def close(self) -> None:
         """Forget the model and give its memory back."""
-        import gc
-
-        import torch
+        import torch  # takes seconds, and nothing else here needs it
 
         self._model, self._key = None, ()
         gc.collect()
@@ -292,10 +287,6 @@ class Models:
             torch.cuda.empty_cache()
 
     def _load(self, column: Column) -> Any:
-        from toolkit.engines import peft as plain
-        from toolkit.engines.precision import choose_precision
-        from toolkit.engines.requirements import check_hardware, check_installed
-
         assert column.folder is not None
         recipe = Recipe(model=column.model)
         check_hardware(recipe, self.hardware)
@@ -308,7 +299,5 @@ class Models:
 
 def renderer_of(column: Column) -> Renderer:
     """Renders chats for a settled column."""
-    from toolkit.data.tokenizers import load_tokenizer
-
     assert column.folder is not None and column.template is not None
     return Renderer.by(load_tokenizer(column.folder), column.template)

@@ -15,6 +15,7 @@ from toolkit.errors import ModelError
 from toolkit.exports import ExportFolder
 from toolkit.inference.gguf_check import check_gguf
 from toolkit.inference.gguf_raw import read_raw
+from toolkit.inference.named_models import columns_of, renderer_of, settle
 from toolkit.inference.standing import export_again
 
 TEMPLATE = "tokenizer.chat_template"
@@ -58,7 +59,6 @@ def prompting_of(path: Path) -> Prompting:
     kept = ChatTemplate.read(folder.path, Rendering.of(record.data)) if record and record.data else None
     if kept is None or kept.text is not None:
         return Prompting(template, rendering_of(template))
-    from toolkit.inference.named_models import columns_of, renderer_of, settle
 
     return Prompting(template, kept.rendering, renderer_of(settle(columns_of([str(path)]))[0]))
 

@@ -14,9 +14,10 @@ from toolkit.data.seen import SeenTools, read_seen
 from toolkit.data.template import CallFormat
 from toolkit.data.tokenizers import special_tokens
 from toolkit.exports import ExportFolder
+from toolkit.hardware import detect, free_cores
 from toolkit.inference.folder import stream
 from toolkit.inference.gguf import MARKS, GgufModel
-from toolkit.inference.named_models import Column, columns_of, renderer_of, settle
+from toolkit.inference.named_models import Column, Models, columns_of, renderer_of, settle
 from toolkit.inference.prompting import Prompting, prompting_of
 from toolkit.inference.standing import standing
 from toolkit.recipe.schema import Recipe
@@ -140,10 +141,7 @@ def find_column(word: str) -> Column:
 
 @contextlib.contextmanager
 def _folder_speaker(column: Column, threads: int | None) -> Iterator[FolderSpeaker]:
-    import torch
-
-    from toolkit.hardware import detect, free_cores
-    from toolkit.inference.named_models import Models
+    import torch  # takes seconds; a GGUF is spoken to without it
 
     hardware = detect()
     if hardware.gpu is None:

@@ -1,4 +1,7 @@
-"""Base columns: the model without its adapter, and the proof that it is without."""
+"""Base columns: the model without its adapter, and the proof that it is without.
+
+PyTorch and PEFT are imported where they are used: loading them takes seconds.
+"""
 
 from __future__ import annotations
 

@@ -6,10 +6,16 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.console import Console
 
+from toolkit.data.table import eval_chats
 from toolkit.errors import DataError
+from toolkit.evaluation.evaluate import evaluate
+from toolkit.evaluation.questions import evenly
 from toolkit.evaluation.results import LOGGED, Evaluation
+from toolkit.inference.decode import TorchDecoder
+from toolkit.inference.without_adapter import base_columns
 from toolkit.manifest import listed
 from toolkit.runs import ADAPTER, RunFolder
 from toolkit.training.prepared import Prepared
@@ -34,8 +40,6 @@ class CallMeter:
 
     def before(self) -> Evaluation | None:
         """The base model's, with the adapter proved to be off."""
-        from toolkit.inference.without_adapter import base_columns
-
         if not self.recipe.eval.generate:
             return None
         path = self.folder.evaluation / "before.jsonl"
@@ -103,11 +107,6 @@ class CallMeter:
         return update - self.measured >= settings.generate_steps
 
     def _decode(self, when: str, progress: bool = True) -> Evaluation:
-        from toolkit.data.table import eval_chats
-        from toolkit.evaluation.evaluate import evaluate
-        from toolkit.evaluation.questions import evenly
-        from toolkit.inference.decode import TorchDecoder
-
         settings, renderer = self.recipe.eval, self.renderer
         chats = evenly(eval_chats(self.recipe), settings.generate)
         self.console.print(f"decoding   {len(chats)} held-out chats {when}")
@@ -125,8 +124,6 @@ class CallMeter:
 
     def _free(self) -> None:
         """Give back what decoding cached on the GPU: training goes on with batches of other sizes."""
-        import torch
-
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

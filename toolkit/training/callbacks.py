@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import math
 import signal
@@ -13,6 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from toolkit.errors import TrainingError
@@ -20,6 +24,7 @@ from toolkit.evaluation.best import best_by_log
 from toolkit.evaluation.results import LOGGED
 from toolkit.files import flush
 from toolkit.hardware import FreeCores
+from toolkit.kernels.cuda_graphs import peak_allocated
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_rows
 from toolkit.terminal import warn
@@ -29,13 +34,8 @@ from toolkit.training.disk_full import saving, tensor_bytes
 
 def memory_bytes() -> int:
     """Peak bytes that torch allocated on the GPU, or this process's resident bytes on a CPU."""
-    import torch
-
     if torch.cuda.is_available():
-        from toolkit.kernels.cuda_graphs import peak_allocated
-
         return peak_allocated()
-    import psutil
 
     return int(psutil.Process().memory_info().rss)
 
@@ -193,8 +193,6 @@ class EarlyStopping(TrainerCallback):
             control.should_save = True  # what comes after training may be killed, too
 
     def _keep(self) -> None:
-        from safetensors.torch import save_file
-
         tensors = {
             name: value.detach().cpu().contiguous()
             for name, value in self.trainer.model.named_parameters()
@@ -212,9 +210,6 @@ class EarlyStopping(TrainerCallback):
         kept = self.folder / BEST
         if not self.patience or not self.best.update or self.best.update == last_update or not kept.is_file():
             return last_update
-        import torch
-        from safetensors.torch import load_file
-
         tensors = load_file(kept)
         with torch.no_grad():
             for name, value in self.trainer.model.named_parameters():
@@ -230,8 +225,6 @@ class ThreadKeeper(TrainerCallback):
         self.cores = FreeCores()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        import torch
-
         free = self.cores.look()
         if free is not None and free != torch.get_num_threads():
             torch.set_num_threads(free)
@@ -265,10 +258,6 @@ class HeapTrimmer(TrainerCallback):
 
 def release_memory() -> None:
     """Give what nothing refers to any more back to the machine and the GPU: trainers refer to themselves."""
-    import gc
-
-    import torch
-
     gc.collect()
     if (trim := malloc_trim()) is not None:
         trim()

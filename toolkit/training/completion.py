@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from toolkit import models
+from toolkit.data.tokenizers import copy_tokenizer
 from toolkit.errors import InterruptedRun, RunError, ToolkitError
+from toolkit.export.export import check_gate, export, verify_export
 from toolkit.exports import ExportFolder
 from toolkit.files import flush, remove
 from toolkit.hashes import sha256_of
 from toolkit.manifest import write_manifest
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_object, write_json
+from toolkit.reports.report import write_report
 from toolkit.runs import ADAPTER, RunFolder
+from toolkit.training.disk_full import SPARE, adapter_bytes, saving
 
 
 def complete(
@@ -30,8 +34,6 @@ def complete(
     After training (`trained`) the report is made in any case; else only what is missing is, and `RunError` raised where
     nothing is. `command` goes on with this run. Raises `ToolkitError` when the export is not the trained model.
     """
-    from toolkit.export.export import check_gate
-
     done = {} if trained else _done(folder)
     page = "is of before" if trained else _page_lacks(folder, done)
     export = _export_lacks(folder, done) if exporting else ""
@@ -69,8 +71,6 @@ if TYPE_CHECKING:
 
 def write_page(folder: RunFolder, console: Console) -> None:
     """Write report.html. The adapter is there already, so what stands in the way is only said."""
-    from toolkit.reports.report import write_report
-
     try:
         write_report([folder.path], folder.report)
     except (OSError, ToolkitError) as error:
@@ -121,8 +121,6 @@ def export_run(recipe: Recipe, folder: RunFolder, console: Console, *, anew: boo
 
     Raises `ToolkitError` where it could not be made.
     """
-    from toolkit.export.export import export, verify_export
-
     gc.collect()
     settings = recipe.export
     try:
@@ -148,9 +146,6 @@ def save_adapter(model: Any, folder: RunFolder, recipe: Recipe, model_folder: Pa
 
     The tokenizer lies beside it, with the chat template that the adapter was trained with.
     """
-    from toolkit.data.tokenizers import copy_tokenizer
-    from toolkit.training.disk_full import SPARE, adapter_bytes, saving
-
     work = folder.path / ".adapter.part"
     remove(work)
     base = str(model_folder) if models.is_local(recipe.model.name) or ":" in recipe.model.name else recipe.model.name

@@ -13,6 +13,7 @@ from toolkit.recipe.schema import Recipe
 @contextlib.contextmanager
 def out_of_memory(recipe: Recipe) -> Iterator[None]:
     """Turn torch's error into a `TrainingError` that says what is left to try with this recipe."""
+    # PyTorch takes seconds to import, and Unsloth has to come before it
     import torch
 
     try:

@@ -43,6 +43,7 @@ class Prepared:
 
     @cached_property
     def cuda(self) -> bool:
+        # PyTorch takes seconds to import, and Unsloth has to come before it
         import torch
 
         return torch.cuda.is_available()

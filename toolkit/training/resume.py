@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError, Problem, RecipeError, RunError
 from toolkit.evaluation.best import best_by_log
+from toolkit.evaluation.results import Evaluation
 from toolkit.files import clear_leftovers, remove, set_aside, write_text
 from toolkit.hashes import sha256_of_text
 from toolkit.manifest import safetensors_damage
@@ -189,8 +190,6 @@ def _parsed(text: str, folder: RunFolder) -> Recipe:
 
 def _unfinished(folder: RunFolder) -> str | None:
     """What of a trained run is not there, as `FILE: what is wrong`; None where all is."""
-    from toolkit.evaluation.results import Evaluation
-
     if not folder.summary.is_file():
         return f"{folder.summary}: missing"
     try:

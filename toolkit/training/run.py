@@ -13,9 +13,13 @@ from typing import Any
 from rich.console import Console
 
 from toolkit import engines, models
+from toolkit.data.render import Renderer
+from toolkit.data.table import build
 from toolkit.data.template import ChatTemplate
+from toolkit.data.tokenizers import load_tokenizer
 from toolkit.environment import one_process
 from toolkit.errors import EngineError, Problem, RunError
+from toolkit.export.preflight import announce, check_run
 from toolkit.files import write_text
 from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.machine import require_space
@@ -84,13 +88,8 @@ def _run(
     if engine.note:
         console.print(f"note       {engine.note}", markup=False)
 
-    from toolkit.data.render import Renderer
-    from toolkit.data.tokenizers import load_tokenizer
-
     model_folder = models.resolve(recipe.model)
     if recipe.export.gguf:
-        from toolkit.export.preflight import announce, check_run
-
         console.print(announce(loaded, exporting), markup=False)
         for note in check_run(recipe, model_folder, target) if exporting else ():
             console.print(f"note       {note}", markup=False)
@@ -118,6 +117,7 @@ def _run(
         loaded_model = engines.load(recipe, model_folder, tokenizer, engine, precision, hardware)
     _align_special_tokens(loaded_model.model, tokenizer)
     if budget is not None:
+        # here and below: PyTorch, and what is another under Unsloth, which the choice of an engine has imported by now
         from toolkit.kernels.packed_attention import can_pack
 
         if (why := can_pack(loaded_model.model, recipe.train.max_length)) is not None:
@@ -184,8 +184,6 @@ def _set_threads(recipe: Recipe, hardware: Hardware) -> None:
 
 
 def _tables(recipe: Recipe, model_folder: Path, template: ChatTemplate | None) -> Tables:
-    from toolkit.data.table import build
-
     train = build(recipe, model_folder, "train", template=template)
     wanted = bool(recipe.eval.sources) or recipe.eval.holdout > 0
     return Tables(train, build(recipe, model_folder, "eval", template=template) if wanted else None)

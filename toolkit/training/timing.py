@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from toolkit.planning.steps import TIMED, Updates, fitted, fitting
@@ -116,7 +117,5 @@ def now() -> float:
 
 def wait_for_gpu() -> None:
     """Until the GPU has done all that it was handed, where there is one."""
-    import torch
-
     if torch.cuda.is_available():
         torch.cuda.synchronize()

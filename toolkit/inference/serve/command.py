@@ -152,7 +152,7 @@ def _serve(options: Options, stop: threading.Event) -> None:
     notes = standing(path, prompting.template)
     threads = options.threads or free_cores()
     with contextlib.closing(listen(options.host, options.port)) as opened:
-        from toolkit.inference.serve.server import Loading, run
+        from toolkit.inference.serve.server import Loading, run  # with uvicorn, once the address is ours
 
         loading = Loading(path, prompting, options.context, options.parallel, threads)
 
