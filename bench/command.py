@@ -35,6 +35,7 @@ from toolkit.planning.lengths import lengths_of
 from toolkit.recipe.schema import Recipe
 from toolkit.reports.bench import gib, pairs
 from toolkit.runs import command_line, default_folder
+from toolkit.words import counted
 
 QUICK_SHAPE = "2x96"
 GPU_RECIPE = Path("recipes/tools.toml")
@@ -133,7 +134,7 @@ def run_bench(settings: Settings, out: Path, console: Console) -> Results:
         out.mkdir(parents=True, exist_ok=True)
         results = Results(_header(bench, card))
         console.print(
-            f"measuring  {len(bench.jobs)} variants on {card.title}, profile {settings.profile.name}, shape "
+            f"measuring  {counted(len(bench.jobs), 'variant')} on {card.title}, profile {settings.profile.name}, shape "
             f"{settings.shape.name}; logs in {out / 'logs'}",
             highlight=False,
         )

@@ -326,7 +326,11 @@ def test_a_time_budget_holds_what_fits() -> None:
     assert f"{short.updates.total:,} of 2,943 updates fit into train.max_minutes = 30 (predicted)" in text
     known = planned("tools", "t4", "train.max_minutes=30", "train.fitted_steps=100")
     assert (known.updates.total, known.updates.planned) == (100, 2_943)
-    assert "100 of 2,943 updates fit into train.max_minutes = 30 (fitted in an earlier run)" in shown(known)
+    assert "100 of 2,943 updates, as an earlier run was fitted to train.max_minutes = 30" in shown(known)
+    tight = planned("tools", "t4", "train.max_minutes=0.1")
+    assert tight.time is not None and tight.time.total > 6 and tight.updates.total == 2
+    assert "2 of 2,943 updates take longer than train.max_minutes = 0.1 (predicted)" in shown(tight)
+    assert tight.time.evaluation > 6, "which is why"
     roomy = planned("tools", "t4", "train.max_minutes=6000")
     assert roomy.updates == whole.updates and "all updates fit into train.max_minutes = 6000" in shown(roomy)
     assert "max_minutes" not in shown(whole)

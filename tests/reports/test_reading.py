@@ -271,6 +271,20 @@ def test_an_evaluation_noisier_than_its_change() -> None:
     assert "too_noisy" in at_end(noisy) and "too_noisy" not in at_end(clear)
 
 
+def test_advice_to_go_on_longer_names_what_ended_the_run() -> None:
+    def advised(found: Rows, code: str, **facts: Any) -> str:
+        return next(one.advice for one in read(found, replace(FACTS, **facts)) if one.code == code)
+
+    falls = rows(np.linspace(3, 1, N), 0.02, 0)
+    assert advised(falls, "still_falling").startswith("more train.num_train_epochs, or a higher")
+    assert advised(falls, "still_falling", minutes=3.5).startswith("a larger train.max_minutes than 3.5, or a higher")
+    few = rows(falling(5), 0.02, 0)
+    assert advised(few, "too_short", minutes=3.5) == "a larger train.max_minutes than 3.5"
+    assert advised(few, "too_short", logging_steps=1).startswith("more updates: more chats")
+    sparse = [{**row, "update": 10 * row["update"]} for row in few]
+    assert advised(sparse, "too_short", logging_steps=10) == "a smaller train.logging_steps"
+
+
 def test_still_falling_at_the_end_without_evaluations() -> None:
     assert "still_falling" in at_end(rows(np.linspace(3, 1, N), 0.02, 0))
     assert "still_falling" not in at_end(rows(falling(N, speed=20), 0.02, 0))

@@ -13,10 +13,11 @@ import pytest
 
 from tests.tiny import write_recipe
 from toolkit.errors import RecipeError
-from toolkit.planning.steps import TIMED, Updates, learning_rate, updates_of
+from toolkit.planning.steps import EARLY, TIMED, Updates, learning_rate, updates_of
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_jsonl
+from toolkit.reports.log import Facts
 from toolkit.runs import RunFolder
 from toolkit.terminal import new_console
 from toolkit.training import timing
@@ -136,15 +137,40 @@ def test_all_of_them_may_fit() -> None:
     assert found[0].line(1.0) == "all 100 updates fit into 1 minute: 0.10 s an update"
 
 
-def test_a_budget_that_is_over_ends_after_one_more() -> None:
-    found, state, _ = fit(recipe_of(), [20.0] * TIMED, [10] * TIMED)
-    assert state.max_steps == TIMED + 1 and not found[0].held
-    assert found[0].line(1.0) == "9 updates take longer than 1 minute: 20.00 s an update"
+@pytest.mark.parametrize(
+    "seconds, total, timed, line",
+    [
+        (70.0, 2, 2, "2 updates take longer than 1 minute: 70.00 s an update"),
+        (30.0, 2, 2, "2 updates fit into 1 minute: 30.00 s an update"),
+        (20.0, 3, 3, "3 updates fit into 1 minute: 20.00 s an update"),
+        (9.0, 6, 3, "6 updates fit into 1 minute: 9.00 s an update"),
+        (7.5, 9, 8, "9 updates take longer than 1 minute: 7.50 s an update"),
+        (6.0, 10, 8, "10 updates fit into 1 minute: 6.00 s an update"),
+    ],
+)
+@pytest.mark.parametrize("chats", [9, 100])
+def test_slow_cores_make_fewer_updates(seconds: float, total: int, timed: int, line: str, chats: int) -> None:
+    """It is fitted as soon as it is clear that 8 don't fit, and the number says when that was."""
+    found, state, budget = fit(recipe_of(), [seconds] * timed, [10] * timed, chats=chats)
+    (one,) = found
+    total = min(total, chats)
+    assert (one.updates.total, state.max_steps, budget.trainer.updates) == (total, total, one.updates)
+    if total < chats:
+        assert one.line(1.0) == line and one.updates.timed == timed == budget.trainer.updates.timed
+        again = updates_of(recipe_of(fitted_steps=total), chats)
+        assert again == one.updates
 
 
-def test_few_updates_are_not_fitted() -> None:
-    found, state, _ = fit(recipe_of(), [9.0] * TIMED, [10] * TIMED, chats=TIMED)
-    assert not found and state.max_steps == TIMED
+def test_a_first_update_that_compiles_ends_nothing() -> None:
+    found, _, _ = fit(recipe_of(), [30.0, 12.0, *[1.0] * 6], [10] * TIMED)
+    assert found[0].updates.total == TIMED + 60 - 48
+
+
+def test_few_updates_are_fitted_too_but_not_two() -> None:
+    found, state, _ = fit(recipe_of(), [9.0] * 3, [10] * 3, chats=7)
+    assert found[0].updates.total == state.max_steps == 6
+    found, state, _ = fit(recipe_of(), [90.0] * 2, [10] * 2, chats=2)
+    assert not found and state.max_steps == 2
 
 
 def test_nothing_is_timed_where_it_was_fitted_before() -> None:
@@ -163,6 +189,26 @@ def test_rates_of_a_fitted_run() -> None:
     assert rates[TIMED:] == [learning_rate(train, alone, update) for update in range(TIMED, 50)]
     assert max(rates) == pytest.approx(train.learning_rate, rel=0.05) and rates[-1] < 0.01 * train.learning_rate
     assert short == Updates(chats=400, per_epoch=400, total=50, warmup=5, planned=400)
+
+
+def test_rates_of_a_run_that_was_fitted_early() -> None:
+    train, whole = recipe_of().train, updates_of(recipe_of(), 400)
+    short = updates_of(recipe_of(fitted_steps=6), 400)
+    alone = updates_of(recipe_of(max_steps=6), 400)
+    rates = [learning_rate(train, short, update) for update in range(6)]
+    assert rates[:EARLY] == [learning_rate(train, whole, update) for update in range(EARLY)]
+    assert rates[EARLY:] == [learning_rate(train, alone, update) for update in range(EARLY, 6)]
+
+
+@pytest.mark.parametrize("total", [5, 50, None])
+def test_the_report_knows_how_long_the_rate_rose(total: int | None) -> None:
+    """Those timed went on rising, past the warm-up of the schedule that was fitted."""
+    recipe = recipe_of(fitted_steps=total)
+    updates = updates_of(recipe, 400)
+    rates = [learning_rate(recipe.train, updates, update) for update in range(updates.total)]
+    rose = Facts.of(recipe, 400).warmup
+    assert rates[rose] == max(rates) and rates[: rose + 1] == sorted(rates[: rose + 1])
+    assert rose >= updates.warmup if total else rose == updates.warmup == 40
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from toolkit.commands.options import Overrides, RecipePath, loaded
 from toolkit.environment import without_torch
 from toolkit.errors import InputError
 from toolkit.terminal import new_console, say
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from toolkit.recipe import LoadedRecipe
@@ -82,5 +83,6 @@ def data_build(recipe: RecipePath, overrides: Overrides = None) -> None:
         for part in parts:
             with without_torch():
                 table = build(settings, folder, part)
-            tokens, trained = int(table.lengths.sum()), int(table.trained.sum())
-            say(f"{part:5}  {table.n_chats:,} chats, {tokens:,} tokens, {trained / tokens:.1%} trained  {table.folder}")
+            trained = int(table.trained.sum()) / (tokens := int(table.lengths.sum()))
+            told = f"{counted(table.n_chats, 'chat')}, {counted(tokens, 'token')}, {trained:.1%} trained"
+            say(f"{part:5}  {told}  {table.folder}")

@@ -23,6 +23,7 @@ from toolkit.data.table import TokenTable, find, refuse_bad, refuse_dropped
 from toolkit.data.tablefile import write
 from toolkit.data.violations import violations
 from toolkit.errors import DataError, ModelError, Problem
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,9 +114,9 @@ class CheckReport:
         style = "bold green" if told == "data ok" else "bold red"
         left_out = sum(reading.bad for reading in self.readings) + self.unrendered_rows
         if told == "data ok" and left_out:
-            told += f", without {left_out:,} bad row{'' if left_out == 1 else 's'}"
+            told += f", without {counted(left_out, 'bad row')}"
         if told != "data not ok" and findings:
-            told += f"; {len(findings)} finding{'' if len(findings) == 1 else 's'} above, worth a look"
+            told += f"; {counted(len(findings), 'finding')} above, worth a look"
         console.print(told, style=style)
 
 
@@ -224,8 +225,9 @@ def _print_part(report: CheckReport, name: str, part: PartReport, console: Conso
 
     meta = part.meta
     console.print(
-        f"\n{name}: {meta['chats']:,} chats, {meta['rows']:,} rows, {meta['tokens']:,} tokens, "
-        f"{meta['share_trained']:.1%} trained, {meta['tokens'] / meta['rows']:.0f} a row; "
+        f"\n{name}: {counted(meta['chats'], 'chat')}, {counted(meta['rows'], 'row')}, "
+        f"{counted(meta['tokens'], 'token')}, {meta['share_trained']:.1%} trained, "
+        f"{meta['tokens'] / meta['rows']:.0f} a row; "
         f"longest {meta['longest_row']:,} ({meta['longest_where']})",
         markup=False,
         highlight=False,
@@ -254,8 +256,9 @@ def _print_part(report: CheckReport, name: str, part: PartReport, console: Conso
         lengths.add_row(f"{low:,} - {high:,}", f"{count:,}", bar)
     console.print(lengths)
     console.print(
-        f"train.max_length = {meta['max_length']:,} cuts {meta['truncated_rows']:,} rows: {meta['cut_answers']:,} "
-        f"lose a part of an answer, {meta['dropped_rows']:,} have no answer left and are dropped"
+        f"train.max_length = {meta['max_length']:,} cuts {counted(meta['truncated_rows'], 'row')}: "
+        f"{meta['cut_answers']:,} lose a part of an answer, "
+        f"{meta['dropped_rows']:,} have no answer left and are dropped"
         + (f": {', '.join(meta['dropped'][:5])}" if meta["dropped"] else ""),
         markup=False,
         highlight=False,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.errors import DataError, Problem
+from toolkit.words import counted
 
 FIRST_PLACES = 5  # of each cause and finding that are named
 MOST_CAUSES = 20  # that are listed
@@ -52,7 +53,7 @@ class Cause:
             return head
         more = self.rows - len(self.first)
         places = ", ".join(problem.where for problem in others) + (f" and {more:,} more" if more else "")
-        return Problem(head.where, f"{head.message} [{self.rows:,} rows like this: also {places}]")
+        return Problem(head.where, f"{head.message} [{counted(self.rows, 'row')} like this: also {places}]")
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ class Finding:
     first: str = ""
 
     def __str__(self) -> str:
-        count = f"{self.rows:,} row{'' if self.rows == 1 else 's'}"
+        count = counted(self.rows, "row")
         times = f", {self.times:,} times" if self.times > self.rows else ""
         return f"{self.first}: {self.text} [{count}{times}]"
 
@@ -111,7 +112,9 @@ class Reading:
         lines = [cause.line() for cause in causes[:MOST_CAUSES]]
         if len(causes) > MOST_CAUSES:
             rest = sum(cause.rows for cause in causes[MOST_CAUSES:])
-            lines.append(Problem("", f"and {rest:,} rows of {len(causes) - MOST_CAUSES:,} other kinds"))
+            lines.append(
+                Problem("", f"and {counted(rest, 'row')} of {counted(len(causes) - MOST_CAUSES, 'other kind')}")
+            )
         return lines
 
     def in_order(self) -> list[Finding]:
@@ -121,7 +124,7 @@ class Reading:
     def summary(self) -> str:
         """How many of how many rows are bad."""
         share = self.bad / max(1, self.rows)
-        return f"{self.bad:,} of {self.rows:,} row{'' if self.rows == 1 else 's'} can't be used ({share:.2%})"
+        return f"{self.bad:,} of {counted(self.rows, 'row')} can't be used ({share:.2%})"
 
     def advice(self) -> str:
         """What to do about more bad rows than may be."""

@@ -15,6 +15,7 @@ from toolkit.data.pipeline import Settings
 from toolkit.errors import InputError
 from toolkit.files import write_text
 from toolkit.pages.page import Token, render
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +79,7 @@ def shown(renderer: Renderer, chat: Chat, row: Row, max_length: int) -> Shown:
         tokens.append(Token(text, int(encoded.input_ids[index]), bool(encoded.trained[index]), index >= max_length))
     kept = [token for token in tokens if not token.cut]
     trained = sum(token.trained for token in kept)
-    title = f"{chat.where} ({chat.kind}): {len(kept):,} tokens, {trained:,} trained"
+    title = f"{chat.where} ({chat.kind}): {counted(len(kept), 'token')}, {trained:,} trained"
     return Shown(title, tokens)
 
 

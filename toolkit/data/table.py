@@ -37,6 +37,7 @@ from toolkit.errors import DataError, Problem
 from toolkit.files import discard
 from toolkit.manifest import damage, has_manifest, listed
 from toolkit.terminal import warn
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from toolkit.data.template import ChatTemplate
@@ -223,14 +224,16 @@ def losses(meta: dict[str, Any]) -> str:
     """One line about what max_length cut away, or an empty string."""
     parts = []
     if meta["cut_answers"]:
-        parts.append(f"{meta['cut_answers']:,} rows lost a part of their answers at {meta['max_length']:,} tokens")
+        parts.append(
+            f"{counted(meta['cut_answers'], 'row')} lost a part of their answers at {meta['max_length']:,} tokens"
+        )
     if meta["dropped_rows"]:
         first = ", ".join(meta["dropped"][:3])
         more = ", ..." if meta["dropped_rows"] > 3 else ""
-        parts.append(f"{meta['dropped_rows']:,} rows had no answer left and are dropped: {first}{more}")
+        parts.append(f"{counted(meta['dropped_rows'], 'row')} dropped, where no answer is left: {first}{more}")
     if bad := meta.get("bad_rows"):  # tables from before have no such count: one bad row ended them
         first = "; ".join(f"{where}: {message}" for where, message in meta["bad"][:2])
-        parts.append(f"{bad:,} of {meta['read_rows']:,} rows can't be used and are left out: {first}")
+        parts.append(f"{bad:,} of {counted(meta['read_rows'], 'row')} can't be used: {first}")
     return "; ".join(parts)
 
 
@@ -264,8 +267,9 @@ def refuse_dropped(recipe: Recipe, meta: dict[str, Any]) -> None:
         [
             Problem(
                 "",
-                f"{dropped:,} of {rows:,} rows ({dropped / rows:.1%}) have no trained token within train.max_length = "
-                f"{recipe.train.max_length:,}, more than data.max_dropped = {recipe.data.max_dropped:g} allows; the "
+                f"{dropped:,} of {counted(rows, 'row')} ({dropped / rows:.1%}) without a trained token within "
+                f"train.max_length = {recipe.train.max_length:,}, more than "
+                f"data.max_dropped = {recipe.data.max_dropped:g} allows; the "
                 f"longest row has {meta['longest_row']:,} tokens: raise train.max_length, or data.max_dropped",
             ),
             *first,

@@ -27,6 +27,7 @@ from toolkit.inference.gguf import GgufDecoder, GgufModel
 from toolkit.inference.named_models import Column, Models, columns_of, renderer_of, settle
 from toolkit.recipe.schema import EvalSection
 from toolkit.versions import installed
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,7 +127,7 @@ class _Clock:
 
     @property
     def told(self) -> str:
-        return f"{self.tokens:,} tokens of {self.prompts} answers decoded in {self.seconds:.1f} s"
+        return f"{counted(self.tokens, 'token')} of {counted(self.prompts, 'answer')} decoded in {self.seconds:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +186,11 @@ class _Work:
             if isinstance(decoder, CachedDecoder):
                 result.settings |= {"from_cache": decoder.found, "decoded": decoder.decoded}
         cached = result.settings.get("from_cache", 0)
-        note = f", {cached} answers from the cache" if cached else ""
+        note = f", {counted(cached, 'answer')} from the cache" if cached else ""
         decoded = f", {self.clock.told}" if self.clock.prompts else ""
-        line = f"{column.name}: {len(result.rows)} chats in {result.settings['seconds']:.0f} s{decoded}{note}"
+        line = (
+            f"{column.name}: {counted(len(result.rows), 'chat')} in {result.settings['seconds']:.0f} s{decoded}{note}"
+        )
         self.console.print(line)
         return result
 

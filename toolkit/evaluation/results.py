@@ -15,6 +15,7 @@ from toolkit.evaluation.statistics import Paired, Rate
 from toolkit.files import write_text
 from toolkit.hashes import sha256_of_text
 from toolkit.manifest import CHECKSUM
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     pass
@@ -124,7 +125,7 @@ class Evaluation:
         single = [] if self.settings.get("executed") else cut
         longer = sum(bool(row.expected_calls) and len(row.expected) > len(row.generated) for row in single)
         limit = self.settings.get("max_new_tokens")
-        found = f"{len(cut)} of {len(self.rows)} answers were cut at "
+        found = f"{len(cut)} of {counted(len(self.rows), 'answer')} {'was' if len(cut) == 1 else 'were'} cut at "
         found += "the token limit" if limit is None else f"eval.max_new_tokens = {limit}"
         return f"{found}; the calls expected of {longer} are longer, so raise it" if longer else found
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from toolkit.exports import ExportRecord
 from toolkit.recipe.schema import Recipe, SourceSection
+from toolkit.words import counted
 
 
 def model_card(record: ExportRecord, recipe: Recipe | None, summary: dict[str, Any] | None) -> str:
@@ -60,12 +61,15 @@ def _training(record: ExportRecord, recipe: Recipe, summary: dict[str, Any] | No
     lines = [
         "## Training",
         "",
-        f"- {train.num_train_epochs:g} epochs of {recipe.chats_per_update} chats an update, learning rate "
+        f"- epochs: {train.num_train_epochs:g}, of {counted(recipe.chats_per_update, 'chat')} an update, learning rate "
         f"{train.learning_rate:g} ({train.lr_scheduler_type}), up to {train.max_length:,} tokens a chat",
         f"- base weights held as {'NF4 with double quantisation' if record.load_in_4bit else '16 or 32 bits'}",
     ]
     if summary is not None:
-        lines += [f"- {summary['updates']:,} updates on {summary['chats']:,} chats, {summary['seconds']:,.0f} seconds"]
+        lines += [
+            f"- {counted(summary['updates'], 'update')} on {counted(summary['chats'], 'chat')}, "
+            f"{summary['seconds']:,.0f} seconds"
+        ]
         if summary.get("last_eval_loss") is not None:
             first, last = summary["first_eval_loss"], summary["last_eval_loss"]
             lines += [f"- loss on held-out chats: {first:.3f} before, {last:.3f} after"]

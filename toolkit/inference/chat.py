@@ -14,6 +14,7 @@ from toolkit.errors import InputError
 from toolkit.inference.speaker import Sampling, Speaker, open_speaker
 from toolkit.inference.tools import Toolbox, choose_tools, unseen
 from toolkit.terminal import say, warn
+from toolkit.words import counted
 
 HELP = "/tools shows the tools, /reset begins anew, /quit (or Ctrl-D) leaves; Ctrl-C stops an answer"
 
@@ -213,7 +214,7 @@ def _shown(conversation: Conversation, question: str) -> None:
         say()
     _notes(steps)
     if steps[-1].parsed.calls and None not in steps[-1].results:
-        _say(f"stopped after {len(steps)} steps (--max-steps)")
+        _say(f"stopped after {counted(len(steps), 'step')} (--max-steps)")
 
 
 def _notes(steps: list[Step]) -> None:

@@ -18,6 +18,7 @@ import subprocess
 from dataclasses import dataclass
 
 from toolkit.errors import InputError, did_you_mean
+from toolkit.words import counted
 
 GIB = 2**30
 AMPERE = (8, 0)  # the first compute capability with bfloat16 and flash attention
@@ -157,5 +158,5 @@ def parse_smi(text: str) -> list[SeenGpu]:
 def cpu_card(cores: int, memory: int, name: str, *, wide: bool = True) -> Card:
     """The processor as a device; `memory` in bytes. A core's speed is assumed, see `CORE_SINGLE`; `wide`: AVX-512."""
     single = CORE_SINGLE if wide else CORE_SINGLE_AVX2
-    title = f"{cores} cores of {name}"
+    title = f"{counted(cores, 'core')} of {name}"
     return Card("cpu", title, memory / GIB, (0, 0), CORE_HALF * cores / 1e3, single * cores / 1e3, None)

@@ -15,6 +15,7 @@ from toolkit.data.sources import local_files
 from toolkit.data.table import find as find_table
 from toolkit.errors import DataError
 from toolkit.planning.estimate import Sampled, mixed, sample
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe, SourceSection
@@ -149,7 +150,9 @@ def _training_chats(recipe: Recipe) -> int:
     if not _all_built_in(recipe) and not recipe.eval.sources:
         held_out = eval_chats(recipe, chats)  # taken from the data; built-in held-out chats are made apart
         if held_out >= chats:
-            raise DataError(f"eval.holdout: {held_out:,} of {chats:,} chats are kept out, so none is left to train on")
+            raise DataError(
+                f"eval.holdout: {held_out:,} of {counted(chats, 'chat')} kept out, so none is left to train on"
+            )
         chats -= held_out
     return max(1, chats)
 

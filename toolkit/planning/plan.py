@@ -27,7 +27,7 @@ from toolkit.planning.lengths import Lengths
 from toolkit.planning.memory import Memory, full_memory, training_memory
 from toolkit.planning.micro_batches import mean_pieces
 from toolkit.planning.setup import setup_on
-from toolkit.planning.steps import TIMED, Updates, fitted, fitting, updates_of
+from toolkit.planning.steps import Updates, fitted, fitting, updates_of
 
 if TYPE_CHECKING:
     from toolkit.recipe import LoadedRecipe
@@ -252,8 +252,8 @@ def _every(recipe: Recipe, updates: Updates) -> int:
 def _fewer(recipe: Recipe, updates: Updates, time: Time, evaluations: int) -> Updates:
     """The updates that are predicted to fit into train.max_minutes: all of them, or fewer."""
     train = recipe.train
-    if train.max_minutes is None or train.fitted_steps is not None or updates.total <= TIMED:
+    if train.max_minutes is None or train.fitted_steps is not None:
         return updates
     evaluation = time.evaluation / evaluations
-    left = 60 * train.max_minutes - TIMED * time.update - evaluation
+    left = 60 * train.max_minutes - evaluation
     return fitted(train, updates, fitting(updates, left, time.update, evaluation, _every(recipe, updates)))

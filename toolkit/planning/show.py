@@ -8,7 +8,8 @@ from toolkit.planning.calibration import past_error
 from toolkit.planning.cards import GIB, Card
 from toolkit.planning.kernel_time import Rates, Seconds
 from toolkit.planning.plan import PACKED, Plan
-from toolkit.planning.steps import learning_rate
+from toolkit.planning.steps import learning_rate, rising
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +58,7 @@ def _data(plan: Plan) -> list[tuple[str, str]]:
             f"{lengths.chats:,} of {lengths.mean:,.0f} tokens, longest {lengths.tokens.max():,}, {lengths.trained:.1%} "
             f"trained ({lengths.origin})",
         ),
-        ("updates", f"{updates.total:,} of {batch} x {steps} = {batch * steps} chats ({epochs})"),
+        ("updates", f"{updates.total:,} of {batch} x {steps} = {counted(batch * steps, 'chat')} ({epochs})"),
     ]
 
 
@@ -79,7 +80,7 @@ def _memory(plan: Plan) -> list[tuple[str, str]]:
     memory, chats = plan.memory, plan.recipe.train.per_device_train_batch_size
     cuda = plan.card.name != "cpu"
     lengths = plan.lengths
-    worst = f"for {lengths.rows(chats)} rows of {lengths.longest:,} tokens, the widest micro-batch"
+    worst = f"for {counted(lengths.rows(chats), 'row')} of {lengths.longest:,} tokens, the widest micro-batch"
     if plan.budget is not None:
         worst = f"for {plan.budget.tokens:,} packed tokens, the fullest micro-batch"
     context = {"CUDA context" if cuda else "Python and its libraries": memory.context}
@@ -93,7 +94,7 @@ def _memory(plan: Plan) -> list[tuple[str, str]]:
         options = f"--set train.micro_batch={plan.least[1]} --set train.gradient_checkpointing=true"
         lines.append(("", f"{_gib(plan.least[0])} predicted at the least, slower: {options}"))
     if plan.largest:
-        lines.append(("", f"up to {plan.largest} such chats fit in a micro-batch"))
+        lines.append(("", f"up to {counted(plan.largest, 'such chat')} may make a micro-batch"))
     if not plan.fits:
         told = " ".join(f"--set {setting}" for setting in plan.advice)
         lines.append(("to fit", told or "no setting makes it fit; choose a card with more memory, or a smaller model"))
@@ -113,23 +114,14 @@ def _time(plan: Plan) -> list[tuple[str, str]]:
     lines = [
         (
             "time",
-            f"{duration(time.total)} predicted: {plan.updates.total:,} updates x {time.update:.2f} s"
+            f"{duration(time.total)} predicted: {counted(plan.updates.total, 'update')} x {time.update:.2f} s"
             + (f" ({least:.2f} to {most:.2f})" if rates.memory else "")
             + (f" + {duration(time.evaluation)} of evaluation" if time.evaluation else ""),
         ),
         ("", f"an update (padding x {time.padding:.2f}): {_kinds(time.kinds, cuda=rates.memory is not None)}"),
         ("", _taken(plan.card, rates)),
     ]
-    if (minutes := plan.recipe.train.max_minutes) is not None:
-        fit = (
-            "all updates"
-            if plan.updates.planned is None
-            else f"{plan.updates.total:,} of {plan.updates.planned:,} updates"
-        )
-        known = "fitted in an earlier run" if plan.recipe.train.fitted_steps is not None else "predicted"
-        lines.append(
-            ("", f"{fit} fit into train.max_minutes = {minutes:g} ({known}); a run times its first and fits the rest")
-        )
+    lines += _budget(plan, time.total)
     if plan.packed_seconds is not None and plan.packed_seconds < WORTH_SAYING * time.total:
         options = " ".join(f"--set train.{key}={value}" for key, value in PACKED.items())
         pace = "the host sets the pace; " if time.host_bound else ""
@@ -139,6 +131,20 @@ def _time(plan: Plan) -> list[tuple[str, str]]:
     elif plan.card.name != "cpu":
         lines.append(("cost", "--price DOLLARS_PER_HOUR says what it costs"))
     return lines
+
+
+def _budget(plan: Plan, seconds: float) -> list[tuple[str, str]]:
+    """What becomes of a time budget: its updates take `seconds`, as predicted."""
+    train, updates = plan.recipe.train, plan.updates
+    if train.max_minutes is None:
+        return []
+    budget = f"train.max_minutes = {train.max_minutes:g}"
+    made = "all updates" if updates.planned is None else f"{updates.total:,} of {updates.planned:,} updates"
+    if train.fitted_steps is not None:
+        return [("", f"{made}, as an earlier run was fitted to {budget}")]
+    if seconds > 60 * train.max_minutes:
+        return [("", f"{made} take longer than {budget} (predicted), and a run makes no fewer")]
+    return [("", f"{made} fit into {budget} (predicted); a run times its first and fits the rest")]
 
 
 def _kinds(kinds: Seconds, *, cuda: bool) -> str:
@@ -176,10 +182,9 @@ def _curve(plan: Plan, braille: bool) -> list[tuple[str, str]]:
     columns = 2 * WIDTH
     last = max(1, updates.total - 1)
     rates = [learning_rate(train, updates, round(x / (columns - 1) * last)) for x in range(columns)]
+    warmup = counted(rising(train, updates), "update")
     rows = plot([rate / train.learning_rate for rate in rates])
-    lines = [
-        ("rate", f"{train.learning_rate:g} at most, {train.lr_scheduler_type}, warm-up over {updates.warmup:,} updates")
-    ]
+    lines = [("rate", f"{train.learning_rate:g} at most, {train.lr_scheduler_type}, warm-up over {warmup}")]
     lines += [("", row if braille else "".join("#" if ord(c) > 0x2800 else " " for c in row)) for row in rows]
     lines.append(("", f"1{updates.total:>{WIDTH - 1},}"))
     return lines

@@ -1,8 +1,9 @@
 """How many updates a run makes and the learning rate of each, counted as transformers' Trainer counts them.
 
-Under a time budget (`train.max_minutes`) the first `TIMED` updates are made as if there was none and timed; then the
-number of updates and the rest of the schedule, its warm-up and its end, are fitted to the time that is left. The number
-(`train.fitted_steps`) says all that there is to know to make the same run again.
+Under a time budget (`train.max_minutes`) the first updates are made as if there was none and timed; then the number of
+updates and the rest of the schedule, its warm-up and its end, are fitted to the time that is left. `TIMED` are timed,
+or `EARLY` where so many as `TIMED` do not fit, or `LEAST` where `EARLY` do not. The number that fits
+(`train.fitted_steps`) tells which it was, and so all that there is to know to make the same run again.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
 
 
 TIMED = 8  # updates before the fit; the first warms up
+EARLY = 3  # before it, where TIMED do not fit
+LEAST = 2  # of any run: the first may be made with a rate of 0
 
 
 @dataclass(frozen=True, slots=True)
 class Updates:
     """Counts of one run. An epoch's last micro-batch and last update may hold fewer chats; both count.
 
-    `planned`: what `total` was before it was fitted to a time budget, whose rates the first `TIMED` updates have; None
+    `planned`: what `total` was before it was fitted to a time budget, whose rates the first `timed` updates have; None
     where nothing was fitted.
     """
 
@@ -31,6 +34,13 @@ class Updates:
     total: int
     warmup: int
     planned: int | None = None
+
+    @property
+    def timed(self) -> int:
+        """Updates that were made before `total` was fitted to a time budget; 0 where nothing was fitted."""
+        if self.planned is None:
+            return 0
+        return TIMED if self.total > TIMED else min(self.total, EARLY)
 
     @property
     def epochs(self) -> float:
@@ -55,18 +65,23 @@ def fitted(train: TrainSection, updates: Updates, total: int) -> Updates:
     return replace(updates, total=total, warmup=warmup_of(train, total), planned=updates.total)
 
 
-def fitting(updates: Updates, seconds: float, update: float, evaluation: float, every: int | None) -> int:
-    """How many updates fit: those made for timing, and what then fits into `seconds`, one more at the least.
+def fitting(
+    updates: Updates, seconds: float, update: float, evaluation: float, every: int | None, made: int = 0
+) -> int:
+    """How many updates fit: those `made`, and what then fits into `seconds`.
 
     `update` and `evaluation`: seconds of one. `every`: updates between evaluations, of which one more ends the run;
-    None where there is none.
+    None where there is none. `made`: `LEAST`, `EARLY` or `TIMED`, and what is found is a number that tells so
+    (`Updates.timed`): one more at the least after `TIMED`, and no more than `TIMED` before. 0: before the first.
     """
 
     def needed(total: int) -> float:
-        evaluations = 0 if every is None else -(-total // every) - TIMED // every
-        return (total - TIMED) * update + evaluations * evaluation
+        evaluations = 0 if every is None else -(-total // every) - made // every
+        return (total - made) * update + evaluations * evaluation
 
-    low, high = min(TIMED + 1, updates.total), updates.total
+    least = TIMED + 1 if made == TIMED else max(LEAST, made)
+    most = TIMED if 0 < made < TIMED else updates.total
+    low, high = min(least, updates.total), min(most, updates.total)
     while low < high:  # the most that fit, by bisection: more updates never need less time
         middle = (low + high + 1) // 2
         low, high = (middle, high) if needed(middle) <= seconds else (low, middle - 1)
@@ -81,7 +96,7 @@ def warmup_of(train: TrainSection, total: int) -> int:
 def learning_rate(train: TrainSection, updates: Updates, update: int) -> float:
     """The rate that update number `update` (from 0) is made with, as transformers' schedules compute it."""
     total, warmup = updates.total, updates.warmup
-    if updates.planned is not None and update < TIMED:
+    if updates.planned is not None and update < updates.timed:
         total, warmup = updates.planned, warmup_of(train, updates.planned)
     if update < warmup:
         return train.learning_rate * update / max(1, warmup)
@@ -95,3 +110,10 @@ def learning_rate(train: TrainSection, updates: Updates, update: int) -> float:
         case _:
             factor = 1.0
     return train.learning_rate * factor
+
+
+def rising(train: TrainSection, updates: Updates) -> int:
+    """Updates before the highest rate. Fitted to a time budget, those timed may rise longer than the warm-up is."""
+    if updates.planned is None:
+        return updates.warmup
+    return max(range(updates.total), key=lambda update: learning_rate(train, updates, update))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import Problem, RunError
-from toolkit.planning.steps import updates_of
+from toolkit.planning.steps import rising, updates_of
 from toolkit.records import read_rows
 from toolkit.reports.statistics import mad_sigma, median
 
@@ -38,6 +38,8 @@ class Facts:
     patience: int = 0
     held_out: int = 0  # chats
     dropout: float = 0.0
+    logging_steps: int = 0  # updates a row
+    minutes: float = 0.0  # the time budget, where it holds fewer updates than the epochs have
 
     @classmethod
     def of(cls, recipe: Recipe, n_chats: int) -> Facts:
@@ -45,7 +47,7 @@ class Facts:
         updates = updates_of(recipe, n_chats)
         return cls(
             total=updates.total,
-            warmup=updates.warmup,
+            warmup=rising(recipe.train, updates),
             per_epoch=updates.per_epoch,
             learning_rate=recipe.train.learning_rate,
             epochs=updates.epochs,
@@ -54,6 +56,8 @@ class Facts:
             patience=recipe.eval.early_stopping_patience,
             held_out=0 if recipe.eval.sources or recipe.eval.holdout < 1 else int(recipe.eval.holdout),
             dropout=recipe.lora.lora_dropout,
+            logging_steps=recipe.train.logging_steps,
+            minutes=(recipe.train.max_minutes or 0.0) if updates.planned is not None else 0.0,
         )
 
 

@@ -19,6 +19,7 @@ from toolkit.pages.lines import Chart, Mark, Series, line_chart
 from toolkit.pages.page import Token, table
 from toolkit.reports.flips import flipped, still_wrong
 from toolkit.reports.runview import RunView
+from toolkit.words import counted
 
 GIB = 2**30
 FLIPS_SHOWN = 6
@@ -62,8 +63,8 @@ def sentence(view: RunView) -> str:
     part = f"{trained_on:,} of " if chats and 0 < trained_on < chats else ""  # less than one epoch
     parts = [
         f"{recipe.model.name}, {weights}, with LoRA of rank {recipe.lora.r}",
-        f"on {part}{chats:,} chats of {sources}" if chats else f"on {sources}",
-        f"in updates of {recipe.chats_per_update} chats",
+        f"on {part}{counted(chats, 'chat')} of {sources}" if chats else f"on {sources}",
+        f"in updates of {counted(recipe.chats_per_update, 'chat')}",
         f"with the {engine} engine" + (f" on {view.device}" if view.device else ""),
     ]
     lost = len(view.bad_lines)
@@ -201,9 +202,10 @@ def data_facts(view: RunView) -> list[str]:
         if not meta:
             continue
         found.append(
-            f"{meta['chats']:,} chats {name}: {meta['tokens']:,} tokens, {meta['share_trained']:.1%} of them trained; "
+            f"{counted(meta['chats'], 'chat')} {name}: {counted(meta['tokens'], 'token')}, "
+            f"{meta['share_trained']:.1%} of them trained; "
             f"the longest row has {meta['longest_row']:,} tokens ({meta['longest_where']}). "
-            f"train.max_length = {meta['max_length']} cut {meta['truncated_rows']:,} rows, "
+            f"train.max_length = {meta['max_length']} cut {counted(meta['truncated_rows'], 'row')}, "
             f"{meta['cut_answers']:,} of them within an answer, and dropped {meta['dropped_rows']:,}."
         )
     return found
@@ -217,9 +219,8 @@ def mask_samples(view: RunView) -> list[dict[str, Any]]:
             Token(str(text), int(identity), bool(trained))
             for text, identity, trained in zip(sample["texts"], sample["ids"], sample["trained"], strict=True)
         ]
-        title = (
-            f"{sample['kind']}: {sample['where']}, {sample['tokens']:,} tokens, {sample['trained_tokens']:,} trained"
-        )
+        tokens_of = f"{counted(sample['tokens'], 'token')}, {sample['trained_tokens']:,} trained"
+        title = f"{sample['kind']}: {sample['where']}, {tokens_of}"
         if sample["tokens"] > len(tokens):
             title += f"; the first {len(tokens):,} are shown"
         found.append({"title": title, "tokens": tokens})

@@ -20,6 +20,7 @@ from toolkit.recipe.schema import Recipe
 from toolkit.records import write_json
 from toolkit.runs import RunFolder, command_line
 from toolkit.training.prepared import Tables
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
@@ -44,7 +45,7 @@ def describe_data(console: Console, recipe: Recipe, tables: Tables, updates: Upd
     console.print(
         f"chats      {table.n_chats:,} to train on, {held_out:,} held out; "
         f"{tokens:,} tokens, {trained / tokens:.1%} trained, {tokens / table.n_chats:.0f} a chat\n"
-        f"updates    {updates.total:,} of {recipe.chats_per_update} chats{at_most}",
+        f"updates    {updates.total:,} of {counted(recipe.chats_per_update, 'chat')}{at_most}",
     )
 
 

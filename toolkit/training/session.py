@@ -43,6 +43,7 @@ from toolkit.training.resume import Resumed
 from toolkit.training.timing import Fit, TimeBudget, decoding_seconds
 from toolkit.training.trainer import Trainer
 from toolkit.trusted import check_adapter, only_numbers
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from toolkit.data.render import Renderer
@@ -96,7 +97,7 @@ class Session:
         save_adapter(trainer.model, self.folder, self.recipe, self.model_folder, self.renderer)
         if self.stopping.stopped:
             patience, what = self.stopping.patience, self.stopping.what
-            self.console.print(f"stopped early at update {update}: {patience} evaluations without {what}")
+            self.console.print(f"stopped early at update {update}: {counted(patience, 'evaluation')} without {what}")
         after = self.calls.after(kept_update)
         self._summary(
             {"updates": update, "adapter_of_update": kept_update, "seconds": round(seconds, 2)}, before, after

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from toolkit.planning.steps import TIMED, Updates, fitted, fitting
+from toolkit.planning.steps import EARLY, LEAST, TIMED, Updates, fitted, fitting
 from toolkit.recipe.schema import Recipe
 
 
@@ -33,7 +33,8 @@ class Fit:
 
 
 class TimeBudget(TrainerCallback):
-    """Times updates up to number `TIMED` and then tells the trainer how many there are to be.
+    """Times updates up to number `TIMED`, or fewer where so many don't fit, and then tells the trainer how many there
+    are to be.
 
     tokens: of an update, in the mean over the run; the seconds of one go by its tokens, and by the median over the
     timed ones but the first, so that one that waits for something (a compilation) says nothing of the others. What
@@ -60,8 +61,8 @@ class TimeBudget(TrainerCallback):
         self.evaluation = 0.0
         self.counted = 0  # real tokens of the updates before
         self.paces: list[float] = []  # seconds a real token, of each timed update
-        # shorter runs are not worth fitting, and one that was fitted already goes by that
-        self.wanted = updates.total > TIMED and recipe.train.fitted_steps is None
+        # shorter runs can't be fitted, and one that was fitted already goes by that
+        self.wanted = updates.total > LEAST and recipe.train.fitted_steps is None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.begun = self.clock()
@@ -82,18 +83,31 @@ class TimeBudget(TrainerCallback):
         tokens = self.trainer.real_tokens
         self.paces.append((self.clock() - self.step_begun) / max(1, tokens - self.counted))
         self.counted = tokens
-        if state.global_step + 1 == TIMED:
+        made = state.global_step + 1
+        if made == TIMED or (made in (LEAST, EARLY) and self._short(made)):
             self.wanted = False
-            fit = self._fit()
+            fit = self._fit(made)
             state.max_steps = fit.updates.total
             self.trainer.updates = fit.updates
             self.told(fit)
 
-    def _fit(self) -> Fit:
-        update = statistics.median(self.paces[1:] or self.paces) * self.tokens
-        left = self.seconds - (self.clock() - self.begun)
-        total = fitting(self.updates, left, update, self.evaluation + self.decoding, self._every())
-        return Fit(fitted(self.recipe.train, self.updates, total), update, held=left >= update)
+    def _short(self, made: int) -> bool:
+        """Whether the next number of updates after which it could be fitted takes too long, even where all are as fast
+        as the fastest so far: a compilation is no reason to end early."""
+        after = min(EARLY if made == LEAST else TIMED, self.updates.total)
+        return self._fitting(made, self._left(), min(self.paces) * self.tokens) < after
+
+    def _fit(self, made: int) -> Fit:
+        update, left = statistics.median(self.paces[1:] or self.paces) * self.tokens, self._left()
+        total = self._fitting(made, left, update)
+        held = left >= (update if total > made else 0)
+        return Fit(fitted(self.recipe.train, self.updates, total), update, held)
+
+    def _left(self) -> float:
+        return self.seconds - (self.clock() - self.begun)
+
+    def _fitting(self, made: int, left: float, update: float) -> int:
+        return fitting(self.updates, left, update, self.evaluation + self.decoding, self._every(), made)
 
     def _every(self) -> int | None:
         """Updates between evaluations; None where there is none."""

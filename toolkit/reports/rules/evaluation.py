@@ -11,6 +11,7 @@ from toolkit.reports.rules.look import Look
 from toolkit.reports.rules.training import RISE
 from toolkit.reports.statistics import MAD_TO_SIGMA, NORMAL, median, noise, paired_p, rising_p, slope
 from toolkit.reports.verdicts import Verdict
+from toolkit.words import counted
 
 NEAR, HEALTHY = 0.1, 0.3  # the chapter: evaluation within 0.1 to 0.3 of the training loss
 BESIDE = 10  # training rows before an evaluation that it is compared with
@@ -190,7 +191,7 @@ def gap(log: Log, facts: Facts, look: Look) -> Verdict | None:
 def _too_few(few: int, log: Log, look: Look) -> Verdict | None:
     if not look.final:
         return None
-    chats = f"{few} chat was" if few == 1 else f"{few} chats were"
+    chats = f"{counted(few, 'chat')} {'was' if few == 1 else 'were'}"
     return Verdict(
         topic="generalisation",
         code="few_held_out",

@@ -11,6 +11,7 @@ from toolkit.reports.rules.instant import LOW_START, lower_rate
 from toolkit.reports.rules.look import Look
 from toolkit.reports.statistics import Array, blocks, falling_p, median, rising_p, shift
 from toolkit.reports.verdicts import Verdict
+from toolkit.words import counted
 
 LEAST = 8  # rows below which nothing is said of a trend
 STUCK = 0.05  # of the starting loss: of the chapter's 3.0 that is 0.15, what it calls "about the same" elsewhere
@@ -26,7 +27,7 @@ def progress(log: Log, facts: Facts, look: Look) -> Verdict | None:
     """Falling, flat after a fall, stuck near its start, or going up again."""
     updates, losses = log.finite_losses()
     if len(losses) < LEAST:
-        return _too_short(log, look)
+        return _too_short(log, facts, look)
     y, at = blocks(losses), blocks(updates)
     head = max(3, min(5, len(losses) // 10))
     start, end = median(losses[:head]), median(losses[-head:])
@@ -64,7 +65,7 @@ def progress(log: Log, facts: Facts, look: Look) -> Verdict | None:
     )
 
 
-def _too_short(log: Log, look: Look) -> Verdict | None:
+def _too_short(log: Log, facts: Facts, look: Look) -> Verdict | None:
     if not look.final:
         return None
     return Verdict(
@@ -72,8 +73,10 @@ def _too_short(log: Log, look: Look) -> Verdict | None:
         code="too_short",
         level="note",
         title="Too few rows to say whether the loss falls",
-        evidence=f"{len(log.losses)} rows with a loss; {LEAST} are needed",
-        advice="a smaller train.logging_steps, or more updates",
+        evidence=f"{counted(len(log.losses), 'row')} with a loss; {LEAST} are needed",
+        advice="a smaller train.logging_steps"
+        if facts.logging_steps > 1 and log.last_update >= LEAST
+        else _longer(facts, "more updates: more chats, or more train.num_train_epochs"),
         update=log.last_update,
     )
 
@@ -211,6 +214,11 @@ def unfinished(log: Log, facts: Facts, look: Look) -> Verdict | None:
         level="note",
         title="The loss was still falling at the end",
         evidence=f"by {-estimate:.3f} between the last two sixths of the rows",
-        advice="more train.num_train_epochs, or a higher train.learning_rate",
+        advice=f"{_longer(facts, 'more train.num_train_epochs')}, or a higher train.learning_rate",
         update=log.last_update,
     )
+
+
+def _longer(facts: Facts, otherwise: str) -> str:
+    """What makes a run longer: its time budget, where that is what ended it."""
+    return f"a larger train.max_minutes than {facts.minutes:g}" if facts.minutes else otherwise
