@@ -315,10 +315,21 @@ def test_advice_for_packed_chats_makes_them_fit(tmp_path: Path) -> None:
     assert make_plan(changed, small(6), uniform(changed.train.max_length)).fits
 
 
+@pytest.mark.parametrize(("steps", "times"), [('"eval"', 31), ("0", 2), ("100", 31), ("490", 7), ("5000", 2)], ids=str)
+def test_decoding_held_out_chats_takes_its_time(steps: str, times: int) -> None:
+    """Qwen3-1.7B's 200 chats on a T4: under two minutes each time."""
+    decoding = planned("tools", "t4", "eval.generate=200", f"eval.generate_steps={steps}").time.decoding  # type: ignore[union-attr]
+    once = planned("tools", "t4", "eval.generate=200", "eval.generate_steps=0").time.decoding / 2  # type: ignore[union-attr]
+    assert decoding == pytest.approx(times * once) and 5 < once < 120
+    assert planned("tools", "t4", "eval.generate=0").time.decoding == 0  # type: ignore[union-attr]
+
+
 def test_a_time_budget_holds_what_fits() -> None:
     whole = planned("tools", "t4")
     assert whole.time is not None and whole.time.total > 3600
-    short = planned("tools", "t4", "train.max_minutes=30")
+    answered = planned("tools", "t4", "train.max_minutes=30").time
+    assert answered is not None and answered.decoding and answered.total <= 1800
+    short = planned("tools", "t4", "train.max_minutes=30", "eval.generate=0")
     assert short.time is not None
     assert short.updates.planned == whole.updates.total and short.updates.warmup == -(-short.updates.total // 10)
     assert 1700 < short.time.total <= 1800 < short.time.total + short.time.update

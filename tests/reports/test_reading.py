@@ -465,6 +465,73 @@ def test_a_few_chats_overfit_without_an_alarm_and_the_log_of_before_knows_by_the
     assert [v.code for v in few if v.topic in ("overfitting", "generalisation")] == ["few_held_out"]
 
 
+def with_calls(found: Rows, shares: dict[int, float]) -> Rows:
+    return [
+        row | {"eval_calls": shares[row["update"]]} if "eval_loss" in row and row["update"] in shares else row
+        for row in found
+    ]
+
+
+def stopping(found: Rows, decoded: int = 200) -> Verdict | None:
+    """What is said at the end about going on."""
+    return next((v for v in read(found, replace(FACTS, decoded=decoded)) if v.topic == "overfitting"), None)
+
+
+MEMORISED = rows(falling(N, end=0.1), 0.05, 0, OVERFIT, 0.01, 24)
+RISING = spaced([0.1, 0.4, 0.55, 0.62, 0.7, 0.74, 0.78, 0.8, 0.82], N)
+
+
+def test_a_rising_loss_does_not_stop_a_run_whose_right_answers_rise() -> None:
+    assert stopping(MEMORISED).code == "overfitting" and "memorised" in at_end(MEMORISED)
+    found = with_calls(MEMORISED, RISING)
+    verdict = stopping(found)
+    assert (verdict.code, verdict.level) == ("loss_up_answers_not_down", "note")
+    assert "go on" in verdict.title and "55% at update 50, 82% at update 200, of 200 chats" in verdict.evidence
+    assert not {v.level for v in read(found, replace(FACTS, decoded=200))} & {"stop", "warning"}
+
+
+@pytest.mark.parametrize(("last", "code"), [(0.65, "fewer_right"), (0.79, "loss_up_answers_not_down")])
+def test_right_answers_stop_a_run_where_they_surely_become_fewer(last: float, code: str) -> None:
+    """Of 200, 65% after 82% is no chance, 79% is."""
+    shares = RISING | {N: last, 175: 0.82}
+    assert stopping(with_calls(MEMORISED, shares)).code == code
+    # whatever the loss does
+    good = with_calls(
+        rows(falling(N), 0.05, 0, GOOD_EVALUATIONS, 0.01, 24), spaced([0.1, 0.5, 0.7, 0.8, 0.82, 0.82, last], N)
+    )
+    assert (stopping(good) is not None) is (code == "fewer_right")
+
+
+@pytest.mark.parametrize("shares", [{0: 0.1}, {}])
+def test_answers_that_were_decoded_once_decide_nothing(shares: dict[int, float]) -> None:
+    assert stopping(with_calls(MEMORISED, shares)).code == "overfitting"
+
+
+def test_few_answers_decide_nothing() -> None:
+    assert stopping(with_calls(MEMORISED, RISING), decoded=12).code == "overfitting"
+
+
+def test_chance_alone_rarely_makes_right_answers_fewer() -> None:
+    """Nine decodings of 200 chats of a model that does not change."""
+    blamed = 0
+    for seed in range(60):
+        hits = np.random.default_rng(seed).binomial(200, 0.8, size=9) / 200
+        found = with_calls(rows(falling(N), 0.05, seed, spaced([0.9] * 9, N)), spaced(hits, N))
+        reader = Reader(replace(FACTS, decoded=200))
+        blamed += any(v.code == "fewer_right" for row in found for v in reader.feed(row))
+    assert blamed <= 3
+
+
+def test_a_real_run_whose_loss_was_lowest_after_a_third() -> None:
+    """60,000 built-in chats on an H200: least loss at update 626 of 1,875, 68% right at 939, 73% at the end."""
+    rows_ = read_metrics(RECORDED.parents[2] / "docs" / "benchmarks" / "2026-11-23-eval" / "mix-metrics.jsonl")
+    verdict = next(
+        v for v in read(rows_, replace(FACTS, total=1875, epochs=1, decoded=400)) if v.topic == "overfitting"
+    )
+    assert verdict.code == "loss_up_answers_not_down"
+    assert "68% at update 939, 73% at update 1875" in verdict.evidence
+
+
 def test_a_loss_below_zero_is_called_what_it_is() -> None:
     found = rows(falling(N), 0.02)
     found[30]["loss"] = -0.113

@@ -14,7 +14,7 @@ from toolkit.errors import RecipeError
 from toolkit.evaluation.results import Evaluation, Row
 from toolkit.planning.steps import Updates
 from toolkit.recipe import load
-from toolkit.recipe.schema import Recipe
+from toolkit.recipe.schema import EvalSection, Recipe
 from toolkit.records import read_jsonl
 from toolkit.runs import RunFolder
 from toolkit.terminal import new_console
@@ -83,11 +83,25 @@ def test_how_often(tmp_path: Path, steps: Any, measured: list[int]) -> None:
     assert [update for update in ALL if meter.during(update)] == measured
 
 
-@pytest.mark.parametrize(("best", "measured"), [("loss", [0, 6]), ("calls", [0, 6, 8])])
-def test_the_last_adapter_is_measured_where_calls_choose(tmp_path: Path, best: str, measured: list[int]) -> None:
+@pytest.mark.parametrize("best", ["auto", "loss", "calls"])
+def test_the_last_adapter_is_always_measured(tmp_path: Path, best: str) -> None:
     meter = Planted(tmp_path, [evaluation(1, 3)] * 9, generate_steps=5, best=best)
     meter.before()
-    assert [update for update in ALL if meter.during(update)] == measured
+    assert [update for update in ALL if meter.during(update)] == [0, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("settings", "by_calls"),
+    [
+        ({}, False),
+        ({"generate": 8}, True),
+        ({"generate": 8, "generate_steps": 100}, True),
+        ({"generate": 8, "generate_steps": 0}, False),
+        ({"generate": 8, "best": "loss"}, False),
+    ],
+)
+def test_answers_choose_wherever_they_are_decoded_in_between(settings: dict[str, Any], by_calls: bool) -> None:
+    assert EvalSection(**settings).by_calls is by_calls
 
 
 def test_nothing_is_measured_unless_asked(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.tiny import write_recipe
 from toolkit.errors import RecipeError
+from toolkit.planning.decode_time import decoding_seconds
 from toolkit.planning.steps import EARLY, TIMED, Updates, learning_rate, updates_of
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
@@ -24,7 +25,7 @@ from toolkit.training import timing
 from toolkit.training.prepared import Tables
 from toolkit.training.record import describe_data
 from toolkit.training.run import run
-from toolkit.training.timing import Fit, TimeBudget, decoding_seconds
+from toolkit.training.timing import Fit, TimeBudget
 
 
 class Clock:

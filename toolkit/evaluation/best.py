@@ -23,7 +23,7 @@ class Best:
     threshold: float = 0.0
     update: int = 0
     worse: int = 0
-    _least: tuple[float, float] = (math.inf, math.inf)  # what is least is best
+    _least: tuple[float, float] = (math.inf, math.inf)  # the best's: (loss, 0), or by calls (-share right, loss)
 
     @property
     def found(self) -> bool:
@@ -59,7 +59,7 @@ class Best:
 
 def best_by_log(recipe: Recipe, rows: Iterable[Mapping[str, Any]]) -> Best:
     """The best evaluation of a log, by the recipe's rule."""
-    best = Best(recipe.eval.best == "calls", recipe.eval.early_stopping_threshold)
+    best = Best(recipe.eval.by_calls, recipe.eval.early_stopping_threshold)
     for row in rows:
         if row.get("eval_loss") is not None:
             best.judge(row, row["update"])

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from toolkit.planning.cards import Card
+from toolkit.planning.decode_time import decode_seconds
 from toolkit.planning.kernel_time import UPDATE_GAP, Rates, Seconds, evaluating, training
 from toolkit.planning.lengths import Lengths
 from toolkit.planning.steps import Updates
 
 if TYPE_CHECKING:
     from toolkit.engines.setup import Setup
+    from toolkit.recipe.schema import EvalSection
 
 CPU_EFFICIENCY = {"fp32": 0.63, "bf16": 0.47}  # of a core's products; measured with SmolLM2-135M on two cores
 PRODUCTS = 0.70  # of the data sheet's products, where nobody is known to have measured: the H200's share
@@ -58,7 +60,8 @@ def doubt(card: Card) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Predicted seconds. `update` for one update, `training` for all, `evaluation` for the evaluation losses.
+    """Predicted seconds. `update` for one update, `training` for all, `evaluation` for the evaluation losses,
+    `decoding` for the answers that are measured.
 
     `kinds`: where an update's go. `host_bound`: launching takes longer than computing, so a faster card would not help.
     """
@@ -67,6 +70,7 @@ class Time:
     training: float
     evaluation: float
     padding: float
+    decoding: float = 0.0
 
     @property
     def update(self) -> float:
@@ -74,7 +78,7 @@ class Time:
 
     @property
     def total(self) -> float:
-        return self.training + self.evaluation
+        return self.training + self.evaluation + self.decoding
 
     @property
     def host_bound(self) -> bool:
@@ -86,7 +90,8 @@ class Work:
     """What is computed: how a model trains, the chats and how they are cut up.
 
     `pieces`: micro-batches of an update in the mean, where its chats are packed without padding; None where
-    `accumulation` micro-batches of `batch` chats are padded.
+    `accumulation` micro-batches of `batch` chats are padded. `decodings`: how often `decoded` chats are, as `settings`
+    say.
     """
 
     setup: Setup
@@ -98,10 +103,13 @@ class Work:
     eval_chats: int = 0
     eval_batch: int = 1
     pieces: float | None = None
+    decodings: int = 0
+    decoded: int = 0
+    settings: EvalSection | None = None
 
 
 def predict(work: Work, rates: Rates) -> Time:
-    """Seconds for the updates and the evaluation losses of a run; loading, saving and decoding are not in it."""
+    """Seconds for the updates, evaluation losses and measured answers of a run; loading and saving are not in it."""
     lengths, updates = work.lengths, work.updates
     if work.pieces is None:
         chats: float = work.batch
@@ -119,6 +127,9 @@ def predict(work: Work, rates: Rates) -> Time:
         training=kinds.total * updates.total,
         evaluation=work.evaluations * _evaluation(work, rates),
         padding=tokens / real,
+        decoding=work.decodings * decode_seconds(work.setup, rates, lengths, work.settings, work.decoded)
+        if work.settings
+        else 0.0,
     )
 
 

@@ -22,6 +22,7 @@ from toolkit.planning.advice import advice, largest_batch, padded_memory
 from toolkit.planning.budget import STEP, Budget, budget_for
 from toolkit.planning.cards import CARDS, Card, cpu_card, find_card, seen_gpus
 from toolkit.planning.cost import Time, Work, dollars, predict, range_of, rates_of
+from toolkit.planning.decode_time import decoding_seconds, decodings
 from toolkit.planning.kernel_time import Rates
 from toolkit.planning.lengths import Lengths
 from toolkit.planning.memory import Memory, full_memory, training_memory
@@ -230,7 +231,7 @@ def _least_memory(recipe: Recipe, card: Card, lengths: Lengths, has: Has) -> tup
 
 
 def _work(recipe: Recipe, setup: Setup, lengths: Lengths, updates: Updates, pieces: float | None) -> Work:
-    train = recipe.train
+    train, held_out = recipe.train, lengths_module.eval_chats(recipe, lengths.chats)
     return Work(
         setup=setup,
         lengths=lengths,
@@ -239,8 +240,11 @@ def _work(recipe: Recipe, setup: Setup, lengths: Lengths, updates: Updates, piec
         accumulation=train.gradient_accumulation_steps,
         pieces=pieces,
         evaluations=1 + math.ceil(updates.total / _every(recipe, updates)),  # one before the first update
-        eval_chats=lengths_module.eval_chats(recipe, lengths.chats),
+        eval_chats=held_out,
         eval_batch=recipe.eval.per_device_eval_batch_size,
+        decodings=decodings(recipe.eval, updates, _every(recipe, updates)),
+        decoded=min(recipe.eval.generate, held_out),
+        settings=recipe.eval,
     )
 
 
@@ -256,4 +260,8 @@ def _fewer(recipe: Recipe, updates: Updates, time: Time, evaluations: int) -> Up
         return updates
     evaluation = time.evaluation / evaluations
     left = 60 * train.max_minutes - evaluation
+    if decoded := decodings(recipe.eval, updates, _every(recipe, updates)):
+        one = time.decoding / decoded
+        left -= 2 * one  # before training and after its last update
+        evaluation += decoding_seconds(recipe, one)
     return fitted(train, updates, fitting(updates, left, time.update, evaluation, _every(recipe, updates)))

@@ -116,7 +116,8 @@ def _time(plan: Plan) -> list[tuple[str, str]]:
             "time",
             f"{duration(time.total)} predicted: {counted(plan.updates.total, 'update')} x {time.update:.2f} s"
             + (f" ({least:.2f} to {most:.2f})" if rates.memory else "")
-            + (f" + {duration(time.evaluation)} of evaluation" if time.evaluation else ""),
+            + (f" + {duration(time.evaluation)} of evaluation" if time.evaluation else "")
+            + (f" + {duration(time.decoding)} of decoding" if time.decoding else ""),
         ),
         ("", f"an update (padding x {time.padding:.2f}): {_kinds(time.kinds, cuda=rates.memory is not None)}"),
         ("", _taken(plan.card, rates)),

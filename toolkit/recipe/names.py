@@ -229,7 +229,7 @@ TABLE: tuple[Other, ...] = (
         HF,
         "eval.best",
         "the best adapter is kept wherever eval.early_stopping_patience is above 0",
-        '"loss"',
+        '"auto"',
     ),
     Other(("early_stopping", "patience"), OTHERS, "eval.early_stopping_patience"),
     Other(("predict_with_generate", "do_sample_eval"), FACTORY, "eval.generate", "held-out chats to decode"),

@@ -195,11 +195,18 @@ class EvalSection(Section):
         description="eval: decode them with every evaluation; a number: with those that come at least that many "
         "updates after the last; 0: only before and after training",
     )
-    best: Literal["loss", "calls"] = Field(
-        "loss", description="which adapter is kept: that of the lowest evaluation loss, or of the most right answers"
+    best: Literal["auto", "loss", "calls"] = Field(
+        "auto",
+        description="which adapter is kept: that of the lowest evaluation loss, or of the most right answers; auto: by "
+        "answers where they are decoded in the course of training (see generate, generate_steps), else by loss",
     )
     max_new_tokens: Positive = 128
     generate_batch_size: Positive = Field(64, description="chats decoded at a time; fewer where memory is short")
+
+    @property
+    def by_calls(self) -> bool:
+        """Whether right answers choose the adapter. The loss is lowest long before they are most (docs/chapter.md)."""
+        return self.best == "calls" or (self.best == "auto" and bool(self.generate and self.generate_steps))
 
 
 class ExportSection(Section):

@@ -37,6 +37,7 @@ class Facts:
     max_grad_norm: float = 1.0
     patience: int = 0
     held_out: int = 0  # chats
+    decoded: int = 0  # held-out chats whose answers are decoded at an evaluation, at most
     dropout: float = 0.0
     logging_steps: int = 0  # updates a row
     minutes: float = 0.0  # the time budget, where it holds fewer updates than the epochs have
@@ -55,6 +56,7 @@ class Facts:
             max_grad_norm=recipe.train.max_grad_norm,
             patience=recipe.eval.early_stopping_patience,
             held_out=0 if recipe.eval.sources or recipe.eval.holdout < 1 else int(recipe.eval.holdout),
+            decoded=recipe.eval.generate,
             dropout=recipe.lora.lora_dropout,
             logging_steps=recipe.train.logging_steps,
             minutes=(recipe.train.max_minutes or 0.0) if updates.planned is not None else 0.0,
@@ -64,13 +66,14 @@ class Facts:
 @dataclass(frozen=True, slots=True)
 class Evaluated:
     """One evaluation. groups: mean loss of the same groups of held-out chats each time; empty in older logs. chats:
-    how many were held out; 0 in older logs."""
+    how many were held out; 0 in older logs. calls: the share of right answers; None where none were decoded."""
 
     update: int
     epoch: float
     loss: float
     groups: tuple[float, ...] = ()
     chats: int = 0
+    calls: float | None = None
 
 
 @dataclass(slots=True)
@@ -103,7 +106,8 @@ class Log:
                 groups = tuple(map(_number, row.get("eval_groups") or ()))
                 groups = groups if all(map(math.isfinite, groups)) else ()
                 epoch, chats = self.epoch_of(update), int(row.get("eval_chats") or 0)
-                self.evaluations.append(Evaluated(update, epoch, _number(row["eval_loss"]), groups, chats))
+                calls = row.get("eval_calls")
+                self.evaluations.append(Evaluated(update, epoch, _number(row["eval_loss"]), groups, chats, calls))
             return False
         if row.get("loss") is None:
             return False

@@ -118,6 +118,13 @@ def paired_p(differences: Sequence[float] | Array) -> float:
     return float(wilcoxon(array, alternative="greater", method="exact").pvalue)
 
 
+def fewer_p(few: int, many: int, n: int) -> float:
+    """One-sided p of `few` successes of `n` against `many` of another `n` (Fisher's exact test)."""
+    from scipy.stats import fisher_exact
+
+    return float(fisher_exact([[few, n - few], [many, n - many]], alternative="less").pvalue)
+
+
 def records_p(values: Sequence[float] | Array) -> tuple[int, float]:
     """How often the second half of a series goes above all before it, and how often n values in random order do so
     at least as many times. The chance that value i is a record is 1/i, each apart from the others (Renyi 1962)."""

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class CallMeter:
     """Decodes the same held-out chats each time; `eval.generate` says how many, 0 turns everything off.
 
-    last: the last update planned. Where calls choose the adapter it is always measured, or the one trained longest
-    could never be chosen. Before training and after it the answers are kept as evaluation/before.jsonl and after.jsonl.
+    last: the last update planned. It is always measured, or the adapter trained longest could never be chosen. Before
+    training and after it the answers are kept as evaluation/before.jsonl and after.jsonl.
     """
 
     def __init__(self, prepared: Prepared, renderer: Renderer, folder: RunFolder, console: Console) -> None:
@@ -102,7 +102,7 @@ class CallMeter:
             return False
         if settings.generate_steps == "eval" or self.measured is None:
             return True
-        if settings.best == "calls" and update == self.last:
+        if update == self.last:
             return True
         return update - self.measured >= settings.generate_steps
 

@@ -17,6 +17,7 @@ from toolkit.errors import InterruptedRun, TrainingError
 from toolkit.evaluation import tables
 from toolkit.files import write_text
 from toolkit.hashes import sha256_of
+from toolkit.planning.decode_time import decoding_seconds
 from toolkit.recipe import dump
 from toolkit.records import read_object, read_rows, write_json
 from toolkit.reports.live import LiveReader
@@ -40,7 +41,7 @@ from toolkit.training.methods.base import Method
 from toolkit.training.out_of_memory import out_of_memory
 from toolkit.training.progress import TrainingProgress
 from toolkit.training.resume import Resumed
-from toolkit.training.timing import Fit, TimeBudget, decoding_seconds
+from toolkit.training.timing import Fit, TimeBudget
 from toolkit.training.trainer import Trainer
 from toolkit.trusted import check_adapter, only_numbers
 from toolkit.words import counted

@@ -117,14 +117,6 @@ class TimeBudget(TrainerCallback):
         return self.updates.per_epoch if steps == "epoch" else steps
 
 
-def decoding_seconds(recipe: Recipe, before: float) -> float:
-    """Seconds of decoding that go with each evaluation, where decoding the same chats took `before` seconds."""
-    steps, every = recipe.eval.generate_steps, recipe.eval.eval_steps
-    if not recipe.eval.generate or not steps:
-        return 0.0
-    return before * (min(1.0, every / steps) if isinstance(steps, int) and isinstance(every, int) else 1.0)
-
-
 def now() -> float:
     return time.perf_counter()
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from toolkit.reports.log import Evaluated, Facts, Log
+from toolkit.reports.rules.calls import answered, weighed
 from toolkit.reports.rules.look import Look
 from toolkit.reports.rules.training import RISE
 from toolkit.reports.statistics import MAD_TO_SIGMA, NORMAL, median, noise, paired_p, rising_p, slope
@@ -20,10 +21,16 @@ SURE = 2.0  # standard errors
 LEAST_CHATS = 12  # held out, for anything to be said of chats that were not: fewer are those few chats
 LEAST_GROUPS = 12  # of held-out chats: 12 that all rise are a chance of 1 in 4,096
 UNGROUPED = 0.05  # false alarms of overfitting where the log has no groups, before the rise must also be 5%
+RISEN = {"overfitting", "worse_than_base", "loss_up_answers_not_down"}  # verdicts by which the loss went up before
 PATIENCE = 3  # evaluations, as eval.early_stopping_patience has it
 
 
 def overfitting(log: Log, facts: Facts, look: Look) -> Verdict | None:
+    """What the held-out loss says of overfitting, and right answers where they are known (`weighed`)."""
+    return weighed(_by_loss(log, facts, look), log, facts, look)
+
+
+def _by_loss(log: Log, facts: Facts, look: Look) -> Verdict | None:
     """The held-out loss went up after going down, by more than 5% and more than noise."""
     evaluations = log.evaluations
     if len(evaluations) < 3 or _few(log, facts):
@@ -34,7 +41,7 @@ def overfitting(log: Log, facts: Facts, look: Look) -> Verdict | None:
     rise = last.loss / lowest.loss - 1 if lowest.loss > 0 else 0.0
     if rise < RISE:
         return _no_better(log, facts, look, best)
-    if not look.held & {"overfitting", "worse_than_base"} and not _surely_higher(evaluations, best, look.alpha):
+    if not look.held & RISEN and not _surely_higher(evaluations, best, look.alpha):
         return _no_better(log, facts, look, best)
     place = f"update {lowest.update}" + (f" (epoch {lowest.epoch:.2f})" if math.isfinite(lowest.epoch) else "")
     evidence = f"{lowest.loss:.3f} at {place}, {last.loss:.3f} at update {last.update}: {_higher(rise)}"
@@ -156,6 +163,8 @@ def gap(log: Log, facts: Facts, look: Look) -> Verdict | None:
                 advice="training chats that are more like the held-out ones (data.sources)",
                 update=last.update,
             )
+        if answered(log, facts):
+            return None  # right answers say whether it matters: `overfitting`
         return Verdict(
             topic="generalisation",
             code="memorised",
@@ -166,7 +175,7 @@ def gap(log: Log, facts: Facts, look: Look) -> Verdict | None:
             update=last.update,
         )
     # only what has learned something, and is not past its best, is said to be well
-    fine = look.held & {"learning", "plateau"} and not look.held & {"overfitting", "worse_than_base"}
+    fine = look.held & {"learning", "plateau"} and not look.held & (RISEN | {"fewer_right"})
     if not fine or over + z * error > HEALTHY + NEAR:
         return None
     if over - z * error > NEAR:
