@@ -14,6 +14,7 @@ bench_app = typer.Typer(
     "  toolkit bench --quick                            the machinery, on a CPU, in minutes\n\n"
     "  toolkit bench --profile this --shape 4x2048      this GPU, fixed lengths\n\n"
     "  toolkit bench --profile t4 --shape real          this GPU made as small as a T4, the recipe's chats\n\n"
+    "  toolkit bench --quality recipes/smollm2.toml     seconds to 80% right answers, for each way to train\n\n"
     "  toolkit bench --claims                           what is said of LoRA and its cost, one by one",
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -48,6 +49,17 @@ def bench(
     list_variants: Annotated[bool, typer.Option("--list", help="Show the variants and leave.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A few variants of a small model on the CPU.")] = False,
     claims: Annotated[bool, typer.Option("--claims", help="Check the claims instead of measuring.")] = False,
+    quality: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RECIPE", help="Time whole runs of this recipe to a target of right answers; may be gone on with."
+        ),
+    ] = None,
+    target: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="With --quality: the share of right answers to reach.")
+    ] = 0.8,
+    seeds: Annotated[int, typer.Option(min=1, help="With --quality: runs of each variant.")] = 5,
+    minutes: Annotated[float, typer.Option(min=0.1, help="With --quality: a run is stopped after so many.")] = 5.0,
     results: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="With --claims: results to read; default: those below runs/bench."),
@@ -92,6 +104,21 @@ def bench(
         from bench.claims import check_claims
 
         if not check_claims(recipe, tuple(overrides or ()), results, run, console, markdown):
+            raise typer.Exit(1)
+        return
+    if quality is not None:
+        from bench.quality import run_quality
+
+        if not run_quality(
+            quality,
+            target=target,
+            seeds=seeds,
+            minutes=minutes,
+            variants=variants,
+            overrides=tuple(overrides or ()),
+            out=out or Path("runs/bench") / f"quality-{quality.stem}",
+            console=console,
+        ):
             raise typer.Exit(1)
         return
     ok = command.run_command(

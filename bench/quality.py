@@ -1,0 +1,246 @@
+"""`toolkit bench --quality`: seconds from the command to so many right answers, for several ways to train.
+
+The number to choose by: what is faster an update may need more of them, start later or never get there. As MLPerf's
+training benchmark counts it: from the start of the command to the evaluation that reaches the target, evaluations
+included, several seeds each, the mean without the best and the worst. Only the token table is made before: every way
+reads the same one.
+
+A row is kept for each run as soon as it ends, in OUT/quality.jsonl; what has its row there is not run again, so that a
+comparison can be made in several sittings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.quality_rows import FILE, Evaluation, Row, Status, kept, show, told
+from bench.settings import slug
+from bench.variants import Variant, select
+from toolkit import models
+from toolkit.data.table import build
+from toolkit.engines import versions
+from toolkit.engines.recipes import load
+from toolkit.errors import InputError
+from toolkit.hardware import cpu_name
+from toolkit.hashes import sha256_of_text
+from toolkit.planning.cards import seen_gpus
+from toolkit.recipe.dump import dump
+from toolkit.recipe.schema import Recipe
+from toolkit.words import counted
+
+ON_GPU = (
+    "peft-packed-autockpt,unsloth-packed-autockpt,unsloth-4bit-packed-autockpt,compiled-autockpt,"
+    "compiled-fused-autockpt,compiled-float8-autockpt,compiled-4bit-autockpt"
+)
+ON_CPU = "peft-packed-autockpt"
+POLL = 0.1  # seconds between looks at a run's log
+PATIENCE = 60.0  # seconds that a run has to end in, once it is told to
+FORCED = (
+    "eval.early_stopping_patience=0",
+    'eval.best="auto"',
+    "export.gguf=[]",
+    "train.report_to=[]",
+    "train.save_steps=1000000000",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run: a variant with a seed. `overrides`: all `--set` values; `key`: a hash of what decides its result."""
+
+    variant: Variant
+    seed: int
+    overrides: tuple[str, ...]
+    key: str
+
+
+def run_quality(
+    recipe: Path,
+    *,
+    target: float,
+    seeds: int,
+    minutes: float,
+    variants: str | None,
+    overrides: tuple[str, ...],
+    out: Path,
+    console: Console,
+) -> bool:
+    """Run every variant with every seed, as far as OUT has no row of it yet; False when a run failed.
+
+    target: share of right answers, 0 to 1. minutes: a run is stopped after so many. Raises an `InputError` for a recipe
+    that measures no right answers in the course of training, and for variants that train something else.
+    """
+    gpu = bool(seen_gpus())
+    chosen = [_usable(variant) for variant in select(variants or (ON_GPU if gpu else ON_CPU), gpu=gpu)]
+    trials = list(_trials(recipe, chosen, seeds, target, overrides))
+    rows = kept(out)
+    left = [trial for trial in trials if trial.key not in rows]
+    out.mkdir(parents=True, exist_ok=True)
+    done = f", {len(trials) - len(left)} of them in {out / FILE} already" if len(left) < len(trials) else ""
+    console.print(f"quality    {counted(len(trials), 'run')} to {target:.0%} right{done}", highlight=False)
+    if left:
+        _make_table(recipe, overrides, console)
+    for number, trial in enumerate(left, 1):
+        name = f"{trial.variant.name}, seed {trial.seed}"
+        console.print(f"run        {number} of {len(left)}: {name}", highlight=False)
+        row = _run(recipe, trial, target, minutes, out)
+        rows[row.key] = row
+        with (out / FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+        console.print(f"           {told(row, out)}", highlight=False, markup=False, soft_wrap=True)
+    found = [rows[trial.key] for trial in trials]
+    show(found, console)
+    return all(row.status != "failed" for row in found)
+
+
+def _usable(variant: Variant) -> Variant:
+    if variant.trained != "adapter" or variant.full_logits or variant.one_batch:
+        raise InputError(f"--variants {variant.name}: only `toolkit bench` itself can train so, --quality runs recipes")
+    return variant
+
+
+def _trials(
+    recipe: Path, variants: Sequence[Variant], seeds: int, target: float, overrides: tuple[str, ...]
+) -> Iterator[Trial]:
+    """Seed after seed, so that what drifts with time hits all variants alike."""
+    for seed in range(seeds):
+        for variant in variants:
+            own = (*overrides, *FORCED, *_of(variant), f"train.seed={seed}")
+            resolved = _measuring(load(recipe, own).recipe)
+            described = [dump(resolved), f"{target:.6f}", variant.site or "", repr(variant.env)]
+            yield Trial(variant, seed, own, sha256_of_text("\n".join(described))[:16])
+
+
+def _of(variant: Variant) -> list[str]:
+    """A variant's values, but for the dropout: a recipe's own decides quality."""
+    usual = [value for value in variant.overrides if not value.startswith("lora.lora_dropout=")]
+    return [f'train.engine="{variant.engine}"', *usual, *variant.own]
+
+
+def _measuring(recipe: Recipe) -> Recipe:
+    if not recipe.eval.by_calls:
+        wanted = "--set eval.generate=200" if not recipe.eval.generate else "--set 'eval.generate_steps=\"eval\"'"
+        raise InputError(f"--quality: the recipe measures no right answers in the course of training; {wanted}")
+    return recipe
+
+
+def _make_table(recipe: Path, overrides: tuple[str, ...], console: Console) -> None:
+    """The token tables, once for all runs."""
+    loaded = load(recipe, overrides).recipe
+    started = time.perf_counter()
+    folder = models.resolve(loaded.model)
+    build(loaded, folder, "train")
+    build(loaded, folder, "eval")
+    console.print(f"table      {time.perf_counter() - started:.1f} s, not counted", highlight=False)
+
+
+def _run(recipe: Path, trial: Trial, target: float, minutes: float, out: Path) -> Row:
+    name = f"{slug(trial.variant.name)}-seed{trial.seed}"
+    folder, log = out / "runs" / name, out / "logs" / f"{name}.log"
+    log.parent.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of a sitting that was broken off
+    options = [part for value in trial.overrides for part in ("--set", value)]
+    command = [sys.executable, "-m", "toolkit", "run", str(recipe), "--out", str(folder), *options]
+    evaluations: list[Evaluation] = []
+    started = time.perf_counter()
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=_environment(trial.variant))
+        try:
+            status = _watch(process, folder / "metrics.jsonl", evaluations, started, target, minutes)
+            seconds = time.perf_counter() - started
+        finally:
+            _end(process)
+    error = "" if status != "failed" else _last_line(log)
+    reached = next((found for found in evaluations if _hit(found, target)), None)
+    last = reached or (evaluations[-1] if evaluations else (seconds, 0, 0.0, math.nan))
+    gpus = seen_gpus()
+    row = Row(
+        key=trial.key,
+        variant=trial.variant.name,
+        seed=trial.seed,
+        target=target,
+        status=status,
+        seconds=round(reached[0] if reached else seconds, 2),
+        update=last[1],
+        right=last[2],
+        answers=load(recipe, trial.overrides).recipe.eval.generate,
+        date=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+        card=gpus[0].name if gpus else cpu_name(),
+        versions=versions(),
+        evaluations=evaluations,
+        error=error,
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    return row
+
+
+def _environment(variant: Variant) -> dict[str, str]:
+    environment = {**os.environ, **dict(variant.env)}
+    if variant.site:
+        paths = [str(Path(variant.site).resolve()), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return environment
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    metrics: Path,
+    evaluations: list[Evaluation],
+    started: float,
+    target: float,
+    minutes: float,
+) -> Status:
+    """Read the run's log as it grows, until the target is reached, the run ends or its time is over."""
+    read = 0
+    while True:
+        ended = process.poll()
+        now = time.perf_counter() - started
+        if metrics.is_file():
+            with metrics.open("rb") as file:
+                file.seek(read)
+                whole, _, _ = file.read().rpartition(b"\n")
+            read += len(whole) + 1 if whole else 0
+            for row in map(json.loads, filter(None, whole.split(b"\n"))):
+                if row.get("eval_calls") is not None:
+                    evaluations.append((round(now, 2), row["update"], row["eval_calls"], row["eval_loss"]))
+        if any(_hit(found, target) for found in evaluations):
+            return "reached"
+        if ended is not None:
+            return "failed" if ended else "ended"
+        if now > 60 * minutes:
+            return "time"
+        time.sleep(POLL)
+
+
+def _hit(evaluation: Evaluation, target: float) -> bool:
+    """The target was reached by training: what the model could do before is no run's merit."""
+    return evaluation[1] > 0 and evaluation[2] >= target
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return re.sub(r"\s+", " ", lines[-1])[:300] if lines else ""
