@@ -1,4 +1,4 @@
-"""A process that was started as one of several is refused by name; one that was started alone goes on alone."""
+"""What torchrun says of a process is read in full or refused by name; one that was started alone goes on alone."""
 
 from __future__ import annotations
 
@@ -9,36 +9,54 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.environment import one_process
+from toolkit.environment import Place, forget_place, place_of
 from toolkit.errors import EngineError
 
-TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}
+TORCHRUN = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_WORLD_SIZE": "1",
+    "MASTER_ADDR": "localhost",
+    "MASTER_PORT": "29500",
+}
 
 
 @pytest.mark.parametrize(
     ("found", "told"),
     [
-        ({**TORCHRUN, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "WORLD_SIZE=2, LOCAL_WORLD_SIZE=2"),
-        ({**TORCHRUN, "WORLD_SIZE": "4", "RANK": "3"}, "WORLD_SIZE=4, RANK=3"),
+        ({**TORCHRUN, "WORLD_SIZE": "4", "RANK": "4"}, "WORLD_SIZE=4, RANK=4"),
+        ({**TORCHRUN, "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, "WORLD_SIZE=2, LOCAL_RANK=1"),
+        ({**TORCHRUN, "WORLD_SIZE": "two"}, "WORLD_SIZE=two"),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2"),
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two"),
         ({"WORLD_SIZE": ""}, "WORLD_SIZE="),
         ({"RANK": "0"}, "RANK=0"),
         ({"LOCAL_RANK": "1"}, "LOCAL_RANK=1"),
         ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}, "OMPI_COMM_WORLD_SIZE=2"),
         ({"PMI_SIZE": "8"}, "PMI_SIZE=8"),
         ({"MV2_COMM_WORLD_SIZE": "2"}, "MV2_COMM_WORLD_SIZE=2"),
-        ({"ACCELERATE_USE_FSDP": "true"}, "ACCELERATE_USE_FSDP=true"),
-        ({**TORCHRUN, "ACCELERATE_USE_DEEPSPEED": "True"}, "ACCELERATE_USE_DEEPSPEED=True"),
     ],
 )
-def test_one_of_several_is_refused(found: dict[str, str], told: str) -> None:
+def test_another_way_to_start_several_is_refused(found: dict[str, str], told: str) -> None:
     before = dict(found)
     with pytest.raises(EngineError) as caught:
-        one_process(found)
+        place_of(found)
     message = str(caught.value)
-    assert f"({told})" in message and "not supported yet" in message and "CUDA_VISIBLE_DEVICES=0" in message
+    assert f"({told})" in message and "only torchrun's way is known" in message and "--gpus N" in message
     assert found == before
+
+
+@pytest.mark.parametrize(
+    "found", [{"ACCELERATE_USE_FSDP": "true"}, {**TORCHRUN, "ACCELERATE_USE_DEEPSPEED": "True", "WORLD_SIZE": "2"}]
+)
+def test_a_model_split_over_gpus_is_refused(found: dict[str, str]) -> None:
+    with pytest.raises(EngineError, match=r"^ACCELERATE_USE_\w+=.rue: a model that is split over GPUs"):
+        place_of(found)
+
+
+def test_torchrun_says_which_rank_this_is() -> None:
+    found = {**TORCHRUN, "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
+    assert place_of(found) == Place(rank=5, size=8, local_rank=1, local_size=4)
 
 
 @pytest.mark.parametrize(
@@ -48,20 +66,32 @@ def test_one_of_several_is_refused(found: dict[str, str], told: str) -> None:
 def test_one_alone_goes_on_without_what_it_was_told(found: dict[str, str]) -> None:
     """accelerate would take a rank for a process group, and a precision for the recipe's."""
     environ = {**found, "HOME": "/home/me"}
-    one_process(environ)
-    assert set(environ) <= {"HOME", "MASTER_ADDR"}
+    assert place_of(environ) is None
+    forget_place(environ)
+    assert set(environ) <= {"HOME", "MASTER_ADDR", "MASTER_PORT"}
 
 
-def test_torchrun_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "set_to", "told"),
+    [
+        (["run"], {"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": ""}, "WORLD_SIZE=2"),
+        (["plan"], {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "`toolkit plan` was started as one of 2 processes"),
+    ],
+)
+def test_ranks_are_refused_before_anything_is_loaded(
+    tmp_path: Path, words: list[str], set_to: dict[str, str], told: str
+) -> None:
     recipe = tmp_path / "x.toml"
     recipe.write_text('[[data.sources]]\nsource = "builtin:tools"\n')
     code = (
-        "import sys; sys.argv = ['toolkit', 'run', sys.argv[1]]\n"
+        "import sys; sys.argv = ['toolkit', *sys.argv[1:]]\n"
         "from toolkit.commands import main as cli\n"
         "try: cli.main()\n"
         "finally: print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
-    environment = {**os.environ, **TORCHRUN, "WORLD_SIZE": "2", "RANK": "1"}
-    done = subprocess.run([sys.executable, "-c", code, str(recipe)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("error: ") == 1 and "WORLD_SIZE=2, RANK=1" in done.stderr
+    environment = {name: value for name, value in {**os.environ, **TORCHRUN, **set_to}.items() if value}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, str(recipe)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.count("error: ") == 1 and told in done.stderr
     assert done.stdout == "[]\n"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from toolkit.errors import EngineError
 
@@ -38,32 +39,69 @@ def quiet() -> None:
         os.environ.update(ALLOCATOR)
 
 
-# By these torchrun, `accelerate launch` and MPI tell a process how many there are and which one it is, and accelerate
-# splits the work by them.
+# By these torchrun, `accelerate launch` and MPI tell a process how many there are and which one it is.
 SIZES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 RANKS = ("RANK", "LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_RANK")
 SPLITS = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM")
+TORCHRUN = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun sets, and `accelerate launch --multi_gpu` through it."""
 
 
-def one_process(environ: MutableMapping[str, str]) -> None:
-    """Raise `EngineError` where this process was started as one of several, which would train wrongly.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which process this is of `size` that train one model together, and of `local_size` on this machine."""
 
-    One that was started alone by the same programs passes; what they set is taken away, as the recipe says all.
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+
+def place_of(environ: Mapping[str, str]) -> Place | None:
+    """Where torchrun has put this process; None where it was started alone.
+
+    Raises `EngineError` where it was started as one of several in a way that it can't join the others.
     """
     sizes = {name: environ[name] for name in SIZES if name in environ}
     ranks = {name: environ[name] for name in RANKS if name in environ}
     several = {name: value for name, value in sizes.items() if value.strip() != "1"}
     several |= {name: value for name, value in ranks.items() if value.strip() != "0" or not sizes}
-    several |= {name: environ[name] for name in SPLITS if environ.get(name, "").strip().lower() in ("1", "true")}
-    if several:
-        found = ", ".join(f"{name}={value}" for name, value in several.items())
+    splits = {name: environ[name] for name in SPLITS if environ.get(name, "").strip().lower() in ("1", "true")}
+    if splits:
         raise EngineError(
-            f"started as one of several processes ({found}), as torchrun and accelerate launch do: training on several "
-            "GPUs is not supported yet. Start `toolkit run` itself, once; CUDA_VISIBLE_DEVICES=0 before it picks the "
-            "GPU" + ("" if sizes else f", and `unset {' '.join(several)}` where nothing started several")
+            f"{_listed(splits)}: a model that is split over GPUs is not supported, only whole ones, one a GPU; start "
+            "with `toolkit run RECIPE --gpus N`, or by torchrun"
         )
+    if not several:
+        return None
+    lacking = [name for name in TORCHRUN if name not in environ]
+    try:
+        size, rank, local_size, local_rank = (int(environ[name]) for name in TORCHRUN[:4])
+    except (KeyError, ValueError):
+        size = rank = local_size = local_rank = -1
+    if lacking or not (0 <= local_rank < local_size <= size and rank < size):
+        why = f"{' and '.join(lacking)} not set" if lacking else "which do not fit together"
+        raise EngineError(
+            f"started as one of several processes ({_listed(several)}), but {why}: only torchrun's way is known. Start "
+            "with `toolkit run RECIPE --gpus N`, or `torchrun --nproc_per_node=N -m toolkit run RECIPE`; "
+            f"`unset {' '.join(several)}` where nothing started several"
+        )
+    return Place(rank, size, local_rank, local_size) if size > 1 else None
+
+
+def is_one_of_several(environ: Mapping[str, str]) -> bool:
+    """Whether torchrun has started this process as one of several: a glance, which nothing is refused for."""
+    return "RANK" in environ and environ.get("WORLD_SIZE", "").isdigit() and int(environ["WORLD_SIZE"]) > 1
+
+
+def forget_place(environ: MutableMapping[str, str]) -> None:
+    """Take away what says that there are others, and what accelerate would put over the recipe."""
     for name in [name for name in environ if name in (*SIZES, *RANKS) or name.startswith("ACCELERATE_")]:
         del environ[name]
+
+
+def _listed(found: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in found.items())
 
 
 @contextmanager

@@ -69,6 +69,10 @@ class TrainingError(ToolkitError, RuntimeError):
     """Training could not go on: NaN, skipped steps, out of memory."""
 
 
+class RankLost(TrainingError):
+    """Another of the processes that train together has ended."""
+
+
 class InterruptedRun(ToolkitError):
     """The user stopped the run; a checkpoint was kept."""
 

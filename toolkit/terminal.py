@@ -47,8 +47,22 @@ def one_line(value: object) -> str:
     return clean(str(value)).replace("\n", "\\n")
 
 
+class _State:
+    muted = False
+
+
+def mute(yes: bool = True) -> None:
+    """Let this process say nothing, and its libraries no more than errors, as a rank does that is not the first."""
+    _State.muted = yes
+    logging.disable(logging.WARNING if yes else logging.NOTSET)
+    if yes:
+        warnings.simplefilter("ignore")
+
+
 def say(*values: object, end: str = "\n", file: IO[str] | None = None, flush: bool = False) -> None:
     """`print` for everything that is not a console's, cleaned. `file`: standard output where none is given."""
+    if _State.muted:
+        return
     _write(sys.stdout if file is None else file, clean(" ".join(map(str, values))) + end, flush)
 
 
@@ -70,6 +84,7 @@ def _write(stream: IO[str], text: str, flush: bool) -> None:
 def new_console(*, stderr: bool = False, soft_wrap: bool = False, **options: Any) -> Console:
     """The one kind of console that there is: no markup, no emoji codes, no highlighting, clean."""
     plain = {"markup": False, "emoji": False, "highlight": False}
+    options.setdefault("quiet", _State.muted)
     return cast("Console", _clean_console()(stderr=stderr, soft_wrap=soft_wrap, **plain, **options))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import traceback
@@ -15,10 +16,11 @@ from toolkit import __version__
 from toolkit.commands import chat, doctor, eval, export, plan, report, run, runs, serve
 from toolkit.commands.bench import bench_app
 from toolkit.commands.data import data_app
-from toolkit.environment import quiet
-from toolkit.errors import InputError, InterruptedRun, ToolkitError
+from toolkit.environment import is_one_of_several, quiet
+from toolkit.errors import EngineError, InputError, InterruptedRun, ToolkitError
 from toolkit.machine import refusal
-from toolkit.terminal import guard, one_line, say, warn
+from toolkit.ranks import here
+from toolkit.terminal import guard, mute, one_line, say, warn
 
 app = typer.Typer(
     name="toolkit",
@@ -51,31 +53,40 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
     ] = False,
 ) -> None:
-    pass
+    if is_one_of_several(os.environ) and context.invoked_subcommand != "run":
+        raise EngineError(
+            f"`toolkit {context.invoked_subcommand}` was started as one of {os.environ['WORLD_SIZE']} processes, and "
+            "is the work of one; of all commands only `toolkit run` is that of several"
+        )
 
 
 def main() -> None:
     """The `toolkit` command. Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 130 interrupted."""
     quiet()
     guard()
+    if is_one_of_several(os.environ):
+        mute(os.environ["RANK"] != "0")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else a page of warnings where another rank has left
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(prog_name="toolkit", standalone_mode=False)
         if code == InterruptedRun.exit_code:  # Typer leaves with it, and without a word
             warn("interrupted")
             exec("")  # clears a mark that an interrupt within exec leaves, by which `python -m` would end by SIGINT
+            _leave(code)
         sys.exit(code if isinstance(code, int) else 0)
     except InterruptedRun as stopped:
         exec("")  # as above
-        warn(stopped)
-        sys.exit(stopped.exit_code)
+        _report(stopped)
+        _leave(stopped.exit_code)
     except ToolkitError as error:
         _report(error)
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except typer.Abort:
         warn("aborted")
         sys.exit(1)
@@ -86,22 +97,49 @@ def main() -> None:
             say(told.getvalue(), file=sys.stderr, end="")
             sys.exit(error.exit_code)
         if told_by_machine := refusal(error):
-            warn(f"error: {told_by_machine}")
-            sys.exit(1)
-        warn(traceback.format_exc().rstrip())
-        warn("error: this is a bug in toolkit, not a mistake of yours; please report the lines above")
-        sys.exit(1)
+            _report(ToolkitError(told_by_machine))
+            _leave(1)
+        if (rank := _speaking(error)) is not None:
+            warn(traceback.format_exc().rstrip())
+            warn(f"error: {rank}this is a bug in toolkit, not a mistake of yours; please report the lines above")
+        _leave(1)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+def _terminated(number: int, frame: FrameType | None) -> None:
     """SIGTERM stops like Ctrl-C, so that what is half-made is cleared away."""
-    raise KeyboardInterrupt
+    if not here().broken:  # else torchrun sends it to a rank that is stopping by itself
+        raise KeyboardInterrupt
 
 
 def _report(error: ToolkitError) -> None:
     """One line a problem, never wrapped, so that `file:line` stays whole for editors and scripts."""
+    if not str(error) or (rank := _speaking(error)) is None:  # without words where ranks have said it
+        return
+    if isinstance(error, InterruptedRun):
+        warn(error)
+        return
     problems = error.problems if isinstance(error, InputError) else (error,)
     for problem in problems:
-        warn(f"error: {one_line(problem) if isinstance(error, InputError) else problem}")
+        warn(f"error: {rank}{one_line(problem) if isinstance(error, InputError) else problem}")
+
+
+def _speaking(error: BaseException) -> str | None:
+    """What to say before an error; None where another rank says it."""
+    if here().size == 1:
+        return ""
+    for number in (signal.SIGTERM, signal.SIGINT):  # torchrun's, as another rank has left already
+        signal.signal(number, signal.SIG_IGN)
+    rank = here().tells(error)
+    mute(rank is None)
+    return rank
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit with `code`; a rank at once, as its libraries would wait for ranks that have left."""
+    if here().size > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

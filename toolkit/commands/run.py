@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from toolkit.commands.options import Overrides, RecipePath, loaded
+from toolkit.environment import is_one_of_several
+from toolkit.errors import EngineError
 from toolkit.terminal import say, warn
 
 
@@ -20,6 +23,15 @@ def run(
     resume: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Go on with this run from its last checkpoint; give its recipe again."),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Train on N GPUs of this machine, an update's chats shared by them; without a GPU as N processes on "
+            "the CPU, for trying it out.",
+        ),
     ] = None,
     export: Annotated[
         bool,
@@ -38,6 +50,8 @@ def run(
 
       toolkit run my-trial.toml --no-export
 
+      toolkit run recipes/tools.toml --gpus 2
+
     Ctrl-C saves a checkpoint and says how to go on. Exit codes: 0 done, 1 the work failed, 2 the input is wrong,
     130 interrupted.
     """
@@ -45,6 +59,19 @@ def run(
         from toolkit.training.resume import mend_recipe
 
         mend_recipe(resume, lambda text: warn(f"note: {text}"))
+    if gpus is not None and not is_one_of_several(os.environ):
+        if gpus > 1:
+            # neither is wanted for --help
+            from toolkit.engines.recipes import load
+            from toolkit.training.launch import launch
+
+            load(recipe, overrides or ())  # what is wrong with it is said once
+            launch(gpus)
+            return
+    elif gpus is not None and gpus != int(os.environ["WORLD_SIZE"]):
+        raise EngineError(
+            f"--gpus {gpus}, but started as one of {os.environ['WORLD_SIZE']} processes; torchrun's number is enough"
+        )
     with loaded(recipe, overrides) as asked:
         # after the recipe: a typing error should not wait for torch to be imported
         from toolkit.training.run import run as train

@@ -36,6 +36,7 @@ from toolkit.errors import EngineError
 from toolkit.hardware import Hardware
 from toolkit.models.shape import ATTENTION, MLP, ModelShape
 from toolkit.progress import without_bars
+from toolkit.ranks import here
 from toolkit.recipe.schema import Recipe
 from toolkit.trusted import check_folder
 
@@ -131,7 +132,7 @@ class Unsloth(Engine):
                 f"train.engine: unsloth must be imported before {' and '.join(early)}; start a new process"
             )
         os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
-        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_root() / "unsloth_compiled_cache"))
+        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_root() / _code_folder()))
         try:
             import unsloth  # noqa: F401
         except (ImportError, NotImplementedError, RuntimeError, OSError) as error:
@@ -178,6 +179,12 @@ class Unsloth(Engine):
         check_patched(report, recipe)
         multiple = functools.partial(self.multiple, cuda=True, dynamic=True)
         return Loaded(model, tokenizer, report, Packing(packed_inputs, closed_rows, closed_rows, multiple))
+
+
+def _code_folder() -> str:
+    """Where Unsloth writes modules of its own for a model: ranks of a machine would write the same files at once."""
+    rank = here().local_rank
+    return f"unsloth_compiled_cache-{rank}" if rank else "unsloth_compiled_cache"
 
 
 def packed_inputs(batch: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from toolkit.evaluation.results import Comparison, Evaluation, Row
 from toolkit.evaluation.scoring import kind_of, score
 from toolkit.inference.decode import Decoder, Generated
 from toolkit.inference.without_adapter import base_columns
+from toolkit.ranks import here, in_turn
 
 __all__ = ["Comparison", "Evaluation", "base_columns", "evaluate", "prompted_turns"]
 
@@ -36,24 +37,28 @@ def evaluate(
 ) -> Evaluation:
     """Decode the first (or every) assistant turn of each chat from the chat's own earlier turns, and score it.
 
+    Ranks that train together share the turns, and each has the rows of all.
+
     Raises `DataError` when no chat has an assistant turn that something prompts.
     """
     asked = [(chat, turn) for chat in chats for turn in prompted_turns(chat, turns)]
     if not asked:
         raise DataError("nothing to evaluate: no chat has an assistant turn after a user's")
     started = time.perf_counter()
-    made = decoder([renderer.prompt(chat, turn) for chat, turn in asked])
+    mine = asked[here().rank :: here().size]
+    made = decoder([renderer.prompt(chat, turn) for chat, turn in mine]) if mine else []
     rows = [
         score_row(chat, turn, one, parse(one.text, call_format), call_format)
-        for (chat, turn), one in zip(asked, made, strict=True)
+        for (chat, turn), one in zip(mine, made, strict=True)
     ]
+    everyone = here().gather(rows)
     settings = {
         "call_format": call_format,
         "turns": turns,
         **decoder.settings,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    return Evaluation(rows, settings)
+    return Evaluation(in_turn(everyone), settings)
 
 
 def prompted_turns(chat: Chat, turns: Literal["first", "all"]) -> list[int]:

@@ -1,4 +1,4 @@
-"""How an update's rows are cut into packed micro-batches: what the trainer does, and what a plan counts."""
+"""How an update is shared by ranks and cut into packed micro-batches: what the trainer does, and what a plan counts."""
 
 from __future__ import annotations
 
@@ -11,24 +11,32 @@ DRAWN = 20_000  # rows that a plan draws
 MOST_UPDATES = 200
 
 
-def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of rows, cut into as few groups of at most `budget` tokens as a greedy balance finds.
+def spread(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Indices of rows or chats in `count` groups, some of which may be empty, with about as many tokens in each.
 
-    The longest row goes first, each into the group with the fewest tokens (longest processing time first, Graham
-    1969). A row longer than `budget` has a group of its own. Groups hold their rows in the order given.
+    The longest goes first, each into the group with the fewest tokens (longest processing time first, Graham 1969).
+    Groups hold their indices in order.
+    """
+    groups: list[list[int]] = [[] for _ in range(count)]
+    filled = [0] * count
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        least = filled.index(min(filled))
+        groups[least].append(i)
+        filled[least] += lengths[i]
+    return [sorted(group) for group in groups]
+
+
+def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of rows, cut into as few groups of at most `budget` tokens as `spread` finds.
+
+    A row longer than `budget` has a group of its own.
     """
     if not lengths:
         return []
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     for count in range(max(1, -(-sum(lengths) // budget)), len(lengths) + 1):
-        groups: list[list[int]] = [[] for _ in range(count)]
-        filled = [0] * count
-        for i in order:
-            least = filled.index(min(filled))
-            groups[least].append(i)
-            filled[least] += lengths[i]
-        if all(size <= budget or len(group) == 1 for group, size in zip(groups, filled, strict=True)):
-            return [sorted(group) for group in groups if group]
+        groups = spread(lengths, count)
+        if all(sum(lengths[i] for i in group) <= budget or len(group) == 1 for group in groups):
+            return [group for group in groups if group]
     return [[i] for i in range(len(lengths))]
 
 

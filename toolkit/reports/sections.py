@@ -319,6 +319,10 @@ def environment_rows(view: RunView) -> list[tuple[str, str]]:
             found.append(("GPU", f"{gpu['name']}, {gpu['memory'] / GIB:.0f} GiB"))
         memory = f", {hardware['memory'] / GIB:.0f} GiB" if hardware.get("memory") else ""
         found.append(("CPU", f"{hardware.get('cpu')}, {hardware.get('cores')} cores{memory}"))
+    ranks = environment.get("ranks") or {}
+    if (processes := ranks.get("processes") or 1) > 1:
+        machines = f", on {ranks['machines']} machines" if (ranks.get("machines") or 1) > 1 else ""
+        found.append(("ranks", f"{processes} processes, {'a GPU each' if gpu else 'on the CPU'}{machines}"))
     for name in ("engine", "precision"):
         if chosen := engine.get(name):
             found.append((name, f"{chosen['value']}: {chosen['reason']}"))

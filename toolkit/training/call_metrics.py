@@ -17,6 +17,7 @@ from toolkit.evaluation.results import LOGGED, Evaluation
 from toolkit.inference.decode import TorchDecoder
 from toolkit.inference.without_adapter import base_columns
 from toolkit.manifest import listed
+from toolkit.ranks import here
 from toolkit.runs import ADAPTER, RunFolder
 from toolkit.training.prepared import Prepared
 
@@ -43,11 +44,11 @@ class CallMeter:
         if not self.recipe.eval.generate:
             return None
         path = self.folder.evaluation / "before.jsonl"
-        self._first = self._kept(path)
+        self._first = here().first(lambda: self._kept(path))
         if self._first is None:
             with base_columns(self.loaded.model):
                 self._first = self._decode("before training")
-            self._first.save(path)
+            self._save(self._first, path)
         return self._first
 
     def during(self, update: int) -> dict[str, float]:
@@ -75,16 +76,20 @@ class CallMeter:
         if not self.recipe.eval.generate:
             return None
         path = self.folder.evaluation / "after.jsonl"
-        adapter = listed(self.folder.adapter).get(ADAPTER[1])
-        kept = self._kept(path)
+        adapter = here().first(lambda: listed(self.folder.adapter).get(ADAPTER[1]))
+        kept = here().first(lambda: self._kept(path))
         if kept is not None and kept.settings.get("adapter_sha256") == adapter:
             return kept  # of a run that was killed after this
         known = self._latest is not None and self._latest[0] == update and update > 0
         result = self._latest[1] if known and self._latest is not None else self._decode("after training")
         if adapter is not None:
             result.settings["adapter_sha256"] = adapter
-        result.save(path)
+        self._save(result, path)
         return result
+
+    def _save(self, result: Evaluation, path: Path) -> None:
+        if here().first_one:
+            result.save(path)
 
     def _kept(self, path: Path) -> Evaluation | None:
         """What an earlier stretch of the run decoded, if it is there whole."""

@@ -25,6 +25,7 @@ from toolkit.evaluation.results import LOGGED
 from toolkit.files import flush
 from toolkit.hardware import FreeCores
 from toolkit.kernels.cuda_graphs import peak_allocated
+from toolkit.ranks import here
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_rows
 from toolkit.terminal import warn
@@ -41,7 +42,10 @@ def memory_bytes() -> int:
 
 
 class MetricsWriter(TrainerCallback):
-    """Appends a row to metrics.jsonl for each log and each evaluation, flushed at once, and hands it to `listeners`."""
+    """Appends a row to metrics.jsonl for each log and each evaluation, flushed at once, and hands it to `listeners`.
+
+    Of ranks, the first writes the file; what it says of memory is of its own card.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,8 +57,9 @@ class MetricsWriter(TrainerCallback):
         self.skipped = 0
 
     def write(self, row: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        if here().first_one:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
         for listener in self.listeners:
             listener(row)
 
@@ -185,7 +190,7 @@ class EarlyStopping(TrainerCallback):
             return
         better = self.best.judge(metrics, state.global_step)
         if better:
-            if state.global_step:
+            if state.global_step and here().first_one:
                 self._keep()
         elif better is False and self.best.worse >= self.patience:
             self._judge()
@@ -206,15 +211,19 @@ class EarlyStopping(TrainerCallback):
         work.replace(self.folder / BEST)
 
     def restore_best(self, last_update: int) -> int:
-        """Put the best adapter back into the model; returns the update it is from."""
+        """Put the best adapter back into the model, of each rank; returns the update it is from."""
         kept = self.folder / BEST
-        if not self.patience or not self.best.update or self.best.update == last_update or not kept.is_file():
+        if not self.patience or not self.best.update or self.best.update == last_update:
             return last_update
-        tensors = load_file(kept)
+        if not here().first(kept.is_file):
+            return last_update
+        trained = {name: value for name, value in self.trainer.model.named_parameters() if value.requires_grad}
         with torch.no_grad():
-            for name, value in self.trainer.model.named_parameters():
-                if value.requires_grad:
+            if here().first_one:
+                tensors = load_file(kept)
+                for name, value in trained.items():
                     value.copy_(tensors[name].to(value.device))
+            here().copy(list(trained.values()))
         return self.best.update
 
 
@@ -272,10 +281,14 @@ def malloc_trim() -> Callable[[], object] | None:
 
 
 class StopOnSignal(TrainerCallback):
-    """SIGINT and SIGTERM finish the update, save a checkpoint and stop; a second SIGINT stops at once."""
+    """SIGINT and SIGTERM finish the update, save a checkpoint and stop; a second SIGINT stops at once.
+
+    Ranks stop together, after the update in which all have heard that one was asked to: `trainer` says so.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.trainer: Any = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopOnSignal:
@@ -291,10 +304,19 @@ class StopOnSignal(TrainerCallback):
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
-        warn(f"\n{self.received.name}: saving a checkpoint after this update")
+        if here().size == 1:
+            warn(f"\n{self.received.name}: saving a checkpoint after this update")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether training stops after this update."""
+        return self.received is not None if here().size == 1 else bool(self.trainer.told_to_stop)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.received is not None:
+        if self.stopping:
+            if here().size > 1:
+                name = "asked to stop" if self.received is None else self.received.name
+                warn(f"\n{name}: saving a checkpoint, all {here().size} ranks after update {state.global_step}")
             control.should_save = True
             control.should_training_stop = True
 

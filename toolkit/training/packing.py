@@ -103,6 +103,8 @@ class KnownLengths:
 
     def __call__(self, update: dict[str, Any]) -> dict[str, Any]:
         """An update as the collator gives it, with micro-batches filled up where that spares a length."""
+        if not update[MICRO_BATCHES]:  # a rank's share of fewer chats than there are ranks
+            return update
         filled = [self._filled(one) for one in update[MICRO_BATCHES]]
         shortest = min(one["input_ids"].shape[1] for one in filled)
         self.shortest = min(self.shortest or shortest, shortest)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from toolkit import models
+from toolkit import __version__, models
 from toolkit.data import seen
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.engines import EngineReport
+from toolkit.errors import EngineError
 from toolkit.files import write_text
 from toolkit.hardware import Hardware
-from toolkit.hashes import sha256_of
+from toolkit.hashes import sha256_of, sha256_of_text
 from toolkit.planning.steps import Updates
+from toolkit.ranks import Ranks, here
+from toolkit.recipe import dump
 from toolkit.recipe.schema import Recipe
 from toolkit.records import write_json
 from toolkit.runs import RunFolder, command_line
@@ -28,6 +32,32 @@ if TYPE_CHECKING:
 SAMPLES = 6  # rows shown with their mask, each of another kind
 SEARCHED = 500  # chats among which the kinds are sought
 SAMPLE_TOKENS = 1500
+
+
+def check_ranks(ranks: Ranks, recipe: Recipe, options: Mapping[str, object]) -> None:
+    """Raise `RunError` unless all ranks are to do the same, and `EngineError` where there are too many for it."""
+    if ranks.size == 1:
+        return
+    ranks.agree({"toolkit": __version__, "recipe": sha256_of_text(dump(recipe)), **options})
+    if recipe.chats_per_update < ranks.size:
+        raise EngineError(
+            f"{ranks.size} ranks can't share an update of {recipe.chats_per_update} chats "
+            "(train.per_device_train_batch_size x train.gradient_accumulation_steps); wanted one a rank at least"
+        )
+
+
+def rank_line(ranks: Ranks, hardware: Hardware) -> str:
+    """What is said of ranks before training; nothing of one."""
+    if ranks.size == 1:
+        return ""
+    where = "one on each GPU" if hardware.gpu is not None else "on the CPU, for trying it out: no CUDA GPU here"
+    machines = f" of {ranks.machines} machines" if ranks.machines > 1 else ""
+    return f"ranks      {ranks.size} processes{machines}, {where}; an update's chats are shared by them"
+
+
+def weights_of(model_folder: Path) -> list[tuple[str, int]]:
+    """A model's files of weights and their sizes in bytes."""
+    return [(path.name, path.stat().st_size) for path in sorted(model_folder.glob("*.safetensors"))]
 
 
 def describe_data(console: Console, recipe: Recipe, tables: Tables, updates: Updates) -> None:
@@ -71,7 +101,6 @@ def write_environment(
     load_seconds: float,
 ) -> None:
     """Write environment.json: versions, hardware, engine and why, hashes of model and data."""
-    weights = sorted(model_folder.glob("*.safetensors"))
     write_json(
         folder.environment,
         {
@@ -79,13 +108,14 @@ def write_environment(
             "recipe_sha256": sha256_of(folder.recipe),
             "engine": report.as_dict(),
             "hardware": asdict(hardware),
+            "ranks": {"processes": here().size, "machines": here().machines},
             "model": {
                 "name": recipe.model.name,
                 "revision": recipe.model.revision,
                 "license": models.license_of(recipe.model.name),
                 "config_sha256": sha256_of(model_folder / "config.json"),
                 "tokenizer_and_template_key": tokenizer_key(model_folder),
-                "weights": {path.name: path.stat().st_size for path in weights},
+                "weights": dict(weights_of(model_folder)),
                 "load_seconds": round(load_seconds, 2),
             },
             "data": {

@@ -17,7 +17,6 @@ from toolkit.data.render import Renderer
 from toolkit.data.table import build
 from toolkit.data.template import ChatTemplate
 from toolkit.data.tokenizers import load_tokenizer
-from toolkit.environment import one_process
 from toolkit.errors import EngineError, Problem, RunError
 from toolkit.export.preflight import announce, check_run
 from toolkit.files import write_text
@@ -25,6 +24,7 @@ from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.machine import require_space
 from toolkit.planning.budget import budget_of, recomputes
 from toolkit.planning.steps import updates_of
+from toolkit.ranks import Ranks, here, join
 from toolkit.recipe import LoadedRecipe, dump
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, default_folder
@@ -33,8 +33,17 @@ from toolkit.training import resumed_settings
 from toolkit.training.completion import complete, going_on
 from toolkit.training.out_of_memory import out_of_memory
 from toolkit.training.prepared import Prepared, Tables
-from toolkit.training.record import describe_data, engine_lines, write_environment, write_samples, write_tools
-from toolkit.training.resume import take_up
+from toolkit.training.record import (
+    check_ranks,
+    describe_data,
+    engine_lines,
+    rank_line,
+    weights_of,
+    write_environment,
+    write_samples,
+    write_tools,
+)
+from toolkit.training.resume import Resumed, take_up
 
 SPACE = 200_000_000  # bytes that a run folder may need
 
@@ -42,13 +51,16 @@ SPACE = 200_000_000  # bytes that a run folder may need
 def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = None, *, export: bool = True) -> RunFolder:
     """Train what `loaded` describes and leave a run folder; `export` False leaves out what its [export] asks for.
 
+    Where torchrun has started this process it is one of several that train together (`toolkit.ranks`), of which the
+    first writes the folder.
+
     Raises an `InputError` before anything is written when the recipe can't run here, `TrainingError` when training
     went wrong and `InterruptedRun` when the user stopped it; the last two leave the last checkpoint in place.
     """
-    one_process(os.environ)
+    ranks = join(os.environ)
     console = new_console(soft_wrap=True)
     with ExitStack() as held:
-        return _run(loaded, out, resume, export, console, held)
+        return _run(loaded, out, resume, export, console, held, ranks)
 
 
 def _run(
@@ -58,8 +70,10 @@ def _run(
     export: bool,
     console: Console,
     held: ExitStack,
+    ranks: Ranks,
 ) -> RunFolder:
     recipe = loaded.recipe
+    check_ranks(ranks, recipe, {"--resume": resume, "--out": out, "--no-export": not export})
     exporting = export and bool(recipe.export.gguf)
     _check_trackers(recipe)
     resumed = None
@@ -67,31 +81,42 @@ def _run(
         if out is not None and out != resume:
             raise RunError("--out and --resume name different folders; --resume goes on in its own")
         folder = RunFolder.open(resume)
-        held.enter_context(folder.held())
-        resumed = take_up(loaded, folder, lambda text: console.print(f"note       {text}", markup=False))
+
+        def taken_up() -> Resumed:
+            held.enter_context(folder.held())
+            return take_up(loaded, folder, lambda text: console.print(f"note       {text}", markup=False))
+
+        resumed = ranks.first(taken_up)
         recipe = resumed.recipe
         if resumed.trained:
             command = _again(loaded, folder, export)
-            complete(recipe, folder, console, exporting=exporting, command=command, trained=False)
+            ranks.leave()
+            if ranks.first_one:
+                complete(recipe, folder, console, exporting=exporting, command=command, trained=False)
             return folder
         target = resume
     else:
-        target = out or default_folder(loaded.name)
+        target = ranks.first(lambda: out or default_folder(loaded.name))
         if out is None and target.name != loaded.name:
             console.print(f"note       {_taken(target.with_name(loaded.name), target)}", markup=False)
-        RunFolder.require_free(target)
+        ranks.first(lambda: RunFolder.require_free(target))
     hardware = detect()
     _set_threads(recipe, hardware)
     begun_with = resumed_settings.engine_of(resumed.environment) if resumed is not None else None
-    engine, precision = engines.choose(recipe, hardware, begun_with)  # imports Unsloth first where it is the engine
+    # imports Unsloth first where it is the engine
+    engine, precision = ranks.first(lambda: engines.choose(recipe, hardware, begun_with))
+    if not ranks.first_one:
+        engines.choose(recipe, hardware, engine.value)
+    if line := rank_line(ranks, hardware):
+        console.print(line, markup=False)
     console.print(f"engine     {engine}\nprecision  {precision}", markup=False)
     if engine.note:
         console.print(f"note       {engine.note}", markup=False)
 
-    model_folder = models.resolve(recipe.model)
+    model_folder = ranks.machine_first(lambda: models.resolve(recipe.model))
     if recipe.export.gguf:
         console.print(announce(loaded, exporting), markup=False)
-        for note in check_run(recipe, model_folder, target) if exporting else ():
+        for note in ranks.first(lambda: list(check_run(recipe, model_folder, target))) if exporting else ():
             console.print(f"note       {note}", markup=False)
     tokenizer = load_tokenizer(model_folder)
     begun_in = resumed.environment if resumed is not None else None
@@ -100,9 +125,10 @@ def _run(
         console.print(line, markup=False)
     renderer = Renderer.by(tokenizer, template)
     tokenizer = renderer.tokenizer
-    tables = _tables(recipe, model_folder, template if kept else None)
+    tables = ranks.machine_first(lambda: _tables(recipe, model_folder, template if kept else None))
+    ranks.agree({"model": weights_of(model_folder), "training data": tables.train.content})
     if begun_in is not None:
-        resumed_settings.check_data(folder, begun_in, tables)
+        ranks.first(lambda: resumed_settings.check_data(folder, begun_in, tables))
     updates = updates_of(recipe, tables.train.n_chats)
     describe_data(console, recipe, tables, updates)
     budget = budget_of(recipe, engine.value, precision.value, hardware, tables.train)
@@ -110,7 +136,7 @@ def _run(
         console.print(f"packing    {budget.tokens:,} tokens a micro-batch: {budget.reason}")
         if budget.checkpointing:
             console.print(f"recompute  {budget.checkpointing}")
-    require_space(target, SPACE, "checkpoints and the adapter")
+    ranks.first(lambda: require_space(target, SPACE, "checkpoints and the adapter"))
 
     started = time.perf_counter()
     with out_of_memory(recipe):
@@ -132,8 +158,9 @@ def _run(
         console.print(f"graphs     {told}")
     # not before the model is there: what can't be loaded leaves no folder behind
     if resumed is None:
-        folder = RunFolder.create(target, dump(recipe))
-        held.enter_context(folder.held())
+        folder = ranks.first(lambda: RunFolder.create(target, dump(recipe)))
+        if ranks.first_one:
+            held.enter_context(folder.held())
     command = _again(loaded, folder, export)
     from toolkit.training.callbacks import release_memory
     from toolkit.training.methods import method_of
@@ -141,16 +168,20 @@ def _run(
 
     prepared = Prepared(recipe, loaded_model, tables, updates, budget)
     with going_on(command):
-        if template.text is not None:
-            write_text(folder.template, template.text)
-        write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
-        write_samples(folder, tables.train, tokenizer)
-        write_tools(folder, tables.train)
+        if ranks.first_one:
+            if template.text is not None:
+                write_text(folder.template, template.text)
+            write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
+            write_samples(folder, tables.train, tokenizer)
+            write_tools(folder, tables.train)
         session = Session(method_of(prepared), folder, console, renderer, model_folder)
         session.go(resumed=resumed, command=command)
     # the export reads the weights again, one at a time: what training held would only be in its way
     del session, prepared, loaded_model
     release_memory()
+    ranks.leave()
+    if not ranks.first_one:
+        return folder
     complete(recipe, folder, console, exporting=exporting, command=command)
     return folder
 
@@ -180,7 +211,9 @@ def _set_threads(recipe: Recipe, hardware: Hardware) -> None:
     if recipe.train.torch_threads:
         torch.set_num_threads(recipe.train.torch_threads)
     elif hardware.gpu is None:
-        torch.set_num_threads(free_cores())
+        torch.set_num_threads(max(1, free_cores() // here().local_size))
+    elif here().size > 1:
+        torch.set_num_threads(max(1, hardware.cores // here().local_size))
 
 
 def _tables(recipe: Recipe, model_folder: Path, template: ChatTemplate | None) -> Tables:
@@ -194,7 +227,10 @@ def _again(loaded: LoadedRecipe, folder: RunFolder, export: bool) -> str:
     words = ["toolkit", "run", str(loaded.path)] + ([] if export else ["--no-export"])
     for override in loaded.overrides:
         words += ["--set", override]
-    return shlex.join([*words, "--resume", str(folder.path)])
+    if here().size > 1 and here().machines == 1:
+        words += ["--gpus", str(here().size)]
+    again = shlex.join([*words, "--resume", str(folder.path)])
+    return again if here().machines == 1 else f"torchrun, as before, with -m {again}"
 
 
 def _align_special_tokens(model: Any, tokenizer: Any) -> None:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from toolkit.errors import InterruptedRun, TrainingError
+from toolkit.errors import EngineError, InterruptedRun, RankLost, TrainingError
 from toolkit.evaluation import tables
 from toolkit.files import write_text
 from toolkit.hashes import sha256_of
 from toolkit.planning.decode_time import decoding_seconds
+from toolkit.ranks import here
 from toolkit.recipe import dump
 from toolkit.records import read_object, read_rows, write_json
 from toolkit.reports.live import LiveReader
@@ -59,6 +60,8 @@ class Session:
     ) -> None:
         prepared = method.prepared
         self.recipe, self.updates = prepared.recipe, prepared.updates  # both change where a time budget is fitted to
+        if method.metrics and here().size > 1:
+            raise EngineError(f"what this method measures ({', '.join(method.metrics)}) is not summed over ranks yet")
         self.method, self.loaded, self.tables = method, prepared.loaded, prepared.tables
         self.folder, self.console, self.renderer, self.model_folder = folder, console, renderer, model_folder
         self.calls = CallMeter(prepared, renderer, folder, console)
@@ -91,11 +94,12 @@ class Session:
             self.console.print(f"graphs     {recorder.told}", markup=False)
             recorder.forget()  # what comes now needs the memory for itself
         update, planned = trainer.state.global_step, self.updates.total
-        if self.signals.received is not None and update < planned:
+        if self.signals.stopping and update < planned:
             raise InterruptedRun(f"stopped at update {update} of {planned}; saved; go on with: {command}")
         seconds = time.perf_counter() - started
         kept_update = self.stopping.restore_best(update)
-        save_adapter(trainer.model, self.folder, self.recipe, self.model_folder, self.renderer)
+        if here().first_one:
+            save_adapter(trainer.model, self.folder, self.recipe, self.model_folder, self.renderer)
         if self.stopping.stopped:
             patience, what = self.stopping.patience, self.stopping.what
             self.console.print(f"stopped early at update {update}: {counted(patience, 'evaluation')} without {what}")
@@ -116,6 +120,9 @@ class Session:
         trainer = Trainer(self.method, self.folder.checkpoints, [*knowing, *others])
         for callback in knowing:
             callback.trainer = trainer
+        self.signals.trainer = trainer
+        trainer.stopping = lambda: self.signals.received is not None
+        here().copy([parameter.data for parameter in trainer.model.parameters() if parameter.requires_grad])
         trainer.measure = self.calls.during if self.recipe.eval.generate else None
         trainer.carry = carried(self.folder, lambda: dump(self.recipe), self._progress)
         return trainer
@@ -129,9 +136,9 @@ class Session:
         """Go on from a checkpoint and the log, as if the run had never been stopped."""
         checkpoint = resumed.checkpoint
         self._say(f"resuming   from {checkpoint.path if checkpoint else 'the start: there is no checkpoint yet'}")
-        for problem in resumed.begin(self.folder):
+        for problem in here().first(lambda: resumed.begin(self.folder)):
             self._say(f"note       {problem}: this line is left out")
-        rows = list(read_rows(self.folder.metrics))
+        rows = here().first(lambda: list(read_rows(self.folder.metrics)))
         self.reader.replay(rows)
         skipped = max((row.get("skipped_updates") or 0 for row in rows), default=0)
         self.writer.skipped = self.guard.skipped = skipped
@@ -155,6 +162,8 @@ class Session:
                     trainer.take(path)
                 else:
                     trainer.train(resume_from_checkpoint=str(path) if path else None)
+        except RankLost as error:
+            raise RankLost(f"{error}; {self._kept()}; go on with: {command}") from None
         except TrainingError as error:
             raise TrainingError(f"{error}\n{self._kept()}") from None
         except KeyboardInterrupt:
@@ -185,15 +194,19 @@ class Session:
         self.updates = fit.updates
         train = self.recipe.train.model_copy(update={"fitted_steps": fit.updates.total})
         self.recipe = self.recipe.model_copy(update={"train": train})
-        write_text(self.folder.recipe, dump(self.recipe), durable=True)
-        known = read_object(self.folder.environment) | {"recipe_sha256": sha256_of(self.folder.recipe)}
-        write_json(self.folder.environment, known)
+        if here().first_one:
+            write_text(self.folder.recipe, dump(self.recipe), durable=True)
+            known = read_object(self.folder.environment) | {"recipe_sha256": sha256_of(self.folder.recipe)}
+            write_json(self.folder.environment, known)
         self.console.print(f"time       {fit.line(train.max_minutes or 0.0)}")
         self.reader.know(self._facts())
         self.calls.last = fit.updates.total
 
     def _summary(self, trained: dict[str, Any], before: Evaluation | None, after: Evaluation | None) -> None:
         """Write summary.json and say the same; `trained`: what only the trainer knows."""
+        peaks = here().gather(memory_bytes())
+        if not here().first_one:
+            return
         rows = list(read_rows(self.folder.metrics))
         losses = [row["loss"] for row in rows if row.get("loss") is not None]
         evals = [(row["update"], row["eval_loss"]) for row in rows if "eval_loss" in row]
@@ -210,7 +223,8 @@ class Session:
             "last_eval_loss": evals[-1][1] if evals else None,
             "skipped_updates": self.guard.skipped,
             "seconds": trained["seconds"],
-            "peak_memory": max([memory_bytes(), *(row.get("memory", 0) for row in rows)]),
+            "ranks": here().size,
+            "peak_memory": max([*peaks, *(row.get("memory", 0) for row in rows)]),
             "calls_before": before.summary() if before else None,
             "calls_after": after.summary() if after else None,
         }

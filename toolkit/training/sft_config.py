@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
 from trl import SFTConfig
 
+from toolkit.ranks import here
 from toolkit.training.prepared import Prepared
 
 
+@contextlib.contextmanager
+def as_one_process() -> Iterator[None]:
+    """transformers is not told of other ranks, and would warn that there is a group of processes all the same."""
+    level = logging.get_verbosity()
+    if here().size > 1:
+        logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+@as_one_process()
 def sft_config(prepared: Prepared, output: Path) -> Any:
     """Every value that matters is set, because Unsloth changes TRL's defaults.
 
-    With a budget the loader gives all chats of an update at once, and the trainer cuts them itself.
+    With a budget, and where ranks share an update, the loader gives all chats of an update at once, and the trainer
+    cuts them itself. Of ranks only the first reports to trackers.
     """
     recipe, updates, cuda = prepared.recipe, prepared.updates, prepared.cuda
     packed, checkpointed = prepared.budget is not None, prepared.budget and prepared.budget.checkpointed
+    whole = packed or here().size > 1
     train = recipe.train
     by_epoch = train.save_steps == "epoch"
     eval_by_epoch = recipe.eval.eval_steps == "epoch"
     evaluated = prepared.tables.evaluation is not None
     args = SFTConfig(
         output_dir=str(output),
-        per_device_train_batch_size=recipe.chats_per_update if packed else train.per_device_train_batch_size,
+        per_device_train_batch_size=recipe.chats_per_update if whole else train.per_device_train_batch_size,
         per_device_eval_batch_size=recipe.eval.per_device_eval_batch_size,
-        gradient_accumulation_steps=1 if packed else train.gradient_accumulation_steps,
+        gradient_accumulation_steps=1 if whole else train.gradient_accumulation_steps,
         num_train_epochs=train.num_train_epochs,
         max_steps=train.max_steps if updates.planned is None else updates.total,
         learning_rate=train.learning_rate,
@@ -55,7 +74,7 @@ def sft_config(prepared: Prepared, output: Path) -> Any:
         eval_steps=None if eval_by_epoch else recipe.eval.eval_steps,
         eval_on_start=evaluated,
         prediction_loss_only=True,
-        report_to=list(train.report_to) or "none",
+        report_to=(here().first_one and list(train.report_to)) or "none",
         packing=False,
         padding_free=False,
         dataset_kwargs={"skip_prepare_dataset": True},

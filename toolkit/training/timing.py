@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from toolkit.planning.steps import EARLY, LEAST, TIMED, Updates, fitted, fitting
+from toolkit.ranks import here
 from toolkit.recipe.schema import Recipe
 
 
@@ -84,9 +85,9 @@ class TimeBudget(TrainerCallback):
         self.paces.append((self.clock() - self.step_begun) / max(1, tokens - self.counted))
         self.counted = tokens
         made = state.global_step + 1
-        if made == TIMED or (made in (LEAST, EARLY) and self._short(made)):
+        if made == TIMED or (made in (LEAST, EARLY) and here().first(lambda: self._short(made))):
             self.wanted = False
-            fit = self._fit(made)
+            fit = here().first(lambda: self._fit(made))  # whose clock decides, for all ranks
             state.max_steps = fit.updates.total
             self.trainer.updates = fit.updates
             self.told(fit)

@@ -51,7 +51,7 @@ class Trainer(DeferredLogging, PackedBatches, MethodLoss, EvalLoss, FittedSchedu
             callbacks=list(callbacks),
         )
         # scaled gradients and padded batches make the host wait for the card in each update anyway
-        self.ahead = self.prepared.cuda and budget is not None and not self.args.fp16 and self.args.world_size == 1
+        self.ahead = self.prepared.cuda and budget is not None and not self.args.fp16
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         if budget is not None and budget.checkpointed is not None:

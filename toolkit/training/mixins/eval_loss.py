@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from typing_extensions import override
 
+from toolkit.ranks import here, in_turn
 from toolkit.training.methods.base import Method
 from toolkit.training.mixins import TrainerMixin
 from toolkit.training.packing import MICRO_BATCHES
@@ -18,7 +19,10 @@ MOST_GROUPS = 48
 
 
 class EvalLoss(TrainerMixin):
-    """`measure` gives more metrics for each evaluation, handed the number of updates made."""
+    """`measure` gives more metrics for each evaluation, handed the number of updates made.
+
+    Ranks share the batches, each of which is the same as on one, and all have the sum over all.
+    """
 
     prepared: Prepared
     method: Method
@@ -35,15 +39,9 @@ class EvalLoss(TrainerMixin):
         model.eval()
         if self.prepared.loaded.recorder is not None:
             self.prepared.loaded.recorder.make_room()
-        total, count = 0.0, 0
-        groups: list[tuple[float, int]] = []
-        for batch in self.get_eval_dataloader(eval_dataset):
-            batch.pop("real_tokens", None)
-            summed, items = self.held_out_loss(self._prepare_inputs(batch))
-            total += summed
-            count += items
-            groups.append((summed / max(items, 1), items))
-        self.eval_groups = fold_groups(groups)
+        batches = in_turn(here().gather(self._held_out(self.eval_dataset if eval_dataset is None else eval_dataset)))
+        total, count = sum((summed for summed, _ in batches), 0.0), sum(items for _, items in batches)
+        self.eval_groups = fold_groups([(summed / max(items, 1), items) for summed, items in batches])
         model.train(was_training)
         metrics = {f"{metric_key_prefix}_loss": total / max(count, 1)} | self.method.measured()
         if self.measure is not None:
@@ -53,6 +51,18 @@ class EvalLoss(TrainerMixin):
         self.log(dict(metrics))
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _held_out(self, dataset: Any) -> list[tuple[float, int]]:
+        """(summed loss, what it is summed over) of this rank's batches: every so many-th of all."""
+        ranks, size = here(), self.args.per_device_eval_batch_size
+        if ranks.size > 1:
+            mine = range(ranks.rank * size, len(dataset), ranks.size * size)
+            dataset = dataset.select([i for start in mine for i in range(start, min(start + size, len(dataset)))])
+        found = []
+        for batch in self.get_eval_dataloader(dataset) if len(dataset) else ():
+            batch.pop("real_tokens", None)
+            found.append(self.held_out_loss(self._prepare_inputs(batch)))
+        return found
 
     def held_out_loss(self, batch: Any) -> tuple[float, int]:
         """(summed loss, what it is summed over) of a batch."""

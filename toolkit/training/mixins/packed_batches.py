@@ -1,4 +1,4 @@
-"""An update's chats as packed micro-batches: one batch of the loader is an update, and holds them."""
+"""An update's chats as the micro-batches of one batch of the loader, where they are packed or shared by ranks."""
 
 from __future__ import annotations
 
@@ -11,31 +11,54 @@ import torch
 from typing_extensions import override
 
 from toolkit.errors import TrainingError
+from toolkit.ranks import here
 from toolkit.training.methods.base import Method
 from toolkit.training.mixins import TrainerMixin
 from toolkit.training.packing import MICRO_BATCHES
 from toolkit.training.prepared import Prepared
+from toolkit.training.ranks import Gradients, RankShare, own_chance
 
 
 class PackedBatches(TrainerMixin):
-    """Trains on all micro-batches of an update where they are packed, and counts real tokens in any case.
+    """Trains on all micro-batches of an update at once where they are packed, or on those of this rank
+    (`toolkit.training.ranks`), and counts real tokens in any case.
 
-    `fill`: what is done to an update before it is trained on (`toolkit.training.packing.KnownLengths`).
+    `fill`: what is done to an update before it is trained on (`toolkit.training.packing.KnownLengths`). `stopping`:
+    whether this process was asked to stop, and `told_to_stop`, whether any rank was, as of the latest update.
     """
 
     prepared: Prepared
     method: Method
+    data_collator: Any
     fill: Callable[[dict[str, Any]], dict[str, Any]]
     real_tokens = 0  # of all updates that were begun
     settled = False  # all modules have been put into training mode
+    stopping: Callable[[], bool] = staticmethod(lambda: False)
+    told_to_stop = False
+    gradients: Gradients | None = None
+
+    @override
+    def get_train_dataloader(self) -> Any:
+        if here().size == 1:
+            return super().get_train_dataloader()
+        collator = self.data_collator  # which evaluation goes on with
+        padded = self.prepared.budget is None
+        chats = self.prepared.recipe.train.per_device_train_batch_size if padded else None
+        self.data_collator = RankShare(collator, self.method.items, chats)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collator
 
     @override
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        if self.prepared.budget is not None:
+        if self.prepared.budget is not None or here().size > 1:
             whole = [self.fill(update) for update in itertools.islice(epoch_iterator, num_batches)]
-            self.real_tokens += sum(update.pop("real_tokens") for update in whole)
+            real, trained = (sum(update.pop(name) for update in whole) for name in ("real_tokens", "trained"))
+            real, trained = here().sums(real, trained)
+            self.real_tokens += real
             # filled in by the card: a copy of a number makes the host wait
-            return whole, torch.full((), sum(update.pop("trained") for update in whole), device=device)
+            return whole, torch.full((), trained, device=device)
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches and items is None:
             raise TrainingError(
@@ -56,8 +79,21 @@ class PackedBatches(TrainerMixin):
         if not (self.settled and model.training):  # a new model says so of its wrapper alone
             model.train()
             self.settled = True
-        with self.prepared.loaded.packing.training(self.model), without_train(model):
-            return torch.stack([step(model, one, num_items_in_batch) for one in inputs[MICRO_BATCHES]]).sum()
+        ranks = here()
+        if ranks.rank:
+            own_chance(self.args.seed, self.state.global_step, ranks.rank)
+        packed = self.prepared.budget is not None
+        packing = self.prepared.loaded.packing.training(self.model) if packed else contextlib.nullcontext()
+        with packing, without_train(model):
+            losses = [step(model, one, num_items_in_batch) for one in inputs[MICRO_BATCHES]]
+        if ranks.size == 1:
+            return torch.stack(losses).sum()
+        # hosts first: where one has ended, no card waits for it
+        (asked,) = ranks.sums(int(self.stopping()))
+        self.told_to_stop = asked > 0
+        if self.gradients is None:
+            self.gradients = Gradients([p for p in self.model.parameters() if p.requires_grad])
+        return self.gradients.sum(torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device))
 
 
 @contextlib.contextmanager

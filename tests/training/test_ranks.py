@@ -1,0 +1,221 @@
+"""Several processes train what one does: the same losses, one run folder, and an end that is told in a line.
+
+Ranks are on the CPU here, with gloo; tests/gpu/test_ranks.py has two cards. One run of each kind serves all tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.forked import Ended, Ranks
+from tests.tiny import write_recipe
+from toolkit.evaluation.results import Evaluation
+from toolkit.files import is_held
+from toolkit.runs import RunFolder
+from toolkit.training import checkpoints
+
+# of a loss, by which two ranks may differ from one: the same sums of float32 in another order, through 8 updates
+TOLERANCE = 1e-5
+UPDATES = 8
+KINDS: dict[str, dict[str, Any]] = {
+    "packed": {"micro_batch": 512},
+    "padded": {},
+    "compiled": {"engine": "compiled", "micro_batch": "auto"},
+}
+
+
+class Runs:
+    """Runs of one recipe, each made when a test first asks for it."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder, self.model, self.ranks = folder, model, Ranks()
+        self.ended: dict[str, Ended] = {}
+
+    @cache  # noqa: B019  (as long as the tests)
+    def recipe(self, kind: str, chats: int = 38) -> Path:
+        place = self.folder / f"{kind}-{chats}"
+        place.mkdir()
+        train = {
+            "max_steps": UPDATES,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 4,
+            "gradient_checkpointing": False,
+            "save_steps": 2,
+        }
+        evaluation = {"holdout": 5, "eval_steps": 4, "per_device_eval_batch_size": 2, "early_stopping_patience": 0}
+        decoded = {"generate": 5, "max_new_tokens": 12}
+        lora = {"lora_dropout": 0.0}
+        return write_recipe(place, self.model, chats, lora=lora, train=train | KINDS[kind], eval=evaluation | decoded)
+
+    def words(self, kind: str, name: str, *more: str) -> list[str]:
+        return ["run", str(self.recipe(kind)), "--out", str(self.folder / name), *more]
+
+    def run(self, name: str, ranks: int, words: list[str], **more: Any) -> RunFolder:
+        folder = RunFolder(self.folder / name)
+        what = self.folder / f"{name}-said-{len(self.ended)}"
+        self.ended[name] = self.ranks.run(what, *([words] * ranks), metrics=str(folder.metrics), **more)
+        return folder
+
+    @cache  # noqa: B019
+    def whole(self, kind: str, ranks: int) -> RunFolder:
+        """A run from beginning to end."""
+        name = f"{kind}-by-{ranks}"
+        folder = self.run(name, ranks, self.words(kind, name))
+        assert self.ended[name].codes == [0] * ranks, self.ended[name].said
+        return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_model: Path, cache_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_CACHE", str(cache_root))
+        made = Runs(tmp_path_factory.mktemp("ranks"), tiny_model)
+    yield made
+    made.ranks.close()
+
+
+def rows(folder: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+
+
+def assert_same(folder: RunFolder, other: RunFolder) -> None:
+    """The same updates of the same chats, with losses, gradient norms and held-out losses within `TOLERANCE`."""
+    mine, theirs = rows(folder), rows(other)
+    assert [row["update"] for row in mine] == [row["update"] for row in theirs]
+    for row, its in zip(mine, theirs, strict=True):
+        assert row.keys() == its.keys()
+        for name in ("real_tokens", "learning_rate", "eval_chats", "eval_calls"):
+            assert row.get(name) == its.get(name), (name, row)
+        for name in ("loss", "grad_norm", "eval_loss"):
+            if name in row:
+                assert row[name] == pytest.approx(its[name], rel=TOLERANCE), (name, row)
+
+
+@pytest.mark.parametrize("kind", ["packed", "padded", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_two_ranks_train_what_one_does(runs: Runs, kind: str) -> None:
+    one, two = runs.whole(kind, 1), runs.whole(kind, 2)
+    assert_same(two, one)
+    first, other = rows(one)[0], rows(two)[0]
+    assert other["eval_loss"] == first["eval_loss"] and other["eval_groups"] == first["eval_groups"]  # to the last bit
+
+
+def test_ranks_leave_one_run_folder(runs: Runs) -> None:
+    folder = runs.whole("packed", 2)
+    one = runs.whole("packed", 1)
+    assert {path.name for path in folder.path.iterdir()} == {path.name for path in one.path.iterdir()}
+    assert folder.adapter_damage() is None and not is_held(folder.path)
+    summary, environment = json.loads(folder.summary.read_text()), json.loads(folder.environment.read_text())
+    assert summary["ranks"] == 2 and environment["ranks"] == {"processes": 2, "machines": 1}
+    assert json.loads(one.summary.read_text())["ranks"] == 1
+    said, silent = runs.ended["packed-by-2"].said
+    assert "ranks      2 processes" in said[0] and silent == ("", "")
+    assert [checkpoints.read(path).update for path in folder.all_checkpoints()][-1] == UPDATES
+    assert "2 processes" in folder.report.read_text()
+
+
+def test_ranks_decode_the_same_answers(runs: Runs) -> None:
+    for name in ("before.jsonl", "after.jsonl"):
+        one, two = (Evaluation.load(runs.whole("packed", ranks).evaluation / name) for ranks in (1, 2))
+        assert len(two.rows) == 5 and two.rows == one.rows
+
+
+@pytest.mark.parametrize(("began", "goes_on"), [(2, 1), (1, 2)])
+def test_another_number_of_ranks_goes_on(runs: Runs, began: int, goes_on: int) -> None:
+    """SIGTERM stops all ranks after the same update; what goes on ends as the run that was never stopped."""
+    name = f"stopped-{began}"
+    words = runs.words("packed", name)
+    folder = runs.run(name, began, words, when=4, signal="SIGTERM", to=[began - 1])
+    ended = runs.ended[name]
+    assert ended.codes == [130] * began, ended.said
+    assert "saved; go on with:" in ended.said[0][1] and ("--gpus 2" in ended.said[0][1]) == (began == 2)
+    assert [err for _, err in ended.said[1:]] == [""] * (began - 1)
+    last = folder.last_checkpoint()
+    assert last is not None and checkpoints.read(last).update == rows(folder)[-1]["update"] < UPDATES
+    runs.run(name, goes_on, ["run", str(runs.recipe("packed")), "--resume", str(folder.path)])
+    assert runs.ended[name].codes == [0] * goes_on, runs.ended[name].said
+    assert_same(folder, runs.whole("packed", 1))
+
+
+def test_a_killed_rank_ends_the_others(runs: Runs) -> None:
+    folder = runs.run("killed", 2, runs.words("packed", "killed"), when=5, signal="SIGKILL", to=[1])
+    ended = runs.ended["killed"]
+    assert ended.codes == [1, -signal.SIGKILL] and ended.seconds < 60
+    errors = [line for line in ended.said[0][1].splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "rank 1 (process " in errors[0] and " has ended; kept: " in errors[0]
+    assert "go on with: toolkit run" in errors[0] and "--gpus 2" in errors[0]
+    last = folder.last_checkpoint()
+    assert last is not None and checkpoints.read(last).update >= 2
+
+
+def test_a_nan_of_one_rank_stops_all(runs: Runs) -> None:
+    folder = runs.run("spoilt", 2, runs.words("packed", "spoilt"), spoilt=1)
+    ended = runs.ended["spoilt"]
+    assert ended.codes == [1, 1]
+    told = [line for _, err in ended.said for line in err.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1 and told[0].startswith("error: update 3: loss is nan")
+    assert [path.name for path in folder.all_checkpoints()] == ["checkpoint-2"]
+
+
+def test_ranks_of_different_recipes_do_not_begin(runs: Runs, tmp_path: Path) -> None:
+    words = runs.words("packed", "different")
+    ended = runs.ranks.run(tmp_path / "said", words, [*words, "--set", "train.seed=7"])
+    assert ended.codes == [2, 2] and not (runs.folder / "different").exists()
+    told = "".join(err for _, err in ended.said)
+    assert told.count("error: ") == 1 and "rank 1 on " in told and "has another recipe than rank 0" in told
+
+
+def test_an_update_is_not_shared_by_more_ranks_than_chats(runs: Runs, tmp_path: Path) -> None:
+    few = ["--set", "train.per_device_train_batch_size=1", "--set", "train.gradient_accumulation_steps=1"]
+    ended = runs.ranks.run(tmp_path / "said", *([runs.words("packed", "few") + few] * 2))
+    told = "".join(err for _, err in ended.said)
+    assert ended.codes == [2, 2] and told.count("error: ") == 1 and "2 ranks can't share an update of 1 chats" in told
+
+
+@pytest.mark.slow
+def test_gpus_starts_ranks_and_stops_them(runs: Runs, tmp_path: Path) -> None:
+    """The command itself: what it says without a GPU, Ctrl-C to it, and one error line for a rank that is killed."""
+    folder = RunFolder(tmp_path / "run")
+    command = [sys.executable, "-m", "toolkit", "run", str(runs.recipe("packed")), "--gpus", "2"]
+    environment = os.environ | {"TOOLKIT_CACHE": str(tmp_path / "cache")}
+    started = subprocess.Popen(
+        [*command, "--out", str(folder.path)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        until = time.monotonic() + 120
+        while not (folder.metrics.is_file() and len(rows(folder)) >= 3) and time.monotonic() < until:
+            time.sleep(0.05)
+        started.send_signal(signal.SIGINT)
+        out, err = started.communicate(timeout=60)
+    finally:
+        started.kill()
+    assert started.returncode == 130, err
+    assert "--gpus 2 trains as 2 processes on the CPU, for trying it out" in err and "all 2 ranks after update" in err
+    assert err.count("saved; go on with:") == 1 and "Traceback" not in err and "ranks      2 processes" in out
+    last = folder.last_checkpoint()
+    assert last is not None and checkpoints.read(last).update < UPDATES
+    shutil.rmtree(folder.path)
+
+
+def test_gpus_says_what_is_wrong_once(runs: Runs, tmp_path: Path) -> None:
+    recipe = tmp_path / "x.toml"
+    recipe.write_text('[[data.sources]]\nsource = "builtin:tools"\n[train]\nmax_step = 3\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "toolkit", "run", str(recipe), "--gpus", "2"], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.count("error: ") == 1 and f"{recipe}:4" in done.stderr

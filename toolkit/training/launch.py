@@ -1,0 +1,77 @@
+"""`toolkit run --gpus N`: the same command once for each GPU, started and watched by torchrun's own launcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import uuid
+
+from toolkit.errors import EngineError, InterruptedRun, ToolkitError
+from toolkit.terminal import warn
+
+SHUTDOWN = 45  # seconds that ranks have to end by themselves, once one has ended or all are asked to
+
+
+class RanksFailed(ToolkitError):
+    """Ranks have ended with an error. Says which only where none could do so itself."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def launch(gpus: int) -> None:
+    """Run this process's command line as `gpus` ranks on this machine, until all have ended.
+
+    What torchrun would do as `torchrun --standalone --nproc_per_node=N -m toolkit ...`, without its own report: ranks
+    say what is wrong in their own words. Raises `EngineError` where there are fewer GPUs, `RanksFailed` with the ranks'
+    exit code, and `InterruptedRun` where this process was asked to stop, which ranks have been told then.
+    """
+    import torch  # seconds, which a recipe with a mistake does not wait for
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    found = torch.cuda.device_count()
+    if found and gpus > found:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        where = "this machine has" if seen is None else f"CUDA_VISIBLE_DEVICES={seen} leaves"
+        raise EngineError(
+            f"--gpus {gpus}: {where} {found} GPU{'' if found == 1 else 's'}; wanted --gpus {found} at most"
+        )
+    if not found:
+        warn(f"note: no CUDA GPU here: --gpus {gpus} trains as {gpus} processes on the CPU, for trying it out")
+    with tempfile.TemporaryDirectory(prefix="toolkit-ranks-") as logs:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=gpus,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",  # a port that is free
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            shutdown_timeout=int(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN)),
+        )
+        logging.disable(logging.CRITICAL)
+        try:
+            elastic_launch(config, sys.executable)("-m", "toolkit", *sys.argv[1:])
+        except ChildFailedError as error:
+            raise _told(error) from None
+        except SignalException:
+            raise InterruptedRun("") from None
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _told(error: object) -> RanksFailed:
+    """The first rank that failed: by its exit code, or by the signal that ended it, which it could not say itself."""
+    rank, failure = error.get_first_failure()  # type: ignore[attr-defined]
+    if failure.exitcode >= 0:
+        return RanksFailed("", failure.exitcode)
+    name = signal.Signals(-failure.exitcode).name
+    memory = ", as the kernel does where memory runs out" if name == "SIGKILL" else ""
+    return RanksFailed(f"rank {rank} (process {failure.pid}) was ended by {name}{memory}; the others were stopped", 1)
