@@ -6,6 +6,8 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.installed-dev
 # what is installed is compiled when it is first imported, which most of it never is, and must be kept then
 unexport PYTHONDONTWRITEBYTECODE
+# what `pip install` is told to get PyTorch: without a GPU that is gigabytes less with the index of its CPU builds
+TORCH ?= torch
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 # a worker a core, at most four; a file's tests share what they train, so they stay with one worker
@@ -24,7 +26,7 @@ help:
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 run")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) torch
+	$(PIP) $(TORCH)
 	$(PIP) -e '.[gguf,serve]'
 	@touch $@
 

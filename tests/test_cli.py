@@ -72,6 +72,44 @@ def test_usage_errors(call: Any, words: list[str]) -> None:
     assert "Traceback" not in out + err
 
 
+@pytest.mark.parametrize(
+    ("word", "verb"),
+    [
+        ("trian", "run"),
+        ("finetune", "run"),
+        ("evl", "eval"),
+        ("evaluate", "eval"),
+        ("convrt", "export"),
+        ("ls", "runs"),
+    ],
+)
+def test_a_verb_that_there_is_not_is_answered_with_one_that_there_is(call: Any, word: str, verb: str) -> None:
+    code, _, err = call(word)
+    assert code == 2 and err.splitlines()[-1] == f"Error: No such command '{word}'. Did you mean '{verb}'?"
+
+
+def test_a_verb_that_is_near_nothing(call: Any) -> None:
+    assert call("xyzzy")[2].splitlines()[-1] == "Error: No such command 'xyzzy'."
+
+
+@pytest.mark.parametrize("verb", [["run"], ["plan"], ["data", "check"]])
+@pytest.mark.parametrize("name", ["chats.jsonl", "chats.json", "my chats.csv", "chats.jsonl.zst", "chats.txt"])
+def test_data_in_a_recipes_place(call: Any, tmp_path: Path, verb: list[str], name: str) -> None:
+    (tmp_path / name).write_text('{"messages": []}\n{"messages": []}\n' if name.endswith(("l", "t")) else "[{}]")
+    if name == "chats.json":
+        (tmp_path / name).write_text('[{"messages": []}]')
+    code, _, err = call(*verb, name)
+    quoted = f"'{name}'" if " " in name else name
+    assert code == 2 and "this is data, and a recipe is TOML; write a recipe for it: toolkit init " + quoted in err
+
+
+def test_a_folder_of_data_in_a_recipes_place(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "chats.jsonl").write_text("{}\n")
+    code, _, err = call("run", "data")
+    assert (code, err) == (2, "error: data is a folder of data; write a recipe for it: toolkit init data\n")
+
+
 def test_input_errors_are_a_line_each(call: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[lora]\nlora_dropuot = 0.1\nr = -1\n" + "x" * 200 + " = 1\n")
     for verb in (["run"], ["plan"], ["data", "check"], ["data", "preview"], ["data", "build"]):
@@ -84,6 +122,17 @@ def test_input_errors_are_a_line_each(call: Any, tmp_path: Path) -> None:
         assert lines[3] == "error: --set train.lerning_rate=1: unknown key, did you mean learning_rate?"
 
 
+@pytest.mark.parametrize("verb", [["chat"], ["eval"], ["report"], ["serve"], ["export"], ["run", "x.toml", "--resume"]])
+def test_a_folder_of_runs_in_a_runs_place_is_told_what_it_holds(
+    call: Any, recipe: str, tmp_path: Path, verb: list[str]
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "recipe.toml").write_text("")
+    code, _, err = call(*verb, "runs")
+    assert code == 2 and "runs: not a run folder, but it holds some: first, second" in err
+
+
 def test_missing_recipe(call: Any) -> None:
     code, _, err = call("run", "nothing.toml")
     assert (code, err) == (2, "error: no file nothing.toml, wanted a recipe (a .toml file)\n")
@@ -93,6 +142,8 @@ def test_unknown_card(call: Any, recipe: str) -> None:
     code, _, err = call("plan", recipe, "--gpu", "t44")
     assert code == 2
     assert err.startswith("error: --gpu t44: unknown card, did you mean t4?")
+    for word, card in (("t5", "t4"), ("l5", "l4"), ("h20", "h200")):
+        assert f"--gpu {word}: unknown card, did you mean {card}?" in call("plan", recipe, "--gpu", word)[2]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +204,7 @@ def test_run_hands_on_what_was_given(call: Any, recipe: str, monkeypatch: pytest
 
     fake(monkeypatch, "toolkit.training.run", run=train)
     code, said, _ = call("run", recipe, "--set", "train.seed=5", "--set", "lora.r=4", "--out", "here")
-    told = "next       toolkit export here --gguf q8_0, toolkit chat here, toolkit eval here\n"
+    told = "next       toolkit export here --gguf q8_0\n           toolkit chat here\n           toolkit eval here\n"
     assert (code, said) == (0, told)
     assert call("run", recipe, "--resume", "there", "--no-export")[0] == 0
     (loaded, out, resume, exports), (_, no_out, folder, no_export) = calls

@@ -51,6 +51,7 @@ def test_a_machine_without_a_gpu_can_run() -> None:
     shown = text(report)
     assert "peft               can run on the CPU" in shown
     assert "unsloth            can't run: it needs an NVIDIA GPU" in shown
+    assert "compiled           made for GPUs: runs on a CPU where asked for, no faster; packed chats only" in shown
     assert "avx512_bf16" in shown
     assert "toolkit run works here" in shown
 
@@ -113,6 +114,17 @@ def test_flash_attention_is_advised_where_the_card_is_made_for_it() -> None:
     assert not judge(has).hints and not judge(GPU).hints
 
 
+def test_optional_parts_are_told_of_and_how_to_get_them() -> None:
+    extras = {"gguf": ["libgguf==0.2.2"], "serve": ["httpx>=0.28", "uvicorn>=0.40"]}
+    report = judge(replace(FINE, extras=extras, installed={**FINE.installed, "libgguf": "0.2.2", "httpx": "0.28.1"}))
+    assert report.ok, "a run goes without"
+    assert "gguf               installed" in text(report) and "serve              not installed" in text(report)
+    ((hint, command),) = report.hints
+    assert "uvicorn (not installed)" in hint and command == 'python -m pip install "uvicorn>=0.40"'
+    old = judge(replace(FINE, extras={"gguf": ["libgguf==0.2.2"]}, installed={**FINE.installed, "libgguf": "0.1"}))
+    assert "libgguf (0.1)" in old.hints[0][0]
+
+
 def test_a_gpu_that_is_too_old() -> None:
     report = judge(replace(GPU, gpus=[replace(T4, capability=(6, 0))]))
     assert "unsloth            can't run: it needs compute capability 7.0" in text(report)
@@ -123,6 +135,8 @@ def test_the_facts_are_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = doctor._facts()
     names = {Requirement(text).name for text in facts.required}
     assert {"torch", "transformers", "trl", "peft"} <= names
+    assert set(facts.extras) == set(doctor.OPTIONAL) and any("unsloth" in text for text in facts.extra)
+    assert "xllamacpp" in {Requirement(text).name for text in facts.extras["serve"]}
     assert "unsloth" in {Requirement(text).name for text in facts.extra}
     assert facts.installed["typer"]
     assert facts.cores >= 1
@@ -132,7 +146,9 @@ def test_the_facts_are_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_requirements_of_an_installed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
-    monkeypatch.setattr(doctor.metadata, "requires", lambda name: ["torch>=2", 'unsloth==1; extra == "gpu"'])
+    told = ["torch>=2", 'unsloth==1; extra == "gpu"', 'httpx; extra == "serve"']
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: told)
     monkeypatch.setattr(doctor.metadata, "metadata", lambda name: {"Requires-Python": ">=3.11"})
-    assert doctor._requirements() == (["torch>=2"], ['unsloth==1; extra == "gpu"'], ">=3.11")
+    extras = {"gpu": ['unsloth==1; extra == "gpu"'], "gguf": [], "serve": ['httpx; extra == "serve"']}
+    assert doctor._requirements() == (["torch>=2"], extras, ">=3.11")
     assert doctor._tested() == {}

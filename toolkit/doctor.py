@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import platform
 import tomllib
@@ -23,6 +24,7 @@ from toolkit.hardware import BF16_FLAGS, FLASH4, Gpu, Hardware, cpu_flags, cpu_n
 from toolkit.machine import free_bytes
 from toolkit.planning.cards import GIB, SeenGpu, seen_gpus
 from toolkit.versions import installed
+from toolkit.words import typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +34,10 @@ LEAST_DISK = 2 * GIB  # the quickstart's model, token table and run
 LEAST_MEMORY = 3 * GIB
 PIP = "python -m pip install"
 FLASH4_PACKAGE = "flash-attn-4"
+OPTIONAL = {  # extras, and what they are for
+    "gguf": "export to q6_k, q5_k_m and q4_k_m (other types go without)",
+    "serve": "answers from GGUF files: toolkit serve, chat and the comparison after an export",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,10 @@ class Torch:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that was looked at; sizes in bytes. `tested` are the versions that the project's own tests run with."""
+    """All that was looked at; sizes in bytes. `tested` are the versions that the project's own tests run with.
+
+    `extra`: what the engine for GPUs wants; `extras`: what other optional parts do, by their name.
+    """
 
     python: str
     platform: str
@@ -60,6 +69,7 @@ class Facts:
     extra: Sequence[str]
     python_wanted: str
     torch: Torch | None = None
+    extras: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tested: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -102,7 +112,7 @@ class Report:
                 console.print(f"  {what}", soft_wrap=True)
                 if command:
                     console.print(f"    {command}", soft_wrap=True)
-        console.print("toolkit run works here" if self.ok else "toolkit run does not work here yet")
+        console.print(f"{typed('run')} {'works here' if self.ok else 'does not work here yet'}")
 
 
 def examine() -> Report:
@@ -113,7 +123,8 @@ def examine() -> Report:
 def judge(facts: Facts) -> Report:
     """What the facts mean."""
     packages, problems = _packages(facts)
-    engines, engine_hints = _engines(facts, works=not problems)
+    engines, hints = _engines(facts, works=not problems)
+    optional, optional_hints = _optional(facts)
     machine = [
         Line("python", facts.python, _fits(facts.python, facts.python_wanted), f"wanted {facts.python_wanted}"),
         Line("platform", facts.platform),
@@ -135,8 +146,41 @@ def judge(facts: Facts) -> Report:
             )
             problems.append((f"disk, {what}: {free / GIB:.1f} GiB free, {LEAST_DISK / GIB:.0f} GiB are needed", advice))
     gpus = [_gpu(gpu) for gpu in facts.gpus] or [Line("GPU", "none found by nvidia-smi")]
-    sections = {"machine": machine, "GPU": [*gpus, *_torch_line(facts)], "packages": packages, "engines": engines}
-    return Report(sections, problems, engine_hints)
+    sections = {
+        "machine": machine,
+        "GPU": [*gpus, *_torch_line(facts)],
+        "packages": packages,
+        "engines": engines,
+        **({"optional": optional} if optional else {}),
+    }
+    return Report(sections, problems, [*hints, *optional_hints])
+
+
+def _optional(facts: Facts) -> tuple[list[Line], list[tuple[str, str]]]:
+    """A line for each optional part, and the command that installs it where it is not here whole."""
+    lines, hints = [], []
+    for name, what in OPTIONAL.items():
+        wanted = [Requirement(text) for text in facts.extras.get(name, ())]
+        if not wanted:
+            continue
+        lacking = _lacking(wanted, facts)
+        lines.append(Line(name, f"{'' if not lacking else 'not '}installed", None, what))
+        if lacking:
+            hints.append((f"{name}: {what}, needs {_named(lacking, facts)}", f"{PIP} {_quoted(lacking)}"))
+    return lines, hints
+
+
+def _lacking(wanted: Sequence[Requirement], facts: Facts) -> list[Requirement]:
+    """Those that are not installed, or in a version that does not do."""
+    return [
+        one
+        for one in wanted
+        if (version := facts.installed.get(one.name)) is None or not _fits(version, str(one.specifier))
+    ]
+
+
+def _named(lacking: Sequence[Requirement], facts: Facts) -> str:
+    return ", ".join(f"{one.name} ({facts.installed.get(one.name, 'not installed')})" for one in lacking)
 
 
 def _bf16(facts: Facts) -> Line:
@@ -179,8 +223,7 @@ def _packages(facts: Facts) -> tuple[list[Line], list[tuple[str, str]]]:
             lacking.append(requirement)
     problems = []
     if lacking:
-        names = ", ".join(f"{one.name} ({facts.installed.get(one.name, 'not installed')})" for one in lacking)
-        problems.append((f"packages missing or too old: {names}", f"{PIP} {_quoted(lacking)}"))
+        problems.append((f"packages missing or too old: {_named(lacking, facts)}", f"{PIP} {_quoted(lacking)}"))
     if facts.torch is not None and facts.torch.error:
         torch = next((one for one in facts.required if Requirement(one).name == "torch"), "torch")
         problems.append((f"torch does not load: {facts.torch.error}", f'{PIP} --force-reinstall "{torch}"'))
@@ -189,12 +232,7 @@ def _packages(facts: Facts) -> tuple[list[Line], list[tuple[str, str]]]:
 
 def _engines(facts: Facts, *, works: bool) -> tuple[list[Line], list[tuple[str, str]]]:
     """Which engines can run and why not, and what would make those for GPUs run."""
-    extra = [Requirement(text) for text in facts.extra]
-    lacking = [
-        one
-        for one in extra
-        if (version := facts.installed.get(one.name)) is None or not _fits(version, str(one.specifier))
-    ]
+    lacking = _lacking([Requirement(text) for text in facts.extra], facts)
     lines = [line for engine in ENGINES.values() for line in _engine(engine, facts, works=works, lacking=lacking)]
     if all(_needs(engine, facts) for engine in ENGINES.values() if engine.gpu == "needed"):
         return lines, []  # nothing that could be installed would help
@@ -204,8 +242,9 @@ def _engines(facts: Facts, *, works: bool) -> tuple[list[Line], list[tuple[str, 
         torch = next((one for one in facts.required if Requirement(one).name == "torch"), "torch")
         hints.append(("torch can't use the GPU: take a build for the driver's CUDA", f'{PIP} --upgrade "{torch}"'))
     if lacking:
-        names = ", ".join(f"{one.name} ({facts.installed.get(one.name, 'not installed')})" for one in lacking)
-        hints.append((f"the unsloth engine and 4-bit weights need {names}", f"{PIP} {_quoted(lacking)}"))
+        hints.append(
+            (f"the unsloth engine and 4-bit weights need {_named(lacking, facts)}", f"{PIP} {_quoted(lacking)}")
+        )
     newest = max(gpu.capability for gpu in facts.gpus)
     if usable and newest[0] in FLASH4 and FLASH4_PACKAGE not in facts.installed:
         hints.append(("packed chats attend faster with FlashAttention 4 on this card", f"{PIP} -e '.[flash4]'"))
@@ -213,7 +252,7 @@ def _engines(facts: Facts, *, works: bool) -> tuple[list[Line], list[tuple[str, 
 
 
 def _engine(engine: Engine, facts: Facts, *, works: bool, lacking: Sequence[Requirement]) -> Iterator[Line]:
-    """What there is to say of an engine; nothing where it would run but to no use."""
+    """What there is to say of an engine."""
     usable = bool(facts.torch and facts.torch.gpus)
     if engine.gpu == "needed":
         if needs := _needs(engine, facts):
@@ -221,10 +260,13 @@ def _engine(engine: Engine, facts: Facts, *, works: bool, lacking: Sequence[Requ
         else:
             ready = works and usable and not lacking
             yield Line(engine.name, "can run" if ready else "can't run: see below", ready)
-    elif engine.gpu == "any" or (works and usable):
-        packs = '; packed chats only: train.micro_batch = "auto"' if engine.packs_only else ""
+        return
+    packs = '; packed chats only: train.micro_batch = "auto"' if engine.packs_only else ""
+    if engine.gpu == "any" or (works and usable):
         where = f"can run on the {'GPU' if usable else 'CPU'}{packs}"
         yield Line(engine.name, where if works else "can't run: packages are missing", works)
+    else:
+        yield Line(engine.name, f"made for GPUs: runs on a CPU where asked for, no faster{packs}", None)
 
 
 def _needs(engine: Engine, facts: Facts) -> str:
@@ -245,8 +287,9 @@ def _fits(version: str, wanted: str) -> bool:
 
 
 def _facts() -> Facts:
-    required, extra, python_wanted = _requirements()
-    names = [FLASH4_PACKAGE, *(Requirement(text).name for text in (*required, *extra))]
+    required, extras, python_wanted = _requirements()
+    every = itertools.chain(required, *extras.values())
+    names = [FLASH4_PACKAGE, *(Requirement(text).name for text in every)]
     return Facts(
         python=platform.python_version(),
         platform=platform.platform(),
@@ -258,27 +301,32 @@ def _facts() -> Facts:
         gpus=seen_gpus(),
         installed=installed(names),
         required=required,
-        extra=extra,
+        extra=extras.pop("gpu", []),
+        extras=extras,
         python_wanted=python_wanted,
         torch=_torch(),
         tested=_tested(),
     )
 
 
-def _requirements() -> tuple[list[str], list[str], str]:
-    """(required, extra for a GPU, Python) from the checkout's pyproject.toml, else from the installed package."""
+def _requirements() -> tuple[list[str], dict[str, list[str]], str]:
+    """(required, extras by name, Python) from the checkout's pyproject.toml, else from the installed package."""
     project = ROOT / "pyproject.toml"
     if project.is_file():
         data = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
-        return data["dependencies"], data["optional-dependencies"]["gpu"], data["requires-python"]
-    required, extra = [], []
+        extras = {name: list(data["optional-dependencies"][name]) for name in ("gpu", *OPTIONAL)}
+        return data["dependencies"], extras, data["requires-python"]
+    required: list[str] = []
+    extras = {name: [] for name in ("gpu", *OPTIONAL)}
     for text in metadata.requires("toolkit") or []:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             required.append(text)
-        elif requirement.marker.evaluate({"extra": "gpu"}):
-            extra.append(text)
-    return required, extra, metadata.metadata("toolkit")["Requires-Python"]
+            continue
+        for name, found in extras.items():
+            if requirement.marker.evaluate({"extra": name}):
+                found.append(text)
+    return required, extras, metadata.metadata("toolkit")["Requires-Python"]
 
 
 def _tested() -> dict[str, str]:

@@ -21,9 +21,8 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,14 @@ from toolkit.files import clear_leftovers, leftovers, locked, write_text
 from toolkit.hashes import sha256_of
 from toolkit.manifest import damage
 from toolkit.recipe import load
+from toolkit.recipe.dump import value_text
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_object, read_rows
 from toolkit.terminal import warn
+from toolkit.words import typed
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+MOST_NAMED = 5  # runs of a folder that is named instead of one of them
 # Settings that may differ between a run and its resumption: they change what is shown or kept, not what is learned.
 FREE_ON_RESUME = {
     "train": {
@@ -66,6 +68,13 @@ def beside(path: Path) -> str:
     """The name of the folder beside `path` that was most likely meant, as the end of a message; else nothing."""
     around = [place.name for place in path.parent.iterdir() if place.is_dir()] if path.parent.is_dir() else []
     return did_you_mean(path.name, around)
+
+
+def holding(path: Path) -> str:
+    """`, but it holds some: quickstart, mine` for a folder of runs, as the end of a message; else nothing."""
+    inside = sorted(child.parent.name for child in path.glob("*/recipe.toml"))
+    more = f" and {len(inside) - MOST_NAMED:,} more" if len(inside) > MOST_NAMED else ""
+    return f", but it holds some: {', '.join(inside[:MOST_NAMED])}{more}" if inside else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +146,12 @@ class RunFolder:
     @property
     def mended(self) -> str:
         """What to do about a damaged file."""
-        return f"make it again with: {shlex.join(self.resuming)}"
+        return f"make it again with: {self.resuming}"
 
     @property
-    def resuming(self) -> list[str]:
+    def resuming(self) -> str:
         """The command that goes on with this run, by its own recipe."""
-        return ["toolkit", "run", str(self.recipe), "--resume", str(self.path)]
+        return typed("run", self.recipe, "--resume", self.path)
 
     @classmethod
     def require_free(cls, path: Path) -> None:
@@ -183,7 +192,7 @@ class RunFolder:
         run = cls(path)
         if not run.recipe.is_file():
             if path.exists():
-                raise RunError(f"{path}: not a run folder (no recipe.toml in it)")
+                raise RunError(f"{path}: not a run folder{holding(path) or ' (no recipe.toml in it)'}")
             raise RunError(f"{path}: no such run folder{beside(path)}")
         return run
 
@@ -254,26 +263,48 @@ def check_adapter(folder: Path, mended: str) -> None:
 
 def differences(mine: Recipe, theirs: Recipe) -> list[tuple[str, Any, Any]]:
     """(key, value, other value) for every setting that decides what is learned and is not the same."""
-    found = []
+    found: list[tuple[str, Any, Any]] = []
     ours, others = mine.model_dump(mode="json"), theirs.model_dump(mode="json")
     for section, values in ours.items():
         if section == "export":
             continue
         for key, value in values.items():
-            if key not in FREE_ON_RESUME.get(section, ()) and value != others[section][key]:
-                found.append((f"{section}.{key}", value, others[section][key]))
+            if key not in FREE_ON_RESUME.get(section, ()):
+                found += _differing(f"{section}.{key}", value, others[section][key])
     return found
+
+
+def _differing(key: str, mine: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """What differs below a key, in lists of as many tables and in tables of the same keys; else the values whole."""
+    if mine == other:
+        return
+    if isinstance(mine, list) and isinstance(other, list) and len(mine) == len(other):
+        parts: Iterable[Any] = range(len(mine)) if all(isinstance(one, dict) for one in (*mine, *other)) else ()
+    else:
+        parts = mine if isinstance(mine, dict) and isinstance(other, dict) and mine.keys() == other.keys() else ()
+    if not parts:
+        yield key, mine, other
+    for part in parts:
+        yield from _differing(f"{key}.{part}", mine[part], other[part])
 
 
 def check_same(recipe: Recipe, where: str, saved: Recipe, run: RunFolder) -> None:
     """Raise `RunError` when a checkpoint was made by another recipe, with every key that differs."""
     problems = [
-        Problem(where, f"{key} = {value!r}, but {run.path} was trained with {other!r}")
+        Problem(where, f"{_said(key, value)}, but {run.path} was trained {_with(other)}")
         for key, value, other in differences(recipe, saved)
     ]
     if problems:
-        again = f"toolkit run {run.recipe} --resume {run.path}"
-        raise RunError([*problems, Problem("", f"a run is resumed with its own recipe: {again}")])
+        raise RunError([*problems, Problem("", f"a run is resumed with its own recipe: {run.resuming}")])
+
+
+def _said(key: str, value: Any) -> str:
+    """A setting as a recipe says it."""
+    return f"{key} = {value_text(value)}" if value is not None else f"{key} is not set"
+
+
+def _with(value: Any) -> str:
+    return f"with {value_text(value)}" if value is not None else "without it"
 
 
 def command_line() -> str:

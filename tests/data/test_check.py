@@ -16,6 +16,7 @@ from toolkit.errors import ModelError
 from toolkit.recipe import LoadedRecipe
 from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection, TrainSection
 from toolkit.terminal import new_console
+from toolkit.words import counted
 
 
 @pytest.fixture
@@ -206,3 +207,15 @@ def test_without_the_model_rows_are_still_checked(tmp_path: Path, monkeypatch: p
     text = printed(report)
     assert "not tokenised, so lengths and cuts are unknown: no network" in text
     assert "data checked in part" in text and "data ok" not in text
+
+
+def test_a_share_of_few_chats_is_told_of(tmp_path: Path, model: Path) -> None:
+    path = write_jsonl(tmp_path / "x.jsonl", [weather_row(f"City {i}") for i in range(40)])
+    report = check(loaded(path, eval=EvalSection(holdout=0.1)))
+    held_out = report.parts["eval"].meta["chats"]
+    assert report.ok and 0 < held_out < 12
+    assert f"eval.holdout = 0.1 holds out {counted(held_out, 'chat')}, too few to say how the model" in printed(report)
+    assert "give their number instead of a share, as eval.holdout = 12 or more" in printed(report)
+    number = check(loaded(path, eval=EvalSection(holdout=4)))
+    assert not number.few_held_out and number.parts["eval"].meta["chats"] == 4
+    assert not check(loaded(path, eval=EvalSection(holdout=0.5))).few_held_out

@@ -76,6 +76,21 @@ def test_every_format_is_found_and_gives_the_same_chat(name: str) -> None:
     assert plain(chat_of(ROWS[name], name)) == plain(chat)
 
 
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"prompt": "?", "chosen": "!", "rejected": "."}, 'user = "prompt", assistant = "chosen"'),
+        ({"question": "?", "chosen": "!", "rejected": "."}, 'user = "question", assistant = "chosen"'),
+        ({"prompt": "?", "chosen": [{"role": "user", "content": "?"}], "rejected": []}, 'messages = "chosen"'),
+    ],
+)
+def test_preferences_have_a_reason_of_their_own(row: dict[str, Any], columns: str) -> None:
+    with pytest.raises(RowError) as error:
+        chat_of(row)
+    assert str(error.value).startswith("a preference (chosen and rejected), as DPO trains on; supervised")
+    assert f"data.sources.columns = {{ {columns} }}" in str(error.value)
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_json_text_stands_for_lists_and_objects(name: str) -> None:
     """As CSV cells and Arrow columns hold them."""

@@ -71,8 +71,23 @@ def test_calls_run_and_their_results_go_back() -> None:
 
 
 def test_the_step_limit_ends_a_loop() -> None:
-    talk_, _ = conversation(*[call("current_weather", city="Oslo")] * 9, max_steps=3)
+    cities = ("Oslo", "Bergen", "Paris", "Lima")
+    talk_, _ = conversation(*[call("current_weather", city=city) for city in cities], max_steps=3)
     assert len(talk_.ask("Weather?")) == 3
+
+
+def test_a_call_that_comes_back_the_same_ends_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    oslo, lima = call("current_weather", city="Oslo"), call("current_weather", city="Lima")
+    talk_, _ = conversation(oslo, lima, oslo, oslo, "It is cold.", oslo, "Still cold.")
+    steps = talk_.ask("Weather?")
+    assert [step.repeats for step in steps] == [False, False, True] and steps[2].results == steps[0].results
+    assert talk_.turns[-1] == Turn("tool", steps[0].results[0] or "", name="current_weather"), "as it was left"
+    once(talk_, "And now?", as_json=False)
+    assert "stopped" not in capsys.readouterr().err, "another question may ask the same again"
+    talk_, _ = conversation(oslo, oslo)
+    once(talk_, "Weather?", as_json=False)
+    told = "stopped: current_weather was called again with the same arguments, and the result is the same"
+    assert told in capsys.readouterr().err
 
 
 def test_a_tool_that_is_not_on_offer_is_an_error_that_the_model_sees() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from types import SimpleNamespace
@@ -239,7 +240,7 @@ def test_chats_without_a_table(tmp_path: Path) -> None:
         return lengths_of(Recipe.model_validate({"data": {"sources": [source]}, **sections})).chats
 
     chats = tmp_path / "chats.jsonl"
-    chats.write_text("{}\n" * 1000 + "\n")
+    chats.write_text('{"prompt": "2 and 2?", "completion": "4"}\n' * 1000 + "\n")
     assert counted({"source": "builtin:tools", "size": 400}) == 400
     assert counted({"source": "builtin:tools", "size": 400, "weight": 0.5}) == 200
     assert counted({"source": "builtin:tools", "limit": 30}) == 30
@@ -250,6 +251,31 @@ def test_chats_without_a_table(tmp_path: Path) -> None:
         counted({"source": str(tmp_path / "chat.jsonl")})
     with pytest.raises(DataError, match=r"how many chats org/data has is not known .* run `toolkit data build`"):
         counted({"source": "org/data"})
+
+
+def test_lengths_that_nobody_measured_are_not_called_the_longest(tmp_path: Path) -> None:
+    plan = planned()
+    assert (
+        "none longer than train.max_length = 2,048" in shown(plan) and "longest" not in shown(plan).split("updates")[0]
+    )
+    known = replace(plan, lengths=Lengths(100, np.array([10, 300]), 1.0, 0.1, "token table", True))
+    assert "longest 300" in shown(known)
+
+
+def test_rows_that_cant_be_used_are_told_of(tmp_path: Path) -> None:
+    good = '{"prompt": "2 and 2?", "completion": "4"}\n'
+    path = tmp_path / "x.jsonl"
+    text = f"[[data.sources]]\nsource = {json.dumps(str(path))}\n[eval]\nholdout = 0.05\n"
+    (tmp_path / "x.toml").write_text(text)
+    path.write_text(good * 3 + '{"a": 1}\n' + good * 96)
+    told = shown(plan_recipe(load(tmp_path / "x.toml"), "t4"))
+    assert f"of the first rows, 1 of 100 rows can't be used (1.00%): {path}:4: no known format: found a" in told
+    assert "eval.holdout = 0.05 holds out 5 chats, too few to say" in told and "as eval.holdout = 12 or more" in told
+    path.write_text('{"a": 1}\n' * 3)
+    with pytest.raises(DataError) as error:
+        plan_recipe(load(tmp_path / "x.toml"), "t4")
+    first, last = error.value.problems
+    assert str(first).startswith(f"{path}:1: no known format") and "nothing to train on" in last.message
 
 
 def test_small_things() -> None:

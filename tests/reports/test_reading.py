@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reports.planted import Rows, falling, rows, spaced
+from toolkit.data.parts import LEAST_CHATS
 from toolkit.reports.log import Facts, read_metrics
 from toolkit.reports.reading import Reader, read
-from toolkit.reports.rules.evaluation import LEAST_CHATS
 from toolkit.reports.rules.look import FALSE_ALARM, LAST_LOOK, Looks
 from toolkit.reports.verdicts import LEVELS, Verdict
 

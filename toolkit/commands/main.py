@@ -8,22 +8,51 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from toolkit import __version__
 from toolkit.commands import chat, doctor, eval, export, plan, report, run, runs, serve
 from toolkit.commands.bench import bench_app
 from toolkit.commands.data import data_app
 from toolkit.environment import is_one_of_several, quiet
-from toolkit.errors import EngineError, InputError, InterruptedRun, ToolkitError
+from toolkit.errors import EngineError, InputError, InterruptedRun, ToolkitError, did_you_mean
 from toolkit.machine import refusal
 from toolkit.ranks import here
 from toolkit.terminal import guard, mute, one_line, say, warn
 
+OTHERS = {  # what other tools call our verbs
+    **dict.fromkeys(("train", "finetune", "fine-tune", "sft", "lora"), "run"),
+    **dict.fromkeys(("evaluate", "test", "score"), "eval"),
+    **dict.fromkeys(("merge", "convert", "quantize", "gguf"), "export"),
+    **dict.fromkeys(("generate", "inference", "infer", "ask"), "chat"),
+    **dict.fromkeys(("view", "show"), "report"),
+    **dict.fromkeys(("ls", "list"), "runs"),
+    **dict.fromkeys(("env", "info"), "doctor"),
+    **dict.fromkeys(("new", "create"), "init"),
+    **dict.fromkeys(("estimate", "memory"), "plan"),
+    **dict.fromkeys(("benchmark",), "bench"),
+    **dict.fromkeys(("api", "server"), "serve"),
+}
+
+
+class Verbs(TyperGroup):
+    """Verbs. Typer names the nearest where there is none of a name; this does it for other tools' words too."""
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        found = super().get_command(ctx, name)
+        if found is None and not did_you_mean(name, self.commands):
+            near = did_you_mean(name.lower(), OTHERS).removeprefix(", did you mean ").removesuffix("?")
+            if near:
+                ctx.fail(f"No such command {name!r}. Did you mean {OTHERS[near]!r}?")
+        return found
+
+
 app = typer.Typer(
     name="toolkit",
+    cls=Verbs,
     help="Fine-tune a language model to call tools, from one recipe file.\n\n"
     "Start with `toolkit doctor`, then `toolkit run recipes/quickstart.toml`.",
     no_args_is_help=True,

@@ -12,6 +12,7 @@ from toolkit.commands.options import Overrides, RecipePath, loaded
 from toolkit.environment import is_one_of_several
 from toolkit.errors import EngineError
 from toolkit.terminal import say, warn
+from toolkit.words import typed
 
 
 def run(
@@ -78,7 +79,8 @@ def run(
 
         made = train(asked, out, resume, export=export)
     if made.export.is_dir():
-        verbs = f"toolkit chat {made.export}, toolkit serve {made.export}"
+        verbs = [typed("chat", made.export), typed("serve", made.export)]
     else:
-        verbs = f"toolkit export {made.path} --gguf q8_0, toolkit chat {made.path}"
-    say(f"next       {verbs}, toolkit eval {made.path}")
+        verbs = [typed("export", made.path, "--gguf", "q8_0"), typed("chat", made.path)]
+    for head, verb in zip(("next", "", ""), [*verbs, typed("eval", made.path)], strict=True):
+        say(f"{head:<10} {verb}")

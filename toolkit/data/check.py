@@ -15,7 +15,7 @@ from toolkit.cache import cache_root
 from toolkit.chats import KINDS, Chat
 from toolkit.data.keys import table_key
 from toolkit.data.notes import Reading
-from toolkit.data.parts import Part, chat_hash
+from toolkit.data.parts import Part, chat_hash, few_held_out
 from toolkit.data.pipeline import Settings
 from toolkit.data.render import TEXT_ROLES
 from toolkit.data.sources import MOST_SHOWN, load_chats
@@ -58,6 +58,7 @@ class CheckReport:
 
     chats: int = 0
     untrained: int = 0
+    few_held_out: str = ""
     kinds: Counter[str] = field(default_factory=Counter)
     sources: Counter[tuple[str, str]] = field(default_factory=Counter)
     readings: list[Reading] = field(default_factory=list)
@@ -97,6 +98,8 @@ class CheckReport:
             _print_counts(self, console)
         for name, part in self.parts.items():
             _print_part(self, name, part, console)
+        if self.few_held_out:
+            console.print(f"\n{self.few_held_out}", soft_wrap=True)
         findings = self.findings
         for title, lines in (
             ("said by rows and not used, or read in a way worth knowing", findings),
@@ -187,6 +190,8 @@ def _tokenise(recipe: Recipe, folder: Path, part: Part, report: CheckReport, ren
 
 
 def _describe(recipe: Recipe, table: TokenTable, part: str, report: CheckReport) -> None:
+    if part == "eval":
+        report.few_held_out = few_held_out(recipe, table.n_chats)
     if table.n_rows:
         report.parts[part] = PartReport(table.meta, *table.length_histogram(_BINS))
     report.unrendered_rows += table.meta.get("unrendered_rows", 0)

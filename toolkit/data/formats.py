@@ -45,13 +45,12 @@ NEEDED: dict[Format, str] = {
     "toolace": "conversations and a system text with a JSON list of functions",
 }
 _OTHERS = {
-    "chosen": "rows of chosen and rejected are preferences, which supervised training has no use for",
-    "rejected": "rows of chosen and rejected are preferences, which supervised training has no use for",
     "text": "a text that holds a whole chat can't be parted into turns",
 }
 TURN_KEYS = ("messages", "conversations", "conversation")
 _TOOL_KEYS = ("tools", "functions")
 _SYSTEM_KEYS = ("system", "system_prompt")
+_QUESTIONS = ("prompt", "question", "instruction", "input", "query")
 _MESSAGES_AS_TEXT = re.compile(r'\s*\[\s*\{\s*"(?:role|content)"\s*:')  # in a CSV cell, say
 _ROW_WEIGHTS = ("weight", "train", "training", "trainable")
 
@@ -113,12 +112,28 @@ def detect(row: dict[str, Any]) -> Format:
 
 def unknown_format(row: dict[str, Any]) -> RowError:
     """What to say of a row that is in no format."""
+    if {"chosen", "rejected"} <= row.keys():
+        return _preference(row)
     wanted = "; ".join(f"{name}: {needs}" for name, needs in NEEDED.items() if name not in ("hermes", "toolace"))
     found = ", ".join(sorted(map(shown, row))) or "nothing"
     why = next((f" ({reason})" for key, reason in _OTHERS.items() if key in row), "")
     return RowError(
         f"no known format: found {found}{why}; wanted one of {wanted}; other names are given by data.sources.columns",
         cause="no known format",
+    )
+
+
+def _preference(row: dict[str, Any]) -> RowError:
+    """What to say of a row that DPO and reward models train on, with what makes it one that is trained on here."""
+    if isinstance(row["chosen"], list):
+        columns = 'messages = "chosen"'
+    else:
+        question = next((key for key in _QUESTIONS if isinstance(row.get(key), str)), "...")
+        columns = f'user = "{question}", assistant = "chosen"'
+    return RowError(
+        "a preference (chosen and rejected), as DPO trains on; supervised fine-tuning wants one answer, as messages; "
+        f"data.sources.columns = {{ {columns} }} trains on the chosen ones",
+        cause="no known format: preferences",
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,12 +22,14 @@ from toolkit.data.notes import Reading
 from toolkit.data.pipeline import processes
 from toolkit.data.sources import load_chats
 from toolkit.errors import DataError, Problem
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe, SourceSection
 
 Part = Literal["train", "eval"]
 HELD_OUT_SPLITS = ("phrasing", "tools")
+LEAST_CHATS = 12  # held out, for anything to be said of chats that were not: fewer are those few chats
 _HASHES = 2**64
 
 
@@ -53,15 +55,33 @@ def _part_chats(recipe: Recipe, part: Part, reading: Reading, cache: Path | None
     if part == "eval" and not recipe.eval.holdout and not recipe.eval.sources:
         return iter(())
     if sources := held_out_sources(recipe):
-        return load_chats(recipe.data.sources if part == "train" else sources, reading, makers(recipe))
+        return _chats(recipe, recipe.data.sources if part == "train" else sources, reading)
     if not recipe.eval.holdout or recipe.eval.sources:
-        return load_chats(recipe.data.sources if part == "train" else recipe.eval.sources, reading, makers(recipe))
+        return _chats(recipe, recipe.data.sources if part == "train" else recipe.eval.sources, reading)
     return _divided(recipe, part, reading, cache)
+
+
+def _chats(recipe: Recipe, sources: Sequence[SourceSection], reading: Reading) -> Iterator[Chat]:
+    return load_chats(sources, reading, makers(recipe))
 
 
 def makers(recipe: Recipe) -> int:
     """Processes that make built-in chats: half of those that build the table, as making takes as long as rendering."""
     return max(1, processes(recipe.data.num_proc) // 2)
+
+
+def few_held_out(recipe: Recipe, chats: int) -> str:
+    """What there is to say of `chats` held-out chats where `eval.holdout` is a share and gave too few; else nothing.
+
+    A share is of all that chats' hashes can be, so it gives few chats more or fewer of them, or none.
+    """
+    wanted = recipe.eval.holdout
+    if not 0 < wanted < 1 or recipe.eval.sources or chats >= LEAST_CHATS:
+        return ""
+    return (
+        f"eval.holdout = {wanted:g} holds out {counted(chats, 'chat')}, too few to say how the model does on others: "
+        f"give their number instead of a share, as eval.holdout = {LEAST_CHATS} or more"
+    )
 
 
 def eval_chats(recipe: Recipe) -> list[Chat]:
@@ -92,7 +112,7 @@ def holdout(recipe: Recipe, cache: Path | None = None) -> Holdout:
     if (known := kept(place)) is not None:
         return Holdout(**json.loads(known))
     reading = Reading()
-    found = _find_holdout(load_chats(recipe.data.sources, reading, makers(recipe)), wanted, reading)
+    found = _find_holdout(_chats(recipe, recipe.data.sources, reading), wanted, reading)
     keep(place, json.dumps(asdict(found)))
     return found
 
@@ -112,7 +132,7 @@ def chat_hash(chat: Chat) -> int:
 def _divided(recipe: Recipe, part: Part, reading: Reading, cache: Path | None) -> Iterator[Chat]:
     border = holdout(recipe, cache).below
     seen: set[int] = set()
-    for chat in load_chats(recipe.data.sources, reading, makers(recipe)):
+    for chat in _chats(recipe, recipe.data.sources, reading):
         content = chat_hash(chat)
         if (content < border) != (part == "eval"):
             continue

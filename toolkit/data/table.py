@@ -30,14 +30,14 @@ from toolkit.cache import cache_root
 from toolkit.chats import Chat
 from toolkit.data.keys import digest, table_key
 from toolkit.data.notes import Reading
-from toolkit.data.parts import Part
+from toolkit.data.parts import Part, few_held_out
 from toolkit.data.parts import eval_chats as all_eval_chats
 from toolkit.data.tablefile import write
 from toolkit.errors import DataError, Problem
 from toolkit.files import discard
 from toolkit.manifest import damage, has_manifest, listed
 from toolkit.terminal import warn
-from toolkit.words import counted
+from toolkit.words import counted, typed
 
 if TYPE_CHECKING:
     from toolkit.data.template import ChatTemplate
@@ -196,7 +196,8 @@ def build(
     refuse_bad(recipe, table.meta)
     refuse_dropped(recipe, table.meta)
     if progress:
-        for note in (losses(table.meta), left_unused(table.meta)):
+        few = few_held_out(recipe, table.n_chats) if part == "eval" else ""
+        for note in (losses(table.meta), left_unused(table.meta), few):
             if note:
                 warn(f"{part}: {note}")
     return table
@@ -233,7 +234,8 @@ def losses(meta: dict[str, Any]) -> str:
         parts.append(f"{counted(meta['dropped_rows'], 'row')} dropped, where no answer is left: {first}{more}")
     if bad := meta.get("bad_rows"):  # tables from before have no such count: one bad row ended them
         first = "; ".join(f"{where}: {message}" for where, message in meta["bad"][:2])
-        parts.append(f"{bad:,} of {counted(meta['read_rows'], 'row')} can't be used: {first}")
+        some = f"{bad:,} of {counted(meta['read_rows'], 'row')}"
+        parts.append(f"{some} can't be used and {'is' if bad == 1 else 'are'} left out: {first}")
     return "; ".join(parts)
 
 
@@ -242,7 +244,7 @@ def left_unused(meta: dict[str, Any]) -> str:
     found = meta.get("findings") or []
     if not found:
         return ""
-    more = f" (and {len(found) - 1:,} more, see `toolkit data check`)" if len(found) > 1 else ""
+    more = f" (and {len(found) - 1:,} more, see `{typed('data', 'check')}`)" if len(found) > 1 else ""
     return f"not all that rows say is used: {found[0]}{more}"
 
 
@@ -262,12 +264,13 @@ def refuse_dropped(recipe: Recipe, meta: dict[str, Any]) -> None:
         raise DataError(f"no chat of the {meta['part']} part could be tokenised, so there is nothing to use")
     if meta["rows"] and dropped <= recipe.data.max_dropped * rows:
         return
+    has = "has" if dropped == 1 else "have"
     first = [Problem(where, "nothing left to train on") for where in meta["dropped"][:5]]
     raise DataError(
         [
             Problem(
                 "",
-                f"{dropped:,} of {counted(rows, 'row')} ({dropped / rows:.1%}) without a trained token within "
+                f"{dropped:,} of {counted(rows, 'row')} ({dropped / rows:.1%}) {has} no trained token within "
                 f"train.max_length = {recipe.train.max_length:,}, more than "
                 f"data.max_dropped = {recipe.data.max_dropped:g} allows; the "
                 f"longest row has {meta['longest_row']:,} tokens: raise train.max_length, or data.max_dropped",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from toolkit.errors import RunError
 from toolkit.exports import ExportFolder
 from toolkit.files import making_folder, remove, remove_unless_held
+from toolkit.words import typed
 
 _OURS = re.compile(
     r"adapter|merged|export\.json|README\.md|Modelfile|FAILED\.txt|chat_template\.jinja|tools\.json|.*\.gguf|"
@@ -51,7 +51,7 @@ def _state(target: Path) -> str:
         path = target / file.name
         if not path.is_file() or path.stat().st_size != file.bytes:
             return f"a half-made export ({file.name} is not there whole); {again}"
-    verify = f"toolkit export --verify-only {shlex.quote(str(target))}"
+    verify = typed("export", "--verify-only", target)
     if record.status == "unverified" and any(file.kind == "gguf" for file in record.files):
         return f"written, but never compared with the trained model: {verify} goes on; {again}"
     done = "exported already" + (f", and its check {record.status}" if record.status != "unverified" else "")

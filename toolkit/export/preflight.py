@@ -17,6 +17,7 @@ from toolkit.export.tokenizer import read_tokenizer
 from toolkit.machine import require_space
 from toolkit.recipe import LoadedRecipe
 from toolkit.recipe.schema import Recipe
+from toolkit.words import typed
 
 # bytes a weight, with the share that falls back to larger types at its worst (SmolLM2: 576 columns)
 _BYTES = {"F16": 2.0, "BF16": 2.0, "Q8_0": 1.07, "Q6_K": 1.07, "Q5_K_M": 0.85, "Q4_K_M": 0.8}
@@ -74,7 +75,7 @@ def announce(loaded: LoadedRecipe, exporting: bool) -> str:
     """For `toolkit run`: what it will export after training, and which file says so where the recipe does not."""
     types = ", ".join(loaded.recipe.export.gguf)
     if not exporting:
-        return f"export     none (--no-export); the recipe asks for {types}: toolkit export does it later"
+        return f"export     none (--no-export); the recipe asks for {types}: {typed('export')} does it later"
     where = loaded.where("export.gguf")
     file = where.rpartition(":")[0]
     inherited = "" if where.startswith("--set") or file == str(loaded.path) else f", inherited from {file}"

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.errors import EngineError, ModelError, did_you_mean
+from toolkit.errors import EngineError, ModelError
 from toolkit.export.quantizers import External, find_external, load_libgguf
 from toolkit.export.writer import FILE_TYPES, QUANTIZATION_VERSION, Advance
 from toolkit.hardware import usable_cores
 from toolkit.inference.gguf_raw import pad, read_bytes, read_raw, uint32_key, write_header
-from toolkit.recipe.checks import GGUF_QUANTS
+from toolkit.recipe.checks import GGUF_QUANTS, no_quant
 from toolkit.versions import version_of
 
 RowQuantizer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.uint8]]
@@ -49,8 +49,7 @@ class Quantized:
 def quant_type(name: str) -> str:
     """`q4_k_m` -> `Q4_K_M`. Raises `EngineError` for a name that is none, with the nearest."""
     if name.lower() not in GGUF_QUANTS:
-        near = did_you_mean(name.lower(), GGUF_QUANTS)
-        raise EngineError(f"{name} is no GGUF type that can be written, wanted one of {', '.join(GGUF_QUANTS)}{near}")
+        raise EngineError(no_quant(name))
     return name.upper()
 
 

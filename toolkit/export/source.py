@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from toolkit.manifest import NAME as MANIFEST
 from toolkit.manifest import has_manifest
 from toolkit.recipe.schema import ModelSection, Recipe
 from toolkit.records import read_object
-from toolkit.runs import RunFolder, beside, recipe_of
+from toolkit.runs import RunFolder, beside, holding, recipe_of
 from toolkit.runs import check_adapter as check_whole
 from toolkit.trusted import ADAPTER_CONFIG as CONFIG
 from toolkit.trusted import check_adapter
@@ -65,6 +64,8 @@ def find_source(what: str, base: str | None = None) -> Source:
     if base is not None:
         raise RunError(f"--base: {what} is not an adapter folder (no {CONFIG} in it)")
     if path.is_dir() and not (path / "config.json").is_file():
+        if inside := holding(path):
+            raise RunError(f"{path}: not a run folder{inside}")
         raise RunError(
             f"{path}: neither a run folder (recipe.toml), an adapter ({CONFIG}) nor a model (config.json) is in it"
         )
@@ -79,7 +80,7 @@ def find_source(what: str, base: str | None = None) -> Source:
 def _from_run(run: RunFolder) -> Source:
     recipe = recipe_of(run)
     if not (run.adapter / CONFIG).is_file():
-        raise RunError(f"{run.path}: no adapter yet; finish the run: {shlex.join(run.resuming)}")
+        raise RunError(f"{run.path}: no adapter yet; finish the run: {run.resuming}")
     check_whole(run.adapter, run.mended)
     base = models.resolve(recipe.model)
     held = "bfloat16"

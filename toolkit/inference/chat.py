@@ -21,11 +21,15 @@ HELP = "/tools shows the tools, /reset begins anew, /quit (or Ctrl-D) leaves; Ct
 
 @dataclass(slots=True)
 class Step:
-    """One assistant turn: its text as written, what was read in it, and the calls' results (None: not run)."""
+    """One assistant turn: its text as written, what was read in it, and the calls' results (None: not run).
+
+    `repeats`: every call was made before for the same question, and came back with the same result.
+    """
 
     text: str
     parsed: Parsed
     results: list[str | None] = field(default_factory=list)
+    repeats: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         calls = [
@@ -66,12 +70,14 @@ class Conversation:
     ) -> list[Step]:
         """Put a question; the model answers, its calls run and their results go back, until it answers in words.
 
-        `wrote` is told each piece of text, `ran` each call and its result. Ends early where calls can't be run. What an
-        interrupted answer had begun is forgotten, and so is its question.
+        `wrote` is told each piece of text, `ran` each call and its result. Ends early where calls can't be run, and
+        where they say nothing new (`Step.repeats`): a model that calls again and again would not stop by itself. What
+        an interrupted answer had begun is forgotten, and so is its question.
         """
         before = list(self.turns)
         self.turns.append(Turn("user", question))
         steps: list[Step] = []
+        known: set[tuple[str, str, str | None]] = set()
         try:
             while len(steps) < self.max_steps:
                 step = self._step(wrote)
@@ -82,7 +88,13 @@ class Conversation:
                     ran(call, result)
                     if result is not None:
                         self.turns.append(Turn("tool", result, name=call.name))
-                if not step.parsed.calls or None in step.results:
+                told = {
+                    (call.name, json.dumps(call.arguments, sort_keys=True), result)
+                    for call, result in zip(step.parsed.calls, step.results, strict=True)
+                }
+                step.repeats = bool(told) and told <= known
+                known |= told
+                if not told or None in step.results or step.repeats:
                     break
         except BaseException:
             self.turns = before
@@ -213,7 +225,7 @@ def _shown(conversation: Conversation, question: str) -> None:
     if not fresh:
         say()
     _notes(steps)
-    if steps[-1].parsed.calls and None not in steps[-1].results:
+    if steps[-1].parsed.calls and None not in steps[-1].results and not steps[-1].repeats:
         _say(f"stopped after {counted(len(steps), 'step')} (--max-steps)")
 
 
@@ -222,6 +234,9 @@ def _notes(steps: list[Step]) -> None:
     last = steps[-1].parsed
     for problem in last.problems:
         _say(f"note: {problem}")
+    if steps[-1].repeats:
+        names = " and ".join(dict.fromkeys(call.name for call in last.calls))
+        _say(f"stopped: {names} was called again with the same arguments, and the result is the same")
     if last.has_call and not last.calls:
         _say("note: the answer can't be read: it begins a call and is none")
     elif not last.calls and not last.text.strip():

@@ -27,7 +27,7 @@ from toolkit.exports import ExportFolder, ExportRecord
 from toolkit.hardware import Hardware
 from toolkit.inference.without_adapter import base_columns
 from toolkit.recipe.schema import ModelSection, Recipe
-from toolkit.runs import ADAPTER, RunFolder, check_adapter, recipe_of
+from toolkit.runs import ADAPTER, RunFolder, check_adapter, holding, recipe_of
 from toolkit.trusted import load_adapter
 
 Kind = Literal["model", "base", "tuned", "gguf"]
@@ -168,6 +168,8 @@ def _columns(word: str) -> list[Column]:
             return _run(parent, word)
         raise RunError("an adapter alone does not say how chats were rendered; name the run folder that it is in")
     if path.is_dir() and not (path / "config.json").is_file():
+        if inside := holding(path):
+            raise RunError(f"not a run folder{inside}")
         raise RunError("neither a run folder (recipe.toml), an export folder (export.json) nor a model (config.json)")
     if not path.exists() and path.parent != Path() and path.parent.is_dir():
         around = [one.name for one in path.parent.iterdir()]

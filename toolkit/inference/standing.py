@@ -8,6 +8,7 @@ from toolkit.data.template import ChatTemplate
 from toolkit.errors import RunError
 from toolkit.export_report import VerifyReport
 from toolkit.exports import ExportFolder, ExportRecord
+from toolkit.words import typed
 
 
 def standing(path: Path, template: str) -> list[str]:
@@ -30,11 +31,11 @@ def standing(path: Path, template: str) -> list[str]:
 def export_again(record: ExportRecord) -> str:
     """The command that makes an export's files anew."""
     types = ",".join(file.type.lower() for file in record.files if file.kind == "gguf")
-    return f"toolkit export {record.run or record.adapter or record.base.name} --gguf {types} --force"
+    return typed("export", record.run or record.adapter or record.base.name, "--gguf", types, "--force")
 
 
 def _verified(path: Path, folder: ExportFolder, record: ExportRecord) -> str:
-    again = f"toolkit export {folder.path} --verify-only"
+    again = typed("export", folder.path, "--verify-only")
     file = next((one for one in record.files if one.name == path.name), None)
     if file is None or file.bytes != path.stat().st_size:
         return f"unverified: not the file that {folder.record_path} tells of; export it again: {export_again(record)}"

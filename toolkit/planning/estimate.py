@@ -22,7 +22,9 @@ from toolkit.data.calls import write_calls
 from toolkit.data.notes import Reading
 from toolkit.data.signatures import signature
 from toolkit.data.sources import load_chats, local_files
+from toolkit.errors import DataError, Problem
 from toolkit.recipe.schema import Recipe, SourceSection
+from toolkit.words import typed
 
 if TYPE_CHECKING:
     from toolkit.chats import Chat, Turn
@@ -38,17 +40,21 @@ HOW = {"hermes": 10, "json": 10, "jsonrpc": 40}  # that ours puts there
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """The rows of some chats: `tokens` and `trained` int64[rows], by estimate, and how many chats they are of."""
+    """The rows of some chats: `tokens` and `trained` int64[rows], by estimate, and how many chats they are of.
+
+    `bad`: what is wrong with rows between them that can't be used, in a line.
+    """
 
     tokens: npt.NDArray[np.int64]
     trained: npt.NDArray[np.int64]
     chats: int
+    bad: str = ""
 
 
 def sample(recipe: Recipe, source: SourceSection) -> Sampled | None:
-    """The first chats of a source that is on this machine; None for a data set of the hub, or where no row is good.
+    """The first chats of a source that is on this machine; None for a data set of the hub, or where no row is trained.
 
-    Raises `DataError` for a source that can't be read at all.
+    Raises `DataError` for a source that can't be read at all, and where no row of it can be used.
     """
     data = recipe.data
     told = data.call_format, data.tool_prompt, data.thinking == "split"
@@ -64,7 +70,10 @@ def _cached(source: str, call_format: CallFormat, tool_prompt: ToolPrompt, split
 
 def _sample(source: SourceSection, call_format: CallFormat, tool_prompt: ToolPrompt, split: bool) -> Sampled | None:
     once = source.model_copy(update={"weight": 1.0})
-    chats = list(itertools.islice(load_chats([once], Reading()), SAMPLE))
+    reading = Reading()
+    chats = list(itertools.islice(load_chats([once], reading), SAMPLE))
+    if reading.bad and not chats:
+        raise DataError([*reading.by_cause(), Problem("", f"{reading.summary()}, so there is nothing to train on")])
     rows: list[tuple[float, float]] = []
     for chat in chats:
         if call_format == "native":
@@ -76,7 +85,14 @@ def _sample(source: SourceSection, call_format: CallFormat, tool_prompt: ToolPro
     if not rows:
         return None
     tokens, trained = np.array(rows).round().astype(np.int64).T
-    return Sampled(tokens, trained, len(chats))
+    return Sampled(tokens, trained, len(chats), _bad(reading))
+
+
+def _bad(reading: Reading) -> str:
+    if not reading.bad:
+        return ""
+    every = typed("data", "check")
+    return f"of the first rows, {reading.summary()}: {reading.by_cause()[0]}; `{every}` lists them all"
 
 
 def _rows(chat: Chat, offered: float, call_format: CallFormat, *, split: bool) -> list[tuple[float, float]]:
@@ -113,4 +129,5 @@ def mixed(parts: Sequence[tuple[Sampled, float]], rows: int) -> Sampled:
     per_chat = sum(len(part.tokens) / part.chats * share for part, share in parts) / whole
     tokens = np.concatenate([np.resize(part.tokens, count) for part, count in taken])
     trained = np.concatenate([np.resize(part.trained, count) for part, count in taken])
-    return Sampled(tokens, trained, max(1, round(len(tokens) / per_chat)))
+    bad = "; ".join(part.bad for part, _ in parts if part.bad)
+    return Sampled(tokens, trained, max(1, round(len(tokens) / per_chat)), bad)

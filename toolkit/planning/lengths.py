@@ -15,7 +15,7 @@ from toolkit.data.sources import local_files
 from toolkit.data.table import find as find_table
 from toolkit.errors import DataError
 from toolkit.planning.estimate import Sampled, mixed, sample
-from toolkit.words import counted
+from toolkit.words import counted, typed
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe, SourceSection
@@ -32,7 +32,7 @@ class Lengths:
 
     `tokens`: the length of each row, or of a sample with the same distribution. `rows_per_chat` is 1 unless chats are
     split into a row for each assistant turn. `trained`: the share of tokens with a label. `origin` says where this is
-    from.
+    from. Where they are not `measured`, one row has max_length tokens. `note`: what is wrong with rows that were seen.
     """
 
     chats: int
@@ -41,6 +41,7 @@ class Lengths:
     trained: float
     origin: str
     measured: bool
+    note: str = ""
 
     @property
     def mean(self) -> float:
@@ -111,7 +112,8 @@ def assumed(recipe: Recipe) -> Lengths:
             tokens=tokens,
             rows_per_chat=len(found.tokens) / found.chats,
             trained=float((found.trained * np.minimum(1, longest / found.tokens)).sum() / tokens[:-1].sum()),
-            origin="estimated from the text of the first chats; `toolkit data build` counts them all",
+            origin=f"estimated from the text of the first chats; `{typed('data', 'build')}` counts them all",
+            note=found.bad,
             measured=False,
         )
     spread = np.linspace(0.04 * ASSUMED_MEAN, 1.96 * ASSUMED_MEAN, ROWS).clip(max=longest)
@@ -121,7 +123,7 @@ def assumed(recipe: Recipe) -> Lengths:
         rows_per_chat=1.0,
         trained=ASSUMED_TRAINED,
         origin=f"assumed: about {ASSUMED_MEAN} tokens a chat, {ASSUMED_TRAINED:.1%} of them trained; "
-        "`toolkit data build` measures them",
+        f"`{typed('data', 'build')}` measures them",
         measured=False,
     )
 
@@ -144,8 +146,8 @@ def _training_chats(recipe: Recipe) -> int:
             return recipe.train.max_steps * recipe.chats_per_update  # what the updates take, in one epoch
         unknown = recipe.data.sources[counts.index(None)].source
         raise DataError(
-            f"how many chats {unknown} has is not known before its token table is built: run `toolkit data build` on "
-            "this recipe first, or set train.max_steps"
+            f"how many chats {unknown} has is not known before its token table is built: run "
+            f"`{typed('data', 'build')}` on this recipe first, or set train.max_steps"
         )
     if not _all_built_in(recipe) and not recipe.eval.sources:
         held_out = eval_chats(recipe, chats)  # taken from the data; built-in held-out chats are made apart

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from toolkit.data.parts import few_held_out
 from toolkit.planning.calibration import past_error
 from toolkit.planning.cards import GIB, Card
 from toolkit.planning.kernel_time import Rates, Seconds
@@ -52,14 +53,28 @@ def _data(plan: Plan) -> list[tuple[str, str]]:
     train, updates, lengths = plan.recipe.train, plan.updates, plan.lengths
     batch, steps = train.per_device_train_batch_size, train.gradient_accumulation_steps
     epochs = f"{updates.per_epoch:,} an epoch, {updates.epochs:.3g} epoch{'' if updates.epochs == 1 else 's'}"
+    longest = f"longest {lengths.tokens.max():,}"
+    if not lengths.measured:  # which nobody knows yet
+        longest = f"none longer than train.max_length = {train.max_length:,}"
+    few = _few_held_out(plan)
     return [
         (
             "chats",
-            f"{lengths.chats:,} of {lengths.mean:,.0f} tokens, longest {lengths.tokens.max():,}, {lengths.trained:.1%} "
-            f"trained ({lengths.origin})",
+            f"{lengths.chats:,} of {lengths.mean:,.0f} tokens, {longest}, {lengths.trained:.1%} trained "
+            f"({lengths.origin})",
         ),
+        *([("", lengths.note)] if lengths.note else []),
+        *([("", few)] if few else []),
         ("updates", f"{updates.total:,} of {batch} x {steps} = {counted(batch * steps, 'chat')} ({epochs})"),
     ]
+
+
+def _few_held_out(plan: Plan) -> str:
+    recipe = plan.recipe
+    if all(source.source.startswith("builtin:") for source in recipe.data.sources):
+        return ""  # which have held-out chats of their own, as many as asked for
+    held_out = recipe.eval.holdout * plan.lengths.chats / max(1e-9, 1 - recipe.eval.holdout)  # of those trained on
+    return few_held_out(recipe, round(held_out))
 
 
 def _packing(plan: Plan) -> list[tuple[str, str]]:

@@ -206,11 +206,13 @@ def _builtin(path: Path, source: SourceSection) -> Iterator[Finding]:
 def _export(recipe: Recipe) -> Iterator[Finding]:
     for index, quant in enumerate(recipe.export.gguf):
         if quant not in GGUF_QUANTS:
-            near = did_you_mean(quant.lower(), GGUF_QUANTS)
-            yield (
-                (("export", "gguf", index),),
-                f'"{quant}" is no GGUF quant, wanted one of {", ".join(GGUF_QUANTS)}{near}',
-            )
+            yield (("export", "gguf", index),), no_quant(quant)
+
+
+def no_quant(name: str) -> str:
+    """What to say of a GGUF type that can't be written, with the nearest that can."""
+    near = did_you_mean(name.lower(), GGUF_QUANTS)
+    return f"{name} is no GGUF type that can be written, wanted one of {', '.join(GGUF_QUANTS)}{near}"
 
 
 CHECKS: tuple[Rule, ...] = (

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.recipe.names import BY_NAME, SECTIONS
+from toolkit.words import typed
 
 _PAIR = re.compile(r"^(\s*)(?:- )?[\"']?([\w.-]+)[\"']?:(?:\s+(.*?))?\s*$")
 _SHOWN = 60  # characters of a line
+_DATA = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")  # no recipe of any tool has such a name
+_PACKED = (".gz", ".zst")
+_ROW_KEYS = {"messages", "conversations", "conversation", "instruction", "prompt", "query", "chat"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +26,25 @@ class OtherFormat:
     message: str
 
 
+def is_data(path: Path) -> bool:
+    """Whether a file's name says that it holds rows to train on."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return bool(suffixes) and (suffixes[-1] in _DATA or suffixes[-1] in _PACKED)
+
+
+def data_message(path: Path) -> str:
+    """What to say of data in a recipe's place."""
+    return f"this is data, and a recipe is TOML; {init_hint(path)}"
+
+
+def init_hint(path: Path) -> str:
+    """The command that makes a recipe out of data."""
+    return f"write a recipe for it: {typed('init', path)}"
+
+
 def other_format(path: Path, text: str) -> OtherFormat | None:
     """What a file that is no TOML is instead, by what stands in it; None where nothing tells."""
-    if text.lstrip()[:1] in ("{", "[") and (found := _json(text)) is not None:
+    if text.lstrip()[:1] in ("{", "[") and (found := _json(path, text)) is not None:
         return found
     lines = [line.split(" #")[0].rstrip() for line in text.splitlines()]
     pairs = [(number, match) for number, line in enumerate(lines, 1) if (match := _PAIR.match(line))]
@@ -40,12 +60,17 @@ def other_format(path: Path, text: str) -> OtherFormat | None:
     return OtherFormat(number, told)
 
 
-def _json(text: str) -> OtherFormat | None:
+def _json(path: Path, text: str) -> OtherFormat | None:
+    line = text[: len(text) - len(text.lstrip())].count("\n") + 1
     try:
         value = json.loads(text)
     except ValueError:
-        return None
-    line = text[: len(text) - len(text.lstrip())].count("\n") + 1
+        if not _is_row(text.lstrip().split("\n", 1)[0]):
+            return None
+        return OtherFormat(line, data_message(path))
+    rows = value if isinstance(value, list) else [value]
+    if rows and isinstance(rows[0], dict) and not _ROW_KEYS.isdisjoint(rows[0]):
+        return OtherFormat(line, data_message(path))
     told = "this is JSON, and a recipe is TOML"
     if not isinstance(value, dict) or not value:
         return OtherFormat(line, told)
@@ -55,6 +80,14 @@ def _json(text: str) -> OtherFormat | None:
         below = f", and below it {pairs[0]}" if pairs else ""
         return OtherFormat(line, f'{told}: "{key}": {{...}} is written [{key}]{below}')
     return OtherFormat(line, f"{told}: {_shown(json.dumps({key: inner}))} is written {key} = {_value(inner)}")
+
+
+def _is_row(line: str) -> bool:
+    """Whether a line is an object of its own, as those of JSON Lines are."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def toml_line(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from toolkit.errors import InputError, Problem, RecipeError, did_you_mean
 from toolkit.recipe import toml
 from toolkit.recipe.checks import Rule
-from toolkit.recipe.formats import other_format, toml_line
+from toolkit.recipe.formats import data_message, init_hint, is_data, other_format, toml_line
 from toolkit.recipe.overrides import apply_override, parse_override
 from toolkit.recipe.positions import positions
 from toolkit.recipe.schema import Recipe
@@ -193,6 +193,8 @@ class _Layer:
 def _text(path: Path) -> str:
     if not path.is_file():
         raise RecipeError(_missing(path))
+    if is_data(path):
+        raise RecipeError(Problem(str(path), data_message(path)))
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -220,6 +222,8 @@ def _missing(path: Path) -> str:
     if path.is_dir():
         inside = sorted(path.glob("*.toml"))
         near = f", did you mean {inside[0]}?" if inside else ", wanted a .toml file"
+        if not inside and any(map(is_data, path.iterdir())):
+            return f"{path} is a folder of data; {init_hint(path)}"
         return f"{path} is a folder{near}"
     places = [path.parent, Path("recipes")]
     files = [other for place in places if place.is_dir() for other in sorted(place.glob("*.toml"))]

@@ -16,6 +16,7 @@ from toolkit.reports.log import Log
 from toolkit.reports.runview import facts_of, state_of
 from toolkit.reports.sections import size
 from toolkit.runs import RunFolder
+from toolkit.words import typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +47,7 @@ class Listed:
 def list_runs(folder: Path) -> list[Listed]:
     """All runs at or below `folder`, the oldest first. Raises `RunError` where there is no such folder."""
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder; `toolkit run` makes runs/ where it is started")
+        raise RunError(f"{folder}: no such folder; `{typed('run')}` makes runs/ where it is started")
     found = sorted({path.parent for path in folder.rglob("recipe.toml") if _is_run(path.parent)})
     return sorted((_listed(path) for path in found), key=lambda run: run.modified)
 
@@ -102,7 +103,7 @@ def show_runs(folder: Path, console: Console) -> None:
     """Print the runs below `folder` as a table."""
     runs = list_runs(folder)
     if not runs:
-        console.print(f"no runs in {folder}; `toolkit run recipes/quickstart.toml` makes one", markup=False)
+        console.print(f"no runs in {folder}; `{typed('run', 'recipes/quickstart.toml')}` makes one", markup=False)
         return
     console.print(_table(folder, runs, console.width))
     for run in runs:

@@ -16,6 +16,7 @@ from toolkit.reports.log import Facts, Log, read_metrics
 from toolkit.reports.reading import read
 from toolkit.reports.verdicts import Verdict
 from toolkit.runs import RunFolder, recipe_of
+from toolkit.words import typed
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
@@ -123,11 +124,7 @@ class RunView:
 def open_run(path: Path) -> RunFolder:
     """The run folder at `path`. Raises `RunError` where there is none, with the runs below it if there are some."""
     if not path.exists():
-        raise RunError(f"{path}: no such folder; `toolkit runs` lists the runs there are")
-    if path.is_dir() and not (path / "recipe.toml").is_file():
-        inside = sorted(child.parent.name for child in path.glob("*/recipe.toml"))
-        if inside:
-            raise RunError(f"{path}: not a run folder, but it holds some: {', '.join(inside[:5])}")
+        raise RunError(f"{path}: no such folder; `{typed('runs')}` lists the runs there are")
     return RunFolder.open(path)
 
 

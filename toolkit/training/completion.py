@@ -24,6 +24,7 @@ from toolkit.records import read_object, write_json
 from toolkit.reports.report import write_report
 from toolkit.runs import ADAPTER, RunFolder
 from toolkit.training.disk_full import SPARE, adapter_bytes, saving
+from toolkit.words import typed
 
 
 def complete(
@@ -137,7 +138,7 @@ def export_run(recipe: Recipe, folder: RunFolder, console: Console, *, anew: boo
         else:
             verify_export(ExportFolder(folder.export), console, settings.chats, settings.max_minutes)
     except ToolkitError as error:
-        again = f"toolkit export {folder.path} --gguf {','.join(settings.gguf)}"
+        again = typed("export", folder.path, "--gguf", ",".join(settings.gguf))
         raise ToolkitError(f"{error}\nthe run itself is finished and kept; export again with: {again}") from None
 
 

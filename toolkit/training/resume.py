@@ -31,6 +31,7 @@ from toolkit.training.checkpoints import (
     bring_back_best,
     newest_whole,
 )
+from toolkit.words import typed
 
 if TYPE_CHECKING:
     from toolkit.recipe import LoadedRecipe
@@ -98,7 +99,7 @@ def take_up(loaded: LoadedRecipe, folder: RunFolder, say: Say) -> Resumed:
         say(f"{checkpoint.path} {checkpoint.note}")
     if folder.summary.is_file():
         if checkpoint is None:
-            again = f"toolkit run {folder.recipe} --out {folder.path}-again"
+            again = typed("run", folder.recipe, "--out", f"{folder.path}-again")
             raise RunError(f"{wrong}; no checkpoint is whole to make it again from. Train anew with: {again}")
         say(f"{wrong}: made again from {checkpoint.path.name}")
     elif checkpoint is None and passed:

@@ -23,7 +23,9 @@ from toolkit.inference.prompting import prompting_of
 from toolkit.inference.serve.bounds import MAX_BODY, Limits, hosts_of
 from toolkit.inference.standing import standing
 from toolkit.inference.tools import Toolbox, choose_tools, unseen
+from toolkit.runs import holding
 from toolkit.terminal import say
+from toolkit.words import typed
 
 LOOPBACK = "127.0.0.1"
 NAMES = 6  # of the tools seen in training that are named at the start
@@ -59,10 +61,12 @@ def find_gguf(word: str) -> Path:
         if (folder / "export.json").is_file():
             found = [file for file in ExportFolder(folder).ggufs() if file.is_file()]
             if not found:
-                raise RunError(f"{folder}: no GGUF in it; write one: toolkit export RUN --gguf q8_0 --out FOLDER")
+                raise RunError(f"{folder}: no GGUF in it; write one: {typed('export')} RUN --gguf q8_0 --out FOLDER")
             return min(found, key=lambda file: file.stat().st_size)
     if (path / "recipe.toml").is_file():
-        raise RunError(f"{path}: no GGUF of this run yet; write one: toolkit export {path} --gguf q8_0")
+        raise RunError(f"{path}: no GGUF of this run yet; write one: {typed('export', path, '--gguf', 'q8_0')}")
+    if path.is_dir() and (inside := holding(path)):
+        raise RunError(f"{word}: not a run folder{inside}")
     raise RunError(f"{word}: no GGUF file, export folder or run; llama.cpp serves GGUF files")
 
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from toolkit.data.parts import LEAST_CHATS
 from toolkit.reports.log import Evaluated, Facts, Log
 from toolkit.reports.rules.calls import answered, weighed
 from toolkit.reports.rules.look import Look
@@ -18,7 +19,6 @@ NEAR, HEALTHY = 0.1, 0.3  # the chapter: evaluation within 0.1 to 0.3 of the tra
 BESIDE = 10  # training rows before an evaluation that it is compared with
 LEAST_BESIDE = 3
 SURE = 2.0  # standard errors
-LEAST_CHATS = 12  # held out, for anything to be said of chats that were not: fewer are those few chats
 LEAST_GROUPS = 12  # of held-out chats: 12 that all rise are a chance of 1 in 4,096
 UNGROUPED = 0.05  # false alarms of overfitting where the log has no groups, before the rise must also be 5%
 RISEN = {"overfitting", "worse_than_base", "loss_up_answers_not_down"}  # verdicts by which the loss went up before

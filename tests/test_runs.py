@@ -1,0 +1,45 @@
+"""What a run folder is held against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.errors import RunError
+from toolkit.recipe.schema import Recipe
+from toolkit.runs import RunFolder, check_same
+
+
+def recipe(**sections: Any) -> Recipe:
+    return Recipe.model_validate({"data": {"sources": [{"source": "x.jsonl"}, {"source": "y.jsonl"}]}} | sections)
+
+
+def test_what_differs_is_told_as_a_recipe_says_it() -> None:
+    mine = recipe(
+        train={"max_steps": 3, "bf16": False, "fp16": True},
+        lora={"target_modules": ["q_proj", "v_proj"]},
+        data={"sources": [{"source": "x.jsonl"}, {"source": "y.jsonl", "limit": 5, "columns": {"messages": "m"}}]},
+    )
+    with pytest.raises(RunError) as error:
+        check_same(mine, "mine.toml", recipe(), RunFolder(Path("runs/mine")))
+    told = [str(problem) for problem in error.value.problems]
+    run = "but runs/mine was trained"
+    assert f'mine.toml: lora.target_modules = ["q_proj", "v_proj"], {run} with "all-linear"' in told
+    assert f"mine.toml: train.fp16 = true, {run} with false" in told
+    assert f"mine.toml: data.sources.1.limit = 5, {run} without it" in told
+    assert f'mine.toml: data.sources.1.columns.messages = "m", {run} without it' in told
+    assert told[-1].endswith("its own recipe: toolkit run runs/mine/recipe.toml --resume runs/mine")
+    with pytest.raises(RunError) as error:
+        check_same(recipe(), "mine.toml", mine, RunFolder(Path("runs/mine")))
+    assert any(f"data.sources.1.limit is not set, {run} with 5" in str(one) for one in error.value.problems)
+    check_same(recipe(), "mine.toml", recipe(), RunFolder(Path("runs/mine")))
+
+
+def test_other_sources_are_told_whole() -> None:
+    fewer = recipe(data={"sources": [{"source": "x.jsonl"}]})
+    with pytest.raises(RunError) as error:
+        check_same(fewer, "mine.toml", recipe(), RunFolder(Path("runs/mine")))
+    first = str(error.value.problems[0])
+    assert first.startswith('mine.toml: data.sources = [{ source = "x.jsonl"') and "None" not in first
