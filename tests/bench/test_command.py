@@ -33,6 +33,7 @@ def measured(recipe: Path, tmp_path: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_quick_measures_judges_writes_and_keeps_its_predictions(measured: Path, tmp_path: Path) -> None:
     results = Results.load(measured)
     assert results.ok
@@ -56,7 +57,7 @@ def test_quick_measures_judges_writes_and_keeps_its_predictions(measured: Path, 
 
 
 @pytest.mark.model
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_quick_with_the_real_model_passes_its_gates(tmp_path: Path) -> None:
     """What `make bench` does. No limit of time: under 3 minutes on two cores that nobody else uses."""
     out = tmp_path / "out"

@@ -106,12 +106,14 @@ def test_all_weights_train_where_nothing_is_autocast(measured: Callable[..., Res
     assert (arm.status, arm.message) == ("measured", "")
 
 
+@pytest.mark.slow
 def test_fixed_shapes_have_no_padding_and_repeat(measured: Callable[..., Results]) -> None:
     results = measured("2x64", names=("peft",))
     assert {(u.real_tokens, u.padded_tokens) for u in results.updates} == {(256, 256)}
     assert [u.loss for u in results.updates] == [u.loss for u in measured("2x64", names=("peft",), anew=True).updates]
 
 
+@pytest.mark.slow
 def test_packed_variants_agree_with_padded_ones(measured: Callable[..., Results]) -> None:
     names = ("peft", "peft-packed", "peft-packed-nockpt", "peft-packed-autockpt")
     results = measured(names=names)

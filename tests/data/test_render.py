@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +39,7 @@ FORMATS: dict[str, tuple[Any, Any]] = {
 RENDERERS = {name: Renderer.of(OWN[name], *FORMATS[name]) for name in OWN}
 
 every_renderer = pytest.mark.parametrize("renderer", RENDERERS.values(), ids=RENDERERS.keys())
-many = settings(max_examples=60)
+many = settings(max_examples=int(os.environ.get("TOOLKIT_FUZZ", "15")))
 TRICKY = Chat(
     (
         Turn("user", "\n assistant\n"),

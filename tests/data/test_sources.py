@@ -145,13 +145,13 @@ def test_builtin_chats() -> None:
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    rows = [json.dumps(weather_row(str(number) * 300)) for number in range(4000)]
+    rows = [json.dumps(weather_row(str(number) * 1500)) for number in range(800)]
     path.write_text("\n".join(rows) if name == "x.jsonl" else f"[{','.join(rows)}]")
     del rows
     specs = [SourceSection(source=str(path))]
     next(load_chats(specs))  # imports
     tracemalloc.start()
-    assert sum(1 for _ in load_chats(specs)) == 4000
+    assert sum(1 for _ in load_chats(specs)) == 800
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < path.stat().st_size / 20

@@ -108,6 +108,7 @@ def tries(world: World, wanted: int, seed: int) -> Counter[str]:
     return Counter(damage_and_resume(world, draw) for _ in range(wanted))
 
 
+@pytest.mark.slow
 def test_damaged_runs_end_with_the_same_weights_or_a_refusal(world: World) -> None:
     assert tries(world, 6, seed=1).total() == 6
 

@@ -141,7 +141,9 @@ def test_changed_weights_are_decoded_anew(place: Path, own_cache: Path, tmp_path
     assert answers(after["run"]) == answers(before["base"])
 
 
-@pytest.mark.parametrize("package", VERSIONS)
+@pytest.mark.parametrize(
+    "package", ["torch", *(pytest.param(name, marks=pytest.mark.slow) for name in VERSIONS if name != "torch")]
+)
 def test_another_version_of_what_decodes_answers_anew(
     place: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:

@@ -79,6 +79,7 @@ def test_what_is_exported_is_said_before_training(recipe: Path, tmp_path: Path) 
     assert said == "export     f16, q8_0 after training; --no-export skips it"
 
 
+@pytest.mark.slow
 def test_a_failed_gate_fails_the_run_and_keeps_it(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

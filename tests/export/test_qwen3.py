@@ -17,6 +17,7 @@ from toolkit.exports import ExportFolder
 pytest.importorskip("xllamacpp")
 
 
+@pytest.mark.slow
 def test_a_run_exports_and_its_gate_passes(
     qwen3_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,8 +162,8 @@ def per_token(family: str, **how: Any) -> tuple[Any, float]:
 
 
 EVERY = list(itertools.product(["llama", "qwen3"], [True, False], ["separate", "fused", "float8"]))
-# every family, kernel and kind of product once, most of them twice
-SOME = [("llama", True, "fused"), ("llama", False, "separate"), ("qwen3", False, "fused"), ("qwen3", True, "float8")]
+# every family and kernel once
+SOME = [("llama", False, "separate"), ("qwen3", True, "fused")]
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def test_fused_products_keep_what_a_young_adapter_adds(tmp_path: Path) -> None:
     assert fused < plain / 2
 
 
+@pytest.mark.slow
 def test_float8_products_are_near(tmp_path: Path) -> None:
     """Rounding to three bits of a fraction: directions of gradients stay, and what does not train stays as it is."""
     model = adapted(make_model(tmp_path / "model", family="qwen3"))

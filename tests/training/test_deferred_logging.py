@@ -84,6 +84,7 @@ def test_a_log_waits_for_the_next_update(recipe: Path, tmp_path: Path, monkeypat
     assert [update - row for update, row in late] == [1, 2, 2, 1, 1, 2, 1, 2, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_trainer_that_no_longer_runs_ahead_logs_what_waited_and_what_is_new(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

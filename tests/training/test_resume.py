@@ -338,6 +338,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.setattr(where, end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.2])
 def test_evaluations_by_epoch_and_checkpoints_by_update(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dropout: float
@@ -380,6 +381,7 @@ def test_early_stopping_is_remembered(place: Path, tmp_path: Path, monkeypatch: 
     assert weights(killed) == weights(whole)
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_nothing_more(
     place: Path, tmp_path: Path, through: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

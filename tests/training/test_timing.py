@@ -270,6 +270,7 @@ def rows(folder: RunFolder) -> list[tuple[float, float]]:
     return [(row["loss"], row["learning_rate"]) for row in read_jsonl(folder.metrics) if "loss" in row]
 
 
+@pytest.mark.slow
 def test_a_run_is_fitted_and_runs_again_and_goes_on(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

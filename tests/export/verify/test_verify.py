@@ -170,6 +170,7 @@ def test_merged_safetensors_of_another_model(folder: Path) -> None:
     assert failed == {"weights"} and "merged/model.safetensors" in report.lines[0]
 
 
+@pytest.mark.slow
 def test_a_run_that_changed_nothing_has_no_power(folder: Path, tmp_path: Path) -> None:
     """An adapter of zeros: the file is right, but these checks could not have told it from the base."""
     from safetensors.torch import load_file, save_file
@@ -184,6 +185,7 @@ def test_a_run_that_changed_nothing_has_no_power(folder: Path, tmp_path: Path) -
     assert failed == {"control"} and "no power" in report.lines[0]
 
 
+@pytest.mark.slow
 def test_text_that_is_not_composed(tmp_path: Path) -> None:
     """Qwen's tokenizer composes text (NFC), llama.cpp does not: told by name; what composing does not mend fails."""
     folder = make_export(tmp_path, "qwen3")
@@ -201,6 +203,7 @@ def test_text_that_is_not_composed(tmp_path: Path) -> None:
     assert failed == {"tokenizer"} and "normalizer NFKC can't be exported" in report.lines[0]
 
 
+@pytest.mark.slow
 def test_a_plain_model_has_no_control(folder: Path, tmp_path: Path) -> None:
     base = ExportFolder(folder).record().base.folder
     out = export(base, gguf=["f16"], out=tmp_path / "out", verify=False, merged=False)

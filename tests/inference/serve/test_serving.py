@@ -167,6 +167,7 @@ def test_one_port_of_loopback_is_all_that_listens(exported: Path) -> None:
         assert not any(folder.exists() for folder in folders)
 
 
+@pytest.mark.slow
 def test_the_end_of_llama_cpp_is_told(exported: Path) -> None:
     with started(str(exported)) as (_, server):
         lines_until_curl(server.stdout)
@@ -177,6 +178,7 @@ def test_the_end_of_llama_cpp_is_told(exported: Path) -> None:
         assert err == "error: run-F16.gguf: llama.cpp is gone: it ended by SIGABRT\n"
 
 
+@pytest.mark.slow
 def test_the_process_ends_when_its_parent_does(exported: Path) -> None:
     with started(str(exported)) as (_, server):
         lines_until_curl(server.stdout)
@@ -213,6 +215,7 @@ def test_a_model_that_never_loads_does_not_keep_it(
     assert not any(str(hanging) in child.cmdline() for child in psutil.Process().children())
 
 
+@pytest.mark.slow
 def test_no_control_token_is_shown_and_signals_are_heard_while_it_loads(
     tiny_qwen3: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
