@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from toolkit import __version__
-from toolkit.commands import chat, doctor, eval, export, plan, report, run, runs, serve
+from toolkit.commands import chat, doctor, eval, export, init, plan, report, run, runs, serve
 from toolkit.commands.bench import bench_app
 from toolkit.commands.data import data_app
 from toolkit.environment import is_one_of_several, quiet
@@ -63,6 +63,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench", short_help="Measure memory and speed of ways to train.")
+app.command("init", short_help="Write a recipe for a file of your data.")(init.init)
 app.command("run", short_help="Train what a recipe says.")(run.run)
 app.command("plan", short_help="Say what a run will need: memory, time, cost.")(plan.plan)
 app.command("export", short_help="Write a trained model as GGUF, and prove that it is that model.")(export.export_run)

