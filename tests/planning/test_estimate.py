@@ -13,6 +13,7 @@ from tests.real import QWEN3, need_tokenizer
 from toolkit.data.render import Renderer
 from toolkit.data.sources import load_chats
 from toolkit.data.tokenizers import load_tokenizer
+from toolkit.errors import DataError
 from toolkit.planning.estimate import SAMPLE, mixed, sample
 from toolkit.planning.lengths import ROWS, assumed
 from toolkit.recipe import load
@@ -69,12 +70,13 @@ def test_chats_are_cut_and_the_trained_share_with_them(tmp_path: Path) -> None:
     assert 0 < found.trained < 0.1
 
 
-def test_bad_rows_and_hub_data_fall_back(tmp_path: Path) -> None:
+def test_hub_data_falls_back_and_bad_rows_are_told(tmp_path: Path) -> None:
+    found = assumed(recipe({"source": "org/data"}, train={"max_steps": 5}, eval={"holdout": 10}))
+    assert "assumed: about 900 tokens" in found.origin
     path = tmp_path / "a.jsonl"
     path.write_text('{"what": "is this"}\n' * 40)
-    for source in (str(path), "org/data"):
-        found = assumed(recipe({"source": source}, train={"max_steps": 5}, eval={"holdout": 10}))
-        assert "assumed: about 900 tokens" in found.origin
+    with pytest.raises(DataError, match=r"40 of 40 rows can't be used"):
+        assumed(recipe({"source": str(path)}, train={"max_steps": 5}, eval={"holdout": 10}))
 
 
 def test_one_row_a_turn_where_chats_are_split() -> None:

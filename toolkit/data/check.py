@@ -278,7 +278,7 @@ def _turns(count: int) -> str:
 def _print_lines(title: str, lines: list[str], console: Console) -> None:
     if not lines:
         return
-    console.print(f"\n{len(lines):,} {title}", style="bold")
+    console.print(f"\n{title} ({len(lines):,})", style="bold")
     for line in lines[:MOST_SHOWN]:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if len(lines) > MOST_SHOWN:
