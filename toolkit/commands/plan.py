@@ -20,8 +20,11 @@ def plan(
             "they would do it within a day, else t4.",
         ),
     ] = None,
+    gpus: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Plan for N such cards, which share each update's chats.")
+    ] = 1,
     price: Annotated[
-        float | None, typer.Option(metavar="DOLLARS_PER_HOUR", min=0, help="What an hour on the card costs.")
+        float | None, typer.Option(metavar="DOLLARS_PER_HOUR", min=0, help="What an hour on a card costs.")
     ] = None,
     overrides: Overrides = None,
 ) -> None:
@@ -34,9 +37,11 @@ def plan(
       toolkit plan recipes/tools.toml --gpu t4 --price 0.60
 
       toolkit plan recipes/tools.toml --gpu l4 --set train.max_length=4096
+
+      toolkit plan recipes/tools.toml --gpu l4 --gpus 2
     """
     with loaded(recipe, overrides) as asked:
         from toolkit.planning.plan import plan_recipe
         from toolkit.planning.show import show
 
-        show(plan_recipe(asked, gpu=gpu, price=price), new_console())
+        show(plan_recipe(asked, gpu=gpu, price=price, gpus=gpus), new_console())

@@ -30,6 +30,7 @@ class Setup:
     to a multiple of; None: what the engine wants. `pace`: how fast the card is, an H200 being 1. `full_logits`: the
     loss holds all logits at once, as older trainers do. `math_attention`: attention's scores are held whole in fp32, as
     SDPA does without flash attention where keys serve several query heads and no mask is given (rows of one length).
+    `ranks`: how many devices share an update.
     """
 
     shape: ModelShape
@@ -51,6 +52,7 @@ class Setup:
     pace: float = 1.0
     full_logits: bool = False
     math_attention: bool = False
+    ranks: int = 1
 
     @property
     def replayed(self) -> bool:

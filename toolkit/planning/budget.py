@@ -53,11 +53,16 @@ def recomputes(recipe: Recipe, checkpointed: int | None) -> bool:
     return bool(recipe.train.gradient_checkpointing if checkpointed is None else checkpointed)
 
 
-def budget_of(recipe: Recipe, engine: str, precision: str, hardware: Hardware, table: TokenTable) -> Budget | None:
-    """The budget that `train.micro_batch` asks for; None where micro-batches are padded chats."""
+def budget_of(
+    recipe: Recipe, engine: str, precision: str, hardware: Hardware, table: TokenTable, ranks: int = 1
+) -> Budget | None:
+    """The budget that `train.micro_batch` asks for; None where micro-batches are padded chats.
+
+    `ranks`: how many share an update.
+    """
     if recipe.train.micro_batch == "fixed":
         return None
-    setup = setup_on(recipe, load_shape(recipe.model), engine, precision, hardware.gpu)
+    setup = setup_on(recipe, load_shape(recipe.model), engine, precision, hardware.gpu, ranks)
     return budget_for(recipe, setup, hardware.device_memory, from_table(table))
 
 
@@ -67,7 +72,8 @@ def budget_for(recipe: Recipe, setup: Setup, memory: int, lengths: Lengths) -> B
     if wanted == "fixed":
         return None
     longest = int(lengths.tokens.max())
-    rows = recipe.chats_per_update * max(1.0, lengths.rows_per_chat)  # of an update
+    # of an update, or of the most that a rank has of it
+    rows = -(-recipe.chats_per_update // setup.ranks) * max(1.0, lengths.rows_per_chat)
     update, trained = round(longest * rows), lengths.trained
     asked = None
     if isinstance(wanted, int):

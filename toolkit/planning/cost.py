@@ -13,12 +13,14 @@ from toolkit.planning.cards import Card
 from toolkit.planning.decode_time import decode_seconds
 from toolkit.planning.kernel_time import UPDATE_GAP, Rates, Seconds, evaluating, training
 from toolkit.planning.lengths import Lengths
+from toolkit.planning.sharing import Sharing
 from toolkit.planning.steps import Updates
 
 if TYPE_CHECKING:
     from toolkit.engines.setup import Setup
     from toolkit.recipe.schema import EvalSection
 
+ALONE = Sharing()
 CPU_EFFICIENCY = {"fp32": 0.63, "bf16": 0.47}  # of a core's products; measured with SmolLM2-135M on two cores
 PRODUCTS = 0.70  # of the data sheet's products, where nobody is known to have measured: the H200's share
 SINGLE = 0.80  # of fp32's
@@ -90,7 +92,8 @@ class Work:
     """What is computed: how a model trains, the chats and how they are cut up.
 
     `pieces`: micro-batches of an update in the mean, where its chats are packed without padding; None where
-    `accumulation` micro-batches of `batch` chats are padded. `decodings`: how often `decoded` chats are, as `settings`
+    `accumulation` micro-batches of `batch` chats are padded. `sharing`: how ranks share them; `pieces` are those of the
+    rank that has most. `decodings`: how often `decoded` chats are, as `settings`
     say.
     """
 
@@ -103,6 +106,7 @@ class Work:
     eval_chats: int = 0
     eval_batch: int = 1
     pieces: float | None = None
+    sharing: Sharing = ALONE
     decodings: int = 0
     decoded: int = 0
     settings: EvalSection | None = None
@@ -111,23 +115,26 @@ class Work:
 def predict(work: Work, rates: Rates) -> Time:
     """Seconds for the updates, evaluation losses and measured answers of a run; loading and saving are not in it."""
     lengths, updates = work.lengths, work.updates
-    if work.pieces is None:
+    if work.pieces is None and work.sharing.ranks == 1:
         chats: float = work.batch
         micro_batches = math.ceil(updates.chats / chats) / updates.per_epoch  # the last update may be short
     else:
         whole = work.batch * work.accumulation
-        chats = whole / work.pieces
-        micro_batches = work.pieces * updates.chats / (updates.per_epoch * whole)
+        mine = whole * work.sharing.share
+        pieces = work.pieces or math.ceil(round(mine / work.batch, 6))
+        chats = mine / pieces
+        micro_batches = pieces * updates.chats / (updates.per_epoch * whole)
     tokens, width = _tokens(work, chats)
     real = lengths.mean * chats
     one = training(work.setup, rates, tokens, width, real * lengths.trained)
-    kinds = one.times(micro_batches, UPDATE_GAP if rates.memory is not None else 0.0)
+    kinds = one.times(micro_batches, (UPDATE_GAP if rates.memory is not None else 0.0) + work.sharing.summing)
     return Time(
         kinds=kinds,
         training=kinds.total * updates.total,
         evaluation=work.evaluations * _evaluation(work, rates),
         padding=tokens / real,
-        decoding=work.decodings * decode_seconds(work.setup, rates, lengths, work.settings, work.decoded)
+        decoding=work.decodings
+        * decode_seconds(work.setup, rates, lengths, work.settings, -(-work.decoded // work.sharing.ranks))
         if work.settings
         else 0.0,
     )
@@ -138,8 +145,8 @@ def _tokens(work: Work, chats: float) -> tuple[float, int]:
     lengths = work.lengths
     if work.pieces is not None:
         return lengths.mean * chats, lengths.attention_width
-    width = lengths.expected_width(round(chats))
-    return lengths.rows(round(chats)) * width, width
+    width = lengths.expected_width(max(1, round(chats)))
+    return lengths.rows(max(1, round(chats))) * width, width
 
 
 def _evaluation(work: Work, rates: Rates) -> float:
@@ -148,7 +155,8 @@ def _evaluation(work: Work, rates: Rates) -> float:
     batch = min(work.eval_batch, work.eval_chats)
     tokens, width = _tokens(work, batch)
     trained = work.lengths.mean * batch * work.lengths.trained
-    return math.ceil(work.eval_chats / batch) * evaluating(work.setup, rates, tokens, width, trained).total
+    batches = -(-math.ceil(work.eval_chats / batch) // work.sharing.ranks)
+    return batches * evaluating(work.setup, rates, tokens, width, trained).total
 
 
 def range_of(work: Work, card: Card, rates: Rates) -> tuple[float, float]:

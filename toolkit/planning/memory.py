@@ -21,6 +21,7 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 ADAM_BYTES = {"adamw_torch_fused": 8.0, "adamw_torch": 8.0, "adamw_8bit": 2.03, "paged_adamw_8bit": 2.03}
 CUDA_CONTEXT = int(0.75 * 2**30)  # held by the process beside torch's own memory; measured
 PROCESS = int(0.45 * 2**30)  # Python with torch, transformers, PEFT and TRL loaded, on a CPU; measured
+NCCL = int(0.5 * 2**30)  # its buffers, where cards sum gradients; assumed
 CPU_WASTE = 1.5  # resident bytes for each byte of activations: the C allocator keeps holes; measured
 LOGIT_BYTES = 12.0  # for each logit where all are held: in 16 bits, in fp32, and the gradients of both; measured
 OFFLOAD_BUFFERS = 6  # layer inputs in flight to and from host memory; fitted
@@ -89,6 +90,8 @@ def training_memory(setup: Setup, rows: int, width: int, trained: int) -> Memory
     }
     if setup.products == "float8":
         parts["base weights (float8)"] = 2.0 * shape.linear_parameters
+    if setup.ranks > 1:
+        parts["gradients summed over ranks"] = 4.0 * setup.trainable + (NCCL if setup.cuda else 0)
     few = layers if setup.checkpointed is None else setup.checkpointed
     match setup.checkpointing:
         case "on" if few < layers:

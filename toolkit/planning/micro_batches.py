@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +40,13 @@ def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return [[i] for i in range(len(lengths))]
 
 
+def drawn(tokens: npt.NDArray[np.int64], rows: int) -> Iterator[list[int]]:
+    """The lengths of the rows of some updates, drawn from rows of these lengths; always the same ones."""
+    random = np.random.default_rng(0)
+    for _ in range(max(1, min(MOST_UPDATES, DRAWN // rows))):
+        yield random.choice(tokens, rows).tolist()
+
+
 def mean_pieces(tokens: npt.NDArray[np.int64], rows: int, budget: int) -> float:
     """Micro-batches of an update of `rows` rows in the mean, over updates drawn from rows of these lengths."""
-    random = np.random.default_rng(0)
-    updates = max(1, min(MOST_UPDATES, DRAWN // rows))
-    return float(np.mean([len(cut(random.choice(tokens, rows).tolist(), budget)) for _ in range(updates)]))
+    return float(np.mean([len(cut(update, budget)) for update in drawn(tokens, rows)]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psutil
@@ -13,7 +13,7 @@ from toolkit.engines.base import Choice, Has, is_installed
 from toolkit.engines.precision import choose_precision
 from toolkit.engines.requirements import check_hardware
 from toolkit.engines.setup import Setup
-from toolkit.errors import EngineError
+from toolkit.errors import EngineError, InputError
 from toolkit.hardware import Gpu, Hardware, cpu_flags, cpu_name, usable_cores
 from toolkit.models.families import load_shape
 from toolkit.models.shape import ModelShape
@@ -26,8 +26,8 @@ from toolkit.planning.decode_time import decoding_seconds, decodings
 from toolkit.planning.kernel_time import Rates
 from toolkit.planning.lengths import Lengths
 from toolkit.planning.memory import Memory, full_memory, training_memory
-from toolkit.planning.micro_batches import mean_pieces
 from toolkit.planning.setup import setup_on
+from toolkit.planning.sharing import Sharing, sharing
 from toolkit.planning.steps import Updates, fitted, fitting, updates_of
 
 if TYPE_CHECKING:
@@ -69,9 +69,14 @@ class Plan:
     price: float | None
     update_range: tuple[float, float] | None = None
     budget: Budget | None = None
-    pieces: float | None = None
+    sharing: Sharing = field(default_factory=Sharing)
     packed_seconds: float | None = None
     least: tuple[float, int] | None = None
+
+    @property
+    def pieces(self) -> float | None:
+        """Packed micro-batches of an update in the mean, on the rank that has most; None where chats are padded."""
+        return self.sharing.pieces
 
     @property
     def fits(self) -> bool:
@@ -80,7 +85,9 @@ class Plan:
     @property
     def cost(self) -> float | None:
         """Dollars, where both the time and the price are known."""
-        return None if self.time is None or self.price is None else dollars(self.time.total, self.price)
+        if self.time is None or self.price is None:
+            return None
+        return dollars(self.time.total, self.price * self.sharing.ranks)
 
 
 def _anything(package: str) -> bool:
@@ -88,8 +95,8 @@ def _anything(package: str) -> bool:
     return True
 
 
-def plan_recipe(loaded: LoadedRecipe, gpu: str | None = None, price: float | None = None) -> Plan:
-    """The plan of a recipe for the card named, or for the one in this machine.
+def plan_recipe(loaded: LoadedRecipe, gpu: str | None = None, price: float | None = None, gpus: int = 1) -> Plan:
+    """The plan of a recipe for the card named, or for the one in this machine, or for `gpus` of them.
 
     Without a card here: for these cores where they can do it within a day, as `toolkit run` would, else for a T4.
     Raises an `InputError` for an unknown card or model, and for settings that the card can't run.
@@ -99,8 +106,14 @@ def plan_recipe(loaded: LoadedRecipe, gpu: str | None = None, price: float | Non
 
     def planned(card: Card, reason: str, here: bool) -> Plan:
         has = is_installed if here else _anything
-        return make_plan(loaded.recipe, card, lengths, price, name=loaded.name, reason=reason, has=has)
+        return make_plan(loaded.recipe, card, lengths, price, name=loaded.name, reason=reason, has=has, gpus=gpus)
 
+    if card is not None and card.name == "cpu" and gpus > 1:
+        raise InputError(
+            f"--gpus {gpus}: processes on a CPU share its cores, so there is nothing to plan; name a --gpu"
+        )
+    if card is None and gpus > 1:
+        return planned(CARDS["t4"], "no GPU found here; --gpu NAME plans for another", False)
     if card is not None:
         return planned(card, reason, here)
     try:
@@ -126,17 +139,19 @@ def make_plan(
     name: str = "recipe",
     reason: str = "asked for",
     has: Has = _anything,
+    gpus: int = 1,
 ) -> Plan:
-    """The plan of `recipe` on `card` over chats of these `lengths`; `has`: which packages there are."""
+    """The plan of `recipe` on `card`, or on `gpus` of it, over chats of these `lengths`; `has`: which packages there
+    are."""
     shape = load_shape(recipe.model)
     hardware = _hardware(card)
     check_hardware(recipe, hardware)
     engine = measured.fastest_engine(recipe, hardware, measured.load(), has)
     precision = choose_precision(recipe, hardware)
-    setup = setup_on(recipe, shape, engine.value, precision.value, hardware.gpu)
+    setup = setup_on(recipe, shape, engine.value, precision.value, hardware.gpu, gpus)
     budget = budget_for(recipe, setup, hardware.device_memory, lengths)
     chosen = setup.recomputing(budget.checkpointed if budget else None)
-    pieces = mean_pieces(lengths.tokens, lengths.rows(recipe.chats_per_update), budget.tokens) if budget else None
+    shared = sharing(recipe, card, lengths, setup.trainable, budget.tokens if budget else None, gpus)
     batch = recipe.train.per_device_train_batch_size
     if budget is None:
         memory = padded_memory(setup, lengths, batch)
@@ -145,12 +160,12 @@ def make_plan(
     largest = largest_batch(setup, lengths, card) if budget is None else 0
     rates = rates_of(card, precision.value)
     updates, time = updates_of(recipe, lengths.chats), None
-    work = _work(recipe, chosen, lengths, updates, pieces)
+    work = _work(recipe, chosen, lengths, updates, shared)
     if rates is not None:
         time = predict(work, rates)
         if (fewer := _fewer(recipe, updates, time, work.evaluations)) is not updates:
             updates = fewer
-            work = _work(recipe, chosen, lengths, updates, pieces)
+            work = _work(recipe, chosen, lengths, updates, shared)
             time = predict(work, rates)
     rows, width = lengths.rows(batch), lengths.longest
     return Plan(
@@ -174,9 +189,9 @@ def make_plan(
         price=price,
         update_range=range_of(work, card, rates) if rates else None,
         budget=budget,
-        pieces=pieces,
-        packed_seconds=_packed_time(recipe, card, lengths, has),
-        least=_least_memory(recipe, card, lengths, has),
+        sharing=shared,
+        packed_seconds=_packed_time(recipe, card, lengths, has, gpus),
+        least=_least_memory(recipe, card, lengths, has, gpus),
     )
 
 
@@ -208,29 +223,29 @@ def _all_memory(card: Card) -> int:
     return max(card.memory, int(psutil.virtual_memory().total))
 
 
-def _packed_time(recipe: Recipe, card: Card, lengths: Lengths, has: Has) -> float | None:
+def _packed_time(recipe: Recipe, card: Card, lengths: Lengths, has: Has, gpus: int) -> float | None:
     """Seconds predicted for the same updates packed without padding; None where there is no such choice."""
     if recipe.train.micro_batch != "fixed" or card.name == "cpu":
         return None
     train = recipe.train.model_copy(update=PACKED)
     try:
-        other = make_plan(recipe.model_copy(update={"train": train}), card, lengths, has=has)
+        other = make_plan(recipe.model_copy(update={"train": train}), card, lengths, has=has, gpus=gpus)
     except EngineError:
         return None
     return other.time.total if other.time is not None and other.fits else None
 
 
-def _least_memory(recipe: Recipe, card: Card, lengths: Lengths, has: Has) -> tuple[float, int] | None:
+def _least_memory(recipe: Recipe, card: Card, lengths: Lengths, has: Has, gpus: int) -> tuple[float, int] | None:
     """What the smallest packed pieces of an update take; None where the recipe does not leave them to the planner."""
     if recipe.train.micro_batch != "auto" or card.name == "cpu":
         return None
     tokens = -(-lengths.longest // STEP) * STEP
     train = recipe.train.model_copy(update={"micro_batch": tokens, "gradient_checkpointing": True})
-    other = make_plan(recipe.model_copy(update={"train": train}), card, lengths, has=has)
+    other = make_plan(recipe.model_copy(update={"train": train}), card, lengths, has=has, gpus=gpus)
     return other.memory.total, tokens
 
 
-def _work(recipe: Recipe, setup: Setup, lengths: Lengths, updates: Updates, pieces: float | None) -> Work:
+def _work(recipe: Recipe, setup: Setup, lengths: Lengths, updates: Updates, shared: Sharing) -> Work:
     train, held_out = recipe.train, lengths_module.eval_chats(recipe, lengths.chats)
     return Work(
         setup=setup,
@@ -238,7 +253,8 @@ def _work(recipe: Recipe, setup: Setup, lengths: Lengths, updates: Updates, piec
         updates=updates,
         batch=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps,
-        pieces=pieces,
+        pieces=shared.pieces,
+        sharing=shared,
         evaluations=1 + math.ceil(updates.total / _every(recipe, updates)),  # one before the first update
         eval_chats=held_out,
         eval_batch=recipe.eval.per_device_eval_batch_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from toolkit.engines.precision import weight_dtype
@@ -54,11 +55,13 @@ def setup_of(
     )
 
 
-def setup_on(recipe: Recipe, shape: ModelShape, engine: str, precision: str, gpu: Gpu | None) -> Setup:
-    """The same on a GPU, or without one on a CPU."""
+def setup_on(recipe: Recipe, shape: ModelShape, engine: str, precision: str, gpu: Gpu | None, ranks: int = 1) -> Setup:
+    """The same on a GPU, or without one on a CPU; `ranks`: on so many of them."""
     if gpu is None:
-        return setup_of(recipe, shape, engine, precision, cuda=False, flash=False)
-    return setup_of(recipe, shape, engine, precision, cuda=True, flash=_card(gpu).flash, pace=pace_of(gpu))
+        setup = setup_of(recipe, shape, engine, precision, cuda=False, flash=False)
+    else:
+        setup = setup_of(recipe, shape, engine, precision, cuda=True, flash=_card(gpu).flash, pace=pace_of(gpu))
+    return replace(setup, ranks=ranks)
 
 
 def pace_of(gpu: Gpu) -> float:

@@ -66,6 +66,20 @@ def _data(plan: Plan) -> list[tuple[str, str]]:
         *([("", lengths.note)] if lengths.note else []),
         *([("", few)] if few else []),
         ("updates", f"{updates.total:,} of {batch} x {steps} = {counted(batch * steps, 'chat')} ({epochs})"),
+        *_sharing(plan),
+    ]
+
+
+def _sharing(plan: Plan) -> list[tuple[str, str]]:
+    shared = plan.sharing
+    if shared.ranks == 1:
+        return []
+    return [
+        (
+            "gpus",
+            f"{shared.ranks} of this card, which share an update's chats: {shared.share:.0%} of its tokens for the one "
+            f"with most (mean), {shared.summing:.3f} s an update to sum gradients (assumed)",
+        )
     ]
 
 
@@ -83,15 +97,17 @@ def _packing(plan: Plan) -> list[tuple[str, str]]:
     if budget is None or plan.pieces is None:
         return []
     cut = "one micro-batch" if plan.pieces == 1 else f"{plan.pieces:.1f} micro-batches"
+    each = " on each GPU" if plan.sharing.ranks > 1 else ""
     real = plan.lengths.mean * plan.recipe.chats_per_update
     return [
         ("packing", f"{budget.tokens:,} tokens a micro-batch: {budget.reason}"),
-        ("", f"an update has {real:,.0f} real tokens, without padding, in {cut} (means)"),
+        ("", f"an update has {real:,.0f} real tokens, without padding, in {cut}{each} (means)"),
         *([("recompute", budget.checkpointing)] if budget.checkpointing else []),
     ]
 
 
 def _memory(plan: Plan) -> list[tuple[str, str]]:
+    """Of each card, where there are several."""
     memory, chats = plan.memory, plan.recipe.train.per_device_train_batch_size
     cuda = plan.card.name != "cpu"
     lengths = plan.lengths
@@ -143,7 +159,8 @@ def _time(plan: Plan) -> list[tuple[str, str]]:
         pace = "the host sets the pace; " if time.host_bound else ""
         lines.append(("", f"{pace}{duration(plan.packed_seconds)} predicted without padding: {options}"))
     if plan.cost is not None:
-        lines.append(("cost", f"${plan.cost:.2f} predicted at ${plan.price:.2f} an hour"))
+        cards = f" and card, {plan.sharing.ranks} of them" if plan.sharing.ranks > 1 else ""
+        lines.append(("cost", f"${plan.cost:.2f} predicted at ${plan.price:.2f} an hour{cards}"))
     elif plan.card.name != "cpu":
         lines.append(("cost", "--price DOLLARS_PER_HOUR says what it costs"))
     return lines

@@ -196,7 +196,7 @@ TABLE: tuple[Other, ...] = (
     Other(
         ("deepspeed", "fsdp", "fsdp_config", "ddp", "num_gpus", "tensor_parallel_size"),
         f"{HF}, {AXOLOTL}, {FACTORY}",
-        word="training runs on one GPU",
+        word="a model is not split; `toolkit run --gpus N` shares an update's chats",
     ),
     Other(
         ("neftune_noise_alpha", "label_smoothing_factor", "loraplus_lr_ratio", "adam_epsilon", "dpo_beta", "beta"),

@@ -111,7 +111,7 @@ class TrainSection(Section):
     )
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     per_device_train_batch_size: Positive = Field(4, description="chats in a micro-batch")
-    gradient_accumulation_steps: Positive = Field(4, description="micro-batches in an update")
+    gradient_accumulation_steps: Positive = Field(4, description="micro-batches in an update, over all GPUs")
     micro_batch: Literal["fixed", "auto"] | Positive = Field(
         "fixed",
         description="fixed: per_device_train_batch_size chats, padded to the longest; auto: an update's chats packed "

@@ -131,7 +131,7 @@ def _run(
         ranks.first(lambda: resumed_settings.check_data(folder, begun_in, tables))
     updates = updates_of(recipe, tables.train.n_chats)
     describe_data(console, recipe, tables, updates)
-    budget = budget_of(recipe, engine.value, precision.value, hardware, tables.train)
+    budget = budget_of(recipe, engine.value, precision.value, hardware, tables.train, ranks.size)
     if budget is not None:
         console.print(f"packing    {budget.tokens:,} tokens a micro-batch: {budget.reason}")
         if budget.checkpointing:
