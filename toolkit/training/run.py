@@ -44,6 +44,7 @@ from toolkit.training.record import (
     write_tools,
 )
 from toolkit.training.resume import Resumed, take_up
+from toolkit.words import typed
 
 SPACE = 200_000_000  # bytes that a run folder may need
 
@@ -224,13 +225,13 @@ def _tables(recipe: Recipe, model_folder: Path, template: ChatTemplate | None) -
 
 def _again(loaded: LoadedRecipe, folder: RunFolder, export: bool) -> str:
     """The command that goes on with this run."""
-    words = ["toolkit", "run", str(loaded.path)] + ([] if export else ["--no-export"])
+    words = ["run", str(loaded.path)] + ([] if export else ["--no-export"])
     for override in loaded.overrides:
         words += ["--set", override]
     if here().size > 1 and here().machines == 1:
         words += ["--gpus", str(here().size)]
-    again = shlex.join([*words, "--resume", str(folder.path)])
-    return again if here().machines == 1 else f"torchrun, as before, with -m {again}"
+    words += ["--resume", str(folder.path)]
+    return typed(*words) if here().machines == 1 else f"torchrun, as before, with -m {shlex.join(['toolkit', *words])}"
 
 
 def _align_special_tokens(model: Any, tokenizer: Any) -> None:

@@ -76,7 +76,7 @@ def _too_short(log: Log, facts: Facts, look: Look) -> Verdict | None:
         evidence=f"{counted(len(log.losses), 'row')} with a loss; {LEAST} are needed",
         advice="a smaller train.logging_steps"
         if facts.logging_steps > 1 and log.last_update >= LEAST
-        else _longer(facts, "more updates: more chats, or more train.num_train_epochs"),
+        else _longer(facts, "more updates: more chats, or more of train.num_train_epochs or max_steps"),
         update=log.last_update,
     )
 
