@@ -107,7 +107,7 @@ def test_bad_rows_that_the_recipe_allows_are_left_out_and_told(call: Call, place
     allowed = ("--set", "data.max_bad=0.05")
     code, err = call("data", "build", "base.toml", *allowed)
     assert code == 0
-    told = "train: 1 of 40 rows can't be used and are left out: chats.jsonl:6: no assistant turn"
+    told = "train: 1 of 40 rows can't be used and is left out: chats.jsonl:6: no assistant turn"
     assert told in err
     assert call("data", "check", "base.toml", *allowed)[0] == 0
     assert told in call("data", "build", "base.toml", *allowed)[1], "said of a kept table too"
