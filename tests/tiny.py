@@ -114,6 +114,18 @@ def make_tokenizer(texts: list[str], template: str = CHATML, vocab_size: int = 4
     return tokenizer
 
 
+OWN: dict[str, dict[str, Any]] = {
+    "smollm3": {"num_hidden_layers": 4},  # the last of which rotates nothing
+    "granite": {
+        "embedding_multiplier": 2.0,
+        "attention_multiplier": 0.15,
+        "residual_multiplier": 0.7,
+        "logits_scaling": 0.5,
+    },
+}
+"""What a family's tiny model needs to have what is its own."""
+
+
 def make_model(
     folder: Path, family: str = "llama", template: str = CHATML, hidden_size: int = 64, head_dim: int = 16
 ) -> Path:
@@ -137,6 +149,7 @@ def make_model(
         "bos_token_id": tokenizer.convert_tokens_to_ids("<|im_start|>"),
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
+        **OWN.get(family, {}),
     }
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape)).save_pretrained(folder)

@@ -17,7 +17,7 @@ from tests.export.shapes import peft_logits
 from tests.export.test_gguf import IDS, agree, llama_logprobs, write
 from tests.families.conftest import Tiny
 from tests.real import find_tokenizer
-from tests.tiny import ADD, split_as, write_recipe
+from tests.tiny import ADD, make_model, split_as, write_recipe
 from tests.training.test_compiled import checkpoint_some, step
 from tests.training.test_packing import gradients, rows_of
 from toolkit.chats import Chat, ToolCall, Turn
@@ -153,12 +153,30 @@ def test_compiled_equals_eager(tiny: Tiny) -> None:
     torch._dynamo.reset()
 
 
-def test_what_is_not_exported_is_refused_by_name(tiny: Tiny) -> None:
-    if tiny.family.class_name is not None:
-        assert read_architecture(tiny.folder).class_name == tiny.family.class_name
-        return
-    with pytest.raises(ModelError, match=f"{tiny.family.model_type}\\) can't be exported; what can: Llama"):
-        read_architecture(tiny.folder)
+def test_what_is_not_exported_is_refused_by_name(tiny: Tiny, tmp_path: Path) -> None:
+    assert read_architecture(tiny.folder).class_name == tiny.family.class_name
+    config = json.loads((tiny.folder / "config.json").read_text()) | {"architectures": ["Other"], "model_type": "other"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"Other \(other\) can't be exported; what can: Granite.*Llama"):
+        read_architecture(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "own", "message"),
+    [
+        ("mistral", {"sliding_window": 512}, "sliding_window = 512 below max_position_embeddings = 2,048"),
+        ("smollm3", {"no_rope_layers": [1, 0, 1, 1]}, "no_rope_layers"),
+    ],
+)
+def test_what_llama_cpp_would_compute_otherwise_is_refused(
+    tmp_path: Path, family: str, own: dict[str, Any], message: str
+) -> None:
+    folder = make_model(tmp_path / "model", family)
+    read_architecture(folder)
+    config = json.loads((folder / "config.json").read_text()) | own
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=f"{message}.* can't be exported"):
+        read_architecture(folder)
 
 
 def test_llama_cpp_computes_what_transformers_computes(exported: Tiny, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from tests.tiny import make_model
 from toolkit.kernels import head_loss as loss
+from toolkit.kernels.packed_attention import can_pack
 from toolkit.training.dataset import IGNORED, Collator
 
 
@@ -61,6 +63,19 @@ def test_equals_full_logits(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, c
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["granite", "gemma2", "cohere"])
+def test_logits_that_are_scaled_or_capped(tmp_path: Path, family: str) -> None:
+    """Granite divides them, which is known of it; of families that are not known the model's own forward is taken."""
+    model = adapted(make_model(tmp_path / family, family)).eval()
+    batch = batch_of([20, 13], 0.5, model.config.vocab_size)
+    batch.pop("real_tokens")
+    ours, count = loss.summed_loss(model, batch)
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    full = cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction="sum")
+    torch.testing.assert_close(ours, full)
+    assert count > 0 and (can_pack(model, 20) is None) is (family == "granite")
 
 
 def test_padding_changes_nothing(tiny_model: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_saved_config_reads_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "qwen3_moe"}, "model_type qwen3_moe is not one that can be planned: llama, "),
+        ({"model_type": "qwen3_moe"}, "model_type qwen3_moe is not one that can be planned: granite, "),
         ({}, "model_type none"),
         ({"model_type": "llama", "hidden_size": 8}, "num_attention_heads is missing"),
         ({**MODELS[0], "vocab_size": "many"}, "vocab_size = many, wanted a whole number of at least 1"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import trusted
 from toolkit.errors import ModelError
-from toolkit.models.families import FAMILIES, Family
+from toolkit.models.families import FAMILIES, Config, Family
 from toolkit.models.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model's family, sizes and settings. `rope_factors`: one a pair of dimensions, or empty (`Family.rope`)."""
+    """A model's family, sizes and settings; `config` is all of its config.json. `rope_factors`: one a pair of
+    dimensions, or empty (`Family.rope`)."""
 
     family: Family
     class_name: str
@@ -28,6 +29,7 @@ class Architecture:
     rope_theta: float
     rope_factors: tuple[float, ...]
     dtype: str
+    config: Config
 
     @property
     def arch(self) -> str:
@@ -102,6 +104,7 @@ def read_architecture(folder: Path) -> Architecture:
             rope_theta=theta,
             rope_factors=factors,
             dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+            config=config,
         )
     except KeyError as error:
         raise ModelError(f"{where}: {error.args[0]} is missing") from None

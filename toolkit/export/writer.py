@@ -139,7 +139,7 @@ def add_model(writer: GGUFWriter, architecture: Architecture, metadata: Metadata
     writer.add_key_length(shape.head_dim)
     writer.add_value_length(shape.head_dim)
     writer.add_vocab_size(shape.vocab_size)
-    architecture.family.add_metadata(writer, shape)
+    architecture.family.add_metadata(writer, shape, architecture.config)
 
 
 def add_tokenizer(writer: GGUFWriter, tokenizer: GgufTokenizer) -> None:

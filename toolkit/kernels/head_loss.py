@@ -12,6 +12,7 @@ import torch
 
 from toolkit.data.table import IGNORED
 from toolkit.kernels.constants import PACKED_LOGITS
+from toolkit.models.families import UNKNOWN, family_of
 
 # logits that exist at one time: 64 MiB in float32, on a GPU 128 MiB in 16 bits (442 tokens of Qwen3's vocabulary)
 CHUNK_LOGITS = 1 << 24
@@ -106,8 +107,10 @@ def summed_loss(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.
     """
     base = model.get_base_model()
     given = {name: value for name, value in batch.items() if name not in ("labels", "predicting")}
-    hidden = base.model(**given, use_cache=False).last_hidden_state
     labels, places = batch["labels"], batch.get("predicting")
+    if (family := family_of(base)) is UNKNOWN:
+        return _by_all_logits(base(**given, use_cache=False).logits, labels)
+    hidden = base.model(**given, use_cache=False).last_hidden_state
     if places is None:
         trained = labels[:, 1:] != IGNORED
         hidden, labels, count = hidden[:, :-1][trained], labels[:, 1:][trained], trained.sum()
@@ -115,5 +118,14 @@ def summed_loss(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.
         hidden, labels = hidden[0].index_select(0, places), labels[0].index_select(0, places + 1)
         count = torch.tensor(len(places))
     head = base.get_output_embeddings()
+    if (divisor := family.logits_divisor(base.config.to_dict())) != 1:
+        hidden = hidden / divisor
     loss: torch.Tensor = HeadCrossEntropy.apply(hidden, head.weight, labels)  # type: ignore[no-untyped-call]
     return loss, count
+
+
+def _by_all_logits(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same of logits [rows, width, V] as a model makes them, which may scale, cap or shift what its head gives."""
+    trained = labels[:, 1:] != IGNORED
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1][trained].float(), labels[:, 1:][trained], reduction="sum")
+    return losses, trained.sum()

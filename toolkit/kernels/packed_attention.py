@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from toolkit.kernels.flash4 import flash4_agrees, flash4_rows
 from toolkit.kernels.row_attention import attend_rows, kernel_agrees
-from toolkit.models.families import family_of
+from toolkit.models.families import UNKNOWN, family_of
 
 Kernel = Literal["flash4", "flash", "rows"]
 
@@ -32,7 +32,9 @@ def can_pack(model: Any, longest: int) -> str | None:
     base = model.get_base_model()
     if not getattr(base, "_supports_attention_backend", False):
         return f"{type(base).__name__} does not use transformers' attention interface"
-    return family_of(base).not_packed(base.config.to_dict(), longest)
+    if (family := family_of(base)) is UNKNOWN:
+        return f"{base.config.model_type} is not a known family, so how its layers take packed rows is not known"
+    return family.not_packed(base.config.to_dict(), longest)
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import models
 from toolkit.errors import ModelError, did_you_mean
-from toolkit.models.families import llama, planned, qwen2, qwen3  # noqa: F401 (each registers its own)
+from toolkit.models.families import granite, llama, mistral, qwen2, qwen3, smollm3  # noqa: F401 (each registers its own)
 from toolkit.models.families.base import FAMILIES as FAMILIES
-from toolkit.models.families.base import UNKNOWN, Config
+from toolkit.models.families.base import UNKNOWN as UNKNOWN
+from toolkit.models.families.base import Config as Config
 from toolkit.models.families.base import Family as Family
 from toolkit.models.shape import ModelShape
 from toolkit.trusted import check_folder, read_config

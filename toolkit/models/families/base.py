@@ -119,6 +119,10 @@ class Family:
         kinds = set(config.get("layer_types") or ["full_attention"]) - {"full_attention"}
         return f"it has {', '.join(sorted(kinds))} layers" if kinds else None
 
+    def logits_divisor(self, config: Config) -> float:
+        """What the head's products are divided by to be logits."""
+        return 1.0
+
     def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
         """Raise `ModelError` where llama.cpp would compute something else than transformers."""
         if (activation := config.get("hidden_act", "silu")) != "silu":
@@ -148,7 +152,7 @@ class Family:
         parts = (name.rpartition(".") for name in shape.weights())
         return {f"{module}.{kind}": f"{names[module]}.{kind}" for module, _, kind in parts}
 
-    def add_metadata(self, writer: GGUFWriter, shape: ModelShape) -> None:
+    def add_metadata(self, writer: GGUFWriter, shape: ModelShape, config: Config) -> None:
         """Add the keys that not every family's GGUF has."""
 
     def to_gguf(self, name: str, weight: Tensor, shape: ModelShape) -> Tensor:
@@ -163,7 +167,8 @@ class Family:
 FAMILIES: dict[str, Family] = {}
 """Every family, by its model_type."""
 UNKNOWN = Family()
-"""What goes for models of other families, as far as they are trained: they are neither planned nor exported."""
+"""What goes for models of other families, as far as they are trained: padded, by their own forward, neither planned nor
+exported."""
 Registered = TypeVar("Registered", bound=type[Family])
 
 

@@ -33,7 +33,7 @@ LLAMA3 = PreTokenizer(
 class Llama(Family):
     model_type = gguf_arch = "llama"
     class_name = "LlamaForCausalLM"
-    pre_tokenizers = (GPT2, SMOLLM, LLAMA3)
+    pre_tokenizers: tuple[PreTokenizer, ...] = (GPT2, SMOLLM, LLAMA3)
 
     def known(self) -> dict[ModelShape, tuple[str, ...]]:
         smollm2 = "HuggingFaceTB/SmolLM2"
@@ -61,7 +61,7 @@ class Llama(Family):
             return super().rope(config, shape, where)
         return float(rope["rope_theta"]), _llama3_factors(rope, shape.head_dim)
 
-    def add_metadata(self, writer: GGUFWriter, shape: ModelShape) -> None:
+    def add_metadata(self, writer: GGUFWriter, shape: ModelShape, config: Config) -> None:
         writer.add_rope_dimension_count(shape.head_dim)
 
     def to_gguf(self, name: str, weight: Tensor, shape: ModelShape) -> Tensor:
