@@ -60,7 +60,7 @@ def test_what_evaluations_and_the_quickstart_rest_on_stays_as_it_is(arguments: d
 def test_what_is_asked_for_is_required_and_was_not_said(train: list[Chat]) -> None:
     checked = answered = 0
     for chat in train:
-        if chat.kind != "clarify" or not chat.meta.get("invented"):
+        if chat.kind != "clarify" or not (chat.meta.get("invented") or chat.meta.get("shelf")):
             continue
         missing = chat.meta["missing"]
         owners = [schema for schema in schemas(chat).values() if missing in schema["required"]]
@@ -90,7 +90,7 @@ def test_one_argument_is_required_in_some_chats_and_left_out_in_others(train: li
             call = first(chat, "assistant").tool_calls[0]
             schema = schemas(chat)[call.name]
             left_out += any(key not in schema["required"] and key not in call.arguments for key in schema["properties"])
-    assert asked > 60 and left_out > 60
+    assert asked > 25 and left_out > 60  # a quarter of the chats that ask have invented tools
 
 
 def test_requests_completed_in_another_sentence_are_served(train: list[Chat]) -> None:

@@ -20,6 +20,8 @@ from toolkit.chats import Chat
 from toolkit.errors import DataError
 from toolkit.world import DOMAINS, MIX, SPLITS, TOOLS, TRAINING_MIX, World, chats, fingerprint
 from toolkit.world.language import parse, phrases
+from toolkit.world.shelf.entry import shelf
+from toolkit.world.shelf.values import choices
 
 SAMPLE = 1500
 
@@ -120,6 +122,12 @@ SAID = {
     "transit": "public transport",
     "co2": "CO2",
 }
+# what the shelf's enums are called, as the words that users have for each
+SHELF_SAID: dict[str, set[str]] = {}
+for kind in {param.kind.removeprefix("list ") for entry in shelf().values() for param in entry.params.values()}:
+    if kind.startswith(("one of ", "any of ")):
+        for value, ways in choices(kind.split(" of ", 1)[1]).items():
+            SHELF_SAID.setdefault(value, set()).update(ways)
 DATE, CLOCK = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"\d\d:\d\d")
 DAYS = re.compile(r"today|tomorrow|yesterday|\b[A-Z][a-z]+day\b|\b\d+ [A-Z][a-z]+\b|\b[A-Z][a-z]+ \d+\b")
 # arguments that the words describe rather than spell out, by chain and parameter
@@ -140,6 +148,8 @@ def follows(value: Any, text: str, system: str) -> bool:
         return False
     if isinstance(value, str):
         if value in text or (value in SAID and SAID[value] in text):
+            return True
+        if any(way in text for way in SHELF_SAID.get(value, ())):
             return True
         if DATE.fullmatch(value):
             # said without a year, it takes the date in the system turn
@@ -177,7 +187,7 @@ def test_arguments_follow_from_the_words(sample: list[Chat]) -> None:
                         continue
                     if chat.meta.get("chain") == "invented noted" and isinstance(value, str) and value not in text:
                         # the user's words with N for a number, which a result told
-                        (number,) = re.findall(r"\d[\d,.]*", value)
+                        (number,) = re.findall(r"\d(?:[\d,.]*\d)?", value)
                         assert value.replace(number, "N") in text and number.replace(",", "") in text
                         continue
                     checked += 1
@@ -256,7 +266,7 @@ def test_every_tool_and_template_is_used(full: list[Chat]) -> None:
 
 def test_near_duplicates_are_on_offer(full: list[Chat]) -> None:
     """Half of the distractors come from the domain of the tool that is needed."""
-    chosen = [chat for chat in full if chat.kind == "single" and not chat.meta.get("invented")]
+    chosen = [c for c in full if c.kind == "single" and not (c.meta.get("invented") or c.meta.get("shelf"))]
     near = sum(
         any(TOOLS[name].domain == TOOLS[used].domain for name in set(behind(chat, offered(chat))) - {used})
         for chat in chosen

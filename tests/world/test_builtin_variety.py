@@ -33,7 +33,8 @@ def names(chat: Chat) -> list[str]:
 def test_a_good_part_of_training_is_varied(varied: list[Chat]) -> None:
     invented = sum(bool(chat.meta.get("invented")) for chat in varied)
     renamed = sum(any("tool" in alias for alias in chat.meta.get("aliases", {}).values()) for chat in varied)
-    assert 0.25 < invented / len(varied) < 0.45
+    on_shelf = sum(bool(chat.meta.get("shelf")) for chat in varied)
+    assert 0.15 < invented / len(varied) < 0.3 < on_shelf / len(varied) < 0.4
     assert renamed / len(varied) > 0.4
     shown = {name for chat in varied for name in names(chat)}
     assert len(shown) > 20 * len(TOOLS)

@@ -151,7 +151,7 @@ def _alias(r: Random, name: str, shown: str, used: set[str], case: str, hide: bo
         if hide and r.random() < 0.5:
             other = f"arg{position + 1}"
         elif rename:
-            other = cased(_parameter(r, key), case if case != "pascal" else "camel")
+            other = cased(parameter(r, key), case if case != "pascal" else "camel")
         renamed[other if other not in renamed else key] = key
     if len(renamed) < len(kept):
         raise Unsuitable("one name for two parameters")
@@ -170,7 +170,8 @@ def _alias(r: Random, name: str, shown: str, used: set[str], case: str, hide: bo
     return Alias(name, schema, renamed)
 
 
-def _parameter(r: Random, key: str) -> str:
+def parameter(r: Random, key: str) -> str:
+    """Another name for a parameter, or its own."""
     table = _synonyms()["parameter"]
     if key in table and r.random() < 0.75:
         return r.choice(table[key])

@@ -38,6 +38,7 @@ _REGISTERS = ("plain", "terse", "polite", "rambling")
 _REGISTER_WEIGHTS = (0.3, 0.2, 0.2, 0.3)
 _TYPO_RATE = 0.07
 _COMPOSED = {"frame": 0.4, "both": 0.7}  # how often training's wording comes from the grammar
+_WITHOUT_NAMING = 0.7  # of training's answers that no tool fits
 
 
 class Draft:
@@ -223,6 +224,19 @@ class Draft:
     def stock(self, name: str, **fields: Any) -> str:
         return compose(self.r.choice(wording()["answers"][name]), fields)
 
+    def decline(self, does: str, others: Sequence[str]) -> None:
+        """Say that no tool on offer does what was asked (`does`); some name what one of the `others` does.
+
+        What the tool wanted is called stands nowhere in the chat, so most of training says it without that.
+        """
+        if self.catalog.varied and self.r.random() < _WITHOUT_NAMING:
+            text, also = _capital(framing(self.r, "no_tool")), 0.2
+        else:
+            text, also = self.stock("lacking", does=does), 0.5
+        if others and self.r.random() < also:
+            text += " " + self.stock("instead", other=self.r.choice(others))
+        self.say(text)
+
     def report(self, *calls: tuple[str, Mapping[str, Any], Any]) -> None:
         """The answer made from the results of (tool, arguments, result)."""
         seed = self.r.getrandbits(32)
@@ -259,6 +273,10 @@ class Do:
             if name not in self._chain.tools:
                 raise ValueError(f"chain {self._chain.name} calls {name}, which it does not name")
         return self._draft.call(*calls)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def context_slots(r: Random, world: World) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -17,6 +17,7 @@ from toolkit.world.draft import Draft, context_slots
 from toolkit.world.inventing import INVENTED
 from toolkit.world.kinds import KINDS
 from toolkit.world.language import compose, wording
+from toolkit.world.shelf.kinds import SHELF
 from toolkit.world.spec import Unsuitable
 from toolkit.world.workers import made_by_workers
 from toolkit.world.world import World
@@ -24,9 +25,10 @@ from toolkit.world.world import World
 _BLOCK = 40
 _ATTEMPTS = 400
 
-# For training on all domains: the share of chats of each kind with invented tools, and that of the other chats whose
-# tools are under other names. A choice of domains keeps to their own tools as they are.
-_INVENTED = {"single": 0.4, "parallel": 0.4, "multi_step": 0.45, "clarify": 0.5, "irrelevance": 0.35}
+# For training on all domains: the shares of chats of the kinds that have them with tools of the shelf and with invented
+# ones, and that of the other chats whose tools are under other names. A choice of domains keeps to their own tools.
+_SHELF = 0.35
+_INVENTED = 0.25
 _DISGUISED = 0.6
 
 
@@ -43,8 +45,8 @@ def chats(
     """Chats in which a user asks, tools run and the assistant answers; no user turn comes twice.
 
     The same arguments give the same chats in every process, and a smaller `size` gives the first of them. Training
-    chats on all domains also have tools under other names and invented ones (`meta["aliases"]` tells the world what
-    they are), and are asked for in more words.
+    chats on all domains also have tools of the shelf, invented ones and tools under other names (`meta["aliases"]`
+    tells the world what they are), and are asked for in more words.
 
     Args:
         size: how many chats.
@@ -136,8 +138,7 @@ def _make(r: Random, index: int, kind: str, catalog: Catalog) -> Chat:
     world_seed = r.getrandbits(32)
     draft = Draft(r, World(world_seed), catalog)
     varied = catalog.varied
-    invented = varied and r.random() < _INVENTED.get(kind, 0.0)
-    flags = (INVENTED if invented else KINDS)[kind](draft)
+    flags = _ways(r, kind, varied)[kind](draft)
     offer = flags.pop("offer", None) or catalog.offer(r, draft.needed)
     system = _system(draft)
     chat = Chat(
@@ -162,6 +163,14 @@ def _make(r: Random, index: int, kind: str, catalog: Catalog) -> Chat:
     if aliases:
         meta["aliases"] = aliases
     return replace(chat, meta=meta)
+
+
+def _ways(r: Random, kind: str, varied: bool) -> Mapping[str, Callable[[Draft], dict[str, Any]]]:
+    """What makes the chat: tools of the shelf, invented ones or the built-in ones."""
+    if not varied or kind not in SHELF:
+        return KINDS
+    which = r.random()
+    return SHELF if which < _SHELF else INVENTED if which < _SHELF + _INVENTED else KINDS
 
 
 def _system(draft: Draft) -> tuple[Turn, ...]:

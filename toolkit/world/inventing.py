@@ -134,10 +134,7 @@ def irrelevance(d: Draft) -> Flags:
     near = [tool for tool in near if tool.name in s.shop.tools]
     s.ready(*near)
     offer = s.offer(wanted)
-    text = d.stock("lacking", does=wanted.does())
-    if near and d.r.random() < 0.5:
-        text += " " + d.stock("instead", other=d.r.choice(near).does())
-    d.say(text)
+    d.decline(wanted.does(), [tool.does() for tool in near])
     return {"offer": offer, "invented": True}
 
 

@@ -191,10 +191,7 @@ def irrelevance(d: Draft) -> Flags:
         near = d.r.sample(siblings, min(len(siblings), d.r.choice((1, 1, 2)))) if d.r.random() < close else []
         tools = d.catalog.offer(d.r, near[: d.catalog.max_tools], lambda name: could_serve(name, wanted))
         d.user(request)
-        text = d.stock("lacking", does=phrases()[wanted]["does"])
-        if d.r.random() < 0.5:
-            text += " " + d.stock("instead", other=phrases()[d.r.choice(near or tools)]["does"])
-        d.say(text)
+        d.decline(phrases()[wanted]["does"], [phrases()[name]["does"] for name in near or tools])
     d.needed += tools
     return {"offer": tools}
 

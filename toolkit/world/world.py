@@ -14,6 +14,8 @@ from random import Random
 from typing import Any
 
 from toolkit.world.lexicon import email_of, words
+from toolkit.world.shelf.entry import shelf
+from toolkit.world.shelf.running import parameters, run
 from toolkit.world.spec import PARTS, TOOLS, ToolFailure, argument_problem, schema_problem
 from toolkit.world.values import value
 
@@ -21,8 +23,8 @@ from toolkit.world.values import value
 class World:
     """One small world. Two worlds of one seed answer the same calls, in the same order, with the same results.
 
-    `aliases` are the tools that a chat shows under names of its own, from `meta["aliases"]`: a built-in tool with its
-    parameters' names mapped, or an invented tool with its parameters and the kinds of what it returns.
+    `aliases` are the tools that a chat shows under names of its own, from `meta["aliases"]`: a built-in tool or one of
+    the shelf with its parameters' names mapped, or an invented tool with its parameters and the kinds of its result.
     """
 
     def __init__(self, seed: int, aliases: Mapping[str, Any] | None = None) -> None:
@@ -54,7 +56,8 @@ class World:
             params = alias["params"]
             if unknown := [key for key in arguments if key not in params]:
                 return _dump({"error": f"unknown argument: {unknown[0]}"})
-            return self.call(alias["tool"], {params[key]: item for key, item in arguments.items()})
+            arguments = {params[key]: item for key, item in arguments.items()}
+            return self._shelf(alias["shelf"], arguments) if "shelf" in alias else self.call(alias["tool"], arguments)
         tool = TOOLS.get(name)
         if tool is None:
             return _dump({"error": f"unknown tool: {name}"})
@@ -86,6 +89,17 @@ class World:
                 item = value(kind, r, self)
                 found[key] = getattr(item, "value", item)
         return _dump(found)
+
+    def _shelf(self, name: str, arguments: dict[str, Any]) -> str:
+        """What a tool of the shelf returns, which follows from the seed and the call."""
+        entry = shelf()[name]
+        if problem := schema_problem(parameters(entry), arguments):
+            return _dump({"error": problem})
+        r = self.random("shelf", name, json.dumps(arguments, sort_keys=True))
+        try:
+            return _dump(run(entry, arguments, r, self))
+        except (ToolFailure, ArithmeticError) as error:
+            return _dump({"error": str(error)})
 
     def state(self) -> dict[str, Any]:
         """All that calls can change, as plain JSON values: equal states mean that the same was done."""

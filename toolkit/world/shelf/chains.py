@@ -1,0 +1,156 @@
+"""Chains over the shelf's tools: a later call takes what an earlier one returned.
+
+Some are written down (chains.toml), others put together: where a result has the tag that a parameter takes, the second
+request says the result's noun in the value's place ("look up ... and then print the translation").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from toolkit.world.draft import Draft
+from toolkit.world.language import Filled, capital, fill, parse, shown, splice
+from toolkit.world.shelf.display import Display, Shown
+from toolkit.world.shelf.entry import Entry, Param, Result, lines, serves, shelf
+from toolkit.world.spec import Unsuitable
+
+Flags = dict[str, Any]
+
+_WRITTEN = 0.35  # share of chains that are written down
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call: arguments from slots (`{slot}`), from an earlier call's result (`1.field`) or as JSON."""
+
+    entry: Entry
+    arguments: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A chain of chains.toml."""
+
+    name: str
+    steps: tuple[Step, ...]
+    say: tuple[str, ...]
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(files(__package__).joinpath("chains.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def written() -> tuple[Written, ...]:
+    return tuple(
+        Written(name, tuple(map(_step, lines(chain["calls"]))), lines(chain["say"]))
+        for name, chain in _table().items()
+        if name != "link"
+    )
+
+
+def _step(text: str) -> Step:
+    name, *parts = text.split()
+    return Step(shelf()[name], dict(part.split("=", 1) for part in parts))
+
+
+@cache
+def links() -> tuple[tuple[Entry, Result, Entry, Param], ...]:
+    """A tool, the field of its result, and another tool with the parameter that takes it."""
+    return tuple(
+        (first, result, second, param)
+        for first in shelf().values()
+        for result in first.result
+        if result.gives
+        for second in shelf().values()
+        for param in second.params.values()
+        if result.gives in param.takes and not serves(second.name, first.name)
+    )
+
+
+def multi_step(d: Draft) -> Flags:
+    """Two or three calls, later ones made from what earlier ones returned."""
+    show = Display(d)
+    entries, name = (_written if d.r.random() < _WRITTEN else _linked)(show)
+    return {"offer": show.offer(*entries), "shelf": True, "chain": f"shelf {name}"}
+
+
+def _written(show: Display) -> tuple[list[Entry], str]:
+    d = show.d
+    chain = d.r.choice(written())
+    source = d.r.choice(chain.say)
+    slots: dict[str, Any] = {}
+    for step in chain.steps:
+        names = {key: raw.strip("{}") for key, raw in step.arguments.items() if raw.startswith("{")}
+        fresh = [key for key, slot in names.items() if slot not in slots]
+        drawn = show.slots(step.entry, fresh)
+        slots.update({names[key]: item for key, item in drawn.items()})
+    request = show.fill(source, slots)
+    d.user(request)
+    found: list[Mapping[str, Any]] = []
+    tools: dict[str, Shown] = {}
+    uses: dict[str, list[str]] = {}
+    for step in chain.steps:
+        uses.setdefault(step.entry.name, []).extend(step.arguments)
+    said_: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
+    for step in chain.steps:
+        key = step.entry.name
+        if key not in tools:
+            tools[key] = show.show(step.entry, uses[key])
+            d.needed.append(tools[key].name)
+        arguments = {name: _resolved(raw, request, found) for name, raw in step.arguments.items()}
+        _unsaid(request, [value for name, value in arguments.items() if re.match(r"\d\.", step.arguments[name])])
+        said_ = {name: slots[raw.strip("{}")] for name, raw in step.arguments.items() if raw.startswith("{")}
+        found += d.call(tools[key].call(arguments))
+    last = chain.steps[-1].entry
+    d.say(show.answer(last, d.r.randrange(64), arguments, said_, found[-1]))
+    return [step.entry for step in chain.steps], chain.name
+
+
+def _resolved(raw: str, request: Filled, found: list[Mapping[str, Any]]) -> Any:
+    if raw.startswith("{"):
+        return request.arguments[raw.strip("{}")]
+    if match := re.fullmatch(r"(\d)\.(\w+)", raw):
+        return found[int(match[1]) - 1][match[2]]
+    return json.loads(raw)
+
+
+def _unsaid(request: Filled, values: list[Any]) -> None:
+    """Raises Unsuitable where the request gives away what has to be looked up."""
+    text = "".join(piece.text for piece in request.pieces)
+    if any(shown(value) in text for value in values):
+        raise Unsuitable("said already")
+
+
+def _linked(show: Display) -> tuple[list[Entry], str]:
+    d = show.d
+    first, result, second, param = d.r.choice(links())
+    before = show.line(first, lambda line: parse(line).imperative)
+    slot = re.compile(rf"\{{(on:)?{param.name}\}}( euros)?")
+    after = show.line(second, lambda line: parse(line).imperative and bool(slot.search(line)))
+    after = slot.sub(lambda match: f"{'on ' if match[1] else ''}{result.noun}", after)
+    slots = [show.slots(first, parse(before).slots), show.slots(second, parse(after).slots)]
+    one, other = (fill(source, drawn) for source, drawn in zip((before, after), slots, strict=True))
+    frame = d.r.choice(lines(_table()["link"]["say"])).replace("{noun}", result.noun)
+    d.templates += [before, after]
+    d.dated = d.dated or one.dated or other.dated
+    parts = {"a": one.pieces, "b": other.pieces, "A": capital(one.pieces), "B": capital(other.pieces)}
+    pieces = splice(frame, parts)
+    request = Filled(pieces, {}, parse(frame.replace("{", "x{", 1)).imperative, False, frame)
+    d.user(request)
+    tools = [show.show(first, list(one.arguments)), show.show(second, [*other.arguments, param.name])]
+    d.needed += [tool.name for tool in tools]
+    (found,) = d.call(tools[0].call(one.arguments))
+    _unsaid(request, [found[result.name]])
+    arguments = {**other.arguments, param.name: found[result.name]}
+    show.serve((tools[1], arguments, slots[1]))
+    return [first, second], "linked"
