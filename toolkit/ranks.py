@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
@@ -83,13 +84,17 @@ class Several(Ranks):
     def __init__(self, place: Place, store: Any, cuda: bool) -> None:
         import torch.distributed as dist  # seconds, which what runs alone may do without
 
-        self.rank, self.size = place.rank, place.size
-        self.local_rank, self.local_size = place.local_rank, place.local_size
+        self.rank, self.size, self.local_size = place.rank, place.size, place.local_size
         self.store, self.cuda = store, cuda
         self.cards: Any = None
         dist.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size, timeout=WAITING)
-        self.processes: list[tuple[str, int]] = self.gather((socket.gethostname(), os.getpid()))
-        self.machines = len({host for host, _ in self.processes})
+        found = self.gather((socket.gethostname(), _boot(), os.getpid()))
+        self.processes: list[tuple[str, int]] = [(host, pid) for host, _, pid in found]
+        machines = [(host, boot) for host, boot, _ in found]
+        self.machines = len(set(machines))
+        # counted here: torchrun can be told to call each rank of a machine the first
+        self.local_rank = machines[: self.rank].count(machines[self.rank])
+        self.neighbours = [rank for rank, machine in enumerate(machines) if machine == machines[self.rank]]
 
     def connect_cards(self) -> None:
         """The group of all ranks' cards; NCCL is asked for the first sum only."""
@@ -206,10 +211,9 @@ class Several(Ranks):
 
     def _who_is_gone(self, error: RuntimeError) -> str:
         """Which rank it was, where it can be told: those of this machine by their processes."""
-        host = socket.gethostname()
         until = time.monotonic() + 2.0
         while time.monotonic() < until:  # a process that closes its connections is not gone yet
-            gone = [rank for rank, (where, pid) in enumerate(self.processes) if where == host and not _is_alive(pid)]
+            gone = [rank for rank in self.neighbours if not _is_alive(self.processes[rank][1])]
             if gone:
                 told = " and ".join(f"rank {rank} (process {self.processes[rank][1]})" for rank in gone)
                 return f"{told} {'have' if len(gone) > 1 else 'has'} {self._how(gone)}"
@@ -258,7 +262,7 @@ def join(environ: MutableMapping[str, str]) -> Ranks:
         advice = "another program has this port; give torchrun another --master-port" if taken else said
         raise EngineError(f"rank {place.rank} of {place.size} can't meet the others at {master}: {advice}") from None
     _Joined.ranks = ranks
-    _check_cards(ranks, cards)
+    _check_cards(ranks, place.local_rank, cards)
     if cards:
         take_card(environ, place.local_rank)
     forget_place(environ)
@@ -281,14 +285,15 @@ def take_card(environ: MutableMapping[str, str], local_rank: int) -> None:
     environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[local_rank].strip() if seen else str(local_rank)
 
 
-def _check_cards(ranks: Several, cards: int) -> None:
-    found = ranks.gather((ranks.local_rank < cards, cards, ranks.local_size))
-    for rank, (enough, count, wanted) in enumerate(found):
+def _check_cards(ranks: Several, wanted: int, cards: int) -> None:
+    """Raise `EngineError` on each rank where one wants a card, by its number, that its machine does not have."""
+    found = ranks.gather((wanted < cards, cards, ranks.local_size))
+    for rank, (enough, count, several) in enumerate(found):
         if bool(count) != bool(found[0][1]):
             raise EngineError(f"rank {rank} on {ranks.processes[rank][0]} has {count} GPUs, rank 0 has {found[0][1]}")
         if count and not enough:
             raise EngineError(
-                f"{wanted} ranks on {ranks.processes[rank][0]}, which has {count} GPU{'' if count == 1 else 's'}; "
+                f"{several} ranks on {ranks.processes[rank][0]}, which has {count} GPU{'' if count == 1 else 's'}; "
                 f"wanted --nproc_per_node={count}"
             )
 
@@ -298,6 +303,14 @@ def _is_alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def _boot() -> str:
+    """What tells machines of one name from each other, where there is such."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return ""
 
 
 def _short(value: object) -> str:

@@ -8,11 +8,13 @@ shown as JSON writes them (`\\u001b`), never passed on. Square brackets are text
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import warnings
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -49,10 +51,15 @@ def one_line(value: object) -> str:
 
 class _State:
     muted = False
+    stdout: IO[str] | None = None  # as it was
 
 
 def mute(yes: bool = True) -> None:
     """Let this process say nothing, and its libraries no more than errors, as a rank does that is not the first."""
+    if yes and not _State.muted:
+        _State.stdout, sys.stdout = sys.stdout, Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    elif not yes and _State.stdout is not None:
+        sys.stdout, _State.stdout = _State.stdout, None
     _State.muted = yes
     logging.disable(logging.WARNING if yes else logging.NOTSET)
     if yes:

@@ -1,0 +1,47 @@
+"""What ranks share, where there is one; which card a rank takes; whose turn it is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.errors import RunError
+from toolkit.ranks import Ranks, here, in_turn, take_card
+from toolkit.terminal import mute, new_console, say, warn
+
+
+@pytest.mark.parametrize(
+    ("seen", "local_rank", "taken"),
+    [(None, 1, "1"), ("", 0, "0"), ("5,7", 1, "7"), ("GPU-ab, GPU-cd", 1, "GPU-cd"), ("3", 0, "3")],
+)
+def test_a_rank_sees_one_card(seen: str | None, local_rank: int, taken: str) -> None:
+    environ = {} if seen is None else {"CUDA_VISIBLE_DEVICES": seen}
+    take_card(environ, local_rank)
+    assert environ == {"CUDA_VISIBLE_DEVICES": taken}
+
+
+def test_one_process_does_all_for_itself() -> None:
+    alone = here()
+    assert type(alone) is Ranks and alone.first_one and alone.gather("x") == ["x"] and alone.sums(3, 4) == [3, 4]
+    assert alone.first(lambda: 1) == alone.machine_first(lambda: 1) == 1
+    with pytest.raises(RunError):
+        alone.first(lambda: exec("raise error", {"error": RunError("x")}))
+
+
+@given(st.lists(st.integers()), st.integers(1, 7))
+def test_what_was_done_in_turn_comes_back_in_order(whole: list[int], ranks: int) -> None:
+    assert in_turn([whole[rank::ranks] for rank in range(ranks)]) == whole
+
+
+def test_a_silent_rank_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        mute()
+        say("a")
+        warn("b")
+        print("a library")
+        new_console().print("c")
+    finally:
+        mute(False)
+    say("heard")
+    assert capsys.readouterr() == ("heard\n", "")
