@@ -67,7 +67,8 @@ class Session:
         self.calls = CallMeter(prepared, renderer, folder, console)
         self.writer = MetricsWriter(folder.metrics)
         self.reader = LiveReader(self._facts(), console)
-        self.writer.listeners.append(self.reader.feed)
+        if here().first_one:  # which is the one that says what it finds
+            self.writer.listeners.append(self.reader.feed)
         self.guard = Guard(self.recipe)
         self.stopping = EarlyStopping(self.recipe, folder.checkpoints)
         self.progress = TrainingProgress(self.writer, console)
