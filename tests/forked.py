@@ -134,6 +134,8 @@ def _rows(metrics: Path) -> int:
 
 
 def _serve() -> None:
+    import scipy.stats  # noqa: F401  (the log reader's)
+
     import toolkit.training.run
     import toolkit.training.session  # noqa: F401
 
