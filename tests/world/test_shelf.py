@@ -177,8 +177,25 @@ def test_chains_link_what_fits() -> None:
             taken = [re.fullmatch(r"(\d)\.(\w+)", raw) for raw in step.arguments.values()]
             assert position == 0 or any(taken), chain.name
             for match in filter(None, taken):
-                before = chain.steps[int(match[1]) - 1].entry
-                assert int(match[1]) <= position and match[2] in {result.name for result in before.result}, chain.name
+                before = chain.steps[int(match[1]) - 1]
+                told = {result.name for result in before.entry.result} | {before.each}
+                assert int(match[1]) <= position and match[2] in told, chain.name
+
+
+def test_what_is_worked_out_is_right() -> None:
+    calls: dict[str, tuple[dict[str, Any], str, Any]] = {
+        "roman_numeral": ({"number": 1994}, "roman", "MCMXCIV"),
+        "to_morse": ({"text": "so be"}, "code", "... --- / -... ."),
+        "spell_for_phone": ({"text": "Ox 7"}, "spelled", "Oscar Xray 7"),
+        "write_in_base": ({"number": 500, "base": "16"}, "digits", "1F4"),
+        "tip_amount": ({"bill": 40}, "total", 44),
+        "tiles_needed": ({"area": 2, "edge": 20}, "tiles", 56),
+        "plural_of": ({"noun": "ox"}, "plural", "oxen"),
+    }
+    for name, (arguments, field, expected) in calls.items():
+        alias = {"shelf": name, "params": {key: key for key in shelf()[name].params}}
+        assert json.loads(World(1, {"x": alias}).call("x", arguments))[field] == expected
+    assert "error" in json.loads(World(1, {"x": {**alias, "shelf": "plural_of"}}).call("x", {"noun": "yak"}))
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +234,9 @@ def test_a_chains_second_call_can_not_be_made_from_the_request(train: list[Chat]
         user = next(turn.content for turn in chat.turns if turn.role == "user")
         calls = [turn.tool_calls for turn in chat.turns if turn.tool_calls]
         results = [turn.content for turn in chat.turns if turn.role == "tool"]
+        if len(calls[0]) == 2:  # two are compared, and the next call is about one of them
+            assert len(calls) == 2 and any(value in user for value in map(str, calls[1][0].arguments.values()))
+            continue
         assert all(len(made) == 1 for made in calls) and len(calls) == len(results)
         for before, made in zip(results, calls[1:], strict=False):
             values = [str(value) for value in made[0].arguments.values()]

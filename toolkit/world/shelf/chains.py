@@ -28,10 +28,16 @@ _WRITTEN = 0.35  # share of chains that are written down
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call: arguments from slots (`{slot}`), from an earlier call's result (`1.field`) or as JSON."""
+    """One call: arguments from slots (`{slot}`), from an earlier call's result (`1.field`) or as JSON.
+
+    With `each` it is one call for each of two values of that argument, and `best` says which counts: most or least of
+    a field (`max`, `score`).
+    """
 
     entry: Entry
     arguments: Mapping[str, str]
+    each: str = ""
+    best: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,13 @@ def written() -> tuple[Written, ...]:
 
 
 def _step(text: str) -> Step:
-    name, *parts = text.split()
-    return Step(shelf()[name], dict(part.split("=", 1) for part in parts))
+    name, *parts = text.removeprefix("each ").split()
+    arguments = dict(part.split("=", 1) for part in parts)
+    if not text.startswith("each "):
+        return Step(shelf()[name], arguments)
+    most = next(key for key in ("max", "min") if key in arguments)
+    best = (most, arguments.pop(most))
+    return Step(shelf()[name], arguments, next(iter(arguments)), best)
 
 
 @cache
@@ -87,33 +98,55 @@ def _written(show: Display) -> tuple[list[Entry], str]:
     d = show.d
     chain = d.r.choice(written())
     source = d.r.choice(chain.say)
-    slots: dict[str, Any] = {}
-    for step in chain.steps:
-        names = {key: raw.strip("{}") for key, raw in step.arguments.items() if raw.startswith("{")}
-        fresh = [key for key, slot in names.items() if slot not in slots]
-        drawn = show.slots(step.entry, fresh)
-        slots.update({names[key]: item for key, item in drawn.items()})
+    slots = _drawn(show, chain)
     request = show.fill(source, slots)
     d.user(request)
-    found: list[Mapping[str, Any]] = []
-    tools: dict[str, Shown] = {}
     uses: dict[str, list[str]] = {}
     for step in chain.steps:
         uses.setdefault(step.entry.name, []).extend(step.arguments)
-    said_: dict[str, Any] = {}
+    tools = {name: show.show(shelf()[name], used) for name, used in uses.items()}
+    d.needed += [tool.name for tool in tools.values()]
+    found: list[Mapping[str, Any]] = []
     arguments: dict[str, Any] = {}
     for step in chain.steps:
-        key = step.entry.name
-        if key not in tools:
-            tools[key] = show.show(step.entry, uses[key])
-            d.needed.append(tools[key].name)
+        tool = tools[step.entry.name]
         arguments = {name: _resolved(raw, request, found) for name, raw in step.arguments.items()}
-        _unsaid(request, [value for name, value in arguments.items() if re.match(r"\d\.", step.arguments[name])])
-        said_ = {name: slots[raw.strip("{}")] for name, raw in step.arguments.items() if raw.startswith("{")}
-        found += d.call(tools[key].call(arguments))
-    last = chain.steps[-1].entry
-    d.say(show.answer(last, d.r.randrange(64), arguments, said_, found[-1]))
+        if step.each:
+            found.append(_best(d, tool, step, arguments))
+            continue
+        taken = [re.fullmatch(r"(\d)\.(\w+)", raw) for raw in step.arguments.values()]
+        each = {(index, one.each) for index, one in enumerate(chain.steps, 1) if one.each}
+        told = [found[int(at[1]) - 1][at[2]] for at in taken if at and (int(at[1]), at[2]) not in each]
+        _unsaid(request, told)
+        found += d.call(tool.call(arguments))
+    last = chain.steps[-1]
+    words = {name: slots[raw.strip("{}")] for name, raw in last.arguments.items() if raw.startswith("{")}
+    d.say(show.answer(last.entry, d.r.randrange(64), arguments, words, found[-1]))
     return [step.entry for step in chain.steps], chain.name
+
+
+def _drawn(show: Display, chain: Written) -> dict[str, Any]:
+    """Values for the slots of all calls, each drawn for the first call that has it."""
+    slots: dict[str, Any] = {}
+    for step in chain.steps:
+        names = {key: raw.strip("{}") for key, raw in step.arguments.items() if raw.startswith("{")}
+        drawn = show.slots(step.entry, [key for key, slot in names.items() if slot not in slots])
+        if step.each:
+            drawn[step.each] = show.values(step.entry, step.each, 2)
+        slots.update({names[key]: item for key, item in drawn.items()})
+    return slots
+
+
+def _best(d: Draft, tool: Shown, step: Step, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A call for each value at once; the result that counts, with its value."""
+    most, field = step.best
+    options = [{**arguments, step.each: value} for value in arguments[step.each]]
+    results = d.call(*(tool.call(one) for one in options))
+    if results[0][field] == results[1][field]:
+        raise Unsuitable("alike")
+    first = (results[0][field] > results[1][field]) == (most == "max")
+    index = 0 if first else 1
+    return {**results[index], step.each: options[index][step.each]}
 
 
 def _resolved(raw: str, request: Filled, found: list[Mapping[str, Any]]) -> Any:

@@ -15,6 +15,7 @@
     shade: by size small=one|large=four           # looked up by an argument's value
     guest: pick one other                         # one of these arguments, or of a list
     state: !open                                  # these words
+    number: made roman table                      # a function of functions.py
     '''
     say = '''                                     # one request a line, as in tools/*.toml
     It's too sunny at table {table}.

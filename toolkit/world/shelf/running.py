@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.world.language import neat, said
 from toolkit.world.shelf.entry import Entry
+from toolkit.world.shelf.functions import made
 from toolkit.world.shelf.values import draw
 from toolkit.world.spec import ToolFailure
 
@@ -46,6 +47,8 @@ def run(entry: Entry, arguments: Mapping[str, Any], r: Random, w: World) -> dict
             found[field.name] = _calculated(rest, entry, arguments)
         elif kind == "pick":
             found[field.name] = r.choice(_options(rest, arguments))
+        elif kind == "made":
+            found[field.name] = made(rest, arguments)
         elif kind == "by":
             found[field.name] = _looked_up(rest, arguments)
         elif kind.startswith("!"):
