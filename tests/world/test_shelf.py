@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from toolkit.chats import Chat
+from toolkit.evaluation.answer_kinds import asks, lacks_means, refuses
 from toolkit.world import TOOLS, World, chats
 from toolkit.world.catalog import Catalog
 from toolkit.world.disguise import bare, held_names
@@ -257,4 +258,14 @@ def test_most_answers_that_no_tool_fits_do_not_name_what_was_asked() -> None:
             all_ += 1
             bare_ += not any(does in text for does in known)
     assert all_ > 500 and 0.55 < bare_ / all_ < 0.85
-    assert len({framing(Random(seed), "no_tool") for seed in range(3000)}) > 1000
+
+
+def test_answers_that_no_tool_fits_are_told_from_refusals_and_questions() -> None:
+    """As the evaluation tells them, in a model that has learnt them."""
+    made = {framing(Random(seed), "no_tool") for seed in range(2500)}
+    assert len(made) > 1000
+    for text in made:
+        assert lacks_means(text) and not refuses(text) and not asks(text), text
+    for entry in shelf().values():
+        for question in (question for ask in entry.ask.values() for question in ask.questions):
+            assert asks(question) and not refuses(question) and not lacks_means(question), question
