@@ -16,7 +16,8 @@ from tests.data.toys import CHATML, QWEN_LIKE, STRICT, chats, tokenizer, weather
 from tests.real import find_tokenizer
 from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.markup import probe
-from toolkit.data.render import Renderer
+from toolkit.data.pipeline import encode_chats
+from toolkit.data.render import NoToolsError, Renderer
 from toolkit.data.tokenizers import ensure_pad, load_tokenizer
 from toolkit.errors import DataError
 
@@ -213,22 +214,15 @@ def test_cut_from_the_right_and_what_was_lost_is_counted() -> None:
     assert not fits.truncated and fits.lost == 0
 
 
-def test_native_needs_a_template_with_tools() -> None:
-    with pytest.raises(
-        DataError, match=r'data\.call_format = "native".*does not describe the tools.*set data\.call_format = "hermes"'
-    ):
-        Renderer.of(tokenizer(CHATML))
-    assert Renderer.of(tokenizer(QWEN_LIKE)).markup.tools
-
-
 def test_templates_that_mention_tools_without_writing_them_are_seen_through() -> None:
     """Looking for the word in the template's source would be fooled."""
     mentions = "{% if tools %}{% endif %}{# tools, tool_calls #}" + CHATML
-    with pytest.raises(DataError, match="does not describe the tools"):
-        Renderer.of(tokenizer(mentions))
+    with pytest.raises(NoToolsError, match="does not describe the tools"):
+        Renderer.of(tokenizer(mentions)).rows(weather_chat())
     no_calls = QWEN_LIKE.replace("m.tool_calls or []", "[]")
-    with pytest.raises(DataError, match="does not write the assistant's tool calls"):
-        Renderer.of(tokenizer(no_calls))
+    with pytest.raises(NoToolsError, match="does not write the assistant's tool calls"):
+        Renderer.of(tokenizer(no_calls)).rows(weather_chat())
+    assert Renderer.of(tokenizer(QWEN_LIKE)).markup.tools
 
 
 @pytest.mark.parametrize(
@@ -302,3 +296,17 @@ def test_length_limits_never_leave_a_mask_longer_than_the_row(data: st.DataObjec
     limit = data.draw(st.integers(1, 400))
     encoded = renderer.encode(row, limit)
     assert len(encoded.input_ids) == len(encoded.trained) <= limit
+
+
+def test_a_template_without_tools_renders_chats_without_tools() -> None:
+    """As many models' templates are; tools would be left out of a chat, so that is refused, and not row by row."""
+    renderer = Renderer.of(tokenizer(CHATML), "native")
+    plain = Chat((Turn("user", "Hello"), Turn("assistant", "Good day.")), where="row 1")
+    (row,) = renderer.rows(plain)
+    assert [row.text[start:stop] for start, stop in row.spans] == ["Good day.<|im_end|>"]
+    assert row.text.startswith(renderer.prompt(plain, 1))
+    for chat in (weather_chat(), replace(weather_chat(), tools=())):
+        with pytest.raises(NoToolsError, match=r'data\.call_format = "native".*set data\.call_format = "hermes"'):
+            renderer.rows(chat)
+        with pytest.raises(NoToolsError):
+            encode_chats(renderer, [plain, chat], 4096)

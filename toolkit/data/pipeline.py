@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from toolkit.chats import Chat
 from toolkit.data.compose import compose
-from toolkit.data.render import Renderer
+from toolkit.data.render import NoToolsError, Renderer
 from toolkit.data.seen import ToolTally
 from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.data.tokenizers import load_tokenizer
@@ -28,7 +28,6 @@ from toolkit.environment import without_torch
 from toolkit.errors import DataError, Problem, ToolkitError
 
 if TYPE_CHECKING:
-    from toolkit.data.render import Renderer
     from toolkit.recipe.schema import Recipe
 
 CHUNK = 64  # chats handed to a worker at once
@@ -103,6 +102,8 @@ def encode_chats(renderer: Renderer, chats: Sequence[Chat], max_length: int) -> 
     for chat in chats:
         try:
             encoded = [(row, renderer.encode(row, max_length)) for row in renderer.rows(chat)]
+        except NoToolsError:
+            raise
         except DataError as error:
             first, *others = error.problems
             more = f" (and {len(others)} more in this row)" if others else ""

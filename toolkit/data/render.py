@@ -91,11 +91,16 @@ class Encoded:
     roles: dict[str, int] = field(default_factory=dict)
 
 
+class NoToolsError(DataError):
+    """Chats have tools, and the chat template would leave them out: no fault of one row."""
+
+
 class Renderer:
     """Renders chats by a tokenizer's chat template, which says itself what call format it writes.
 
     `as_before` is the rendering of a run that kept no template: its messages are written by `toolkit.data.legacy`.
-    Raises `DataError` when the template can't do what is asked, above all `native` calls without tools in the template.
+    Raises `DataError` when the template can't do what is asked, and `NoToolsError` for a chat with tools where the call
+    format is `native` and the template knows none.
     """
 
     def __init__(self, tokenizer: Any, as_before: Rendering | None = None) -> None:
@@ -103,12 +108,6 @@ class Renderer:
         self.as_before = as_before
         self.rendering = as_before or rendering_of(own_template(tokenizer, "native")[0])
         self.markup: Markup = probe(tokenizer)
-        if self.call_format == "native" and not self.markup.tools:
-            raise DataError(
-                f'data.call_format = "native" needs a chat template that knows tools: {self.markup.why_no_tools}; '
-                'set data.call_format = "hermes", which writes tools and calls as Qwen does ("json" and "jsonrpc" are '
-                "others)"
-            )
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == self.markup.end_id:
             raise DataError(f"the pad token {tokenizer.pad_token!r} must not be {self.markup.end!r}, which ends a turn")
         self._special = re.compile("|".join(map(re.escape, sorted(special_tokens(tokenizer), key=len, reverse=True))))
@@ -185,6 +184,7 @@ class Renderer:
         """
         if not 0 <= turn < len(chat.turns) or chat.turns[turn].role != "assistant":
             raise DataError(Problem(chat.where, f"turn {turn} is not an assistant turn"))
+        self._refuse_tools(chat)
         before = self.messages(chat, turn)
         if not before.messages:
             raise DataError(Problem(chat.where, "nothing comes before the first assistant turn, so nothing prompts it"))
@@ -192,6 +192,7 @@ class Renderer:
 
     def rows(self, chat: Chat) -> list[Row]:
         """The rows to train on. Raises `DataError` with the chat's place when it can't be rendered or masked."""
+        self._refuse_tools(chat)
         self._refuse_special_text(chat)
         if not any(turn.role == "assistant" for turn in chat.turns):
             raise DataError(Problem(chat.where, "no assistant turn, so nothing to train on"))
@@ -201,6 +202,16 @@ class Renderer:
         if not rows:
             raise DataError(Problem(chat.where, "nothing comes before its only answer, so nothing prompts it"))
         return rows
+
+    def _refuse_tools(self, chat: Chat) -> None:
+        if self.call_format != "native" or self.markup.tools:
+            return
+        if chat.tools or any(turn.role == "tool" or turn.tool_calls for turn in chat.turns):
+            raise NoToolsError(
+                f'data.call_format = "native" needs a chat template that knows tools: {self.markup.why_no_tools}; '
+                'set data.call_format = "hermes", which writes tools and calls as Qwen does ("json" and "jsonrpc" are '
+                "others)"
+            )
 
     def encode(self, row: Row, max_length: int | None = None) -> Encoded:
         """Tokenise and mask a row. Raises `DataError` when a trained range does not fall on token boundaries,
