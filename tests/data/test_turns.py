@@ -383,7 +383,7 @@ def offering(parameters: Any) -> dict[str, Any]:
         ({"messages": [{"role": "user", "text_": "?"}, answer()]}, "turn 1: no content: found role, text_"),
         ({"messages": [USER, answer()], "conversations": [USER]}, "messages and conversations say different things"),
         ({"messages": [USER, answer(content="x", value="y")]}, "content and value say different things"),
-        ({"prompt": "?", "chosen": "a", "rejected": "b"}, "chosen and rejected are preferences"),
+        ({"prompt": "?", "chosen": "a", "rejected": "b"}, r"a preference \(chosen and rejected\)"),
         ({"text": "User: hi"}, "can't be parted into turns"),
         ({"messages": [USER, answer(None, tool_calls=[{"name": "f", "arguments": '{"a": NaN}'}])]}, "NaN is no number"),
         ({"messages": [USER, answer(None, tool_calls=["f"])]}, "call: not JSON"),

@@ -103,7 +103,9 @@ def assert_same(folder: RunFolder, other: RunFolder) -> None:
                 assert row[name] == pytest.approx(its[name], rel=TOLERANCE), (name, row)
 
 
-@pytest.mark.parametrize("kind", ["packed", "padded", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["packed", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("padded", "compiled"))]
+)
 def test_two_ranks_train_what_one_does(runs: Runs, kind: str) -> None:
     one, two = runs.whole(kind, 1), runs.whole(kind, 2)
     assert_same(two, one)
@@ -131,7 +133,7 @@ def test_ranks_decode_the_same_answers(runs: Runs) -> None:
         assert len(two.rows) == 4 and two.rows == one.rows
 
 
-@pytest.mark.parametrize(("began", "goes_on"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("began", "goes_on"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_another_number_of_ranks_goes_on(runs: Runs, began: int, goes_on: int) -> None:
     """SIGTERM stops all ranks after the same update; what goes on ends as the run that was never stopped."""
     name = f"stopped-{began}"
