@@ -115,11 +115,11 @@ def test_answers_cut_before_they_could_be_right_are_told_from_endless_ones() -> 
     short.expected_calls.append({"name": "f", "arguments": {}})
     settings = {"max_new_tokens": 128}
     assert Evaluation([done], settings).cut() == ""
-    assert Evaluation([done, endless], settings).cut() == "1 of 2 answers were cut at eval.max_new_tokens = 128"
+    assert Evaluation([done, endless], settings).cut() == "1 of 2 answers was cut at eval.max_new_tokens = 128"
     assert Evaluation([done, endless, short], settings).cut() == (
         "2 of 3 answers were cut at eval.max_new_tokens = 128; the calls expected of 1 are longer, so raise it"
     )
-    assert Evaluation([short], {"executed": True}).cut() == "1 of 1 answers were cut at the token limit"
+    assert Evaluation([short], {"executed": True}).cut() == "1 of 1 answer was cut at the token limit"
 
 
 def test_evaluations_of_other_chats_cannot_be_compared() -> None:

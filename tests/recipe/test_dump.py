@@ -33,7 +33,8 @@ BUILTIN = st.fixed_dictionaries(
     },
 )
 FILES = st.fixed_dictionaries(
-    {"source": TEXT.map(lambda text: "./" + text)},
+    # of dots and slashes alone there is a folder, which is then named from the root
+    {"source": TEXT.filter(lambda text: text.strip("./")).map(lambda text: "./" + text)},
     optional={"revision": TEXT, "limit": WHOLE, "format": st.just("hermes")},
 )
 VALUES = some(
