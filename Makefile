@@ -51,7 +51,7 @@ pytest: $(TESTABLE)
 	$(PYTEST) -m "not slow"
 
 test-more: $(TESTABLE)
-	$(PYTEST) -m slow
+	$(PYTEST) --dist load -m slow
 
 test-slow: $(TESTABLE)
 	$(BIN)/python -m pytest -m endurance tests

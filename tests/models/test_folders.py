@@ -123,6 +123,7 @@ def test_a_damaged_conversion_is_made_again(
 
 
 @pytest.mark.model
+@pytest.mark.slow
 def test_the_weights_in_the_wheel_are_smollm2() -> None:
     """Real weights: the tokenizer round-trips, ends turns with its own token, and the model knows a capital."""
     import torch

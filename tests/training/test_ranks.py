@@ -104,7 +104,8 @@ def assert_same(folder: RunFolder, other: RunFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["packed", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("padded", "compiled"))]
+    "kind",
+    ["packed", pytest.param("padded", marks=pytest.mark.slow), pytest.param("compiled", marks=pytest.mark.endurance)],
 )
 def test_two_ranks_train_what_one_does(runs: Runs, kind: str) -> None:
     one, two = runs.whole(kind, 1), runs.whole(kind, 2)

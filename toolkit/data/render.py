@@ -95,6 +95,10 @@ class NoToolsError(DataError):
     """Chats have tools, and the chat template would leave them out: no fault of one row."""
 
 
+def has_tools(chat: Chat) -> bool:
+    return bool(chat.tools) or any(turn.role == "tool" or turn.tool_calls for turn in chat.turns)
+
+
 class Renderer:
     """Renders chats by a tokenizer's chat template, which says itself what call format it writes.
 
@@ -203,10 +207,13 @@ class Renderer:
             raise DataError(Problem(chat.where, "nothing comes before its only answer, so nothing prompts it"))
         return rows
 
+    @property
+    def takes_tools(self) -> bool:
+        """Whether chats with tools can be rendered."""
+        return self.call_format != "native" or self.markup.tools
+
     def _refuse_tools(self, chat: Chat) -> None:
-        if self.call_format != "native" or self.markup.tools:
-            return
-        if chat.tools or any(turn.role == "tool" or turn.tool_calls for turn in chat.turns):
+        if not self.takes_tools and has_tools(chat):
             raise NoToolsError(
                 f'data.call_format = "native" needs a chat template that knows tools: {self.markup.why_no_tools}; '
                 'set data.call_format = "hermes", which writes tools and calls as Qwen does ("json" and "jsonrpc" are '

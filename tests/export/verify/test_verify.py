@@ -14,11 +14,14 @@ from rich.console import Console
 
 from tests.export.verify.planted import make_export, plant, rehash
 from tests.test_cli import toolkit
+from tests.tiny import write_recipe
 from toolkit.errors import EngineError, RunError
 from toolkit.export.export import export
 from toolkit.export.verify import VerifyReport, verify
 from toolkit.export.verify.verification_data import gather
 from toolkit.exports import ExportFolder
+from toolkit.recipe import load
+from toolkit.training.run import run
 
 pytest.importorskip("xllamacpp")
 RUNNING = ("tokenizer", "template", "agreement", "runtime", "calls")
@@ -286,3 +289,22 @@ def test_the_command_says_again_what_is_wrong(
     assert ExportFolder(folder).record().status == "passed" and not (folder / "FAILED.txt").exists()
     code, _, err = toolkit(capsys, monkeypatch, "export", "--verify-only", str(folder / "merged"))
     assert code == 2 and "not an export folder" in err
+
+
+@pytest.mark.parametrize("holdout", [4, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_run_over_chats_without_tools(tmp_path: Path, tiny_model: Path, cache: Path, holdout: int) -> None:
+    """By a template that knows none. Where the run held none out, built-in chats that need no tool are compared on."""
+    recipe = write_recipe(
+        tmp_path,
+        tiny_model,
+        12,
+        data={"call_format": "native"},
+        train={"max_steps": 3},
+        eval={"holdout": holdout, "early_stopping_patience": 0, "max_new_tokens": 8},
+    )
+    rows = [[{"role": "user", "content": f"Say {n}."}, {"role": "assistant", "content": f"{n}!"}] for n in range(12)]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    done = run(load(recipe), tmp_path / "run", export=False)
+    report, failed = check(export(str(done.path), gguf=["f16"], verify=False, merged=False).path)
+    assert not failed and report.how["chats"] == 2, report.lines
+    assert report.how["chats_from"].startswith("the recipe" if holdout else "built-in")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from toolkit.chats import Chat
 from toolkit.data.calls import Messages
-from toolkit.data.render import Renderer
+from toolkit.data.render import Renderer, has_tools
 from toolkit.data.table import eval_chats
 from toolkit.data.template import CallFormat, ChatTemplate, Rendering
 from toolkit.data.tokenizers import load_tokenizer
@@ -122,6 +122,9 @@ def gather(folder: ExportFolder, record: ExportRecord, count: int) -> Material:
     tokenizer = load_tokenizer(Path(record.tokenizer["folder"]))
     renderer = _renderer(folder, record, tokenizer)
     chats, source, notes, max_new_tokens = _chats(record)
+    if not renderer.takes_tools and all(map(has_tools, chats)):
+        # a run over chats without tools that held none out: of the built-in ones, those that need no tool
+        chats = [plain for chat in chats if not has_tools(plain := replace(chat, tools=()))]
     longest = min(record.max_length or LONGEST, LONGEST)
     material = Material([], [], [], renderer, renderer.call_format, max_new_tokens, source, notes)
     for chat in spread(chats, count):
@@ -154,10 +157,9 @@ def _renderer(folder: ExportFolder, record: ExportRecord, tokenizer: Any) -> Ren
         template = ChatTemplate.read(folder.path, Rendering.of(record.data))
         assert template is not None
         return Renderer.by(tokenizer, template)
-    try:
-        return Renderer(tokenizer)
-    except DataError:  # the template knows no tools: chats are put into plain messages before it sees them
-        return Renderer.by(tokenizer, ChatTemplate(Rendering("json"), None))
+    own = Renderer(tokenizer)
+    # where the template knows no tools, chats are put into plain messages before it sees them
+    return own if own.takes_tools else Renderer.by(tokenizer, ChatTemplate(Rendering("json"), None))
 
 
 def _chats(record: ExportRecord) -> tuple[list[Chat], str, list[str], int]:
