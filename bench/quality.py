@@ -60,11 +60,13 @@ FORCED = (
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run: a variant with a seed. `overrides`: all `--set` values; `key`: a hash of what decides its result."""
+    """One run: a variant with a seed. `overrides`: all `--set` values; `answers`: held-out chats that are decoded;
+    `key`: a hash of what decides its result."""
 
     variant: Variant
     seed: int
     overrides: tuple[str, ...]
+    answers: int
     key: str
 
 
@@ -122,7 +124,7 @@ def _trials(
             own = (*overrides, *FORCED, *_of(variant), f"train.seed={seed}")
             resolved = _measuring(load(recipe, own).recipe)
             described = [dump(resolved), f"{target:.6f}", variant.site or "", repr(variant.env)]
-            yield Trial(variant, seed, own, sha256_of_text("\n".join(described))[:16])
+            yield Trial(variant, seed, own, resolved.eval.generate, sha256_of_text("\n".join(described))[:16])
 
 
 def _of(variant: Variant) -> list[str]:
@@ -177,7 +179,7 @@ def _run(recipe: Path, trial: Trial, target: float, minutes: float, out: Path) -
         seconds=round(reached[0] if reached else seconds, 2),
         update=last[1],
         right=last[2],
-        answers=load(recipe, trial.overrides).recipe.eval.generate,
+        answers=trial.answers,
         date=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
         card=gpus[0].name if gpus else cpu_name(),
         versions=versions(),

@@ -23,6 +23,7 @@ import psutil
 from toolkit.environment import Place, forget_place, place_of
 from toolkit.errors import EngineError, RankLost, RunError, ToolkitError
 from toolkit.terminal import mute
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -293,7 +294,7 @@ def _check_cards(ranks: Several, wanted: int, cards: int) -> None:
             raise EngineError(f"rank {rank} on {ranks.processes[rank][0]} has {count} GPUs, rank 0 has {found[0][1]}")
         if count and not enough:
             raise EngineError(
-                f"{several} ranks on {ranks.processes[rank][0]}, which has {count} GPU{'' if count == 1 else 's'}; "
+                f"{several} ranks on {ranks.processes[rank][0]}, which has {counted(count, 'GPU')}; "
                 f"wanted --nproc_per_node={count}"
             )
 

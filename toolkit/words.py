@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from itertools import zip_longest
 from pathlib import Path
 
 NAME = "toolkit"
@@ -23,6 +24,11 @@ def typed(*words: str | os.PathLike[str]) -> str:
     working folder where it is below that.
     """
     return f"{program()} {shlex.join([os.fspath(word) for word in words])}".rstrip()
+
+
+def next_steps(*commands: str) -> list[str]:
+    """Lines that name the commands to go on with, one each, under the one word `next`."""
+    return [f"{head:<10} {command}" for head, command in zip_longest(("next",), commands, fillvalue="")]
 
 
 def program() -> str:

@@ -12,7 +12,7 @@ from toolkit.commands.options import Overrides, RecipePath, loaded
 from toolkit.environment import is_one_of_several
 from toolkit.errors import EngineError
 from toolkit.terminal import say, warn
-from toolkit.words import typed
+from toolkit.words import next_steps, typed
 
 
 def run(
@@ -82,5 +82,5 @@ def run(
         verbs = [typed("chat", made.export), typed("serve", made.export)]
     else:
         verbs = [typed("export", made.path, "--gguf", "q8_0"), typed("chat", made.path)]
-    for head, verb in zip(("next", "", ""), [*verbs, typed("eval", made.path)], strict=True):
-        say(f"{head:<10} {verb}")
+    for line in next_steps(*verbs, typed("eval", made.path)):
+        say(line)

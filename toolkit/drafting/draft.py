@@ -16,7 +16,7 @@ from toolkit.models import WHEEL_MODELS
 from toolkit.planning.cards import SeenGpu, seen_gpus
 from toolkit.recipe.dump import value_text
 from toolkit.recipe.schema import ModelSection
-from toolkit.words import counted, typed
+from toolkit.words import counted, next_steps, typed
 
 ON_GPU = "Qwen/Qwen3-1.7B"
 ON_CPU = next(iter(WHEEL_MODELS))  # the quickstart's
@@ -44,8 +44,7 @@ def draft(data: Path, model: str | None = None, out: Path | None = None, *, forc
     load(target)  # a recipe that can't be read back would be a bug, and is better met here
     yield from _told(found, choices)
     yield f"written    {target}: {section.name}, {choices.held_out:,} of {counted(found.different, 'chat')} held out"
-    for head, verb in zip(("next", "", ""), (("data", "check"), ("plan",), ("run",)), strict=True):
-        yield f"{head:<10} {typed(*verb, target)}"
+    yield from next_steps(*(typed(*verb, target) for verb in (("data", "check"), ("plan",), ("run",))))
 
 
 def _stem(data: Path) -> str:

@@ -118,8 +118,8 @@ def summed_loss(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.
         hidden, labels = hidden[0].index_select(0, places), labels[0].index_select(0, places + 1)
         count = torch.tensor(len(places))
     head = base.get_output_embeddings()
-    if (divisor := family.logits_divisor(base.config.to_dict())) != 1:
-        hidden = hidden / divisor
+    if family.logits_divisor is not None:
+        hidden = hidden / getattr(base.config, family.logits_divisor)
     loss: torch.Tensor = HeadCrossEntropy.apply(hidden, head.weight, labels)  # type: ignore[no-untyped-call]
     return loss, count
 

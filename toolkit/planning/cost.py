@@ -93,8 +93,8 @@ class Work:
 
     `pieces`: micro-batches of an update in the mean, where its chats are packed without padding; None where
     `accumulation` micro-batches of `batch` chats are padded. `sharing`: how ranks share them; `pieces` are those of the
-    rank that has most. `decodings`: how often `decoded` chats are, as `settings`
-    say.
+    rank that has most. `decodings`: how often `decoded` chats are, as
+    `settings` say.
     """
 
     setup: Setup

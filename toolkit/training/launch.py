@@ -11,6 +11,7 @@ import uuid
 
 from toolkit.errors import EngineError, InterruptedRun, ToolkitError
 from toolkit.terminal import warn
+from toolkit.words import counted
 
 SHUTDOWN = 45  # seconds that ranks have to end by themselves, once one has ended or all are asked to
 
@@ -39,9 +40,7 @@ def launch(gpus: int) -> None:
     if found and gpus > found:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         where = "this machine has" if seen is None else f"CUDA_VISIBLE_DEVICES={seen} leaves"
-        raise EngineError(
-            f"--gpus {gpus}: {where} {found} GPU{'' if found == 1 else 's'}; wanted --gpus {found} at most"
-        )
+        raise EngineError(f"--gpus {gpus}: {where} {counted(found, 'GPU')}; wanted --gpus {found} at most")
     if not found:
         warn(f"note: no CUDA GPU here: --gpus {gpus} trains as {gpus} processes on the CPU, for trying it out")
     with tempfile.TemporaryDirectory(prefix="toolkit-ranks-") as logs:

@@ -54,6 +54,8 @@ class Family:
     """Queries and keys pass a norm of head_dim weights each."""
     tied_by_default = False
     """`tie_word_embeddings` where config.json does not say."""
+    logits_divisor: str | None = None
+    """The key of config.json that says what the head's products are divided by to be logits."""
     same_input: Mapping[str, tuple[tuple[str, ...], ...]] = {
         "self_attn": (ATTENTION[:3], ATTENTION[3:]),
         "mlp": (MLP[:2], MLP[2:]),
@@ -118,10 +120,6 @@ class Family:
         """
         kinds = set(config.get("layer_types") or ["full_attention"]) - {"full_attention"}
         return f"it has {', '.join(sorted(kinds))} layers" if kinds else None
-
-    def logits_divisor(self, config: Config) -> float:
-        """What the head's products are divided by to be logits."""
-        return 1.0
 
     def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
         """Raise `ModelError` where llama.cpp would compute something else than transformers."""
