@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # a worker a core, at most four; a file's tests share what they train, so they stay with one worker
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-more test-slow lint types pytest bench clean help
+.PHONY: run test test-more test-slow lint types pytest bench constraints clean help
 
 help:
 	@echo "make run    create the environment, fine-tune SmolLM2-135M to call tools on the CPU, show calls before and after, export it"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-more  those, of half a minute and more"
 	@echo "make test-slow  kill and damage runs by the dozen, and resume them (about ten minutes)"
 	@echo "make bench  measure a few ways to train on the CPU, and check what they did, in under 3 minutes"
+	@echo "make constraints  resolve the constraints files for each Python, and write docs/versions.md (needs an index)"
 	@echo "make clean  remove the environment (runs and caches stay)"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -58,6 +59,10 @@ test-slow: $(TESTABLE)
 
 bench: $(INSTALLED)
 	$(BIN)/toolkit bench --quick
+
+constraints: $(TESTABLE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m tests.pins.resolve
 
 clean:
 	rm -rf $(VENV)
