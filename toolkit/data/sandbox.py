@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from string import Formatter
+from threading import RLock
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
@@ -43,6 +44,10 @@ from toolkit.data.spending import (
 LONGEST_SOURCE = 1_000_000
 _NODE = 5  # units for each node of a block that runs
 _LISTS = ("body", "else_", "elif_")
+_OF_DICTS = frozenset(dir(dict))
+_one_at_a_time = (
+    RLock()
+)  # the budget is one for the whole process: a thread's own is slow, and rendering holds the interpreter anyway
 
 
 def render_template(source: str, values: Mapping[str, Any]) -> str:
@@ -54,8 +59,10 @@ def render_template(source: str, values: Mapping[str, Any]) -> str:
         raise LimitError
     messages = values.get("messages")
     pairs = len(messages) ** 2 if isinstance(messages, list) else 0
-    budget.left = BASE + PER_UNIT * weight(dict(values)) + PER_PAIR * pairs
-    return _compiled(source).render(values)
+    template = _compiled(source)
+    with _one_at_a_time:
+        budget.left = BASE + PER_UNIT * weight(dict(values)) + PER_PAIR * pairs
+        return template.render(values)
 
 
 @lru_cache(maxsize=16)
@@ -111,6 +118,11 @@ class _Environment(ImmutableSandboxedEnvironment):
             return left + right
         pay_operator(operator, left, right)
         return super().call_binop(context, operator, left, right)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if type(obj) is dict and attribute not in _OF_DICTS:  # what Jinja finds too, after an exception
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         if isinstance(argument, tuple):
@@ -189,7 +201,10 @@ class _Paid(NodeTransformer):
         for number, operand in enumerate(node.ops):
             left = node.expr if number == 0 else node.ops[number - 1].expr
             constant = isinstance(left, nodes.Const) or isinstance(operand.expr, nodes.Const)
-            if operand.op in ("in", "notin") or not constant:
+            if operand.op in ("in", "notin"):
+                name = isinstance(left, nodes.Const) and isinstance(left.value, str)
+                operand.expr = _call("searched" if name else "weighed", operand.expr)
+            elif not constant:
                 operand.expr = _call("weighed", operand.expr)
         return node
 
@@ -229,6 +244,14 @@ def _weighed(value: Any) -> Any:
     return value
 
 
+def _searched(value: Any) -> Any:
+    if type(value) is dict:  # a text is found by its hash, however much the mapping holds
+        budget.spend(STEP)
+    else:
+        budget.weigh(value)
+    return value
+
+
 def _skimmed(value: Any) -> Any:
     budget.skim(value)
     return value
@@ -243,6 +266,7 @@ _OURS: dict[str, Any] = {
     "toolkit spend": _spend,
     "toolkit joined": _joined,
     "toolkit weighed": _weighed,
+    "toolkit searched": _searched,
     "toolkit skimmed": _skimmed,
 }
 

@@ -6,7 +6,6 @@ A unit is about a character looked at or written. Whatever a template can make l
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
@@ -28,10 +27,13 @@ class LimitError(Exception):
     """A template would take longer, or write more, than any chat template has to."""
 
 
-class Budget(threading.local):
-    """Units that the rendering of this thread has left."""
+class Budget:
+    """Units that the rendering under way has left. There is one at a time: `toolkit.data.sandbox` holds a lock."""
 
-    left = 0
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = 0
 
     def spend(self, units: int) -> None:
         self.left -= units
@@ -40,6 +42,11 @@ class Budget(threading.local):
 
     def weigh(self, value: Any) -> None:
         """Spend the size of a value, with all that is in it; what is in it twice counts twice, as it would in text."""
+        if type(value) is str:  # most are
+            self.left -= len(value) + 1
+            if self.left < 0:
+                raise LimitError
+            return
         left, stack = self.left, [value]
         while stack and left >= 0:
             one = stack.pop()
@@ -153,19 +160,21 @@ def paid_method(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
 def paid_filter(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
     """A filter of Jinja that is paid for, by what goes in and, where that is made bit by bit, by what comes out."""
     price = _PRICES.get(name)
+    first = 1 if hasattr(run, "jinja_pass_arg") else 0
+    cheap = name in _CHEAP_FILTERS
 
     @wraps(run)  # jinja2 marks with attributes what a filter is handed first
     def paid(*args: Any, **kwargs: Any) -> Any:
-        given = args[1:] if hasattr(run, "jinja_pass_arg") else args
-        if name in _CHEAP_FILTERS:
+        given = args[first:]
+        if cheap:
             budget.spend(STEP)
         else:
-            for value in (*given, *kwargs.values()):
+            for value in (*given, *kwargs.values()) if kwargs else given:
                 budget.weigh(value)
             if price is not None:
                 price(*given, **kwargs)
         found = run(*args, **kwargs)
-        return _counted(found) if hasattr(found, "__next__") else found
+        return found if type(found) is str else _counted(found) if hasattr(found, "__next__") else found
 
     return paid
 
@@ -173,10 +182,12 @@ def paid_filter(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
 def paid_test(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
     """A test of Jinja that is paid for."""
 
+    comparing = name in _COMPARING_TESTS
+
     @wraps(run)
     def paid(*args: Any, **kwargs: Any) -> Any:
         budget.spend(STEP)
-        if name in _COMPARING_TESTS:
+        if comparing:
             for value in args:
                 budget.weigh(value)
         return run(*args, **kwargs)
