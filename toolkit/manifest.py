@@ -105,6 +105,22 @@ def safetensors_damage(path: Path) -> str:
     return "" if size == wanted else f"{size:,} bytes, {wanted:,} wanted"
 
 
+def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight of a model folder, from its files' headers; empty where there are none that can be
+    read, or they are quantised."""
+    found: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        if safetensors_damage(path):
+            return {}
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header.pop("__metadata__", None)
+        if any(entry.get("dtype") not in ("F32", "F16", "BF16") for entry in header.values()):
+            return {}
+        found |= {name: tuple(entry["shape"]) for name, entry in header.items()}
+    return found
+
+
 def _differs(path: Path, about: Mapping[str, Any], largest: int | None, digest: Callable[[Path], str]) -> str:
     try:
         if not path.is_file():

@@ -103,8 +103,9 @@ def test_a_saved_config_reads_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "qwen3_moe"}, "model_type qwen3_moe is not one that can be planned: granite, "),
-        ({}, "model_type none"),
+        ({"model_type": "gpt2", "n_embd": 8}, "num_hidden_layers or n_layer or num_layers or n_layers is missing"),
+        ({"model_type": "gpt2", "n_embd": 0}, "n_embd = 0, wanted a whole number of at least 1"),
+        ({}, "model_type is missing, so nothing is known of the model"),
         ({"model_type": "llama", "hidden_size": 8}, "num_attention_heads is missing"),
         ({**MODELS[0], "vocab_size": "many"}, "vocab_size = many, wanted a whole number of at least 1"),
     ],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from toolkit.data.parts import LEAST_CHATS
 from toolkit.drafting.look import Look
-from toolkit.models.families import find_shape
+from toolkit.models.families import find_shape, why_not_packed
 from toolkit.planning.cards import SeenGpu
 from toolkit.recipe.schema import ModelSection
 from toolkit.words import counted
@@ -82,7 +82,7 @@ def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, le
         ("gradient_accumulation_steps", steps, f"{batch} x {steps} = {batch * steps} chats an update"),
         ("max_length", length, _cut(found, length) or longest),
     ]
-    if find_shape(model) is not None:  # a family that can be packed
+    if find_shape(model) is not None and why_not_packed(model, length) is None:
         pairs.append(("micro_batch", "auto", "packed: no padding between chats"))
         if gpu is not None:
             pairs.append(("gradient_checkpointing", "auto", "for as few layers as memory demands"))

@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from toolkit.kernels.flash4 import flash4_agrees, flash4_rows
 from toolkit.kernels.row_attention import attend_rows, kernel_agrees
-from toolkit.models.families import UNKNOWN, family_of
+from toolkit.models.families import family_of
 
 Kernel = Literal["flash4", "flash", "rows"]
 
@@ -30,11 +30,11 @@ GQA: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(
 def can_pack(model: Any, longest: int) -> str | None:
     """Why chats of up to `longest` tokens can't be packed for a PEFT-wrapped model, in words; None when they can."""
     base = model.get_base_model()
+    if (why := family_of(base).not_packed(base.config.to_dict(), longest)) is not None:
+        return why
     if not getattr(base, "_supports_attention_backend", False):
         return f"{type(base).__name__} does not use transformers' attention interface"
-    if (family := family_of(base)) is UNKNOWN:
-        return f"{base.config.model_type} is not a known family, so how its layers take packed rows is not known"
-    return family.not_packed(base.config.to_dict(), longest)
+    return None
 
 
 @contextmanager

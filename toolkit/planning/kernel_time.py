@@ -110,9 +110,8 @@ def _seconds(
     if rates.memory is None:
         return Seconds(products, attention, 0.0, 0.0, 0.0, products + attention)
     shape, layers, four_bit = setup.shape, setup.shape.num_hidden_layers, setup.held == "nf4"
-    features = sum(fan_in + fan_out for fan_in, fan_out in shape.linears.values())
     logits = head * shape.vocab_size * (FULL_LOGIT_BYTES if setup.full_logits else LOGIT_BYTES)
-    between = (tokens * layers * features * setup.element * passes + logits) / rates.memory
+    between = (tokens * layers * shape.layer_features * setup.element * passes + logits) / rates.memory
     unpacking = unpacked * shape.linear_parameters * NF4_BYTES_MOVED / rates.memory if four_bit else 0.0
     host = REPLAY if setup.replayed else layers * launch * (setup.engine.launch.four_bit if four_bit else 1)
     card = products + attention + between + unpacking

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit.data.parts import few_held_out
+from toolkit.models.families import unknown_family
 from toolkit.planning.calibration import past_error
 from toolkit.planning.cards import GIB, Card
 from toolkit.planning.kernel_time import Rates, Seconds
@@ -36,6 +37,7 @@ def _lines(plan: Plan, *, braille: bool) -> list[tuple[str, str]]:
             f"{plan.recipe.model.name}: {plan.shape.parameters:,} parameters, {plan.trainable:,} trained "
             f"({plan.trainable / plan.shape.parameters:.2%})",
         ),
+        *([("", unknown)] if (unknown := unknown_family(plan.shape)) else []),
         ("engine", str(plan.engine)),
         *([("", plan.engine.note)] if plan.engine.note else []),
         ("fast path", str(plan.fast_path)),

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from toolkit.bench_results import Arm, Results
 from toolkit.engines import ENGINES
 from toolkit.engines.setup import Products, Setup
-from toolkit.models.families import KNOWN
-from toolkit.models.families.base import FAMILIES
+from toolkit.models.families import FAMILIES, KNOWN, UNKNOWN
 from toolkit.models.shape import ModelShape
 from toolkit.planning.cards import CARDS, Card
 from toolkit.planning.cost import doubt, rates_of
@@ -82,8 +81,8 @@ def holds_scores(results: Results, arm: Arm, card: Card) -> bool:
 def shape_of(results: Results) -> ModelShape | None:
     """The model's sizes: those that the run kept, or the known model with as many parameters."""
     if kept := results.run.get("model_shape"):
-        qk_norm = FAMILIES[kept["model_type"]].qk_norm  # which results of earlier versions do not hold
-        return ModelShape(**{"qk_norm": qk_norm, **kept, "biased": tuple(kept["biased"])})
+        family = FAMILIES.get(kept["model_type"], UNKNOWN)
+        return ModelShape.from_dict({"qk_norm": family.qk_norm, **kept})  # which earlier versions did not keep
     count = results.run.get("parameters")
     return next((shape for shape in KNOWN.values() if shape.parameters == count), None)
 

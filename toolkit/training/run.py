@@ -22,6 +22,7 @@ from toolkit.export.preflight import announce, check_run
 from toolkit.files import write_text
 from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.machine import require_space
+from toolkit.models.families import find_shape, unknown_family
 from toolkit.planning.budget import budget_of, recomputes
 from toolkit.planning.steps import updates_of
 from toolkit.ranks import Ranks, here, join
@@ -115,6 +116,8 @@ def _run(
         console.print(f"note       {engine.note}", markup=False)
 
     model_folder = ranks.machine_first(lambda: models.resolve(recipe.model))
+    if (shape := find_shape(recipe.model)) is not None and (told := unknown_family(shape)) is not None:
+        console.print(f"note       {told}", markup=False)
     if recipe.export.gguf:
         console.print(announce(loaded, exporting), markup=False)
         for note in ranks.first(lambda: list(check_run(recipe, model_folder, target))) if exporting else ():

@@ -8,9 +8,9 @@ from toolkit import models
 from toolkit.errors import ModelError, did_you_mean
 from toolkit.models.families import granite, llama, mistral, qwen2, qwen3, smollm3  # noqa: F401 (each registers its own)
 from toolkit.models.families.base import FAMILIES as FAMILIES
-from toolkit.models.families.base import UNKNOWN as UNKNOWN
 from toolkit.models.families.base import Config as Config
 from toolkit.models.families.base import Family as Family
+from toolkit.models.families.unknown import UNKNOWN as UNKNOWN
 from toolkit.models.shape import ModelShape
 from toolkit.trusted import check_folder, read_config
 
@@ -28,11 +28,34 @@ def family_of(model: Any) -> Family:
 
 
 def shape_from_config(config: Config, where: str) -> ModelShape:
-    """The shape that a config.json describes. Raises `ModelError` for an unknown model type or a missing size."""
-    kind = str(config.get("model_type", "none"))
-    if kind not in FAMILIES:
-        raise ModelError(f"{where}: model_type {kind} is not one that can be planned: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[kind].shape(config, where)
+    """The shape that a config.json describes; of a family that is not known, what its sizes and weights tell.
+
+    Raises `ModelError` for a missing size.
+    """
+    return FAMILIES.get(str(config.get("model_type")), UNKNOWN).shape(config, where)
+
+
+def unknown_family(shape: ModelShape) -> str | None:
+    """What to say of a model whose family is not known; None of others."""
+    if shape.model_type in FAMILIES:
+        return None
+    return (
+        f"{shape.model_type} is not a known family (known: {', '.join(sorted(FAMILIES))}): it trains padded, by its "
+        "own forward; memory and time are estimates from its sizes; it is neither packed, compiled nor exported"
+    )
+
+
+def why_not_packed(model: ModelSection, longest: int) -> str | None:
+    """Why chats of up to `longest` tokens can't be packed for a recipe's model, in words; None where they can, or no
+    config.json is here to tell."""
+    folder = models.find(model)
+    try:
+        config = read_config(folder / "config.json") if folder is not None else None
+    except ModelError:  # which whatever reads it for its sizes says
+        return None
+    if config is None:
+        return None
+    return FAMILIES.get(str(config.get("model_type")), UNKNOWN).not_packed(config, longest)
 
 
 def load_shape(model: ModelSection) -> ModelShape:

@@ -8,12 +8,12 @@ to by tests/families.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from toolkit.errors import ModelError
-from toolkit.models.shape import ATTENTION, MLP, ModelShape
+from toolkit.models.shape import ATTENTION, MLP, Layer, ModelShape
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -88,30 +88,35 @@ class Family:
         head_dim: int | None = None,
     ) -> ModelShape:
         """The shape of a known model."""
-        return ModelShape(
+        shape = ModelShape(
             self.model_type, hidden, ffn, layers, heads, kv_heads, head_dim or hidden // heads, vocab, tied,
             biased=self.biased, qk_norm=self.qk_norm,
         )  # fmt: skip
+        return replace(shape, layers=self.layers(shape, {}))
 
     def shape(self, config: Config, where: str) -> ModelShape:
         """The shape that a config.json describes. Raises `ModelError` for a size that is missing or is none."""
-        kv = config.get("num_key_value_heads")
-        head_dim = config.get("head_dim")
-        hidden, heads = _size(config, "hidden_size", where), _size(config, "num_attention_heads", where)
+        hidden = size_of(config, ("hidden_size",), where)
+        heads = size_of(config, ("num_attention_heads",), where)
         biased = self.biased or (self.attention_bias if config.get("attention_bias") else ())
-        return ModelShape(
+        shape = ModelShape(
             model_type=self.model_type,
             hidden_size=hidden,
-            intermediate_size=_size(config, "intermediate_size", where),
-            num_hidden_layers=_size(config, "num_hidden_layers", where),
+            intermediate_size=size_of(config, ("intermediate_size",), where),
+            num_hidden_layers=size_of(config, ("num_hidden_layers",), where),
             num_attention_heads=heads,
-            num_key_value_heads=heads if kv is None else _size(config, "num_key_value_heads", where),
-            head_dim=max(1, hidden // heads) if head_dim is None else _size(config, "head_dim", where),
-            vocab_size=_size(config, "vocab_size", where),
+            num_key_value_heads=find_size(config, ("num_key_value_heads",), where) or heads,
+            head_dim=find_size(config, ("head_dim",), where) or max(1, hidden // heads),
+            vocab_size=size_of(config, ("vocab_size",), where),
             tie_word_embeddings=bool(config.get("tie_word_embeddings", self.tied_by_default)),
             biased=(*biased, *(MLP if config.get("mlp_bias") else ())),
             qk_norm=self.qk_norm,
         )
+        return replace(shape, layers=self.layers(shape, config))
+
+    def layers(self, shape: ModelShape, config: Config) -> tuple[Layer, ...]:
+        """`ModelShape.layers`, where they are not as Llama's. `config` is empty for known sizes."""
+        return ()
 
     def not_packed(self, config: Config, longest: int) -> str | None:
         """Why chats of up to `longest` tokens can't be packed in one row, in words; None where they can.
@@ -164,9 +169,6 @@ class Family:
 
 FAMILIES: dict[str, Family] = {}
 """Every family, by its model_type."""
-UNKNOWN = Family()
-"""What goes for models of other families, as far as they are trained: padded, by their own forward, neither planned nor
-exported."""
 Registered = TypeVar("Registered", bound=type[Family])
 
 
@@ -185,10 +187,19 @@ def rope_type(rope: Config) -> str:
     return str(rope.get("rope_type", rope.get("type", "default")))
 
 
-def _size(config: Config, key: str, where: str) -> int:
-    """A size that config.json says: a whole number of at least 1."""
-    if key not in config:
-        raise ModelError(f"{where}: {key} is missing")
+def size_of(config: Config, keys: Sequence[str], where: str) -> int:
+    """A size that config.json says under one of `keys`: a whole number of at least 1."""
+    found = find_size(config, keys, where)
+    if found is None:
+        raise ModelError(f"{where}: {' or '.join(keys)} is missing")
+    return found
+
+
+def find_size(config: Config, keys: Sequence[str], where: str) -> int | None:
+    """The same, or None where config.json has none of `keys`, or null."""
+    key = next((key for key in keys if config.get(key) is not None), None)
+    if key is None:
+        return None
     value = config[key]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value < 1 or value % 1:
         raise ModelError(f"{where}: {key} = {str(value)[:40]}, wanted a whole number of at least 1")
