@@ -13,6 +13,7 @@ summary.json      the end
 report.html       all of this as a page
 export/           GGUF files, where the recipe asks for them
 done.json         that all of this was made: what is not there any more was taken away
+verification.json  what `toolkit verify` found the last time (`toolkit.training.verify`)
 """
 
 from __future__ import annotations
@@ -136,11 +137,15 @@ class RunFolder:
         return self.path / "done.json"
 
     @property
+    def verification(self) -> Path:
+        return self.path / "verification.json"
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """All single files of a run, but for its recipe."""
         return (
             *(self.environment, self.template, self.metrics, self.samples, self.tools, self.report, self.summary),
-            *(self.done, self.evaluation / "before.jsonl", self.evaluation / "after.jsonl"),
+            *(self.verification, self.done, self.evaluation / "before.jsonl", self.evaluation / "after.jsonl"),
         )
 
     @property

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from toolkit import __version__
-from toolkit.commands import chat, doctor, eval, export, init, plan, report, run, runs, serve
+from toolkit.commands import chat, doctor, eval, export, init, plan, report, run, runs, serve, verify
 from toolkit.commands.bench import bench_app
 from toolkit.commands.data import data_app
 from toolkit.environment import is_one_of_several, quiet
@@ -34,6 +34,7 @@ OTHERS = {  # what other tools call our verbs
     **dict.fromkeys(("new", "create"), "init"),
     **dict.fromkeys(("estimate", "memory"), "plan"),
     **dict.fromkeys(("benchmark",), "bench"),
+    **dict.fromkeys(("reproduce", "prove", "check-run"), "verify"),
     **dict.fromkeys(("api", "server"), "serve"),
 }
 
@@ -70,6 +71,7 @@ app.command("export", short_help="Write a trained model as GGUF, and prove that 
 app.command("chat", short_help="Talk to a model and see its tool calls run.")(chat.chat_with)
 app.command("serve", short_help="Serve a GGUF to OpenAI clients on this machine.")(serve.serve_gguf)
 app.command("eval", short_help="Measure tool calls of models, side by side.")(eval.evaluate)
+app.command("verify", short_help="Make a run's first updates again, and compare.")(verify.verify)
 app.command("report", short_help="Show what a run did, as a web page.")(report.report)
 app.command("runs", short_help="List runs.")(runs.list_runs)
 app.command("doctor", short_help="Check this machine and say what is missing.")(doctor.doctor)

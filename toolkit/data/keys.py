@@ -34,6 +34,12 @@ def data_key(sources: Sequence[SourceSection]) -> str:
     return digest([_source_key(source) for source in sources])
 
 
+def source_files(sources: Sequence[SourceSection]) -> dict[str, str]:
+    """SHA-256 of each local file that the sources name, by its path. Raises `DataError` for missing files."""
+    found = (path for source in sources for path in local_files(source.source) or ())
+    return {str(path): file_hash(path) for path in found}
+
+
 def table_key(recipe: Recipe, folder: Path, part: str, template: ChatTemplate | None = None) -> str:
     """Everything that decides what is in a token table: data, tokenizer and template, settings, code, versions.
 

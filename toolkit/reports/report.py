@@ -10,7 +10,7 @@ from pathlib import Path
 from toolkit.errors import InputError, RunError
 from toolkit.files import write_text
 from toolkit.pages.page import render
-from toolkit.reports import compare, extras, sections
+from toolkit.reports import compare, extras, sections, verified
 from toolkit.reports.runview import RunView
 
 MARKS = {"stop": "✕", "warning": "!", "note": "i", "good": "✓"}
@@ -80,6 +80,7 @@ def run_page(view: RunView, bench: list[Path]) -> str:
         extras=[
             *extras.evaluations(view.folder.path),
             *extras.exports(view.folder.path),
+            *verified.sections(view.folder),
             *extras.benches(view.folder.path, bench),
         ],
         environment=sections.environment_rows(view),

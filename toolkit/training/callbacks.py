@@ -44,7 +44,8 @@ def memory_bytes() -> int:
 class MetricsWriter(TrainerCallback):
     """Appends a row to metrics.jsonl for each log and each evaluation, flushed at once, and hands it to `listeners`.
 
-    Of ranks, the first writes the file; what it says of memory is of its own card.
+    Of ranks, the first writes the file; what it says of memory is of its own card. `threads`: of a CPU, which decide
+    the last bits of its sums; those that the row's last update was made with.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,6 +56,7 @@ class MetricsWriter(TrainerCallback):
         self.latest: dict[str, Any] = {}
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self.skipped = 0
+        self.threads = 0
 
     def write(self, row: dict[str, Any]) -> None:
         if here().first_one:
@@ -62,6 +64,9 @@ class MetricsWriter(TrainerCallback):
                 file.write(json.dumps(row) + "\n")
         for listener in self.listeners:
             listener(row)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.threads = torch.get_num_threads()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if args.fp16 and self.trainer.accelerator.optimizer_step_was_skipped:
@@ -98,6 +103,8 @@ class MetricsWriter(TrainerCallback):
                 "tokens_per_second": round(tokens / seconds, 1) if seconds > 0 else None,
                 "memory": memory_bytes(),
             }
+            if self.threads and not torch.cuda.is_available():
+                row["threads"] = self.threads
             if getattr(args, "fp16", False):
                 row["skipped_updates"] = self.skipped
             self.latest = row

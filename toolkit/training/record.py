@@ -11,12 +11,14 @@ from rich.console import Console
 
 from toolkit import __version__, models
 from toolkit.data import seen
+from toolkit.data.keys import source_files
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.engines import EngineReport
 from toolkit.errors import EngineError
 from toolkit.files import write_text
 from toolkit.hardware import Hardware
 from toolkit.hashes import sha256_of, sha256_of_text
+from toolkit.planning.budget import Budget
 from toolkit.planning.steps import Updates
 from toolkit.ranks import Ranks, here
 from toolkit.recipe import dump
@@ -28,6 +30,7 @@ from toolkit.words import counted
 
 if TYPE_CHECKING:
     from toolkit.data.table import TokenTable
+    from toolkit.training.resume import Resumed
 
 SAMPLES = 6  # rows shown with their mask, each of another kind
 SEARCHED = 500  # chats among which the kinds are sought
@@ -91,43 +94,69 @@ def engine_lines(report: EngineReport) -> str:
     return "\n".join(lines)
 
 
-def write_environment(
+def described_environment(
     folder: RunFolder,
     recipe: Recipe,
     model_folder: Path,
     hardware: Hardware,
     report: EngineReport,
     tables: Tables,
-    load_seconds: float,
-) -> None:
-    """Write environment.json: versions, hardware, engine and why, hashes of model and data."""
-    write_json(
-        folder.environment,
-        {
-            "command": command_line(),
-            "recipe_sha256": sha256_of(folder.recipe),
-            "engine": report.as_dict(),
-            "hardware": asdict(hardware),
-            "ranks": {"processes": here().size, "machines": here().machines},
-            "model": {
-                "name": recipe.model.name,
-                "revision": recipe.model.revision,
-                "license": models.license_of(recipe.model.name),
-                "config_sha256": sha256_of(model_folder / "config.json"),
-                "tokenizer_and_template_key": tokenizer_key(model_folder),
-                "weights": dict(weights_of(model_folder)),
-                "load_seconds": round(load_seconds, 2),
-            },
-            "data": {
-                "template_sha256": sha256_of(folder.template) if folder.template.is_file() else None,
-                "train_table_key": tables.train.key,
-                "train_table_content": tables.train.content,
-                "eval_table_key": tables.evaluation.key if tables.evaluation else None,
-                "train": described_table(tables.train),
-                "eval": described_table(tables.evaluation) if tables.evaluation else None,
-            },
+    budget: Budget | None,
+) -> dict[str, Any]:
+    """What environment.json holds: versions, hardware, engine and why, cut, hashes of model and data."""
+    held_out = tables.evaluation
+    return {
+        "command": command_line(),
+        "recipe_sha256": sha256_of(folder.recipe),
+        "engine": report.as_dict(),
+        "hardware": asdict(hardware),
+        "process": described_process(),
+        "ranks": {"processes": here().size, "machines": here().machines},
+        "micro_batch": asdict(budget) if budget is not None else None,
+        "model": described_model(recipe, model_folder),
+        "data": {
+            "template_sha256": sha256_of(folder.template) if folder.template.is_file() else None,
+            "files": source_files([*recipe.data.sources, *recipe.eval.sources]),
+            "train_table_key": tables.train.key,
+            "train_table_content": tables.train.content,
+            "eval_table_key": held_out.key if held_out else None,
+            "eval_table_content": held_out.content if held_out else None,
+            "train": described_table(tables.train),
+            "eval": described_table(held_out) if held_out else None,
         },
-    )
+    }
+
+
+def described_process() -> dict[str, Any]:
+    """What else decides the last bits of a CPU's sums: how many threads share them, and the instructions in use."""
+    import torch  # Unsloth has to come before it
+
+    return {"threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+
+
+def described_model(recipe: Recipe, model_folder: Path) -> dict[str, Any]:
+    """A model's name and licence, the hashes of its small files and the sizes of its weights."""
+    return {
+        "name": recipe.model.name,
+        "revision": recipe.model.revision,
+        "license": models.license_of(recipe.model.name),
+        "config_sha256": sha256_of(model_folder / "config.json"),
+        "tokenizer_and_template_key": tokenizer_key(model_folder),
+        "weights": dict(weights_of(model_folder)),
+    }
+
+
+BEGAN = "began_with"
+_OF_THE_FIRST_UPDATES = ("engine", "hardware", "process", "ranks", "micro_batch")
+
+
+def began_with(resumed: Resumed | None) -> dict[str, Any]:
+    """{"began_with": ...} for the environment.json of a run that goes on from a checkpoint: what its first updates were
+    made with, which may be another machine's, or {} where that is lost; empty for a run that begins."""
+    if resumed is None or resumed.checkpoint is None:
+        return {}
+    before = resumed.environment
+    return {BEGAN: before.get(BEGAN) or {name: before[name] for name in _OF_THE_FIRST_UPDATES if name in before}}
 
 
 def described_table(table: TokenTable) -> dict[str, Any]:

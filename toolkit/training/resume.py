@@ -83,7 +83,7 @@ def take_up(loaded: LoadedRecipe, folder: RunFolder, say: Say) -> Resumed:
     saved = checkpoint.saved if checkpoint is not None else {}
     environment = _environment(folder, checkpoint, say)
     _mend_recipe(folder, saved.get("recipe"), environment, loaded.recipe, say)
-    trained_with = _parsed(saved["recipe"], folder) if saved else load(folder.recipe).recipe
+    trained_with = parsed(saved["recipe"], folder) if saved else load(folder.recipe).recipe
     check_same(loaded.recipe, str(loaded.path), trained_with, folder)
     fitted = trained_with.train.fitted_steps or load(folder.recipe).recipe.train.fitted_steps
     train = loaded.recipe.train.model_copy(update={"fitted_steps": fitted})
@@ -175,7 +175,7 @@ def _mend_recipe(
     if saved is None or text == saved.encode():
         return
     try:
-        now, then = load(folder.recipe).recipe, _parsed(saved, folder)
+        now, then = load(folder.recipe).recipe, parsed(saved, folder)
         if not differences(now, then) and then.train.fitted_steps in (None, now.train.fitted_steps):
             return
         wrong = " not what the run was trained with"
@@ -185,7 +185,8 @@ def _mend_recipe(
     write_text(folder.recipe, saved, durable=True)
 
 
-def _parsed(text: str, folder: RunFolder) -> Recipe:
+def parsed(text: str, folder: RunFolder) -> Recipe:
+    """A recipe of `folder` as a checkpoint carries it. Raises `RecipeError`."""
     return validate(tomllib.loads(text), lambda path: None, fallback=str(folder.recipe))
 
 

@@ -8,14 +8,11 @@ import shlex
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from toolkit import engines, models
 from toolkit.data.render import Renderer
-from toolkit.data.table import build
-from toolkit.data.template import ChatTemplate
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import EngineError, Problem, RunError
 from toolkit.export.preflight import announce, check_run
@@ -28,19 +25,21 @@ from toolkit.planning.steps import updates_of
 from toolkit.ranks import Ranks, here, join
 from toolkit.recipe import LoadedRecipe, dump
 from toolkit.recipe.schema import Recipe
+from toolkit.records import write_json
 from toolkit.runs import RunFolder, default_folder
 from toolkit.terminal import new_console
 from toolkit.training import resumed_settings
 from toolkit.training.completion import complete, going_on
-from toolkit.training.out_of_memory import out_of_memory
-from toolkit.training.prepared import Prepared, Tables
+from toolkit.training.loading import load_model, tables_of
+from toolkit.training.prepared import Prepared
 from toolkit.training.record import (
+    began_with,
     check_ranks,
     describe_data,
+    described_environment,
     engine_lines,
     rank_line,
     weights_of,
-    write_environment,
     write_samples,
     write_tools,
 )
@@ -129,7 +128,7 @@ def _run(
         console.print(line, markup=False)
     renderer = Renderer.by(tokenizer, template)
     tokenizer = renderer.tokenizer
-    tables = ranks.machine_first(lambda: _tables(recipe, model_folder, template if kept else None))
+    tables = ranks.machine_first(lambda: tables_of(recipe, model_folder, template if kept else None))
     ranks.agree({"model": weights_of(model_folder), "training data": tables.train.content})
     if begun_in is not None:
         ranks.first(lambda: resumed_settings.check_data(folder, begun_in, tables))
@@ -143,17 +142,8 @@ def _run(
     ranks.first(lambda: require_space(target, SPACE, "checkpoints and the adapter"))
 
     started = time.perf_counter()
-    with out_of_memory(recipe):
-        loaded_model = engines.load(recipe, model_folder, tokenizer, engine, precision, hardware)
-    _align_special_tokens(loaded_model.model, tokenizer)
-    if budget is not None:
-        # here and below: PyTorch, and what is another under Unsloth, which the choice of an engine has imported by now
-        from toolkit.kernels.packed_attention import can_pack
-
-        if (why := can_pack(loaded_model.model, recipe.train.max_length)) is not None:
-            raise EngineError(f'train.micro_batch: this model can\'t be packed: {why}; wanted "fixed"')
+    loaded_model = load_model(recipe, model_folder, tokenizer, engine, precision, hardware, budget)
     report = loaded_model.report
-    report.versions = engines.versions()
     load_seconds = time.perf_counter() - started
     console.print(engine_lines(report))
     if loaded_model.recorder is not None and budget is not None:
@@ -166,6 +156,7 @@ def _run(
         if ranks.first_one:
             held.enter_context(folder.held())
     command = _again(loaded, folder, export)
+    # PyTorch, and what is another under Unsloth, which the choice of an engine has imported by now
     from toolkit.training.callbacks import release_memory
     from toolkit.training.methods import method_of
     from toolkit.training.session import Session
@@ -175,7 +166,9 @@ def _run(
         if ranks.first_one:
             if template.text is not None:
                 write_text(folder.template, template.text)
-            write_environment(folder, recipe, model_folder, hardware, report, tables, load_seconds)
+            described = described_environment(folder, recipe, model_folder, hardware, report, tables, budget)
+            described["model"]["load_seconds"] = round(load_seconds, 2)
+            write_json(folder.environment, described | began_with(resumed))
             write_samples(folder, tables.train, tokenizer)
             write_tools(folder, tables.train)
         session = Session(method_of(prepared), folder, console, renderer, model_folder)
@@ -220,12 +213,6 @@ def _set_threads(recipe: Recipe, hardware: Hardware) -> None:
         torch.set_num_threads(max(1, hardware.cores // here().local_size))
 
 
-def _tables(recipe: Recipe, model_folder: Path, template: ChatTemplate | None) -> Tables:
-    train = build(recipe, model_folder, "train", template=template)
-    wanted = bool(recipe.eval.sources) or recipe.eval.holdout > 0
-    return Tables(train, build(recipe, model_folder, "eval", template=template) if wanted else None)
-
-
 def _again(loaded: LoadedRecipe, folder: RunFolder, export: bool) -> str:
     """The command that goes on with this run."""
     words = ["run", str(loaded.path)] + ([] if export else ["--no-export"])
@@ -235,10 +222,3 @@ def _again(loaded: LoadedRecipe, folder: RunFolder, export: bool) -> str:
         words += ["--gpus", str(here().size)]
     words += ["--resume", str(folder.path)]
     return typed(*words) if here().machines == 1 else f"torchrun, as before, with -m {shlex.join(['toolkit', *words])}"
-
-
-def _align_special_tokens(model: Any, tokenizer: Any) -> None:
-    """The model's configs name the tokenizer's special tokens, as the trainer would make them with a warning."""
-    for config in (model.config, model.generation_config):
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            setattr(config, name, getattr(tokenizer, name))
