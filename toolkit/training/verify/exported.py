@@ -87,10 +87,10 @@ def verify_files(path: Path, console: Console) -> tuple[bool, str]:
     status = export.record().status
     console.print(f"verifying  {export.path}: its files against export.json", markup=False)
     found = []
-    for file in look(export, run, console):
-        mark, wrong = ("DIFFERENT", f": {file.wrong}") if file.wrong else ("same", "")
-        console.print(f"{mark:<10} {file.name}{wrong}", markup=False)
-        found.append(file)
+    for looked in look(export, run, console):
+        mark, what = ("DIFFERENT", f": {looked.wrong}") if looked.wrong else ("same", "")
+        console.print(f"{mark:<10} {looked.name}{what}", markup=False)
+        found.append(looked)
     if not found:
         raise RunError(f"{export.record_path}: names no files")
     wrong = [file for file in found if file.wrong]
