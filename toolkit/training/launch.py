@@ -8,6 +8,8 @@ import signal
 import sys
 import tempfile
 import uuid
+from dataclasses import fields
+from typing import Any
 
 from toolkit.errors import EngineError, InterruptedRun, ToolkitError
 from toolkit.terminal import warn
@@ -53,7 +55,7 @@ def launch(gpus: int) -> None:
             rdzv_endpoint="localhost:0",  # a port that is free
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
-            shutdown_timeout=int(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN)),
+            **_patience(LaunchConfig),
         )
         logging.disable(logging.CRITICAL)
         try:
@@ -64,6 +66,13 @@ def launch(gpus: int) -> None:
             raise InterruptedRun("") from None
         finally:
             logging.disable(logging.NOTSET)
+
+
+def _patience(config: Any) -> dict[str, Any]:
+    """How long ranks may take to end; PyTorch before 2.12 gives them 30 s, whatever is asked for."""
+    if "shutdown_timeout" not in {field.name for field in fields(config)}:
+        return {}
+    return {"shutdown_timeout": int(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN))}
 
 
 def _told(error: object) -> RanksFailed:
