@@ -229,7 +229,6 @@ def test_templates_that_mention_tools_without_writing_them_are_seen_through() ->
     ("template", "why"),
     [
         (None, "no chat template"),
-        ("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}", "no header"),
         (CHATML.replace("'<|im_end|>' + '\n'", "'\n'"), "no special token ends"),
         (CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n"), "does not open"),
     ],

@@ -1,7 +1,8 @@
 """Reads the tool calls in what a model wrote: one parser a call format.
 
-    native   <tool_call>{"name": ..., "arguments": {...}}</tool_call>, as Qwen and Hermes models write it
-    hermes   the same
+    native   as the model's own template writes them: the forms of `toolkit.data.call_forms` by their marks, else hermes
+    hermes   <tool_call>{"name": ..., "arguments": {...}}</tool_call>, as Qwen and Hermes models write it
+    llama    {"name": ..., "parameters": {...}}, as Llama 3 writes it
     json     {"tool": ..., "arguments": {...}}, one a line
     jsonrpc  {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": ..., "arguments": {}}}, or a batch
 
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolkit.chats import ToolCall
+from toolkit.data.call_forms import FORMS, Form, NotRead, Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +66,60 @@ _STRICT = json.JSONDecoder(parse_constant=lambda name: _refuse_constant(name))
 _LAX = json.JSONDecoder(strict=False)
 
 
-def parse(text: str, call_format: str) -> Parsed:
-    """Read a generated turn. Never raises on any text; `KeyError` when there is no such call format."""
+def parse(text: str, call_format: str, tools: Tools = ()) -> Parsed:
+    """Read a generated turn; `tools` that were on offer tell types where a form does not.
+
+    Never raises on any text; `KeyError` when there is no such call format.
+    """
+    if call_format in FORMS:
+        return _parse_form(text, FORMS[call_format], tools)
+    if call_format == "native":
+        form = next((form for form in FORMS.values() if form.mark.search(text)), None)
+        if form is not None:
+            return _parse_form(text, form, tools)
     return PARSERS[call_format](text)
 
 
-def parse_native(text: str) -> Parsed:
+def parse_hermes(text: str) -> Parsed:
     """Calls between <tool_call> marks."""
-    return _Reader(text, "native", _native_problem).read()
+    return _Reader(text, "hermes", _hermes_problem).read()
+
+
+def parse_llama(text: str) -> Parsed:
+    """A call as an object with `name` and `parameters`, which may stand behind <|python_tag|>."""
+    return _Reader(text.replace("<|python_tag|>", "", 1), "llama", _llama_problem).read()
+
+
+def _parse_form(text: str, form: Form, tools: Tools) -> Parsed:
+    """What stands before a mark is said. Without a mark: other formats' calls, none of them in the format."""
+    start = 0
+    while thinking := _THINKING.match(text, start):
+        start = thinking.end()
+    if form.mark.search(text, start) is None:
+        return _Reader(text, form.name, lambda item, marked: f"a call without {form.opener}").read()
+    calls: list[ToolCall] = []
+    said: list[str] = []
+    problems: dict[str, None] = {}
+    attempts = 0
+    while True:
+        mark = form.mark.search(text, start)
+        _, thought, after = text[start : mark.start() if mark else None].rpartition("</think>")
+        if thought:  # the end of thinking that the prompt had opened makes all before it thinking
+            calls, said, problems, attempts = [], [], {}, 0
+        said.append(after)
+        if mark is None:
+            break
+        attempts += 1
+        try:
+            made, start = form.read(text, mark.end(), tools)
+            calls += made
+        except NotRead as error:
+            problems[f"after {form.opener}: {error}"] = None
+            following = form.mark.search(text, mark.end() + 1)
+            start = following.start() if following else len(text)
+    fine = bool(calls) and not problems
+    rest = re.sub(r"\n\s*\n+", "\n\n", "".join(said)).strip()
+    return Parsed(tuple(calls), rest, attempts > 0, fine, fine, tuple(problems))
 
 
 def parse_json(text: str) -> Parsed:
@@ -85,8 +133,9 @@ def parse_jsonrpc(text: str) -> Parsed:
 
 
 PARSERS: Mapping[str, Callable[[str], Parsed]] = {
-    "native": parse_native,
-    "hermes": parse_native,
+    "native": parse_hermes,
+    "hermes": parse_hermes,
+    "llama": parse_llama,
     "json": parse_json,
     "jsonrpc": parse_jsonrpc,
 }
@@ -311,10 +360,16 @@ def _with_arguments(name: str, arguments: Any) -> _Found:
     return _Found(problem="arguments are not an object")
 
 
-def _native_problem(item: dict[str, Any], marked: bool) -> str:
+def _hermes_problem(item: dict[str, Any], marked: bool) -> str:
     if not marked:
         return "a call without <tool_call> marks"
     return "" if "name" in item and "arguments" in item else 'keys other than "name" and "arguments"'
+
+
+def _llama_problem(item: dict[str, Any], marked: bool) -> str:
+    if marked:
+        return "<tool_call> marks around a call"
+    return "" if "name" in item and "parameters" in item else 'keys other than "name" and "parameters"'
 
 
 def _json_problem(item: dict[str, Any], marked: bool) -> str:

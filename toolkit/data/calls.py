@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.chats import Chat, ToolCall, Turn, split_thought
-from toolkit.data.template import CallFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +23,32 @@ class Messages:
     pieces: list[tuple[str, str]]
 
 
-def to_messages(chat: Chat, turns: int | None = None, *, reasoning: bool = False) -> Messages:
+def to_messages(chat: Chat, turns: int | None = None, *, reasoning: bool = False, call_ids: bool = False) -> Messages:
     """The first `turns` turns of a chat (all when None) and its tools, in OpenAI's shape.
 
     Blank space that leads an assistant's text is dropped: it would melt into the header's last token, and no prompt
     could lead to it. With `reasoning` (the template has a field for it) thought and answer are handed over apart where
-    the template itself would cut the text in the wrong place.
+    the template itself would cut the text in the wrong place. With `call_ids` calls and results have ids, as Mistral's
+    templates demand.
     """
     taken = chat.turns[:turns]
     pieces = [(turn.role, "" if turn.role == "assistant" else turn.content) for turn in taken]
-    return Messages([_message(turn, reasoning=reasoning) for turn in taken], list(chat.tools) or None, [*pieces])
+    messages = [_message(turn, reasoning=reasoning) for turn in taken]
+    return Messages(with_call_ids(messages) if call_ids else messages, list(chat.tools) or None, [*pieces])
+
+
+def with_call_ids(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with an id of nine digits at each call, and at its result, in their order."""
+    found, waiting, count = [], [], 0
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            waiting = [f"{count + number:09}" for number in range(1, len(calls) + 1)]
+            count += len(calls)
+            message = {**message, "tool_calls": [{**call, "id": id} for call, id in zip(calls, waiting, strict=True)]}
+        elif message["role"] == "tool":
+            message = {**message, "tool_call_id": waiting.pop(0) if waiting else f"{count:09}"}
+        found.append(message)
+    return found
 
 
 def _message(turn: Turn, *, reasoning: bool) -> dict[str, Any]:
@@ -58,7 +73,7 @@ def _arguments(turn: Turn) -> list[Any]:
     return [call.arguments for call in turn.tool_calls]
 
 
-def assistant_text(turn: Turn, call_format: CallFormat) -> str:
+def assistant_text(turn: Turn, call_format: str) -> str:
     """An assistant's turn as the templates of `toolkit.data.template` write it; `native` is shown as `hermes`."""
     content = turn.content.lstrip()
     if not turn.tool_calls:
@@ -67,10 +82,12 @@ def assistant_text(turn: Turn, call_format: CallFormat) -> str:
     return f"{content}\n{written}" if content else written
 
 
-def write_calls(calls: Sequence[ToolCall], call_format: CallFormat) -> str:
-    """Calls as the assistant writes them; `native` is shown as `hermes`."""
+def write_calls(calls: Sequence[ToolCall], call_format: str) -> str:
+    """Calls as the assistant writes them; what is neither `json`, `jsonrpc` nor `llama` is shown as `hermes`."""
     if call_format == "json":
         return "\n".join(_dump({"tool": call.name, "arguments": call.arguments}) for call in calls)
+    if call_format == "llama":
+        return "\n".join(_dump({"name": call.name, "parameters": call.arguments}) for call in calls)
     if call_format != "jsonrpc":
         written = [_dump({"name": call.name, "arguments": call.arguments}) for call in calls]
         return "\n".join(f"<tool_call>\n{one}\n</tool_call>" for one in written)

@@ -5,10 +5,14 @@ Nothing is read from the template's source: what counts is what it does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.call_forms import FORMS
+from toolkit.data.call_parsing import parse
+from toolkit.data.calls import with_call_ids
 from toolkit.data.rendered import written_calls
 from toolkit.data.spending import LimitError
 from toolkit.data.template import with_thinking
@@ -38,7 +42,10 @@ class Markup:
     `tool_role`: the template takes results as tool messages. `tools`: it describes tools and writes calls itself.
     `why_no_tools` says what the probe saw when it does not. `reasoning`: it writes the thought of an answer from a
     field of its own (`reasoning_content`), and then leaves the answer's text as it is. `json_calls`: it writes calls as
-    JSON objects.
+    JSON objects. `form`: the call format of `toolkit.data.call_parsing` that reads its calls, None where none does.
+
+    `by_turns`: no fixed header opens the turns, so where one begins is found by rendering the chat up to it; `header`
+    is then what there is of one. `call_ids`: calls have to have ids of nine characters.
     """
 
     header: str
@@ -49,6 +56,9 @@ class Markup:
     why_no_tools: str = ""
     reasoning: bool = False
     json_calls: bool = False
+    form: str | None = None
+    by_turns: bool = False
+    call_ids: bool = False
 
 
 def render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
@@ -86,31 +96,61 @@ def probe(tokenizer: Any) -> Markup:
     """Learn a tokenizer's markup. Raises `DataError` when the template can't be understood."""
     tokenizer = with_thinking(tokenizer)
     user, answer = _message("user", _U1), _message("assistant", _A1)
-    question = render(tokenizer, [user])
     prompt = render(tokenizer, [user], add_generation_prompt=True)
-    if not prompt.startswith(question) or prompt == question:
-        raise _puzzling("its generation prompt adds no header for the assistant")
-    header = prompt[len(question) :]
     full = render(tokenizer, [user, answer])
+    special = special_tokens(tokenizer)
+    header = _header(render(tokenizer, [user]), prompt, special)
     if not full.startswith(prompt) or _A1 not in full[len(prompt) :]:
         raise _puzzling(f"the header {header!r} of its generation prompt does not open the assistant's turn in a chat")
     rest = full[full.index(_A1, len(prompt)) + len(_A1) :]
-    special = special_tokens(tokenizer)
     ends = [token for token in special if token and rest.lstrip().startswith(token)]
     if not ends:
         raise _puzzling("no special token ends the assistant's turn")
     token = max(ends, key=len)
     end = rest[: rest.index(token)] + token
-    longer = render(tokenizer, [user, answer, _message("user", _U2), _message("assistant", _A2)])
-    if longer.count(header) != 2 or any(f"{content}{end}" not in longer for content in (_A1, _A2)):
+    more = [user, answer, _message("user", _U2)]
+    longer = render(tokenizer, [*more, _message("assistant", _A2)])
+    by_turns = not header or longer.count(header) != 2 or any(f"{one}{end}" not in longer for one in (_A1, _A2))
+    if by_turns and f"{_A2}{end}" not in _after(tokenizer, more, longer):
         raise _puzzling("in a longer chat its assistant turns look different")
-    tool_role = _takes_tool_role(tokenizer, header)
-    why = _why_no_tools(tokenizer, header, end)
-    json_calls = not why and _writes_json_calls(tokenizer, header, end)
-    return Markup(header, end, special[token], tool_role, not why, why, _takes_reasoning(tokenizer), json_calls)
+    found = Markup(header, end, special[token], tool_role=False, tools=False, by_turns=by_turns)
+    found = replace(found, tool_role=_takes_tool_role(tokenizer, found), reasoning=_takes_reasoning(tokenizer))
+    why = _why_no_tools(tokenizer, found)
+    if why and not (other := _why_no_tools(tokenizer, with_ids := replace(found, call_ids=True))):
+        found, why = with_ids, other
+    if why:
+        return replace(found, why_no_tools=why)
+    form, json_calls = _call_form(tokenizer, found)
+    return replace(found, tools=True, form=form, json_calls=json_calls)
 
 
-def _takes_tool_role(tokenizer: Any, header: str) -> bool:
+def _header(question: str, prompt: str, special: Mapping[str, int]) -> str:
+    """What a generation prompt has that a question alone has not: from the place where they part, or the special token
+    there, on."""
+    place = next((at for at, both in enumerate(zip(question, prompt, strict=False)) if both[0] != both[1]), None)
+    if place is None:
+        return prompt[len(question) :]
+    begun = [at for token in special if token for at in _places(prompt, token) if at < place < at + len(token)]
+    return prompt[min(begun, default=place) :]
+
+
+def _places(text: str, token: str) -> Iterator[int]:
+    at = text.find(token)
+    while at >= 0:
+        yield at
+        at = text.find(token, at + 1)
+
+
+def _after(tokenizer: Any, before: list[Message], text: str, **options: Any) -> str:
+    """What a chat's text has behind the prompt that the messages before its end make; empty where it is no prefix."""
+    try:
+        prompt = render(tokenizer, before, add_generation_prompt=True, **options)
+    except DataError:
+        return ""
+    return text[len(prompt) :] if text.startswith(prompt) else ""
+
+
+def _takes_tool_role(tokenizer: Any, found: Markup) -> bool:
     messages = [
         _message("user", _U1),
         _message("assistant", _A1),
@@ -121,7 +161,9 @@ def _takes_tool_role(tokenizer: Any, header: str) -> bool:
         text = render(tokenizer, messages)
     except DataError:
         return False
-    return _RESULT in text and text.count(header) == 2
+    if found.by_turns:
+        return _RESULT in text and _A2 in _after(tokenizer, messages[:3], text)
+    return _RESULT in text and text.count(found.header) == 2
 
 
 def _takes_reasoning(tokenizer: Any) -> bool:
@@ -133,30 +175,60 @@ def _takes_reasoning(tokenizer: Any) -> bool:
     return _THOUGHT in text and answer["content"] in text
 
 
-def _why_no_tools(tokenizer: Any, header: str, end: str) -> str:
+def _why_no_tools(tokenizer: Any, found: Markup) -> str:
     """What is missing when the template is handed a tool and a call, or an empty string."""
     call = {"role": "assistant", "content": "", "tool_calls": [_PROBE_CALL]}
     messages = [_message("user", _U1), call, _message("tool", _RESULT), _message("assistant", _A2)]
+    if found.call_ids:
+        messages = with_call_ids(messages)
+    header, end = found.header, found.end
     try:
         text = render(tokenizer, messages, tools=[_PROBE_TOOL])
+        asked = render(tokenizer, messages[:1], tools=[_PROBE_TOOL], add_generation_prompt=True)
+        if found.by_turns:
+            called = render(tokenizer, messages[:2], tools=[_PROBE_TOOL])
+            parts = ((messages[:1], called), (messages[:3], text))
+            turns = [_after(tokenizer, before, whole, tools=[_PROBE_TOOL]) for before, whole in parts]
+            turns = [turn for turn in turns if turn]
+        else:
+            asked, turns = text.split(header)[0], text.split(header)[1:]
     except DataError as error:
         return str(error)
-    if _TOOL not in text.split(header)[0] or _ABOUT not in text:
+    if _TOOL not in asked or _ABOUT not in text:
         return "the chat template does not describe the tools that it is given"
-    turns = text.split(header)[1:]
     if len(turns) != 2 or _TOOL not in turns[0].split(end)[0] or _VALUE not in turns[0].split(end)[0]:
         return "the chat template does not write the assistant's tool calls"
     return "" if _RESULT in text else "the chat template does not write tool results"
 
 
-def _writes_json_calls(tokenizer: Any, header: str, end: str) -> bool:
+def _call_form(tokenizer: Any, found: Markup) -> tuple[str | None, bool]:
+    """Which call format reads a call with text as the template writes it, and whether it is a JSON object there."""
     call = {"role": "assistant", "content": _A1, "tool_calls": [_PROBE_CALL]}
+    said = _called(tokenizer, found, call)
+    json_calls = written_calls(said.rpartition(_A1)[2]) == [(_TOOL, {"stone": _VALUE})]
+    if _VALUE not in said:  # it writes a call only where there is no text
+        said = _called(tokenizer, found, {**call, "content": ""})
+    for form in (*FORMS, "hermes", "llama"):
+        parsed = parse(said, form, [_PROBE_TOOL])
+        if parsed.in_format and [(one.name, one.arguments) for one in parsed.calls] == [(_TOOL, {"stone": _VALUE})]:
+            return form, json_calls
+    return None, json_calls
+
+
+def _called(tokenizer: Any, found: Markup, call: Message) -> str:
+    """An assistant's turn with a call, between its header and its end; empty where it can't be rendered."""
+    messages = [_message("user", _U1), call]
+    if found.call_ids:
+        messages = with_call_ids(messages)
     try:
-        text = render(tokenizer, [_message("user", _U1), call], tools=[_PROBE_TOOL])
+        text = render(tokenizer, messages, tools=[_PROBE_TOOL])
     except DataError:
-        return False
-    said = text.rpartition(header)[2].partition(end)[0].rpartition(_A1)[2]
-    return written_calls(said) == [(_TOOL, {"stone": _VALUE})]
+        return ""
+    if found.by_turns:
+        turn = _after(tokenizer, messages[:1], text, tools=[_PROBE_TOOL])
+    else:
+        turn = text.rpartition(found.header)[2]
+    return turn.partition(found.end)[0]
 
 
 def _message(role: str, content: str) -> Message:
@@ -166,5 +238,6 @@ def _message(role: str, content: str) -> Message:
 def _puzzling(why: str) -> DataError:
     return DataError(
         f"the chat template can't be understood: {why}; "
-        "toolkit needs a template that opens assistant turns with a fixed header and closes them with a special token"
+        "toolkit needs a template whose prompt begins what it writes of the answer, and that closes an answer with a "
+        "special token"
     )

@@ -41,10 +41,12 @@ import numpy.typing as npt
 
 from toolkit.chats import Chat, Turn, split_thought
 from toolkit.data import legacy
+from toolkit.data.call_forms import FORMS
+from toolkit.data.call_parsing import parse
 from toolkit.data.calls import Messages, to_messages
 from toolkit.data.compose import compose
 from toolkit.data.markup import Markup, probe, render
-from toolkit.data.rendered import is_written
+from toolkit.data.rendered import is_written, same_calls
 from toolkit.data.template import (
     CallFormat,
     ChatTemplate,
@@ -160,6 +162,11 @@ class Renderer:
         return self.rendering.call_format
 
     @property
+    def call_form(self) -> str:
+        """What reads the calls that are written: the call format, or for `native` the form that the template has."""
+        return self.markup.form or self.call_format if self.call_format == "native" else self.call_format
+
+    @property
     def thinking(self) -> Thinking:
         return self.rendering.thinking
 
@@ -178,7 +185,7 @@ class Renderer:
         """What the chat template is handed for a chat's first `turns` turns."""
         if self.as_before is not None:
             return legacy.to_messages(chat, self.as_before, tool_role=self.markup.tool_role, turns=turns)
-        return to_messages(chat, turns, reasoning=self.markup.reasoning)
+        return to_messages(chat, turns, reasoning=self.markup.reasoning, call_ids=self.markup.call_ids)
 
     def prompt(self, chat: Chat, turn: int) -> str:
         """The exact text that generation is prompted with for assistant turn `turn` (an index into chat.turns), given
@@ -202,7 +209,10 @@ class Renderer:
             raise DataError(Problem(chat.where, "no assistant turn, so nothing to train on"))
         if not any(turn.role == "assistant" and turn.trained for turn in chat.turns):
             raise DataError(Problem(chat.where, "no assistant turn is to be trained, so nothing to train on"))
-        rows = [self._whole(chat)] if self.thinking == "template" else list(self._split(chat))
+        if self.thinking == "split":
+            rows = list(self._split(chat))
+        else:
+            rows = self._by_turns(chat) if self.markup.by_turns else [self._whole(chat)]
         if not rows:
             raise DataError(Problem(chat.where, "nothing comes before its only answer, so nothing prompts it"))
         return rows
@@ -273,6 +283,25 @@ class Renderer:
                 raise DataError(Problem(chat.where, f"an assistant turn has no end token {end!r} in the rendered text"))
             spans.append((start, stop + len(end)))
             position = text.find(header, stop)
+        return self._row(chat, given, text, spans)
+
+    def _by_turns(self, chat: Chat) -> list[Row]:
+        """Where no header opens the answers: each stands behind its prompt. One row where all prompts begin the chat's
+        text, else one for each answer, as the template writes what comes before otherwise once more follows."""
+        given = self.messages(chat)
+        text = self._render(given, chat)
+        spans: list[tuple[int, int]] = []
+        for index, turn in enumerate(chat.turns):
+            if turn.role != "assistant":
+                continue
+            prompt = self.prompt(chat, index) if index else ""
+            stop = text.find(self.markup.end, len(prompt))
+            if not prompt or stop < 0 or not text.startswith(prompt):
+                return list(self._split(chat))
+            spans.append((len(prompt), stop + len(self.markup.end)))
+        return [self._row(chat, given, text, spans)]
+
+    def _row(self, chat: Chat, given: Messages, text: str, spans: list[tuple[int, int]]) -> Row:
         answers = [(index, turn) for index, turn in enumerate(chat.turns) if turn.role == "assistant"]
         if len(spans) != len(answers):
             raise DataError(
@@ -291,10 +320,11 @@ class Renderer:
             prompt = self.prompt(chat, index)
             given = self.messages(chat, index + 1)
             text = self._render(given, chat)
+            if not text.startswith(prompt) and self.markup.by_turns:
+                text = _continued(prompt, text, chat.turns[index - 1].content)
             if not text.startswith(prompt):
-                raise DataError(
-                    Problem(chat.where, f"turn {index + 1} does not continue the prompt of non-thinking decoding")
-                )
+                how = "non-thinking" if self.thinking == "split" else "its"
+                raise DataError(Problem(chat.where, f"turn {index + 1} does not continue the prompt of {how} decoding"))
             stop = text.find(self.markup.end, len(prompt))
             if stop < 0:
                 raise DataError(Problem(chat.where, f"turn {index + 1} has no end token {self.markup.end!r}"))
@@ -316,12 +346,16 @@ class Renderer:
                 why = "the chat template cuts its text at </think>; take that out or rewrite it"
             raise DataError(Problem(chat.where, f"turn {index + 1}: {why}"))
         rest = said[place + len(answer) :]
-        if self.call_format == "native" and not self.markup.json_calls:
-            right = all(call.name in rest for call in turn.tool_calls)  # in a syntax of the template's own
+        if self.call_form in FORMS:
+            read = parse(rest.removesuffix(self.markup.end), self.call_form, chat.tools)
+            right = same_calls(read.calls, turn.tool_calls)
+        elif self.call_format == "native" and not self.markup.json_calls:
+            right = all(call.name in rest for call in turn.tool_calls)  # in a syntax that nothing here reads
         else:
             right = not turn.tool_calls or is_written(turn.tool_calls, rest)
         if not right:
-            why = "its calls, as the chat template writes them, are not read back as they are by a strict JSON parser"
+            how = f"as {self.call_form} calls" if self.call_form in FORMS else "by a strict JSON parser"
+            why = f"its calls, as the chat template writes them, are not read back as they are {how}"
             raise DataError(Problem(chat.where, f"turn {index + 1}: {why}"))
 
     def _refuse_special_text(self, chat: Chat) -> None:
@@ -340,6 +374,16 @@ class Renderer:
         ]
         if found:
             raise DataError(found)
+
+
+def _continued(prompt: str, text: str, last: str) -> str:
+    """A prompt with the answer that `text` has behind the end of the prompt, from the `last` turn's content on.
+
+    Mistral's templates write the system text, or the tools, into the last user's turn only where nothing follows it.
+    """
+    tail = prompt[max(0, prompt.rfind(last.strip())) :]
+    place = text.rfind(tail)
+    return prompt + text[place + len(tail) :] if last.strip() and place >= 0 else text
 
 
 def _role_spans(text: str, given: Messages, spans: list[tuple[int, int]]) -> list[tuple[str, int, int]]:

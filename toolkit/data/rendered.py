@@ -54,6 +54,15 @@ def is_written(calls: Sequence[ToolCall], text: str) -> bool:
     return found == [_exact(call.name, call.arguments) for call in calls]
 
 
+def same_calls(made: Sequence[ToolCall], calls: Sequence[ToolCall]) -> bool:
+    """Whether calls are the same, types of values included; the order of arguments does not count."""
+    return [_sorted(call) for call in made] == [_sorted(call) for call in calls]
+
+
+def _sorted(call: ToolCall) -> str:
+    return json.dumps([call.name, call.arguments], ensure_ascii=False, sort_keys=True)
+
+
 def _exact(name: str, arguments: Any) -> str:
     # as JSON, for which 1, 1.0 and true are three values
     return json.dumps([name, arguments], ensure_ascii=False)

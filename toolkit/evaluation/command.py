@@ -165,7 +165,7 @@ class _Work:
 
     def evaluate(self, column: Column, chats: list[Chat]) -> Evaluation:
         renderer = renderer_of(column)
-        call_format = renderer.call_format
+        call_format = renderer.call_form
         self.clock = _Clock()
         settings = {
             "model": column.given,

@@ -10,7 +10,6 @@ from typing import Literal, Protocol
 from toolkit.chats import Chat, ToolCall
 from toolkit.data.call_parsing import Parsed, parse
 from toolkit.data.calls import write_calls
-from toolkit.data.template import CallFormat
 from toolkit.errors import DataError
 from toolkit.evaluation.results import Comparison, Evaluation, Row
 from toolkit.evaluation.scoring import kind_of, score
@@ -32,7 +31,7 @@ def evaluate(
     renderer: Prompter,
     chats: Sequence[Chat],
     *,
-    call_format: CallFormat,
+    call_format: str,
     turns: Literal["first", "all"] = "first",
 ) -> Evaluation:
     """Decode the first (or every) assistant turn of each chat from the chat's own earlier turns, and score it.
@@ -48,7 +47,7 @@ def evaluate(
     mine = asked[here().rank :: here().size]
     made = decoder([renderer.prompt(chat, turn) for chat, turn in mine]) if mine else []
     rows = [
-        score_row(chat, turn, one, parse(one.text, call_format), call_format)
+        score_row(chat, turn, one, parse(one.text, call_format, chat.tools), call_format)
         for (chat, turn), one in zip(mine, made, strict=True)
     ]
     everyone = here().gather(rows)
@@ -72,7 +71,7 @@ def prompted_turns(chat: Chat, turns: Literal["first", "all"]) -> list[int]:
     return found[:1] if turns == "first" else found
 
 
-def score_row(chat: Chat, turn: int, made: Generated, parsed: Parsed, call_format: CallFormat) -> Row:
+def score_row(chat: Chat, turn: int, made: Generated, parsed: Parsed, call_format: str) -> Row:
     """The row of one generated turn."""
     wanted = chat.turns[turn]
     user = next((earlier.content for earlier in reversed(chat.turns[:turn]) if earlier.role == "user"), "")
@@ -94,7 +93,7 @@ def score_row(chat: Chat, turn: int, made: Generated, parsed: Parsed, call_forma
     )
 
 
-def as_text(content: str, calls: Sequence[ToolCall], call_format: CallFormat) -> str:
+def as_text(content: str, calls: Sequence[ToolCall], call_format: str) -> str:
     """An assistant turn for people to read, calls in the call format (`native` ones as Qwen writes them)."""
     written = [write_calls(calls, call_format)] if calls else []
     return "\n".join(part for part in (content, *written) if part)

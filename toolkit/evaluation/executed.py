@@ -24,7 +24,6 @@ from typing import Any
 
 from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.call_parsing import parse
-from toolkit.data.template import CallFormat
 from toolkit.errors import DataError, Problem
 from toolkit.evaluation.evaluate import Prompter, as_text
 from toolkit.evaluation.results import Evaluation, Row
@@ -73,10 +72,10 @@ class _Episode:
         """The conversation so far, with room for the assistant's next turn as its last."""
         return Chat((*self.turns, Turn("assistant")), self.chat.tools, self.chat.kind, where=self.chat.where)
 
-    def take(self, text: str, call_format: CallFormat, max_steps: int) -> None:
+    def take(self, text: str, call_format: str, max_steps: int) -> None:
         """Go on with what the model wrote: run its calls, or let the user speak."""
         self.steps += 1
-        parsed = parse(text, call_format)
+        parsed = parse(text, call_format, self.chat.tools)
         self.problems.update(dict.fromkeys(parsed.problems))
         # What is fed back is the turn as it was read, in the call format's own writing.
         self.turns.append(Turn("assistant", parsed.text, parsed.calls))
@@ -105,7 +104,7 @@ def evaluate_executed(
     renderer: Prompter,
     chats: Sequence[Chat],
     *,
-    call_format: CallFormat,
+    call_format: str,
     max_steps: int = 12,
 ) -> Evaluation:
     """Let the model work through each built-in chat in its world, all chats step by step in batches; a row a chat.
@@ -160,7 +159,7 @@ def as_expected(expected: Sequence[Made], made: Sequence[Made]) -> bool:
     return not rest
 
 
-def _row(episode: _Episode, call_format: CallFormat) -> Row:
+def _row(episode: _Episode, call_format: str) -> Row:
     chat = episode.chat
     expected, state = replay(chat)
     scores: dict[str, bool | float | None] = {
@@ -187,7 +186,7 @@ def _row(episode: _Episode, call_format: CallFormat) -> Row:
     )
 
 
-def transcript(turns: Sequence[Turn], call_format: CallFormat) -> str:
+def transcript(turns: Sequence[Turn], call_format: str) -> str:
     """What is said and called from the first assistant turn on, a turn a paragraph."""
     first = next((index for index, turn in enumerate(turns) if turn.role == "assistant"), len(turns))
     return "\n\n".join(

@@ -108,7 +108,7 @@ class Conversation:
             pieces.append(piece)
             wrote(piece)
         text = "".join(pieces)
-        parsed = parse(text, self.speaker.call_format)
+        parsed = parse(text, self.speaker.call_format, self.toolbox.schemas)
         # what is fed back is the turn as it was read, in the call format's own writing
         self.turns.append(Turn("assistant", parsed.text, parsed.calls))
         return Step(text, parsed)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from toolkit.data.call_forms import CALL_MARKS
 from toolkit.errors import EngineError, ModelError, ToolkitError
 from toolkit.hardware import free_cores
 from toolkit.inference.decode import Done, Generated
@@ -25,7 +26,7 @@ from toolkit.inference.process import LlamaProcess
 INSTALL = "pip install 'toolkit[serve]'"
 HEADERS = {"Content-Type": "application/json"}
 # Of the special tokens that a vocabulary may have, those that are written out for people too.
-MARKS = ("<tool_call>", "</tool_call>", "<think>", "</think>")
+MARKS = ("<tool_call>", "</tool_call>", "<think>", "</think>", *CALL_MARKS)
 Message = dict[str, Any]
 
 

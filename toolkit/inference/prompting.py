@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.chats import Chat, Turn
+from toolkit.data.call_forms import form_in
 from toolkit.data.calls import Messages, to_messages
 from toolkit.data.render import Renderer
-from toolkit.data.template import CallFormat, ChatTemplate, Rendering, rendering_of
+from toolkit.data.template import ChatTemplate, Rendering, rendering_of
 from toolkit.errors import ModelError
 from toolkit.exports import ExportFolder
 from toolkit.inference.gguf_check import check_gguf
@@ -30,8 +31,11 @@ class Prompting:
     renderer: Renderer | None = None
 
     @property
-    def call_format(self) -> CallFormat:
-        return self.rendering.call_format
+    def call_format(self) -> str:
+        """What reads the calls (`toolkit.data.call_parsing`)."""
+        if self.renderer is not None:
+            return self.renderer.call_form
+        return form_in(self.template) if self.rendering.call_format == "native" else self.rendering.call_format
 
     def given(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> Messages:
         """Messages and tools for the file's template. Raises `ModelError` when it can't be given tools."""
@@ -40,7 +44,7 @@ class Prompting:
                 "the chat template in this file knows no tools, so none can be offered; export a model that was "
                 "trained to call tools"
             )
-        return to_messages(Chat(tuple(turns), tuple(tools)))
+        return to_messages(Chat(tuple(turns), tuple(tools)), call_ids="tool_call_id" in self.template)
 
     def rendered(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> str:
         """The prompt that `renderer` writes. Raises `DataError`."""

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from toolkit.chats import Chat, Turn
 from toolkit.data.render import Renderer
 from toolkit.data.seen import SeenTools, read_seen
-from toolkit.data.template import CallFormat
 from toolkit.data.tokenizers import special_tokens
 from toolkit.exports import ExportFolder
 from toolkit.hardware import detect, free_cores
@@ -36,7 +35,7 @@ class Speaker(Protocol):
     training, where they are known. `notes`: what users should know of the model."""
 
     @property
-    def call_format(self) -> CallFormat: ...
+    def call_format(self) -> str: ...
 
     @property
     def about(self) -> str: ...
@@ -69,7 +68,7 @@ class GgufSpeaker:
     notes: Sequence[str] = ()
 
     @property
-    def call_format(self) -> CallFormat:
+    def call_format(self) -> str:
         return self.prompting.call_format
 
     def prompt(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> str:
@@ -97,8 +96,8 @@ class FolderSpeaker:
     notes: Sequence[str] = ()
 
     @property
-    def call_format(self) -> CallFormat:
-        return self.renderer.call_format
+    def call_format(self) -> str:
+        return self.renderer.call_form
 
     def prompt(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> str:
         return _as_trained(self.renderer, turns, tools)

@@ -125,7 +125,7 @@ class CallMeter:
         )
         with contextlib.ExitStack() as stack:
             stack.callback(self._free)
-            return evaluate(decoder, renderer, chats, call_format=renderer.call_format)
+            return evaluate(decoder, renderer, chats, call_format=renderer.call_form)
 
     def _free(self) -> None:
         """Give back what decoding cached on the GPU: training goes on with batches of other sizes."""

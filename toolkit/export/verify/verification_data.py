@@ -12,7 +12,7 @@ from toolkit.chats import Chat
 from toolkit.data.calls import Messages
 from toolkit.data.render import Renderer, has_tools
 from toolkit.data.table import eval_chats
-from toolkit.data.template import CallFormat, ChatTemplate, Rendering
+from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import DataError, InputError
 from toolkit.evaluation.evaluate import prompted_turns
@@ -83,7 +83,7 @@ class Material:
     rows: list[ScoredRow]
     prompts: list[Prompt]
     renderer: Renderer
-    call_format: CallFormat
+    call_format: str
     max_new_tokens: int
     """Of a decoded answer: the recipe's, or what the longest answer here takes and half as much again. A model that
     does not end its turns would otherwise write to the recipe's limit in every chat."""
@@ -126,7 +126,7 @@ def gather(folder: ExportFolder, record: ExportRecord, count: int) -> Material:
         # a run over chats without tools that held none out: of the built-in ones, those that need no tool
         chats = [plain for chat in chats if not has_tools(plain := replace(chat, tools=()))]
     longest = min(record.max_length or LONGEST, LONGEST)
-    material = Material([], [], [], renderer, renderer.call_format, max_new_tokens, source, notes)
+    material = Material([], [], [], renderer, renderer.call_form, max_new_tokens, source, notes)
     for chat in spread(chats, count):
         _add(material, chat, longest)
     if not material.rows:

@@ -60,6 +60,10 @@ class ChatAnswer:
         return self.asked.sampling
 
     async def prepare(self) -> Prompt:
+        form = self.backend.prompting.call_format
+        if self.asked.must and form not in BEGINNINGS:
+            told = f"this model writes calls in a form of its own ({form}) that can't be forced; wanted auto or none"
+            raise Refused(400, f"tool_choice: {told}", param="tool_choice")
         return await self.backend.chat_prompt(self.asked.turns, self.asked.tools)
 
     async def told(self, prompt: Prompt) -> Told:
@@ -69,13 +73,13 @@ class ChatAnswer:
         if asked.must:
             thinks = THINK in self.backend.prompting.template
             more["grammar"] = call_grammar(may, call_format, parallel=asked.parallel, thinks=thinks)
-        elif may:
+        elif may and call_format in BEGINNINGS:
             # from where a call begins: what comes before is free, but no call is of a tool that is not on offer
             more["grammar"] = call_grammar(may, call_format, parallel=asked.parallel, begun=True)
             more["grammar_lazy"] = True
             more["grammar_triggers"] = [{"type": TRIGGER_WORD, "value": BEGINNINGS[call_format]}]
         thinking = prompt.tail.rstrip().endswith(THINK)
-        reader = AnswerReader(call_format, bool(asked.tools), thinking, asked.parallel)
+        reader = AnswerReader(call_format, bool(asked.tools), thinking, asked.parallel, asked.tools)
         async with aclosing(self.backend.answer(prompt, self.sampling, more)) as pieces:
             async for piece in pieces:
                 deltas = list(reader.feed(piece.text))

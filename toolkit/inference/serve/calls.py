@@ -10,20 +10,22 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.chats import ToolCall
+from toolkit.data.call_forms import FORMS
 from toolkit.data.call_parsing import parse
-from toolkit.data.template import CallFormat
 
 Delta = dict[str, Any]
 THINK, THINK_END, CALL, FENCE = "<think>", "</think>", "<tool_call>", "```"
+_MARKS = (CALL, *dict.fromkeys(form.opener for form in FORMS.values() if form.opener != CALL))
 # Where a call may begin. A bracket alone, as in [a link](...) or in code, begins none.
-_OPENER = re.compile(r"<tool_call>|```|\{\s*[\"']|\[\s*\{")
+_OPENER = re.compile("|".join(map(re.escape, _MARKS)) + r"|```|\{\s*[\"']|\[\s*\{")
 _TOKENS = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
-_PART_OF_OPENER = re.compile(r"(?:[{\[]\s*|`{1,2}|<(?:t(?:o(?:o(?:l(?:_(?:c(?:a(?:l{1,2})?)?)?)?)?)?)?)?)\Z")
+_PARTS = [re.escape(mark[:size]) for mark in _MARKS for size in range(1, len(mark))]
+_PART_OF_OPENER = re.compile("(?:" + "|".join([r"[{\[]\s*", "`{1,2}", *_PARTS]) + r")\Z")
 
 
 @dataclass(slots=True)
@@ -31,13 +33,14 @@ class AnswerReader:
     """Feed it an answer's pieces; what it gives are deltas as OpenAI streams them.
 
     with_calls: whether tools were on offer; without them text is text. thinking: whether the prompt ends within a
-    thought. parallel: whether more than one call may be told. calls: those that were told.
+    thought. parallel: whether more than one call may be told. tools: those on offer. calls: those that were told.
     """
 
-    call_format: CallFormat
+    call_format: str
     with_calls: bool
     thinking: bool = False
     parallel: bool = True
+    tools: Sequence[dict[str, Any]] = ()
     calls: list[ToolCall] = field(default_factory=list)
     _held: str = ""
     _talking: bool = False  # it is known that no thought comes first
@@ -70,7 +73,7 @@ class AnswerReader:
         if self.thinking:
             yield from self._tell("reasoning_content", held)
             return
-        parsed = parse(held, self.call_format) if self.with_calls else None
+        parsed = parse(held, self.call_format, self.tools) if self.with_calls else None
         calls = [call for call in parsed.calls if arguments_text(call) is not None] if parsed else []
         if parsed is None or not calls:
             yield from self._tell("content", held)
@@ -102,7 +105,7 @@ class AnswerReader:
                 return
             yield from self._tell("content", self._held[: opener.start()])
             self._held = self._held[opener.start() :]
-            if opener[0] == CALL:
+            if opener[0] in _MARKS:
                 self._called = True
                 return
             end = self._end_of_candidate(opener[0], piece)

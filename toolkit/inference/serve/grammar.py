@@ -11,8 +11,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from toolkit.data.template import CallFormat
-
 MOST_CHOICES = 64  # names of arguments of a tool, and values of an argument
 MOST_CHARACTERS = 50_000  # of a grammar with names of arguments
 
@@ -33,6 +31,7 @@ _RPC = '"{\\"jsonrpc\\": \\"2.0\\", \\"id\\": " id ", \\"method\\": \\"tools/cal
 _CALLS = {
     "native": _TAGGED,
     "hermes": _TAGGED,
+    "llama": ('"{\\"name\\": " ', ' ", \\"parameters\\": " ', ' "}"'),
     "json": ('"{\\"tool\\": " ', ' ", \\"arguments\\": " ', ' "}"'),
     "jsonrpc": (_RPC, ' ", \\"arguments\\": " ', ' "}}"'),
 }
@@ -45,12 +44,17 @@ _PLAIN = {
     "array": "array space",
 }
 # what nothing but a call begins with
-BEGINNINGS = {"native": "<tool_call>", "hermes": "<tool_call>", "json": '{"tool": ', "jsonrpc": '{"jsonrpc": '}
+BEGINNINGS = {
+    **dict.fromkeys(("native", "hermes"), "<tool_call>"),
+    "llama": '{"name": ',
+    "json": '{"tool": ',
+    "jsonrpc": '{"jsonrpc": ',
+}
 
 
 def call_grammar(
     tools: Sequence[dict[str, Any]],
-    call_format: CallFormat,
+    call_format: str,
     *,
     parallel: bool,
     thinks: bool = False,
@@ -71,7 +75,7 @@ def call_grammar(
     return made + _JSON
 
 
-def _calls(tools: Sequence[dict[str, Any]], call_format: CallFormat, named: bool) -> list[str]:
+def _calls(tools: Sequence[dict[str, Any]], call_format: str, named: bool) -> list[str]:
     """The rules for calls. `named`: with the names of arguments."""
     before, between, after = _CALLS[call_format]
     rules = ["call ::= " + " | ".join(f"call{index}" for index in range(len(tools)))]
