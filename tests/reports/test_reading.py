@@ -247,6 +247,17 @@ def test_an_infinite_gradient_norm_is_how_fp16_finds_its_scale() -> None:
     assert "not_finite" not in at_end(found, Facts(fp16=True))
 
 
+def test_memory_that_ran_out_is_noted_with_what_spares_it() -> None:
+    rows: list[dict[str, Any]] = [{"update": 1, "loss": 3.0}, {"update": 2, "memory_cut": {"tokens": 512}}]
+    verdict = next(v for v in read(rows) if v.code == "memory_cut")
+    assert verdict.evidence == "at update 2, micro-batches of at most 512 tokens"
+    assert verdict.advice.startswith("train.micro_batch = 512 from the start")
+    rows.append({"update": 3, "memory_cut": {"rows": 1, "recompute": True, "eval_rows": 4}})
+    verdict = next(v for v in read(rows) if v.code == "memory_cut")
+    assert "at most 1 rows, held-out batches of at most 4 rows, all layers recompute" in verdict.evidence
+    assert "per_device_train_batch_size = 1" in verdict.advice and "gradient_checkpointing = true" in verdict.advice
+
+
 def test_fp16_updates_skipped() -> None:
     settled, again = rows(falling(N), 0.05, 0), rows(falling(N), 0.05, 0)
     for i in range(N):

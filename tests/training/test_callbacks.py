@@ -11,7 +11,8 @@ import pytest
 
 from toolkit.errors import TrainingError
 from toolkit.recipe.schema import EvalSection, Recipe, TrainSection
-from toolkit.training.callbacks import EarlyStopping, Guard, HeapTrimmer, MetricsWriter
+from toolkit.training.callbacks import EarlyStopping, Guard, MetricsWriter
+from toolkit.training.memory import HeapTrimmer
 
 
 def step(update: int) -> Any:

@@ -144,7 +144,8 @@ class Engine(ABC):
     "auto"` takes it where nothing was measured; 0: never. `gpu`: whether it needs one, is made for one or runs
     anywhere. `packs_only`: it takes no padded chats. `patches`: it replaces layers' functions and reports how many.
     `compiles`: a new length of micro-batch costs time when it first comes. `whole_head`: over padded chats its head
-    runs over every token. `holds_scores`: its attention is SDPA's, which holds all scores where it finds no flash
+    runs over every token. `recomputes_later`: its layers can be told to recompute while they train. `holds_scores`: its
+    attention is SDPA's, which holds all scores where it finds no flash
     attention.
 
     `launch`, `launch_tokens` and `passes` are fitted to updates measured on an H200 (docs/benchmarks). A micro-batch
@@ -161,6 +162,7 @@ class Engine(ABC):
     compiles: ClassVar[bool] = False
     whole_head: ClassVar[bool] = False
     holds_scores: ClassVar[bool] = False
+    recomputes_later: ClassVar[bool] = True
     launch: ClassVar[Launch]
     launch_tokens: ClassVar[int] = 4096
 

@@ -52,6 +52,7 @@ class Unsloth(Engine):
     gpu = "needed"
     patches = True
     whole_head = True
+    recomputes_later = False
     launch = Launch(0.0080, 0.0035, 1.1)
 
     def lacks(self, hardware: Hardware, has: Has = is_installed) -> Iterator[Reason]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from toolkit.inference.decode_attention import fast_decoding
 from toolkit.inference.meter import Meter
+from toolkit.machine import no_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +139,13 @@ def decode(
                     meter.one_done(made[index].new_tokens)
                     if done is not None:
                         done(index, made[index])
-            except torch.cuda.OutOfMemoryError:
-                if rows == 1:
+            except (RuntimeError, MemoryError) as error:
+                if rows == 1 or not (isinstance(error, torch.OutOfMemoryError) or no_memory(error)):
                     raise
                 batch_size = (rows + 1) // 2
-                meter.say(f"out of GPU memory with {rows} prompts at a time; going on with {batch_size}")
+                meter.say(f"out of memory with {rows} prompts at a time; going on with {batch_size}")
             # after the except block, whose traceback would keep the tensors alive
-            if batch_size < rows:
+            if batch_size < rows and torch.cuda.is_available():
                 torch.cuda.empty_cache()
             waiting = [index for index in waiting if index not in made]
     return [made[index] for index in range(len(prompts))]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import Problem, RunError
+from toolkit.planning.cuts import Cut
 from toolkit.planning.steps import rising, updates_of
 from toolkit.records import read_rows
 from toolkit.reports.statistics import mad_sigma, median
@@ -90,6 +91,7 @@ class Log:
     skipped: list[tuple[int, int]] = field(default_factory=list)  # (update, fp16 updates skipped up to it)
     broken: list[tuple[int, str, float]] = field(default_factory=list)  # (update, name, what can't be)
     zeros: list[int] = field(default_factory=list)  # updates with a loss of exactly 0
+    cuts: list[tuple[int, Cut]] = field(default_factory=list)  # (update, of micro-batches where memory ran out)
     spikes: list[tuple[int, float]] = field(default_factory=list)  # (update, times the median gradient norm before)
     evaluations: list[Evaluated] = field(default_factory=list)
     _calm: deque[float] = field(default_factory=lambda: deque(maxlen=SPIKE_WINDOW))  # logs of norms that did not spike
@@ -110,6 +112,8 @@ class Log:
                 self.evaluations.append(Evaluated(update, epoch, _number(row["eval_loss"]), groups, chats, calls))
             return False
         if row.get("loss") is None:
+            if (cut := Cut.of(row)) is not None:
+                self.cuts.append((update, cut))
             return False
         self.updates.append(update)
         self.epochs.append(_number(row.get("epoch")))

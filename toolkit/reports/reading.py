@@ -31,6 +31,7 @@ INSTANT: tuple[tuple[str, Instant], ...] = (
     ("start", instant.low_start),
     ("precision", instant.skipped),
     ("gradient", instant.spikes),
+    ("cut", instant.cuts),
 )
 ON_TRAINING: tuple[tuple[str, Statistical], ...] = (
     ("progress", training.progress),

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import psutil
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
@@ -24,21 +20,13 @@ from toolkit.evaluation.best import best_by_log
 from toolkit.evaluation.results import LOGGED
 from toolkit.files import flush
 from toolkit.hardware import FreeCores
-from toolkit.kernels.cuda_graphs import peak_allocated
 from toolkit.ranks import here
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_rows
 from toolkit.terminal import warn
 from toolkit.training.checkpoints import BEST
 from toolkit.training.disk_full import saving, tensor_bytes
-
-
-def memory_bytes() -> int:
-    """Peak bytes that torch allocated on the GPU, or this process's resident bytes on a CPU."""
-    if torch.cuda.is_available():
-        return peak_allocated()
-
-    return int(psutil.Process().memory_info().rss)
+from toolkit.training.memory import memory_bytes, with_memory
 
 
 class MetricsWriter(TrainerCallback):
@@ -213,7 +201,7 @@ class EarlyStopping(TrainerCallback):
         self.folder.mkdir(parents=True, exist_ok=True)
         work = self.folder / f"{BEST}.part"
         with saving(work, tensor_bytes(tensors), "the best adapter"):
-            save_file(tensors, work, metadata={"update": str(self.best.update)})
+            with_memory(lambda: save_file(tensors, work, metadata={"update": str(self.best.update)}))
         flush(work)
         work.replace(self.folder / BEST)
 
@@ -244,47 +232,6 @@ class ThreadKeeper(TrainerCallback):
         free = self.cores.look()
         if free is not None and free != torch.get_num_threads():
             torch.set_num_threads(free)
-
-
-class HeapTrimmer(TrainerCallback):
-    """On a CPU, gives freed memory back to the system when there has come to be more of it than an update needs.
-
-    Padded micro-batches of many lengths fragment glibc's heap: without this, resident memory doubles on the way. Memory
-    that was given back must be fetched again, page by page, which takes a fifth of an update's time, so it is done only
-    when an update leaves the process `GROWN` times as large as those that began with a trimmed heap did.
-    """
-
-    GROWN = 1.25
-
-    def __init__(self, trim: Callable[[], object] | None = None, resident: Callable[[], int] = memory_bytes) -> None:
-        self.trim, self.resident = trim or malloc_trim(), resident
-        self.needed = 0  # bytes: the most that an update left behind that began with a trimmed heap
-        self.trimmed = True
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trim is None:
-            return
-        bytes_now = self.resident()
-        if self.trimmed:
-            self.needed, self.trimmed = max(self.needed, bytes_now), False
-        elif bytes_now > self.GROWN * self.needed:
-            self.trim()
-            self.trimmed = True
-
-
-def release_memory() -> None:
-    """Give what nothing refers to any more back to the machine and the GPU: trainers refer to themselves."""
-    gc.collect()
-    if (trim := malloc_trim()) is not None:
-        trim()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def malloc_trim() -> Callable[[], object] | None:
-    """glibc's, where that is what there is."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    return None if trim is None else lambda: trim(0)
 
 
 class StopOnSignal(TrainerCallback):

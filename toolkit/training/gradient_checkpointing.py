@@ -1,10 +1,19 @@
-"""Gradient checkpointing of some layers: as many as memory demands (`toolkit.planning.budget`)."""
+"""Gradient checkpointing of some layers, as many as memory demands (`toolkit.planning.budget`), or of all."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from transformers import TrainerCallback
+
+
+def checkpoint_all(model: Any) -> None:
+    """Turn gradient checkpointing on in all decoder layers of a PEFT-wrapped model, while it trains."""
+    base = model.get_base_model()
+    base.config.use_cache = False  # which layers that recompute have no use for
+    base.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in base.model.layers:
+        layer.gradient_checkpointing = True
 
 
 class CheckpointFirst(TrainerCallback):

@@ -62,7 +62,8 @@ class PackingCollator:
     With an `edges_multiple`, all have as many edges as the one that had most so far: an epoch's last update may have
     few chats, and code that is compiled or kernels that are recorded for another number of edges cost more than it.
 
-    Returns {"micro_batches": [as `pack` gives them, ...], "trained": tokens with a label, "real_tokens": tokens}.
+    Returns {"micro_batches": [as `pack` gives them, ...], "groups": which of the rows each has, "trained": tokens with
+    a label, "real_tokens": tokens}.
     """
 
     def __init__(self, pad_token_id: int, budget: int, multiple: int = 1, edges_multiple: int = 1) -> None:
@@ -78,9 +79,25 @@ class PackingCollator:
         packed = [self.pack([rows[i] for i in group], self.multiple) for group in groups]
         return {
             MICRO_BATCHES: packed,
+            "groups": groups,
             "trained": sum(int((one["labels"] != IGNORED).sum()) for one in packed),
             "real_tokens": sum(len(ids) for ids, _ in rows),
         }
+
+    def recut(self, update: dict[str, Any], budget: int) -> dict[str, Any]:
+        """An update that this collator made, cut again into micro-batches of at most `budget` tokens, as if it had been
+        made so; as it is where all of several rows have no more."""
+        both = list(zip(update["groups"], update[MICRO_BATCHES], strict=True))
+        if all(len(group) == 1 or sum(one["sizes"][: len(group)]) <= budget for group, one in both):
+            return update
+        rows: dict[int, Row] = {}
+        for group, one in both:
+            parts = (one[name][0].cpu().split(one["sizes"]) for name in ("input_ids", "labels"))
+            found = ((ids.numpy(), labels.numpy()) for ids, labels in zip(*parts, strict=True))
+            rows |= dict(zip(group, found, strict=False))  # filling comes after the rows
+        groups = cut([len(rows[i][0]) for i in sorted(rows)], budget)
+        packed = [self.pack([rows[i] for i in group], self.multiple) for group in groups]
+        return {**update, MICRO_BATCHES: packed, "groups": groups}
 
     def pack(self, rows: Sequence[Row], multiple: int) -> dict[str, Any]:
         """`pack` with this collator's settings, filled up to a `multiple` of tokens."""
@@ -110,6 +127,10 @@ class KnownLengths:
         self.shortest = min(self.shortest or shortest, shortest)
         self.updates += 1
         return {**update, MICRO_BATCHES: filled}
+
+    def forget(self) -> None:
+        """Begin again, where micro-batches have come to be cut smaller."""
+        self.updates, self.shortest = 0, 0
 
     def _filled(self, one: dict[str, Any]) -> dict[str, Any]:
         if self.updates < self.first or one["input_ids"].shape[1] >= self.shortest:

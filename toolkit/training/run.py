@@ -157,7 +157,7 @@ def _run(
             held.enter_context(folder.held())
     command = _again(loaded, folder, export)
     # PyTorch, and what is another under Unsloth, which the choice of an engine has imported by now
-    from toolkit.training.callbacks import release_memory
+    from toolkit.training.memory import release_memory
     from toolkit.training.methods import method_of
     from toolkit.training.session import Session
 

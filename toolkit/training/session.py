@@ -17,6 +17,7 @@ from toolkit.errors import EngineError, InterruptedRun, RankLost, TrainingError
 from toolkit.evaluation import tables
 from toolkit.files import write_text
 from toolkit.hashes import sha256_of
+from toolkit.planning.cuts import Cut
 from toolkit.planning.decode_time import decoding_seconds
 from toolkit.ranks import here
 from toolkit.recipe import dump
@@ -29,15 +30,14 @@ from toolkit.training.callbacks import (
     EarlyStopping,
     EvaluateFirst,
     Guard,
-    HeapTrimmer,
     MetricsWriter,
     StopOnSignal,
     ThreadKeeper,
-    memory_bytes,
 )
 from toolkit.training.checkpoints import Checkpoint, carried
 from toolkit.training.completion import save_adapter
 from toolkit.training.disk_full import writing_to
+from toolkit.training.memory import HeapTrimmer, memory_bytes
 from toolkit.training.methods.base import Method
 from toolkit.training.out_of_memory import out_of_memory
 from toolkit.training.progress import TrainingProgress
@@ -122,11 +122,17 @@ class Session:
         for callback in knowing:
             callback.trainer = trainer
         self.signals.trainer = trainer
+        trainer.noted = self._cut
         trainer.stopping = lambda: self.signals.received is not None
         here().copy([parameter.data for parameter in trainer.model.parameters() if parameter.requires_grad])
         trainer.measure = self.calls.during if self.recipe.eval.generate else None
         trainer.carry = carried(self.folder, lambda: dump(self.recipe), self._progress)
         return trainer
+
+    def _cut(self, row: dict[str, Any], line: str) -> None:
+        """Keep and say how micro-batches are cut from now on."""
+        self.writer.write(row)
+        self._say(f"memory     {line}")
 
     def _progress(self) -> dict[str, Any]:
         """What a checkpoint carries of the decisions made so far."""
@@ -145,6 +151,8 @@ class Session:
         self.writer.skipped = self.guard.skipped = skipped
         if checkpoint is None:
             return
+        for cut in filter(None, map(Cut.of, rows)):
+            trainer.take_cut(cut)
         trainer.args.eval_on_start = False
         decided = checkpoint.progress
         if "best" in decided:

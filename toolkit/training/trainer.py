@@ -21,13 +21,16 @@ from toolkit.training.mixins.compute_loss import MethodLoss
 from toolkit.training.mixins.deferred_logging import DeferredLogging
 from toolkit.training.mixins.eval_loss import EvalLoss
 from toolkit.training.mixins.lr_scheduler import FittedSchedule
+from toolkit.training.mixins.memory_cuts import MemoryCuts
 from toolkit.training.mixins.packed_batches import PackedBatches
 from toolkit.training.mixins.save_checkpoint import WholeCheckpoints
 from toolkit.training.packing import KnownLengths, PackingCollator
 from toolkit.training.sft_config import sft_config
 
 
-class Trainer(DeferredLogging, PackedBatches, MethodLoss, EvalLoss, FittedSchedule, WholeCheckpoints, SFTTrainer):
+class Trainer(
+    MemoryCuts, DeferredLogging, PackedBatches, MethodLoss, EvalLoss, FittedSchedule, WholeCheckpoints, SFTTrainer
+):
     """Trains what `method` was prepared with; checkpoints go to `output`.
 
     An adapter is held in fp32: TRL casts QLoRA's to bf16, which fp16 loss scaling can't take.

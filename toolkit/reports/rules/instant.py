@@ -103,6 +103,26 @@ def skipped(log: Log, facts: Facts) -> Verdict | None:
     )
 
 
+def cuts(log: Log, facts: Facts) -> Verdict | None:
+    """Memory ran out, and the run went on in smaller pieces."""
+    if not log.cuts:
+        return None
+    update, cut = log.cuts[-1]
+    setting = f"train.micro_batch = {cut.tokens}" if cut.tokens else ""
+    if cut.rows:
+        setting = f"train.per_device_train_batch_size = {cut.rows}, with more train.gradient_accumulation_steps"
+    setting += (" and " if setting else "") + "train.gradient_checkpointing = true" if cut.recompute else ""
+    return Verdict(
+        topic="cut",
+        code="memory_cut",
+        level="note",
+        title="Memory ran out, and the run went on in smaller pieces, its chats and loss the same",
+        evidence=f"at update {update}, {cut.whole}",
+        advice=f"{setting} from the start, which spares making updates again" if setting else "",
+        update=update,
+    )
+
+
 def spikes(log: Log, facts: Facts) -> Verdict | None:
     """Gradient norms far above those of the rows before them."""
     if not log.spikes:

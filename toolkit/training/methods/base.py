@@ -69,6 +69,10 @@ class Method(ABC):
         None leaves this micro-batch to SFTTrainer's own loss. `model` is wrapped by PEFT.
         """
 
+    def pieces(self, inputs: dict[str, Any], rows: int) -> list[dict[str, Any]]:
+        """A padded micro-batch in pieces of at most `rows` rows; whole here, as a chat's rows may belong together."""
+        return [inputs]
+
     def measured(self) -> dict[str, float]:
         """What `metrics` names, of the micro-batches since it was last asked for; logged with each evaluation."""
         return {}

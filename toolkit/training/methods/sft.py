@@ -32,11 +32,26 @@ class SFT(Method):
         recipe, loaded, budget = self.prepared.recipe, self.prepared.loaded, self.prepared.budget
         pad_token_id = loaded.tokenizer.pad_token_id
         if budget is None:
-            return Collator(pad_token_id, multiple=8 if self.prepared.cuda else 1)
+            return Collator(pad_token_id, multiple=self._multiple)
         packing = self.prepared.loaded.packing
         recorded = loaded.recorder is not None and not recomputes(recipe, budget.checkpointed)
         multiple = recipe.train.pad_to_multiple_of or packing.multiple(budget.tokens, recorded=recorded)
         return PackingCollator(pad_token_id, budget.tokens, multiple, packing.edges)
+
+    def pieces(self, inputs: dict[str, Any], rows: int) -> list[dict[str, Any]]:
+        """Rows in their order, each piece no wider than its longest row makes it."""
+        parts = []
+        for start in range(0, inputs["input_ids"].shape[0], rows):
+            piece = {name: value[start : start + rows] for name, value in inputs.items()}
+            longest = int(piece["attention_mask"].sum(1).max())
+            width = -(-longest // self._multiple) * self._multiple
+            parts.append({name: value[:, :width].contiguous() for name, value in piece.items()})
+        return parts
+
+    @property
+    def _multiple(self) -> int:
+        """Of tokens, that padded rows are filled up to."""
+        return 8 if self.prepared.cuda else 1
 
     def items(self, inputs: dict[str, Any]) -> torch.Tensor:
         """Trained tokens that have one before them."""

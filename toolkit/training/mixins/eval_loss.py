@@ -29,6 +29,7 @@ class EvalLoss(TrainerMixin):
     measure: Callable[[int], dict[str, float]] | None = None
     # mean loss of the same groups of held-out chats at every evaluation: tells a change from noise
     eval_groups: Sequence[float] = ()
+    under_way = 0  # which micro-batch of a batch
 
     @override
     def evaluate(
@@ -68,7 +69,7 @@ class EvalLoss(TrainerMixin):
         """(summed loss, what it is summed over) of a batch."""
         summed, count = 0.0, 0
         with torch.no_grad(), self.compute_loss_context_manager():
-            for one in batch.get(MICRO_BATCHES, [batch]):
+            for self.under_way, one in enumerate(batch.get(MICRO_BATCHES, [batch])):
                 items = self.method.items(one)
                 packed = MICRO_BATCHES in batch
                 with self.prepared.loaded.packing.evaluating(self.model) if packed else contextlib.nullcontext():

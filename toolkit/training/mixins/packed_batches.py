@@ -25,6 +25,7 @@ class PackedBatches(TrainerMixin):
 
     `fill`: what is done to an update before it is trained on (`toolkit.training.packing.KnownLengths`). `stopping`:
     whether this process was asked to stop, and `told_to_stop`, whether any rank was, as of the latest update.
+    `under_way`: which micro-batch of an update is.
     """
 
     prepared: Prepared
@@ -36,6 +37,7 @@ class PackedBatches(TrainerMixin):
     stopping: Callable[[], bool] = staticmethod(lambda: False)
     told_to_stop = False
     gradients: Gradients | None = None
+    under_way = 0
 
     @override
     def get_train_dataloader(self) -> Any:
@@ -85,7 +87,9 @@ class PackedBatches(TrainerMixin):
         packed = self.prepared.budget is not None
         packing = self.prepared.loaded.packing.training(self.model) if packed else contextlib.nullcontext()
         with packing, without_train(model):
-            losses = [step(model, one, num_items_in_batch) for one in inputs[MICRO_BATCHES]]
+            losses = []
+            for self.under_way, one in enumerate(inputs[MICRO_BATCHES]):
+                losses.append(step(model, one, num_items_in_batch))
         if ranks.size == 1:
             return torch.stack(losses).sum()
         # hosts first: where one has ended, no card waits for it

@@ -14,6 +14,7 @@ from toolkit.errors import TrainingError
 from toolkit.ranks import here
 from toolkit.training import checkpoints
 from toolkit.training.disk_full import checkpoint_bytes, saving
+from toolkit.training.memory import with_memory
 from toolkit.training.mixins import TrainerMixin
 
 
@@ -30,9 +31,15 @@ class WholeCheckpoints(TrainerMixin):
             return
         target = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         needed = checkpoint_bytes(self.model, self.optimizer)
-        with saving(target, needed, "a checkpoint"), checkpoints.writing(target, self.carry) as self.saving_in:
-            super()._save_checkpoint(model, trial)
-        self.saving_in = target.parent
+
+        def save() -> None:
+            with saving(target, needed, "a checkpoint"), checkpoints.writing(target, self.carry) as self.saving_in:
+                super(WholeCheckpoints, self)._save_checkpoint(model, trial)
+
+        try:
+            with_memory(save)
+        finally:
+            self.saving_in = target.parent
         checkpoints.drop_old(target.parent, self.args.save_total_limit)
 
     @override

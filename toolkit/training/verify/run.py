@@ -18,6 +18,7 @@ from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import InterruptedRun, RunError, ToolkitError
 from toolkit.hardware import detect
 from toolkit.planning.budget import budget_of
+from toolkit.planning.cuts import Cut
 from toolkit.planning.steps import updates_of
 from toolkit.progress import Bar
 from toolkit.recipe.schema import Recipe
@@ -80,13 +81,14 @@ def _verify(folder: RunFolder, console: Console, updates: int) -> tuple[Verdict,
 
     comparison = Comparison(began.rows, last, tolerance, console)
     threads = {row["update"]: row["threads"] for row in began.rows if isinstance(row.get("threads"), int)}
+    cuts = {row["update"]: cut for row in began.rows if (cut := Cut.of(row)) is not None}
     # PyTorch, and what is another under Unsloth
     from toolkit.training.verify.again import train_again
 
     with ExitStack() as held:
         work = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="toolkit-verify-")))
         held.enter_context(comparison.bar)
-        train_again(prepared, work, last, threads, comparison.seen)
+        train_again(prepared, work, last, threads, cuts, comparison.seen)
     verdict, said = comparison.verdict(folder, last)
     record = {
         "verified": datetime.now(UTC).isoformat(timespec="seconds"),
