@@ -105,6 +105,28 @@ def test_two_cards_train_what_one_does(tmp_path: Path, kind: str) -> None:
     print(kind, [round(sum(row["seconds"] for row in rows(f)[-20:] if "seconds" in row), 3) for f in (one, two)])
 
 
+def first_gradients(folder: RunFolder) -> Any:
+    """All gradients of update 1, laid end to end: what Adam's first moment holds after it, up to a factor."""
+    last = folder.last_checkpoint()
+    assert last is not None and checkpoints.read(last).update == 1
+    state = torch.load(last / "optimizer.pt", map_location="cpu", weights_only=True)["state"]
+    return torch.cat([state[number]["exp_avg"].flatten().double() for number in sorted(state)])
+
+
+@pytest.mark.parametrize("kind", ["peft, padded", "compiled, recorded", "unsloth, packed"])
+def test_gradients_of_two_cards_are_those_of_one(tmp_path: Path, kind: str) -> None:
+    if "unsloth" in kind and not is_installed("unsloth"):
+        pytest.skip("needs unsloth")
+    recipe, one, two = str(recipe_of(tmp_path, kind)), RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    few = ("--set", "train.max_steps=1", "--set", "train.save_steps=1", "--set", "eval.generate=0")
+    run(recipe, "--out", str(one.path), *few)
+    run(recipe, "--out", str(two.path), "--gpus", "2", *few)
+    mine, theirs = first_gradients(two), first_gradients(one)
+    cosine = float(mine @ theirs / (mine.norm() * theirs.norm()))
+    print(kind, "gradients' cosine", cosine, "ratio of norms", float(mine.norm() / theirs.norm()))
+    assert cosine > 0.999 and float(mine.norm() / theirs.norm()) == pytest.approx(1, rel=0.01)
+
+
 def test_stopped_on_two_cards_it_goes_on_with_one(tmp_path: Path) -> None:
     recipe = str(recipe_of(tmp_path, "peft, padded"))
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
@@ -119,8 +141,9 @@ def test_stopped_on_two_cards_it_goes_on_with_one(tmp_path: Path) -> None:
     assert_near(stopped, whole)
 
 
-def test_a_killed_rank_ends_the_run_within_a_minute(tmp_path: Path) -> None:
+def test_a_killed_rank_ends_the_run_within_a_minute_and_it_goes_on(tmp_path: Path) -> None:
     recipe, folder = str(recipe_of(tmp_path, "peft, padded")), RunFolder(tmp_path / "killed")
+    whole = RunFolder(tmp_path / "whole")
     process = start(recipe, "--out", str(folder.path), "--gpus", "2")
 
     def kill_second() -> None:
@@ -134,6 +157,9 @@ def test_a_killed_rank_ends_the_run_within_a_minute(tmp_path: Path) -> None:
     assert "rank 1 (process " in err and "SIGKILL" in err and "kept: " in err
     last = folder.last_checkpoint()
     assert last is not None and checkpoints.read(last).update >= 10
+    run(recipe, "--resume", str(folder.path), "--gpus", "2")
+    run(recipe, "--out", str(whole.path), "--gpus", "2")
+    assert_near(folder, whole)
 
 
 def test_more_ranks_than_cards_are_refused(tmp_path: Path) -> None:
