@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.environment import Place
 from toolkit.errors import RunError
-from toolkit.ranks import Ranks, here, in_turn, take_card
+from toolkit.ranks import Ranks, Several, here, in_turn, take_card
 from toolkit.terminal import mute, new_console, say, warn
 
 
@@ -27,6 +28,19 @@ def test_one_process_does_all_for_itself() -> None:
     assert alone.first(lambda: 1) == alone.machine_first(lambda: 1) == 1
     with pytest.raises(RunError):
         alone.first(lambda: exec("raise error", {"error": RunError("x")}))
+
+
+def test_libraries_find_no_group_of_processes() -> None:
+    import torch.distributed as dist
+
+    ranks = Several(Place(rank=0, size=1, local_rank=0, local_size=1), dist.HashStore(), cuda=False)
+    ranks.hide()
+    bound = dist.is_initialized  # as unsloth_zoo.utils takes it, when it is imported
+    try:
+        assert not dist.is_initialized() and ranks.gather("x") == ["x"] and ranks.sums(2) == [2]
+    finally:
+        ranks.leave()
+    assert not bound() and dist.is_initialized is not bound and not dist.is_initialized()
 
 
 @given(st.lists(st.integers()), st.integers(1, 7))

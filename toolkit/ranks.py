@@ -104,6 +104,16 @@ class Several(Ranks):
         if self.cuda:
             self.cards = dist.new_group(backend="nccl", timeout=CARDS)
 
+    def hide(self) -> None:
+        """Say to libraries, which ask torch.distributed, that there is no group, as the environment does.
+
+        Unsloth has all ranks agree on where its code is written, when it is imported too, which ranks don't do at one
+        time: each would wait for ever. torch's own functions do not ask in this way.
+        """
+        import torch.distributed as dist
+
+        self.asked, dist.is_initialized = dist.is_initialized, _there_is_none
+
     def gather(self, value: T) -> list[T]:
         import torch.distributed as dist
 
@@ -198,6 +208,7 @@ class Several(Ranks):
         import torch.distributed as dist
 
         self.sums(0)
+        dist.is_initialized = self.asked
         dist.destroy_process_group()
         _Joined.ranks = Ranks()
 
@@ -268,7 +279,12 @@ def join(environ: MutableMapping[str, str]) -> Ranks:
         take_card(environ, place.local_rank)
     forget_place(environ)
     ranks.connect_cards()
+    ranks.hide()
     return ranks
+
+
+def _there_is_none() -> bool:
+    return False
 
 
 def in_turn(parts: Sequence[Sequence[T]]) -> list[T]:
