@@ -115,6 +115,34 @@ def make_tokenizer(texts: list[str], template: str = CHATML, vocab_size: int = 4
 
 
 OWN: dict[str, dict[str, Any]] = {
+    "phi3": {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.75}},
+    "olmo2": {"tie_word_embeddings": False},
+    "olmo3": {"tie_word_embeddings": False, "num_hidden_layers": 4, "sliding_window": 64},
+    "gemma3_text": {"num_hidden_layers": 6, "sliding_window": 64, "query_pre_attn_scalar": 16},
+    "ministral3": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10_000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.1,
+        }
+    },
+    "granitemoehybrid": {
+        "shared_intermediate_size": 128,
+        "num_local_experts": 0,
+        "layer_types": ["full_attention"] * 2,
+        "position_embedding_type": "rope",
+        "mamba_n_heads": 4,
+        "embedding_multiplier": 2.0,
+        "attention_multiplier": 0.15,
+        "residual_multiplier": 0.7,
+        "logits_scaling": 0.5,
+    },
     "smollm3": {"num_hidden_layers": 4},  # the last of which rotates nothing
     "granite": {
         "embedding_multiplier": 2.0,

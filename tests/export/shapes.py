@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.tiny import make_model
+from tests.tiny import OWN, make_model
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -27,9 +27,11 @@ def base_model(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     make_model(folder, family)
+    tied = tied and OWN.get(family, {}).get("tie_word_embeddings", True)
     shape = {**json.loads((folder / "config.json").read_text()), "tie_word_embeddings": tied, **config}
-    for derived in ("architectures", "layer_types", "model_type", "dtype"):
+    for derived in ("architectures", "layer_types", "model_type", "dtype", "time_step_limit"):
         shape.pop(derived, None)
+    shape |= {key: value for key, value in OWN.get(family, {}).items() if key == "layer_types"}
     torch.manual_seed(1)
     model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape))
     with torch.no_grad():

@@ -58,7 +58,7 @@ def dequantised(path: Path, weights: Merged) -> dict[str, Any]:
     import torch
 
     found = {}
-    names = {short: name for name, short in weights.architecture.gguf_names.items()}
+    names = {short: name for name, short in weights.architecture.family.gguf_names(weights.architecture.shape).items()}
     for tensor in gguf.GGUFReader(path).tensors:
         if tensor.name == "rope_freqs.weight":
             continue

@@ -49,6 +49,7 @@ def test_pre_tokenizers_by_their_content() -> None:
     qwen = spec(sequence(split(QWEN2), PLAIN), normalizer={"type": "NFC"})
     assert pre_tokenizer_name(qwen, where) == "qwen2"
     assert pre_tokenizer_name(spec(sequence(split(LLAMA3), PLAIN), ignore_merges=True), where) == "llama-bpe"
+    assert pre_tokenizer_name(spec(sequence(split(LLAMA3), PLAIN)), where) == "dbrx"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_pre_tokenizers_by_their_content() -> None:
     [
         spec(sequence(split(QWEN2), PLAIN), normalizer={"type": "Lowercase"}),
         spec(BYTES, normalizer={"type": "NFKC"}),
-        spec(sequence(split(LLAMA3), PLAIN)),  # without ignore_merges
+        spec(sequence(split(QWEN2), PLAIN), ignore_merges=True),
         spec(sequence(split(r"\w+"), PLAIN)),
         spec({**BYTES, "add_prefix_space": True}),
         spec(sequence({"type": "Digits", "individual_digits": False}, BYTES)),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.export.ollama_rules import Answer, answer, prompts_with_the_gguf
-from tests.export.shapes import peft_logits
+from tests.export.shapes import base_model, peft_logits
 from tests.export.test_gguf import IDS, agree, llama_logprobs, write
 from tests.families.conftest import Tiny
 from tests.real import find_tokenizer
@@ -157,7 +157,7 @@ def test_what_is_not_exported_is_refused_by_name(tiny: Tiny, tmp_path: Path) -> 
     assert read_architecture(tiny.folder).class_name == tiny.family.class_name
     config = json.loads((tiny.folder / "config.json").read_text()) | {"architectures": ["Other"], "model_type": "other"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"Other \(other\) can't be exported; what can: Granite.*Llama"):
+    with pytest.raises(ModelError, match=r"Other \(other\) can't be exported; what can: Gemma3.*Granite.*Llama"):
         read_architecture(tmp_path)
 
 
@@ -183,11 +183,75 @@ def test_llama_cpp_computes_what_transformers_computes(exported: Tiny, tmp_path:
     """Names, order of rows, biases, norms and rope of a GGUF, with its adapter merged and with none."""
     weights = open_merged(exported.folder, exported.adapter)
     types = write(tmp_path / "m.gguf", weights)
-    assert sum(types.values()) == len(exported.shape.weights())
+    assert sum(types.values()) == sum(len(parts) for parts in exported.family.gguf_parts(exported.shape).values())
     positions = list(range(2, len(IDS), 3))
     rows = llama_logprobs(tmp_path / "m.gguf", positions)
     agree(rows, peft_logits(exported.folder, exported.adapter, IDS), positions, 2e-3)
     with pytest.raises(AssertionError):  # the comparison has power
+        agree(rows, peft_logits(exported.folder, None, IDS), positions, 2e-3)
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10_000.0,
+    "partial_rotary_factor": 0.75,
+    "long_factor": [1.0, 1.5, 2.0, 2.5, 3.0, 4.0],
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+    "original_max_position_embeddings": 1024,  # no less than the runtime's context, by which llama.cpp chooses
+}
+YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "rope_theta": 10_000.0}
+LINEAR = {"rope_type": "linear", "factor": 8.0, "rope_theta": 10_000.0}
+PLAIN = {"rope_type": "default", "rope_theta": 10_000.0}
+
+
+@pytest.mark.parametrize(
+    ("family", "own"),
+    [
+        ("phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 1024}),
+        (
+            "phi3",
+            {
+                "rope_parameters": {**LONGROPE, "original_max_position_embeddings": 8},
+                "original_max_position_embeddings": 8,
+            },
+        ),
+        (
+            "olmo3",
+            {"rope_parameters": {"full_attention": {**YARN, "attention_factor": 1.2}, "sliding_attention": PLAIN}},
+        ),
+        ("gemma3_text", {"rope_parameters": {"full_attention": LINEAR}, "layer_types": ["full_attention"] * 6}),
+        ("gemma3_text", {"layer_types": ["sliding_attention", "full_attention"] * 3, "sliding_window": 9}),
+        ("granitemoehybrid", {"position_embedding_type": None}),
+        ("granitemoehybrid", {"attention_bias": False, "position_embedding_type": "nope"}),
+    ],
+)
+def test_ropes_and_layers_of_llama_cpp_are_those_of_transformers(
+    tmp_path: Path, family: str, own: dict[str, Any]
+) -> None:
+    folder = base_model(tmp_path / "model", family)
+    split_as(folder, FAMILIES[family].pre_tokenizers[0])
+    usual = peft_logits(folder, None, IDS)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | own))
+    write(tmp_path / "m.gguf", open_merged(folder, None))
+    positions = list(range(2, len(IDS), 3))
+    rows = llama_logprobs(tmp_path / "m.gguf", positions)
+    agree(rows, peft_logits(folder, None, IDS), positions, 2e-3)
+    with pytest.raises(AssertionError):
+        agree(rows, usual, positions, 2e-3)
+
+
+def test_windows_of_llama_cpp_are_those_of_transformers(exported: Tiny, tmp_path: Path) -> None:
+    config = json.loads((exported.folder / "config.json").read_text())
+    if exported.family.window(config) is None or "layer_types" not in config:
+        pytest.skip("every layer sees all tokens")
+    folder = shutil.copytree(exported.folder, tmp_path / "model")
+    (folder / "config.json").write_text(json.dumps(config | {"sliding_window": 9}))
+    write(tmp_path / "m.gguf", open_merged(folder, None))
+    positions = list(range(2, len(IDS), 3))
+    rows = llama_logprobs(tmp_path / "m.gguf", positions)
+    agree(rows, peft_logits(folder, None, IDS), positions, 2e-3)
+    with pytest.raises(AssertionError):
         agree(rows, peft_logits(exported.folder, None, IDS), positions, 2e-3)
 
 

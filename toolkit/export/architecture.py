@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import trusted
 from toolkit.errors import ModelError
-from toolkit.models.families import FAMILIES, Config, Family
+from toolkit.models.families import FAMILIES, Config, Family, family_for
+from toolkit.models.families.base import Part, RopeFactors
 from toolkit.models.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model's family, sizes and settings; `config` is all of its config.json. `rope_factors`: one a pair of
-    dimensions, or empty (`Family.rope`)."""
+    """A model's family, sizes and settings; `config` is all of its config.json. `rope_factors`: tensors of
+    the rope, by their names in a GGUF (`Family.rope`)."""
 
     family: Family
     class_name: str
@@ -27,7 +28,7 @@ class Architecture:
     context_length: int
     rms_norm_eps: float
     rope_theta: float
-    rope_factors: tuple[float, ...]
+    rope_factors: RopeFactors
     dtype: str
     config: Config
 
@@ -46,9 +47,9 @@ class Architecture:
         return self.shape.weights()
 
     @cached_property
-    def gguf_names(self) -> dict[str, str]:
-        """llama.cpp's name of every weight, by transformers' name."""
-        return self.family.gguf_names(self.shape)
+    def gguf_parts(self) -> dict[str, tuple[Part, ...]]:
+        """What a GGUF has of every weight, by transformers' name."""
+        return self.family.gguf_parts(self.shape)
 
     def to_gguf(self, name: str, weight: Tensor) -> Tensor:
         """A weight, or a LoRA B of it, with its rows in llama.cpp's order. `name` is transformers'."""
@@ -76,10 +77,9 @@ def read_architecture(folder: Path) -> Architecture:
     config = read_config(folder)
     where = folder / "config.json"
     kind = str(config.get("model_type"))
-    family = FAMILIES.get(kind)
-    own = family.class_name if family is not None else None
-    class_name = (config.get("architectures") or [own or kind])[0]
-    if family is None or class_name != own:
+    family = family_for(config)
+    class_name = (config.get("architectures") or [family.class_name or kind])[0]
+    if family.class_name is None or class_name != family.class_name:
         exported = sorted(one.class_name for one in FAMILIES.values() if one.class_name)
         raise ModelError(
             f"{where}: {class_name} ({kind}) can't be exported; what can: {', '.join(exported)}. "

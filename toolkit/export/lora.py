@@ -48,6 +48,7 @@ def write_lora(path: Path, adapter: Adapter, architecture: Architecture, metadat
     writer.add_float32("adapter.lora.alpha", alpha)
     writer.add_file_type(FILE_TYPES["F16"])
     writer.add_quantization_version(QUANTIZATION_VERSION)
+    written = 0
     for name in architecture.tensors:
         pair = adapter.pairs.get(name)
         if pair is None:
@@ -55,11 +56,13 @@ def write_lora(path: Path, adapter: Adapter, architecture: Architecture, metadat
         a, b = adapter.tensor(pair.a), adapter.tensor(pair.b)
         b *= pair.scale * pair.rank / alpha
         b = architecture.to_gguf(name, b)
-        for part, tensor in (("lora_a", a), ("lora_b", b)):
-            require_f16(tensor, f"{name}.{part}")
-            writer.add_tensor(f"{architecture.gguf_names[name]}.{part}", tensor.to(torch.float16).contiguous().numpy())
+        for piece in architecture.gguf_parts[name]:
+            for kind, tensor in (("lora_a", a), ("lora_b", b[piece.rows])):
+                require_f16(tensor, f"{name}.{kind}")
+                writer.add_tensor(f"{piece.name}.{kind}", tensor.to(torch.float16).contiguous().numpy())
+                written += 1
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return {"F16": 2 * len(adapter.pairs)}
+    return {"F16": written}

@@ -12,7 +12,8 @@ from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import DataError, ModelError
 from toolkit.models.families import FAMILIES
 
-PRE_TOKENIZERS = {one.steps: one for kind in sorted(FAMILIES) for one in FAMILIES[kind].pre_tokenizers}
+_ALL = (one for kind in sorted(FAMILIES) for one in FAMILIES[kind].pre_tokenizers)
+PRE_TOKENIZERS = {(one.steps, one.ignore_merges): one for one in _ALL}
 """By how they split text before BPE: a tokenizer is told by its content, as two families may split alike."""
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
@@ -66,7 +67,11 @@ def pre_tokenizer_name(spec: dict[str, Any], folder: Path) -> str:
     if model.get("type") != "BPE" or model.get("byte_fallback"):
         kind = model.get("type") if not model.get("byte_fallback") else "BPE with byte fallback"
         raise ModelError(f"{where}: tokenizer {kind} can't be exported, wanted byte-level BPE")
-    found = PRE_TOKENIZERS.get(_flatten(spec.get("pre_tokenizer")))
+    steps, ignore_merges = _flatten(spec.get("pre_tokenizer")), bool(model.get("ignore_merges"))
+    found = PRE_TOKENIZERS.get((steps, ignore_merges))
+    if found is None and (steps, not ignore_merges) in PRE_TOKENIZERS:
+        other = PRE_TOKENIZERS[steps, not ignore_merges].name
+        raise ModelError(f"{where}: ignore_merges = {ignore_merges} can't be exported with {other}")
     if found is None:
         names = ", ".join(one.name for one in PRE_TOKENIZERS.values())
         raise ModelError(
@@ -77,8 +82,6 @@ def pre_tokenizer_name(spec: dict[str, Any], folder: Path) -> str:
     kind = normalizer.get("type") if normalizer else None
     if kind not in found.normalizers:
         raise ModelError(f"{where}: normalizer {kind} can't be exported with pre-tokenizer {found.name}")
-    if bool(model.get("ignore_merges")) != found.ignore_merges:
-        raise ModelError(f"{where}: ignore_merges = {model.get('ignore_merges')} can't be exported with {found.name}")
     return found.name
 
 

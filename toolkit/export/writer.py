@@ -62,34 +62,37 @@ def write_gguf(
     writer.add_quantization_version(QUANTIZATION_VERSION)
     add_tokenizer(writer, tokenizer)
     wide, narrow = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType[type16]
-    if architecture.rope_factors:
-        size = len(architecture.rope_factors)
-        writer.add_tensor_info("rope_freqs.weight", (size,), np.dtype(np.float32), 4 * size, raw_dtype=wide)
-    counts = {"F32": 1 if architecture.rope_factors else 0, type16: 0}
-    for name, shape in architecture.tensors.items():
-        kind, width = (wide, 4) if len(shape) == 1 else (narrow, 2)
-        size = int(np.prod(shape)) * width
+    for name, factors in architecture.rope_factors.items():
+        size = len(factors)
+        writer.add_tensor_info(name, (size,), np.dtype(np.float32), 4 * size, raw_dtype=wide)
+    counts = {"F32": len(architecture.rope_factors), type16: 0}
+    for part in (part for parts in architecture.gguf_parts.values() for part in parts):
+        kind, width = (wide, 4) if len(part.shape) == 1 else (narrow, 2)
+        size = int(np.prod(part.shape)) * width
         # a dtype of two bytes whose shape is taken as it is; the kind says which
         dtype = np.dtype(np.float32) if width == 4 else np.dtype(np.float16)
-        writer.add_tensor_info(architecture.gguf_names[name], shape, dtype, size, raw_dtype=kind)
+        writer.add_tensor_info(part.name, part.shape, dtype, size, raw_dtype=kind)
         counts[kind.name] += 1
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     try:
-        if architecture.rope_factors:
-            writer.write_tensor_data(np.array(architecture.rope_factors, dtype=np.float32))
-        for name in architecture.tensors:
-            tensor = architecture.to_gguf(name, weights.read(name))
-            size = tensor.numel()
-            if tensor.dim() == 1:
-                writer.write_tensor_data(tensor.contiguous().numpy())
-            elif type16 == "BF16":
-                writer.write_tensor_data(tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy())
-            else:
-                require_f16(tensor, name)
-                writer.write_tensor_data(tensor.to(torch.float16).contiguous().numpy())
-            del tensor
+        for factors in architecture.rope_factors.values():
+            writer.write_tensor_data(np.array(factors, dtype=np.float32))
+        for name, parts in architecture.gguf_parts.items():
+            whole = architecture.to_gguf(name, weights.read(name))
+            size = whole.numel()
+            for part in parts:
+                tensor = whole[part.rows]
+                if tensor.dim() == 1:
+                    writer.write_tensor_data(tensor.contiguous().numpy())
+                elif type16 == "BF16":
+                    writer.write_tensor_data(tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy())
+                else:
+                    require_f16(tensor, name)
+                    writer.write_tensor_data(tensor.to(torch.float16).contiguous().numpy())
+                del tensor
+            del whole
             advance(4 * size)
     finally:
         writer.close()

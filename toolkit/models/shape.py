@@ -53,6 +53,7 @@ class ModelShape:
     qk_norm: bool = False  # queries and keys pass a norm
     layers: tuple[Layer, ...] = ()
     outer: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    known: bool = True  # of a family that is known
 
     @classmethod
     def from_dict(cls, kept: dict[str, Any]) -> ModelShape:

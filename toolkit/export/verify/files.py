@@ -111,7 +111,11 @@ class GgufWeights:
     def read(self, name: str) -> Tensor:
         import torch
 
-        short = self.architecture.gguf_names[name]
+        parts = [self._part(part.name) for part in self.architecture.gguf_parts[name]]
+        whole = torch.from_numpy(np.concatenate(parts) if len(parts) > 1 else parts[0])
+        return self.architecture.from_gguf(name, whole)
+
+    def _part(self, short: str) -> npt.NDArray[np.float32]:
         whole = np.empty(self.file.shape(short), dtype=np.float32)
 
         def keep(start: int, stop: int, values: Values) -> None:
@@ -119,4 +123,4 @@ class GgufWeights:
 
         for _ in self.file.parts(short, keep):
             pass
-        return self.architecture.from_gguf(name, torch.from_numpy(whole))
+        return whole

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WORST = 5
-_EXTRA = frozenset({"rope_freqs.weight"})  # factors of the rope: of the architecture, not of the weights
 _AGAIN = "Export again; if it comes back, report it with this file"
 
 Advance = Callable[[], None]
@@ -66,14 +65,14 @@ def examine(
         _complete(one, architecture)
     ggufs = [one for one in models if one.gguf is not None]
     merged = _MergedFiles(files, folder, record)
-    for name, shape in architecture.tensors.items():
+    for name, parts in architecture.gguf_parts.items():
         weight = weights.read(name)
         merged.compare(name, weight)
         ordered = architecture.to_gguf(name, weight)
         for one in ggufs:
-            file, short = one.gguf, architecture.gguf_names[name]
-            if file is not None and short in file.tensors and file.shape(short) == shape:
-                _compare(one, file, short, ordered)
+            for part in parts:
+                if one.gguf is not None and part.name in one.gguf.tensors and one.gguf.shape(part.name) == part.shape:
+                    _compare(one, one.gguf, part.name, ordered[part.rows])
         advance()
     checks = []
     for one in files:
@@ -148,9 +147,9 @@ def _complete(one: Examined, architecture: Architecture) -> None:
     file = one.gguf
     if file is None:
         return
-    wanted = {architecture.gguf_names[name]: shape for name, shape in architecture.tensors.items()}
+    wanted = {part.name: part.shape for parts in architecture.gguf_parts.values() for part in parts}
     missing = [name for name in wanted if name not in file.tensors]
-    extra = [name for name in file.tensors if name not in wanted and name not in _EXTRA]
+    extra = [name for name in file.tensors if name not in wanted and name not in architecture.rope_factors]
     if missing:
         one.breaks(f"{len(missing)} of {len(wanted)} tensors are missing, {missing[0]} the first")
     if extra:

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import models
 from toolkit.errors import ModelError, did_you_mean
-from toolkit.models.families import granite, llama, mistral, qwen2, qwen3, smollm3  # noqa: F401 (each registers its own)
+from toolkit.models.families import (  # noqa: F401 (each registers its own)
+    gemma3,
+    granite,
+    llama,
+    ministral3,
+    mistral,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen3,
+    smollm3,
+)
 from toolkit.models.families.base import FAMILIES as FAMILIES
 from toolkit.models.families.base import Config as Config
 from toolkit.models.families.base import Family as Family
@@ -24,7 +35,13 @@ KNOWN: dict[str, ModelShape] = {name: shape for shape, names in _KNOWN.items() f
 
 def family_of(model: Any) -> Family:
     """The family of a transformers model; `UNKNOWN` for one that has none."""
-    return FAMILIES.get(model.config.model_type, UNKNOWN)
+    return family_for(model.config.to_dict())
+
+
+def family_for(config: Config) -> Family:
+    """The family of the model that a config.json describes; `UNKNOWN` where it has none."""
+    family = FAMILIES.get(str(config.get("model_type")), UNKNOWN)
+    return family if family.takes(config) else UNKNOWN
 
 
 def shape_from_config(config: Config, where: str) -> ModelShape:
@@ -32,12 +49,12 @@ def shape_from_config(config: Config, where: str) -> ModelShape:
 
     Raises `ModelError` for a missing size.
     """
-    return FAMILIES.get(str(config.get("model_type")), UNKNOWN).shape(config, where)
+    return family_for(config).shape(config, where)
 
 
 def unknown_family(shape: ModelShape) -> str | None:
     """What to say of a model whose family is not known; None of others."""
-    if shape.model_type in FAMILIES:
+    if shape.known:
         return None
     return (
         f"{shape.model_type} is not a known family (known: {', '.join(sorted(FAMILIES))}): it trains padded, by its "
@@ -55,7 +72,7 @@ def why_not_packed(model: ModelSection, longest: int) -> str | None:
         return None
     if config is None:
         return None
-    return FAMILIES.get(str(config.get("model_type")), UNKNOWN).not_packed(config, longest)
+    return family_for(config).not_packed(config, longest)
 
 
 def load_shape(model: ModelSection) -> ModelShape:

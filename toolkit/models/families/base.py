@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Config = Mapping[str, Any]  # of a config.json
+RopeFactors = Mapping[str, tuple[float, ...]]
+SLIDING = "sliding_attention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,20 @@ class PreTokenizer:
     steps: tuple[tuple[str, Any], ...]
     normalizers: tuple[str | None, ...] = (None,)
     ignore_merges: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tensor of a GGUF: rows of one weight, from `start` to `stop`, as `Family.to_gguf` orders them."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.stop)
 
 
 class Family:
@@ -63,6 +79,11 @@ class Family:
     """Linear layers that a decoder layer calls one after the other with one input, by the part that holds them: what
     the compiled engine runs as one product."""
 
+    windowed = False
+    """`sliding_window` of config.json holds for every layer where it has no `layer_types`."""
+    activation = ("hidden_act", "silu")
+    """The key of config.json that names the activation, and the one that llama.cpp computes."""
+
     # export
     gguf_arch: str
     """GGUF's general.architecture, as `gguf.MODEL_ARCH_NAMES` has it."""
@@ -70,6 +91,10 @@ class Family:
     """That the family's tokenizers bring along; a tokenizer is told by its content, and may be another family's."""
     call_format: Literal["hermes"] | None = None
     """The toolkit's name for the way in which the family's own chat templates write calls, where it has one."""
+
+    def takes(self, config: Config) -> bool:
+        """Whether a model with this config.json is one of the family, not only of its model_type."""
+        return True
 
     def known(self) -> dict[ModelShape, tuple[str, ...]]:
         """Sizes of well-known models, which need no config.json at hand, and their names on the hub or elsewhere."""
@@ -123,20 +148,31 @@ class Family:
 
         Packed attention (`toolkit.kernels.packed_attention`) lets a token see all of its chat before it.
         """
-        kinds = set(config.get("layer_types") or ["full_attention"]) - {"full_attention"}
-        return f"it has {', '.join(sorted(kinds))} layers" if kinds else None
+        kinds = set(config.get("layer_types") or ["full_attention"]) - {"full_attention", SLIDING}
+        if kinds:
+            return f"it has {', '.join(sorted(kinds))} layers"
+        window = self.window(config)
+        if window is not None and longest > window:
+            return f"its tokens see {window:,} before them, and chats may have {longest:,}"
+        return None
+
+    def window(self, config: Config) -> int | None:
+        """How many tokens, itself among them, a token sees in the layers that do not see all; None: all do."""
+        window: int | None = config.get("sliding_window")
+        return window if self.windowed or SLIDING in (config.get("layer_types") or ()) else None
 
     def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
         """Raise `ModelError` where llama.cpp would compute something else than transformers."""
-        if (activation := config.get("hidden_act", "silu")) != "silu":
-            raise ModelError(f"{where}: hidden_act {activation} can't be exported, wanted silu")
+        key, wanted = self.activation
+        if (activation := config.get(key, wanted)) != wanted:
+            raise ModelError(f"{where}: {key} {activation} can't be exported, wanted {wanted}")
         if config.get("use_sliding_window"):
             raise ModelError(
                 f"{where}: use_sliding_window = true can't be exported; llama.cpp would attend to all tokens"
             )
 
-    def rope(self, config: Config, shape: ModelShape, where: str) -> tuple[float, tuple[float, ...]]:
-        """The base frequency, and by what each pair of dimensions' frequency is divided; empty: by nothing.
+    def rope(self, config: Config, shape: ModelShape, where: str) -> tuple[float, RopeFactors]:
+        """The base frequency, and the tensors of a GGUF that say by what each pair of dimensions' frequency is divided.
 
         Raises `ModelError` for a scaling that can't be exported.
         """
@@ -144,7 +180,12 @@ class Family:
         kind = rope_type(rope)
         if kind != "default":
             raise ModelError(f"{where}: rope type {kind} can't be exported, wanted default (or llama3 for a Llama)")
-        return float(rope["rope_theta"]), ()
+        return float(rope["rope_theta"]), {}
+
+    def gguf_parts(self, shape: ModelShape) -> dict[str, tuple[Part, ...]]:
+        """What a GGUF has of each weight, by transformers' name of it."""
+        sizes = shape.weights()
+        return {name: (Part(short, sizes[name]),) for name, short in self.gguf_names(shape).items()}
 
     def gguf_names(self, shape: ModelShape) -> dict[str, str]:
         """llama.cpp's name of every weight, by transformers' name."""
@@ -181,6 +222,19 @@ def rope_parameters(config: Config) -> Config:
     """transformers 5 writes rope_parameters, older ones two keys. `rope_theta` is there in any case."""
     two = {"rope_theta": config.get("rope_theta", 10_000.0), **(config.get("rope_scaling") or {})}
     return {"rope_theta": 10_000.0, **(config.get("rope_parameters") or two)}
+
+
+def add_yarn(writer: GGUFWriter, rope: Config) -> None:
+    """The keys of a rope that is stretched by YaRN (Peng et al. 2023), as llama.cpp wants them."""
+    import gguf
+
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(rope["factor"])
+    writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+    if rope.get("beta_fast") is not None:
+        writer.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
+    if rope.get("beta_slow") is not None:
+        writer.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
 
 
 def rope_type(rope: Config) -> str:

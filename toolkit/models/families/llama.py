@@ -6,13 +6,22 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from toolkit.models.families.base import Config, Family, PreTokenizer, register, rope_parameters, rope_type
+from toolkit.models.families.base import (
+    Config,
+    Family,
+    PreTokenizer,
+    RopeFactors,
+    register,
+    rope_parameters,
+    rope_type,
+)
 from toolkit.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
     from torch import Tensor
 
+ROPE_FREQS = "rope_freqs.weight"
 GPT2 = PreTokenizer("gpt-2", (("ByteLevel", True),))
 SMOLLM = PreTokenizer("smollm", (("Digits", True), ("ByteLevel", True)))
 LLAMA3 = PreTokenizer(
@@ -55,11 +64,11 @@ class Llama(Family):
             self.sizes(2048, 5632, 22, 32, 4, 32_000, tied=False): ("TinyLlama/TinyLlama-1.1B-Chat-v1.0",),
         }
 
-    def rope(self, config: Config, shape: ModelShape, where: str) -> tuple[float, tuple[float, ...]]:
+    def rope(self, config: Config, shape: ModelShape, where: str) -> tuple[float, RopeFactors]:
         rope = rope_parameters(config)
         if rope_type(rope) != "llama3":
             return super().rope(config, shape, where)
-        return float(rope["rope_theta"]), _llama3_factors(rope, shape.head_dim)
+        return float(rope["rope_theta"]), {ROPE_FREQS: _llama3_factors(rope, shape.head_dim)}
 
     def add_metadata(self, writer: GGUFWriter, shape: ModelShape, config: Config) -> None:
         writer.add_rope_dimension_count(shape.head_dim)

@@ -27,6 +27,7 @@ class Mistral(Llama):
     model_type = "mistral"
     class_name = "MistralForCausalLM"
     attention_bias = ()
+    windowed = True
     pre_tokenizers = (TEKKEN, LLAMA3)
 
     def known(self) -> dict[ModelShape, tuple[str, ...]]:
@@ -39,15 +40,9 @@ class Mistral(Llama):
             ),
         }
 
-    def not_packed(self, config: Config, longest: int) -> str | None:
-        window = config.get("sliding_window")
-        if window is not None and longest > window:
-            return f"its tokens see {window:,} before them, and chats may have {longest:,}"
-        return super().not_packed(config, longest)
-
     def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
         super().check_export(config, shape, where)
-        window, context = config.get("sliding_window"), config.get("max_position_embeddings", 0)
+        window, context = self.window(config), config.get("max_position_embeddings", 0)
         if window is not None and window < context:
             raise ModelError(
                 f"{where}: sliding_window = {window:,} below max_position_embeddings = {context:,} can't be exported; "

@@ -56,6 +56,7 @@ class Unknown(Family):
             vocab_size=size_of(own, ("vocab_size",), where),
             tie_word_embeddings=bool(own.get("tie_word_embeddings", True)),
             biased=self.attention_bias if own.get("attention_bias") else (),
+            known=False,
         )
         stored = safetensors_shapes(Path(where).parent)
         return _as_stored(shape, stored) if stored else _as_said(shape, own, where)
