@@ -168,6 +168,22 @@ def test_templates_without_end_are_stopped(source: str) -> None:
         render_template(source, {"messages": CHAT})
 
 
+def test_a_template_that_a_long_chat_buys_much_has_so_many_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, looks = [0.0], []
+
+    def clock() -> float:
+        looks.append(now[0])
+        now[0] += 7.0
+        return now[0]
+
+    monkeypatch.setattr("toolkit.data.spending.thread_time", clock)
+    long = [{"role": "user", "content": "x" * 100_000}]  # thirty million units, in seven portions
+    with pytest.raises(LimitError):
+        render_template(HOSTILE["nested loops"], {"messages": long})
+    assert len(looks) == 4  # 7 seconds at the start; 14, 21 and, past the twenty that there are, 28
+    assert render_template("{{ messages[0].content | length }}", {"messages": long}) == "100000"
+
+
 def test_the_file_of_a_template_without_end_is_named(tmp_path: Path) -> None:
     folder = save_tokenizer(tmp_path / "model", HOSTILE["nested loops"])
     with pytest.raises(DataError, match=r"model/chat_template\.jinja: the chat template loops or writes more"):

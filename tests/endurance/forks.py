@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended: its exit code (negative: the signal that killed it), all it printed, seconds, and how often
-    it wrote, renamed or removed something (0 where it was killed)."""
+    """How a command ended: its exit code (negative: the signal that killed it), all it printed, seconds, and the paths
+    that it wrote, renamed or removed, in turn (none where it was killed)."""
 
     code: int
     text: str
     seconds: float
-    events: int
+    events: list[str]
 
 
 class Forks:

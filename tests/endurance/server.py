@@ -1,9 +1,9 @@
 """Runs `toolkit` command lines in forks of one process that has imported everything, so that each takes no start-up.
 
 A job is a JSON line on standard input: {"words", "folder", "environment", "output", "die_at", "die_after"}. The answer
-is {"code", "events"}: an exit code, or the negative number of the signal that killed it, and how often it opened a file
-for writing, made, renamed or removed something (0 where it was killed). It is killed by SIGKILL at event `die_at`, or
-after `die_after` seconds; 0 is never.
+is {"code", "events"}: an exit code, or the negative number of the signal that killed it, and the paths that it opened
+for writing, made, renamed or removed, in turn (none where it was killed). It is killed by SIGKILL at event `die_at`,
+counted from 1, or after `die_after` seconds; 0 is never.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Mortal:
-    """An audit hook that counts what is done to files, and ends the process at a number of them."""
+    """An audit hook that notes what is done to files, and ends the process at a number of them."""
 
     def __init__(self, die_at: int) -> None:
         self.die_at = die_at
-        self.count = 0
+        self.paths: list[str] = []
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         opened = event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & WRITES)
         if not opened and event not in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"):
             return
-        self.count += 1
-        if self.count == self.die_at:
+        self.paths.append(str(arguments[1 if event == "os.rename" else 0]).replace("\n", " "))
+        if len(self.paths) == self.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -53,7 +53,8 @@ def run(job: dict[str, Any]) -> int:
         cli.main()
     except SystemExit as stop:
         code = int(stop.code or 0)
-    Path(job["output"] + ".events").write_text(str(mortal.count))
+    paths = list(mortal.paths)
+    Path(job["output"] + ".events").write_text("\n".join(paths))
     return code
 
 
@@ -106,7 +107,9 @@ def main() -> None:
                 os._exit(code)
         code = wait(pid, job["die_after"])
         events = Path(job["output"] + ".events")
-        print(json.dumps({"code": code, "events": int(events.read_text()) if events.is_file() else 0}), flush=True)
+        print(
+            json.dumps({"code": code, "events": events.read_text().split("\n") if events.is_file() else []}), flush=True
+        )
 
 
 if __name__ == "__main__":

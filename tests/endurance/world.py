@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.endurance.forks import Forks, Outcome
@@ -24,8 +24,8 @@ class World:
     recipe: str
     reference: Path
     seconds: float
-    events: int
-    found: list[str] = field(default_factory=list)  # a line for each try, for the figures
+    events: list[str]  # paths that a run touches, in turn
+    fresh: list[str]  # those of one that finds no token table
 
     @classmethod
     def make(cls, folder: Path, model: Path, forks: Forks) -> World:
@@ -46,12 +46,12 @@ class World:
             eval={"eval_steps": 2, "early_stopping_patience": 3, "generate": 2, "max_new_tokens": 4},
             export={"gguf": ["q8_0"], "chats": 1},
         )
-        forks("run", recipe.name, "--out", NAME)  # makes the token table
+        fresh = forks("run", recipe.name, "--out", NAME).events  # makes the token table
         shutil.rmtree(folder / NAME)
         done = forks("run", recipe.name, "--out", NAME)
         assert done.code == 0, done.text
         (folder / NAME).rename(folder / "reference")
-        return cls(folder, forks, recipe.name, folder / "reference", done.seconds, done.events)
+        return cls(folder, forks, recipe.name, folder / "reference", done.seconds, done.events, fresh)
 
     @property
     def run(self) -> Path:

@@ -53,7 +53,7 @@ _one_at_a_time = (
 def render_template(source: str, values: Mapping[str, Any]) -> str:
     """The text that a chat template writes for `values`.
 
-    Raises `LimitError` beyond the budget, and whatever else a template can raise.
+    Raises `LimitError` beyond the budget or its time, and whatever else a template can raise.
     """
     if len(source) > LONGEST_SOURCE:
         raise LimitError
@@ -61,7 +61,7 @@ def render_template(source: str, values: Mapping[str, Any]) -> str:
     pairs = len(messages) ** 2 if isinstance(messages, list) else 0
     template = _compiled(source)
     with _one_at_a_time:
-        budget.left = BASE + PER_UNIT * weight(dict(values)) + PER_PAIR * pairs
+        budget.begin(BASE + PER_UNIT * weight(dict(values)) + PER_PAIR * pairs)
         return template.render(values)
 
 

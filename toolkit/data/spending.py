@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import wraps
+from time import thread_time
 from typing import Any
 
 BASE = 5_000_000  # units of any rendering
 PER_UNIT = 300  # units more for each unit of the chat and its tools
 PER_PAIR = 50  # and for each pair of messages: templates look back through all messages for each
+PORTION = 5_000_000  # units that are handed out at a time: a second at the most
+SECONDS = 20.0  # of the thread's own time, for one rendering
 STEP = 20
 ITEM = 8
 MOST_BITS = 13_000  # of a whole number: what Python still writes in decimal
@@ -28,27 +31,49 @@ class LimitError(Exception):
 
 
 class Budget:
-    """Units that the rendering under way has left. There is one at a time: `toolkit.data.sandbox` holds a lock."""
+    """Units that the rendering under way has left. There is one at a time: `toolkit.data.sandbox` holds a lock.
 
-    __slots__ = ("left",)
+    They are handed out in portions, and with each the clock is looked at: what a long chat buys a template in units may
+    take longer than `SECONDS`.
+    """
+
+    __slots__ = ("left", "rest", "until")
 
     def __init__(self) -> None:
-        self.left = 0
+        self.left = self.rest = 0
+        self.until = 0.0
+
+    def begin(self, units: int) -> None:
+        """Have so many for what is rendered now."""
+        self.left, self.rest, self.until = 0, units, thread_time() + SECONDS
+        self.more()
+
+    def more(self) -> None:
+        """Hand out the next portion, and as much as is owed. Raises `LimitError` where there is none, or no time."""
+        portion = min(self.rest, PORTION - self.left)
+        self.rest -= portion
+        self.left += portion
+        if self.left < 0 or thread_time() > self.until:
+            raise LimitError
 
     def spend(self, units: int) -> None:
         self.left -= units
         if self.left < 0:
-            raise LimitError
+            self.more()
 
     def weigh(self, value: Any) -> None:
         """Spend the size of a value, with all that is in it; what is in it twice counts twice, as it would in text."""
         if type(value) is str:  # most are
             self.left -= len(value) + 1
             if self.left < 0:
-                raise LimitError
+                self.more()
             return
         left, stack = self.left, [value]
-        while stack and left >= 0:
+        while stack:
+            if left < 0:
+                self.left = left
+                self.more()
+                left = self.left
             one = stack.pop()
             kind = type(one)
             if kind is str:
@@ -66,7 +91,7 @@ class Budget:
                 left -= size(one)
         self.left = left
         if left < 0:
-            raise LimitError
+            self.more()
 
     def skim(self, value: Any) -> None:
         """Spend what copying a value takes, not what is in it."""
