@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.cache import keep, kept
-from toolkit.files import clear_leftovers, is_held, locked, set_aside, whole_folder, write_text
+from toolkit.files import clear_all_leftovers, clear_leftovers, is_held, locked, set_aside, whole_folder, write_text
 
 WRITER = """
 import sys, time
@@ -97,3 +97,11 @@ def test_what_is_damaged_is_kept_under_another_name(tmp_path: Path) -> None:
         (tmp_path / "x" / "file").write_text(text)
         assert set_aside(tmp_path / "x") == tmp_path / "damaged-x"
     assert (tmp_path / "damaged-x" / "file").read_text() == "second"
+
+
+def test_what_killed_processes_were_writing_in_a_folder_goes_and_what_is_at_work_stays(tmp_path: Path) -> None:
+    for name in (".export.json.making-1", ".x.making-2", "mine", ".hidden"):
+        (tmp_path / name).write_text("half")
+    with locked(tmp_path / ".x.making-2"):
+        clear_all_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".x.making-2", "mine", ".hidden"}

@@ -108,6 +108,12 @@ def clear_leftovers(target: Path) -> None:
         remove_unless_held(path)
 
 
+def clear_all_leftovers(folder: Path) -> None:
+    """`clear_leftovers` of whatever was being written in a folder."""
+    for path in folder.glob(".*.making-*"):
+        remove_unless_held(path)
+
+
 def remove_unless_held(path: Path) -> None:
     """Remove a file or folder, if it is there and no process holds it; not where the file system knows no locks."""
     with contextlib.suppress(OSError):

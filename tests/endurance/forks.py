@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,19 +41,36 @@ class Forks:
             text=True,
         )
 
-    def __call__(self, *words: str, die_at: int = 0, die_after: float = 0.0, cache: Path | None = None) -> Outcome:
-        """Run `toolkit WORDS`. It may be killed at a count of its writes, or after so many seconds."""
+    def __call__(self, *words: str, **how: Any) -> Outcome:
+        """Run `toolkit WORDS`; `how` as `together` takes it."""
+        return self.together(words, **how)[0]
+
+    def together(
+        self,
+        words: Sequence[str],
+        *beside: Sequence[str],
+        at: int = 0,
+        harm: str = "kill",
+        die_after: float = 0.0,
+        cache: Path | None = None,
+    ) -> list[Outcome]:
+        """Run command lines at the same time. At a count of its writes each may come to a `harm` (by its name in
+        `tests.endurance.server.HARMS`), and the first may be killed after so many seconds."""
         assert self._process.stdin is not None and self._process.stdout is not None
         output = self.folder / "output.txt"
-        for path in (output, Path(f"{output}.events")):
+        outputs = [output, *(Path(f"{output}.{number}") for number in range(len(beside)))]
+        for path in outputs:
             path.unlink(missing_ok=True)
+            Path(f"{path}.events").unlink(missing_ok=True)
         job = {
             "words": list(words),
             "folder": str(self.folder),
             "environment": {"TOOLKIT_CACHE": str(cache or self.cache)},
             "output": str(output),
-            "die_at": die_at,
+            "at": at,
+            "harm": harm,
             "die_after": die_after,
+            "beside": [list(one) for one in beside],
         }
         started = time.monotonic()
         self._process.stdin.write(json.dumps(job) + "\n")
@@ -60,8 +79,10 @@ class Forks:
         if not line:
             raise RuntimeError("the server of forks is gone")
         answer = json.loads(line)
-        text = output.read_text(encoding="utf-8", errors="replace") if output.is_file() else ""
-        return Outcome(answer["code"], text, time.monotonic() - started, answer["events"])
+        seconds = time.monotonic() - started
+        texts = [path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "" for path in outputs]
+        both = zip(answer["codes"], texts, strict=True)
+        return [Outcome(code, text, seconds, answer["events"]) for code, text in both]
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -1,15 +1,19 @@
 """Runs `toolkit` command lines in forks of one process that has imported everything, so that each takes no start-up.
 
-A job is a JSON line on standard input: {"words", "folder", "environment", "output", "die_at", "die_after"}. The answer
-is {"code", "events"}: an exit code, or the negative number of the signal that killed it, and the paths that it opened
-for writing, made, renamed or removed, in turn (none where it was killed). It is killed by SIGKILL at event `die_at`,
-counted from 1, or after `die_after` seconds; 0 is never.
+A job is a JSON line on standard input: {"words", "folder", "environment", "output", "at", "harm", "die_after",
+"beside"}. The answer is {"codes", "events"}: exit codes, or the negative number of the signal that killed it, of
+`words` and of those that run `beside` it at the same time; and the paths that the first opened for writing, made,
+renamed or removed, in turn (none where it was killed). At event `at`, counted from 1 (0: never), something happens to
+it (`HARMS`), or it is killed after `die_after` seconds.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -19,42 +23,68 @@ from typing import Any
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-class Mortal:
-    """An audit hook that notes what is done to files, and ends the process at a number of them."""
+def kill(_: dict[str, Any]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    def __init__(self, die_at: int) -> None:
-        self.die_at = die_at
+
+def empty_cache(job: dict[str, Any]) -> None:
+    """Another process clears the cache."""
+    shutil.rmtree(job["environment"]["TOOLKIT_CACHE"], ignore_errors=True)
+
+
+def turn_clock(_: dict[str, Any]) -> None:
+    """The machine's clock is set back by ten years, and a moment later it is ten years ahead."""
+    usual, looks = time.time, itertools.count()
+    time.time = lambda: usual() + (-1) ** (next(looks) + 1) * 10 * 365.25 * 86400
+    time.time_ns = lambda: int(time.time() * 1e9)
+
+
+HARMS = {"kill": kill, "empty cache": empty_cache, "turn clock": turn_clock, "full disk": lambda job: None}
+
+
+class Mortal:
+    """An audit hook that notes what is done to files, and has something happen at a number of them.
+
+    A disk that is full stays so: nothing can be opened for writing or made any more in the job's folder.
+    """
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.job, self.at = job, job["at"]
         self.paths: list[str] = []
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         opened = event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & WRITES)
         if not opened and event not in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"):
             return
-        self.paths.append(str(arguments[1 if event == "os.rename" else 0]).replace("\n", " "))
-        if len(self.paths) == self.die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        path = str(arguments[1 if event == "os.rename" else 0]).replace("\n", " ")
+        self.paths.append(path)
+        if len(self.paths) == self.at:
+            HARMS[self.job["harm"]](self.job)
+        full = self.job["harm"] == "full disk" and 0 < self.at <= len(self.paths)
+        if full and (opened or event in ("os.mkdir", "os.link")) and self.job["folder"] in os.path.abspath(path):  # noqa: PTH100
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
-def run(job: dict[str, Any]) -> int:
-    """In the fork: run a command line as `toolkit` would."""
+def run(job: dict[str, Any], words: list[str], output: str) -> int:
+    """In a fork: run a command line as `toolkit` would."""
     from toolkit.commands import main as cli
 
-    handle = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     os.environ.update(job["environment"])
     os.chdir(job["folder"])
-    sys.argv = ["toolkit", *job["words"]]
-    mortal = Mortal(job["die_at"])
+    sys.argv = ["toolkit", *words]
+    mortal = Mortal(job)
     sys.addaudithook(mortal)
     code = 0
     try:
         cli.main()
     except SystemExit as stop:
         code = int(stop.code or 0)
-    paths = list(mortal.paths)
-    Path(job["output"] + ".events").write_text("\n".join(paths))
+    mortal.at = 0
+    Path(output + ".events").write_text("\n".join(list(mortal.paths)))
     return code
 
 
@@ -92,24 +122,30 @@ def preload() -> None:
     assert LlamaForCausalLM and toolkit
 
 
+def fork(job: dict[str, Any], words: list[str], output: str) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        code = run(job, words, output)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def main() -> None:
     preload()
     for line in sys.stdin:
         job = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            code = 70
-            try:
-                code = run(job)
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        code = wait(pid, job["die_after"])
-        events = Path(job["output"] + ".events")
-        print(
-            json.dumps({"code": code, "events": events.read_text().split("\n") if events.is_file() else []}), flush=True
-        )
+        output = job["output"]
+        pid = fork(job, job["words"], output)
+        others = [fork(job, words, f"{output}.{number}") for number, words in enumerate(job["beside"])]
+        codes = [wait(pid, job["die_after"]), *(wait(other, 0) for other in others)]
+        events = Path(output + ".events")
+        found = events.read_text().split("\n") if events.is_file() else []
+        print(json.dumps({"codes": codes, "events": found}), flush=True)
 
 
 if __name__ == "__main__":

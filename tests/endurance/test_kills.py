@@ -68,7 +68,7 @@ def kill_and_resume(world: World, draw: random.Random) -> str:
         shutil.rmtree(fresh, ignore_errors=True)
     words = ("run", world.recipe, "--out", "run")
     if draw.random() < 0.5:
-        killed = world.forks(*words, die_at=a_moment(world.fresh if fresh else world.events, draw), cache=fresh)
+        killed = world.forks(*words, at=a_moment(world.fresh if fresh else world.events, draw), cache=fresh)
     else:
         killed = world.forks(*words, die_after=draw.uniform(0.01, world.seconds), cache=fresh)
     if killed.code != -9:
@@ -79,7 +79,7 @@ def kill_and_resume(world: World, draw: random.Random) -> str:
         outcome = world.forks(*words, cache=fresh)
     else:
         if draw.random() < 0.25:
-            world.resume(die_at=a_moment(world.events, draw))
+            world.resume(at=a_moment(world.events, draw))
         outcome = world.resume()
     assert outcome.code == 0 or FINISHED in outcome.text, (where, outcome.text)
     assert is_clear(outcome), (where, outcome.text)

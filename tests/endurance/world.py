@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.endurance.forks import Forks, Outcome
 from tests.tiny import write_recipe
@@ -57,8 +58,8 @@ class World:
     def run(self) -> Path:
         return self.folder / NAME
 
-    def resume(self, **how: float) -> Outcome:
-        return self.forks("run", self.recipe, "--resume", NAME, **how)  # type: ignore[arg-type]
+    def resume(self, **how: Any) -> Outcome:
+        return self.forks("run", self.recipe, "--resume", NAME, **how)
 
     def wrong(self, place: Path | None = None) -> str:
         """What in a run folder is not as in the reference; empty where weights, losses and export are the same."""

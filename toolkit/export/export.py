@@ -41,6 +41,7 @@ from toolkit.exports import (
     FileRecord,
     MergeRecord,
 )
+from toolkit.files import clear_all_leftovers
 from toolkit.hashes import sha256_of
 from toolkit.progress import Bar
 from toolkit.runs import command_line
@@ -341,6 +342,7 @@ def _default_target(source: Source) -> Path:
 
 def verify_export(folder: ExportFolder, console: Console, chats: int, max_minutes: float) -> None:
     """Compare the files with the trained model, and write down what came of it: the report, the status, FAILED.txt."""
+    clear_all_leftovers(folder.path)  # of one that was killed as it wrote them
     report = verify(folder.path, chats=chats, max_minutes=max_minutes, console=console)
     record = folder.record()
     record.status = "passed" if report.passed else "failed"

@@ -152,7 +152,7 @@ def _run(
         console.print(f"graphs     {told}")
     # not before the model is there: what can't be loaded leaves no folder behind
     if resumed is None:
-        folder = ranks.first(lambda: RunFolder.create(target, dump(recipe)))
+        folder = ranks.first(lambda: _created(target, dump(recipe), loaded.name if out is None else None, console))
         if ranks.first_one:
             held.enter_context(folder.held())
     command = _again(loaded, folder, export)
@@ -181,6 +181,18 @@ def _run(
         return folder
     complete(recipe, folder, console, exporting=exporting, command=command)
     return folder
+
+
+def _created(target: Path, recipe: str, name: str | None, console: Console) -> RunFolder:
+    """A new run folder; where another run has taken it meanwhile, another for its `name`, if the user named none."""
+    while True:
+        try:
+            return RunFolder.create(target, recipe)
+        except RunError:
+            if name is None or not target.exists():
+                raise
+        target = default_folder(name)
+        console.print(f"note       another run took the folder a moment ago: this one goes to {target}", markup=False)
 
 
 def _taken(before: Path, target: Path) -> str:
