@@ -262,20 +262,6 @@ class TestBadInput:
             load("someone/no-such-chats")
         assert "builtin:tools" in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
-    def test_the_hub_is_asked_for_split_and_revision(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import datasets
-
-        asked = {}
-
-        def load_dataset(name: str, **options: Any) -> list[Any]:
-            asked.update(options, name=name)
-            return ROWS
-
-        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-        chats = load("someone/chats", split="train", revision="abc")
-        assert asked == {"name": "someone/chats", "split": "train", "revision": "abc"}
-        assert cities(chats) == CITIES and chats[1].where == "someone/chats:train:2"
-
 
 def test_zst_of_several_frames(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl.zst"

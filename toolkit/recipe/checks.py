@@ -159,6 +159,9 @@ def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
         for key in BUILTIN_ONLY:
             if getattr(source, key) != SourceSection.model_fields[key].get_default(call_default_factory=True):
                 yield ((*path, key), (*path, "source")), f'only for source = "builtin:tools", not for "{source.source}"'
+    elif source.config is not None or source.revision is not None:
+        key = "config" if source.config is not None else "revision"
+        yield ((*path, key), (*path, "source")), f'of a data set of the hub; "{source.source}" has none'
     elif source.domains or source.split != "train":
         yield from _builtin(path, source)
     yield from _columns(path, source)

@@ -91,6 +91,7 @@ TABLE: tuple[Other, ...] = (
         "each source is a table of its own: [[data.sources]]",
     ),
     Other(("dataset_split", "train_split"), HF, "data.sources.split"),
+    Other(("dataset_config", "dataset_config_name", "subset"), f"{HF}, {FACTORY}", "data.sources.config"),
     Other(("type", "formatting", "ds_type", "dataset_type"), f"{AXOLOTL}, {FACTORY}", "data.sources.format"),
     Other(("max_samples", "max_train_samples"), f"{FACTORY}, {HF}", "data.sources.limit"),
     Other(

@@ -67,8 +67,9 @@ class SourceSection(Section):
         default_factory=ColumnsSection,
         description='columns with names of their own, as { user = "question", assistant = "answer" }',
     )
+    config: str | None = Field(None, description="configuration (subset) of a hub data set, where it has several")
     split: str = Field("train", description="split of a hub data set, or of builtin:tools (train, phrasing, tools)")
-    revision: str | None = None
+    revision: str | None = Field(None, description="branch, tag or commit of a hub data set")
     weight: Annotated[float, Field(gt=0, le=1000)] = Field(
         1.0, description="how often each chat is taken; 0.5 takes every other"
     )
