@@ -31,7 +31,7 @@ from tests.data.toys import weather_row
 from tests.tiny import write_chats
 from toolkit.commands import main as cli
 
-EXAMPLES = int(os.environ.get("TOOLKIT_FUZZ", "25"))
+EXAMPLES = int(os.environ.get("TOOLKIT_FUZZ", "15"))
 HANG = 60  # seconds
 RECIPES = [path.read_text() for path in sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))]
 some = settings(

@@ -68,6 +68,7 @@ def test_a_run_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_runs_are_made_once_and_a_failed_one_again(
     tmp_path: Path, tiny_model: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,7 @@ def test_variants_agree_on_real_lengths(measured: Callable[..., Results]) -> Non
     assert states["optimizer states"] == pytest.approx(2 * states["trained weights"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_all_weights_train_where_nothing_is_autocast(measured: Callable[..., Results]) -> None:
     arm = measured(names=("full",)).arms["full"]
     assert (arm.status, arm.message) == ("measured", "")
@@ -129,6 +130,7 @@ def test_packed_variants_agree_with_padded_ones(measured: Callable[..., Results]
     assert results.arms["peft-packed-autockpt"].checkpointed_wanted == 0
 
 
+@pytest.mark.slow
 def test_logs_made_late_are_of_the_same_updates(
     measured: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:

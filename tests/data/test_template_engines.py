@@ -103,6 +103,10 @@ FORMATS: list[tuple[str, str, str]] = [
 WAYS = [(name, *how) for name in OWN for how in FORMATS if name == "Qwen3" or (how[0] != "native" and name == "chatml")]
 WAYS += [("strict", *FORMATS[0]), ("strict", *FORMATS[4])]
 every_way = pytest.mark.parametrize("way", WAYS, ids=[" ".join(way) for way in WAYS])
+# llama.cpp has to read a file of each way: those of one model's template are slow
+in_llama_cpp = pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=pytest.mark.slow if way[0] == "chatml" else [], id=" ".join(way)) for way in WAYS]
+)
 
 
 def prompts(renderer: Renderer) -> list[tuple[Any, Any, str]]:
@@ -133,7 +137,7 @@ def test_rows_and_prompts_are_transformers_own(way: tuple[str, ...]) -> None:
             assert renderer.rows(chat)[0].text == apply(given.messages, tools=given.tools, tokenize=False)
 
 
-@every_way
+@in_llama_cpp
 def test_llama_cpp_writes_the_same(way: tuple[str, ...], tmp_path: Path, tiny_model: Path) -> None:
     pytest.importorskip("xllamacpp")
     from toolkit.export.merge import open_merged

@@ -36,7 +36,9 @@ def test_the_built_in_chats_have_about_700_tokens() -> None:
     assert "estimated from the text" in found.origin
 
 
-@pytest.mark.parametrize("call_format", ["native", "hermes", "json", "jsonrpc"])
+@pytest.mark.parametrize(
+    "call_format", ["native", "hermes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("json", "jsonrpc"))]
+)
 def test_the_estimate_is_near_what_a_tokenizer_counts(call_format: str) -> None:
     renderer = Renderer.of(load_tokenizer(need_tokenizer(*QWEN3)), call_format, "signature")  # type: ignore[arg-type]
     given = recipe({"source": "builtin:tools"}, data={"call_format": call_format})

@@ -28,7 +28,7 @@ from toolkit.reports.verdicts import LEVELS, Verdict
 RECORDED = Path(__file__).parent / "recorded"
 N = 200
 FACTS = Facts(total=N, warmup=20, per_epoch=70, learning_rate=2e-4, epochs=3)
-SEEDS = 30
+SEEDS = 20
 FACTS_NOT_ALARMS = {"no_better", "too_noisy", "too_short"}  # notes that say that nothing can be said
 
 

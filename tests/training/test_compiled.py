@@ -187,6 +187,7 @@ def test_other_chats_of_the_same_bucket_compile_nothing(tiny_model: Path, produc
     assert counters["stats"]["unique_graphs"] == 2 * compiled  # another bucket does
 
 
+@pytest.mark.slow
 def test_one_code_for_all_lengths(tiny_model: Path) -> None:
     model = adapted(tiny_model)
     layers = CompiledLayers(model, longest=512, dynamic=True, backend="aot_eager")

@@ -76,6 +76,7 @@ def test_late_logs_say_the_same(recipe: Path, tmp_path: Path, monkeypatch: pytes
     assert sum("loss" in row for row in found[0][0]) >= 3
 
 
+@pytest.mark.slow
 def test_a_log_waits_for_the_next_update(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, at_once, _ = train(recipe, tmp_path / "now", monkeypatch, ahead=False)
     _, late, _ = train(recipe, tmp_path / "late", monkeypatch, ahead=True)

@@ -215,6 +215,7 @@ def test_gpus_starts_ranks_and_stops_them(runs: Runs, tmp_path: Path) -> None:
     shutil.rmtree(folder.path)
 
 
+@pytest.mark.slow
 def test_gpus_says_what_is_wrong_once(runs: Runs, tmp_path: Path) -> None:
     recipe = tmp_path / "x.toml"
     recipe.write_text('[[data.sources]]\nsource = "builtin:tools"\n[train]\nmax_step = 3\n')

@@ -260,10 +260,11 @@ def test_most_answers_that_no_tool_fits_do_not_name_what_was_asked() -> None:
     assert all_ > 500 and 0.55 < bare_ / all_ < 0.85
 
 
-def test_answers_that_no_tool_fits_are_told_from_refusals_and_questions() -> None:
+@pytest.mark.parametrize("count", [500, pytest.param(2500, marks=pytest.mark.slow)])
+def test_answers_that_no_tool_fits_are_told_from_refusals_and_questions(count: int) -> None:
     """As the evaluation tells them, in a model that has learnt them."""
-    made = {framing(Random(seed), "no_tool") for seed in range(2500)}
-    assert len(made) > 1000
+    made = {framing(Random(seed), "no_tool") for seed in range(count)}
+    assert len(made) > 0.4 * count
     for text in made:
         assert lacks_means(text) and not refuses(text) and not asks(text), text
     for entry in shelf().values():
