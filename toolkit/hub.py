@@ -21,10 +21,11 @@ _REPOSITORY = re.compile(r"models--[^/]+--[^/]+|datasets--[^/]+--[^/]+")
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """All that huggingface_hub raises where the hub, the network or an answer is at fault."""
+    """All that huggingface_hub raises where the hub, the network or an answer is at fault; a RuntimeError where one of
+    several uploads fails."""
     import httpx
 
-    return (OSError, ValueError, httpx.HTTPError)
+    return (OSError, ValueError, RuntimeError, httpx.HTTPError)
 
 
 def status_of(error: BaseException) -> int | None:
@@ -92,3 +93,8 @@ def git_hash(path: Path) -> str:
         while data := file.read(_PIECE):
             digest.update(data)
     return digest.hexdigest()
+
+
+def git_hash_of(data: bytes) -> str:
+    """`git_hash` of bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from toolkit import __version__
-from toolkit.commands import chat, doctor, eval, export, init, launch, plan, report, run, runs, serve, verify
+from toolkit.commands import chat, doctor, eval, export, init, launch, plan, push, report, run, runs, serve, verify
 from toolkit.commands.bench import bench_app
 from toolkit.commands.data import data_app
 from toolkit.environment import is_one_of_several, quiet
@@ -32,6 +32,7 @@ OTHERS = {  # what other tools call our verbs
     **dict.fromkeys(("ls", "list"), "runs"),
     **dict.fromkeys(("env", "info"), "doctor"),
     **dict.fromkeys(("new", "create"), "init"),
+    **dict.fromkeys(("publish", "share"), "push"),
     **dict.fromkeys(("submit", "job", "cloud"), "launch"),
     **dict.fromkeys(("estimate", "memory"), "plan"),
     **dict.fromkeys(("benchmark",), "bench"),
@@ -70,6 +71,7 @@ app.command("run", short_help="Train what a recipe says.")(run.run)
 app.command("plan", short_help="Say what a run will need: memory, time, cost.")(plan.plan)
 app.command("launch", short_help="Write a recipe as a job for rented machines.")(launch.launch_job)
 app.command("export", short_help="Write a trained model as GGUF, and prove that it is that model.")(export.export_run)
+app.command("push", short_help="Push a run to the model hub.")(push.push_run)
 app.command("chat", short_help="Talk to a model and see its tool calls run.")(chat.chat_with)
 app.command("serve", short_help="Serve a GGUF to OpenAI clients on this machine.")(serve.serve_gguf)
 app.command("eval", short_help="Measure tool calls of models, side by side.")(eval.evaluate)

@@ -90,10 +90,10 @@ def _calls(summary: dict[str, Any]) -> list[str]:
 
 
 def _data(recipe: Recipe) -> str:
-    return "\n".join(["## Data", "", *(f"- {line}" for line in _sources(recipe.data.sources)), ""])
+    return "\n".join(["## Data", "", *(f"- {line}" for line in data_lines(recipe.data.sources)), ""])
 
 
-def _sources(sources: Iterable[SourceSection]) -> Iterable[str]:
+def data_lines(sources: Iterable[SourceSection]) -> Iterable[str]:
     for source in sources:
         more = f", {source.size:,} chats, seed {source.seed}" if source.source.startswith("builtin:") else ""
         name = Path(source.source).name if "/" in source.source and Path(source.source).exists() else source.source
