@@ -6,6 +6,7 @@ would give every tool the union of all tools' fields.
 
 from __future__ import annotations
 
+import pickle
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -58,6 +59,41 @@ class Chat:
     source: str = ""
     where: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+class SealedChat(Chat):
+    """A chat as bytes, opened when it is looked into: what only passes it on to another process copies it, no more."""
+
+    __slots__ = ("_data", "_opened")
+    _data: bytes
+    _opened: Chat | None
+
+    def __init__(self, data: bytes, kind: str, source: str, where: str) -> None:
+        for name, value in (("_data", data), ("_opened", None), ("kind", kind), ("source", source), ("where", where)):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, chat: Chat) -> SealedChat:
+        """The same chat, sealed by this program; pickles are read back by it alone, never from a file."""
+        return cls(pickle.dumps(chat, pickle.HIGHEST_PROTOCOL), chat.kind, chat.source, chat.where)
+
+    def opened(self) -> Chat:
+        opened: Chat = self._opened or pickle.loads(self._data)
+        object.__setattr__(self, "_opened", opened)
+        return opened
+
+    turns = property(lambda self: self.opened().turns)
+    tools = property(lambda self: self.opened().tools)
+    meta = property(lambda self: self.opened().meta)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SealedChat, (self._data, self.kind, self.source, self.where)
+
+    def __eq__(self, other: object) -> bool:
+        return self.opened() == (other.opened() if isinstance(other, SealedChat) else other)
+
+    def __hash__(self) -> int:
+        return hash(self.opened())
 
 
 def split_thought(content: str) -> tuple[str, str]:

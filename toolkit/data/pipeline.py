@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -231,8 +231,12 @@ def _work(chats: list[Chat]) -> Chunk:
     assert _renderer is not None
     chunk = encode_chats(_renderer, chats, _max_length)
     # The parent needs no contents again, only what names the chat: far less to send back.
-    chunk.kept = [Chat((), (), chat.kind, chat.source, chat.where, chat.meta) for chat in chunk.kept]
+    chunk.kept = [Chat((), (), chat.kind, chat.source, chat.where, _named(chat.meta)) for chat in chunk.kept]
     return chunk
+
+
+def _named(meta: dict[str, Any]) -> dict[str, Any]:
+    return {"format": meta["format"]} if "format" in meta else {}
 
 
 def _grouped(chats: Iterator[Chat]) -> Iterator[list[Chat]]:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 MOST_SHOWN = 20
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _FIXED_COLUMNS = (".csv", ".parquet")
-_MANY = 20_000  # built-in chats that several processes make sooner than they start
+_MANY = 5_000  # built-in chats that several processes make sooner than they start
+_FEW_PROCESSES = 2  # are kept busy by what one process makes
 _NO_ROW_FITS = ("no known format", "no column")  # said once, where every row has the same columns
 
 
@@ -127,7 +128,7 @@ def _builtin(spec: SourceSection, workers: int) -> Iterator[Chat]:
         kinds=spec.kinds,
         max_tools=spec.max_tools,
         test=spec.source == TEST_SET,
-        workers=workers if spec.size >= _MANY else 1,
+        workers=workers if spec.size >= _MANY and workers > _FEW_PROCESSES else 1,
     )
 
 

@@ -9,8 +9,10 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from toolkit.chats import SealedChat
 from toolkit.errors import DataError, ToolkitError
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ def _make_block(source: Source, block: Order) -> list[Made | None]:
 
 def _made(source: Source, index: int, kind: str) -> Made | None:
     try:
-        return source.make(index, kind)
+        made = source.make(index, kind)
+        return replace(made, chat=SealedChat.of(made.chat))  # most are only handed on, to who renders them
     except DataError:
         return None
