@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from importlib import metadata
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-from toolkit import doctor
-from toolkit.doctor import Facts, Report, Torch, judge
+from toolkit.doctor import facts as doctor
+from toolkit.doctor.facts import Facts, Torch
+from toolkit.doctor.judge import judge
+from toolkit.doctor.libraries import Loaded, bitsandbytes_library, load_libraries
+from toolkit.doctor.report import Report
 from toolkit.planning.cards import SeenGpu
 from toolkit.terminal import new_console
 
@@ -26,14 +34,14 @@ FINE = Facts(
     gpus=[],
     installed={"torch": "2.11.0+cpu", "peft": "0.21.2"},
     required=["torch>=2.11", "peft>=0.21"],
-    extra=["unsloth==2026.10.7"],
+    extra=["unsloth==2026.10.9"],
     python_wanted=">=3.11",
     torch=Torch(),
 )
 GPU = replace(
     FINE,
     gpus=[T4],
-    installed={**FINE.installed, "torch": "2.11.0", "unsloth": "2026.10.7"},
+    installed={**FINE.installed, "torch": "2.11.0", "unsloth": "2026.10.9"},
     torch=Torch("13.0", ("Tesla T4",)),
 )
 
@@ -94,8 +102,18 @@ def test_all_missing_packages_in_one_command() -> None:
 @pytest.mark.parametrize(
     ("facts", "hint", "command"),
     [
-        (replace(GPU, installed=FINE.installed), "unsloth (not installed)", '"unsloth==2026.10.7"'),
-        (replace(GPU, torch=Torch()), "torch can't use the GPU", '--upgrade "torch>=2.11"'),
+        (replace(GPU, installed=FINE.installed), "unsloth (not installed)", '"unsloth==2026.10.9"'),
+        (
+            replace(GPU, torch=Torch()),
+            "torch 2.11.0 is a build without CUDA, though there is a GPU",
+            "--force-reinstall",
+        ),
+        (
+            replace(GPU, torch=Torch("13.0")),
+            "driver 550.54 is too old for torch 2.11.0, built for CUDA 13.0: it wants 580.65.06",
+            "update the NVIDIA driver, or take torch's build for CUDA 12",
+        ),
+        (replace(GPU, torch=Torch("12.8")), "torch can't use the GPU", '--upgrade "torch>=2.11"'),
     ],
 )
 def test_what_would_make_the_fast_engine_run(facts: Facts, hint: str, command: str) -> None:
@@ -132,7 +150,7 @@ def test_a_gpu_that_is_too_old() -> None:
 
 def test_the_facts_are_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_torch", lambda: Torch())
-    facts = doctor._facts()
+    facts = doctor.look()
     names = {Requirement(text).name for text in facts.required}
     assert {"torch", "transformers", "trl", "peft"} <= names
     assert set(facts.extras) == set(doctor.OPTIONAL) and any("unsloth" in text for text in facts.extra)
@@ -147,8 +165,90 @@ def test_the_facts_are_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_requirements_of_an_installed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
     told = ["torch>=2", 'unsloth==1; extra == "gpu"', 'httpx; extra == "serve"']
-    monkeypatch.setattr(doctor.metadata, "requires", lambda name: told)
-    monkeypatch.setattr(doctor.metadata, "metadata", lambda name: {"Requires-Python": ">=3.11"})
+    monkeypatch.setattr(metadata, "requires", lambda name: told)
+    monkeypatch.setattr(metadata, "metadata", lambda name: {"Requires-Python": ">=3.11"})
     extras = {"gpu": ['unsloth==1; extra == "gpu"'], "gguf": [], "serve": ['httpx; extra == "serve"']}
     assert doctor._requirements() == (["torch>=2"], extras, ">=3.11")
-    assert doctor._tested() == {}
+    assert doctor._tested(doctor._pins(gpu=True)) == {}
+
+
+BNB = Loaded("bitsandbytes", "libbitsandbytes_cuda130.so", "no libnvJitLink.so.13", "libnvJitLink.so.13")
+XFORMERS = Loaded("xformers", "_C.so", "no libcudart.so.12", "libcudart.so.12")
+
+
+def test_libraries_that_do_not_load_and_what_mends_them() -> None:
+    broken = replace(GPU, torch=Torch("13.0", ("Tesla T4",), libraries=(BNB, XFORMERS)))
+    report = judge(broken)
+    assert report.ok and "bitsandbytes       does not load: no libnvJitLink.so.13" in text(report)
+    (bnb, bnb_command), (xformers, xformers_command) = report.hints
+    assert (
+        "4-bit weights and 8-bit optimizers: bitsandbytes's libbitsandbytes_cuda130.so does not load for want of" in bnb
+    )
+    assert bnb_command == "python -m pip install nvidia-nvjitlink"
+    assert "packed attention on this card" in xformers and xformers_command.endswith("nvidia-cuda-runtime-cu12")
+    newer = judge(replace(broken, gpus=[replace(T4, capability=(9, 0))]))
+    assert not any("xformers" in hint for hint, _ in newer.hints), "nothing there needs it"
+    assert "nothing on this card needs it" in text(newer)
+    there = replace(BNB, found="/venv/nvidia/cu13/lib")
+    hints = judge(replace(broken, torch=Torch("13.0", ("Tesla T4",), libraries=(there,)))).hints
+    assert hints[0][1] == 'export LD_LIBRARY_PATH="/venv/nvidia/cu13/lib:$LD_LIBRARY_PATH"'
+
+
+def test_a_torch_that_is_not_the_images() -> None:
+    colab = replace(GPU, pins="constraints-colab.txt", installed={**GPU.installed, "torch": "2.11.0+cu128"})
+    assert not judge(colab).hints
+    (hint,) = judge(replace(colab, installed={**colab.installed, "torch": "2.13.0+cu130"})).hints
+    assert "torch 2.13.0+cu130 is not the image's" in hint[0] and "notebooks/colab.ipynb" in hint[1]
+
+
+def test_versions_that_were_not_tested_together() -> None:
+    tested = {"torch": "2.11.0", "trl": "1.15.0", "unsloth": "2026.10.9"}
+    installed = {**GPU.installed, "torch": "2.11.0+cu130", "trl": "1.15.1", "unsloth": "2026.10.7"}
+    facts = replace(GPU, pins="constraints-gpu.txt", tested=tested, installed=installed)
+    (hint,) = judge(facts).hints
+    told = "2 packages not as tested together: trl 1.15.1 (tested 1.15.0), unsloth 2026.10.7 (tested 2026.10.9)"
+    assert hint == (told, "python -m pip install -c constraints-gpu.txt -e '.[gpu,gguf,serve]'")
+    assert not judge(replace(facts, gpus=[], torch=Torch())).hints, "on a CPU they are not used"
+
+
+def test_the_pins_are_those_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in doctor.HOSTED:
+        monkeypatch.delenv(name, raising=False)
+    assert doctor._tested(doctor._pins(gpu=False))["torch"] == "2.13.0"
+    gpu = doctor._tested(doctor._pins(gpu=True))
+    assert gpu["torch"] == "2.11.0" and gpu["numpy"] == ("2.4.6" if sys.version_info < (3, 12) else "2.5.2")
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    assert "torch" not in doctor._tested(doctor._pins(gpu=True))
+
+
+@pytest.mark.parametrize(
+    ("cuda", "found"), [("13.0", 130), ("13.1", 130), ("12.8", 128), ("12.7", 126), ("12.0", 124), ("11.8", 118)]
+)
+def test_which_library_bitsandbytes_takes(tmp_path: Path, cuda: str, found: int) -> None:
+    for number in (124, 126, 128, 130, 132):
+        (tmp_path / f"libbitsandbytes_cuda{number}.so").touch()
+    assert bitsandbytes_library(tmp_path, cuda).name == f"libbitsandbytes_cuda{found}.so"
+
+
+def test_why_a_real_library_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is linked to another which is not there, as packages' are to CUDA's."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler here")
+    folder = tmp_path / "bitsandbytes"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (tmp_path / "x.c").write_text("int cuda(void) { return 1; }\n")
+    other, library = tmp_path / "libnvJitLink.so.13", folder / "libbitsandbytes_cuda130.so"
+    shared = ["cc", "-shared", "-fPIC", str(tmp_path / "x.c"), "-o"]
+    subprocess.run([*shared, str(other), "-Wl,-soname,libnvJitLink.so.13"], check=True)
+    subprocess.run([*shared, str(library), "-Wl,--no-as-needed", str(other)], check=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    place = tmp_path / "nvidia" / "cu13" / "lib"
+    place.mkdir(parents=True)
+    other.rename(place / other.name)
+    (found,) = load_libraries("13.0")
+    assert (found.missing, found.found) == ("libnvJitLink.so.13", str(place))
+    (place / other.name).unlink()
+    (found,) = load_libraries("13.0")
+    assert found.error.startswith("libnvJitLink.so.13: cannot open") and found.command.endswith("nvidia-nvjitlink")
+    assert list(load_libraries(None)) == []

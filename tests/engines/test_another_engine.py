@@ -11,7 +11,7 @@ from tests.engines.test_choices import CPU
 from tests.engines.test_measured import H200, fastest_engine, kept, row
 from tests.test_doctor import FINE
 from tests.tiny import write_recipe
-from toolkit.doctor import judge
+from toolkit.doctor.judge import judge
 from toolkit.engines import ENGINES
 from toolkit.engines.base import Has, Launch, Reason, is_installed
 from toolkit.engines.peft import Peft

@@ -1,123 +1,24 @@
-"""`toolkit doctor`: what this machine has, what it lacks, and the command that mends it."""
+"""What the facts of a machine mean."""
 
 from __future__ import annotations
 
-import importlib.util
-import itertools
-import os
-import platform
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from toolkit.cache import cache_root
+from toolkit.doctor.facts import FLASH4_PACKAGE, OPTIONAL, Facts
+from toolkit.doctor.gpu import gpu_hints, library_lines
+from toolkit.doctor.report import Line, Report
 from toolkit.engines.base import Engine
 from toolkit.engines.registry import ENGINES
-from toolkit.hardware import BF16_FLAGS, FLASH4, Gpu, Hardware, cpu_flags, cpu_name, usable_cores
-from toolkit.machine import free_bytes
-from toolkit.planning.cards import GIB, SeenGpu, seen_gpus
-from toolkit.versions import installed
-from toolkit.words import typed
+from toolkit.hardware import BF16_FLAGS, FLASH4, Gpu, Hardware
+from toolkit.planning.cards import GIB, SeenGpu
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-ROOT = Path(__file__).parents[1]
 LEAST_DISK = 2 * GIB  # the quickstart's model, token table and run
 LEAST_MEMORY = 3 * GIB
 PIP = "python -m pip install"
-FLASH4_PACKAGE = "flash-attn-4"
-OPTIONAL = {  # extras, and what they are for
-    "gguf": "export to q6_k, q5_k_m and q4_k_m (other types go without)",
-    "serve": "answers from GGUF files: toolkit serve, chat and the comparison after an export",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Torch:
-    """What torch says of itself: the CUDA it was built for, the GPUs it can use, why it does not load."""
-
-    cuda: str | None = None
-    gpus: tuple[str, ...] = ()
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """All that was looked at; sizes in bytes. `tested` are the versions that the project's own tests run with.
-
-    `extra`: what the engine for GPUs wants; `extras`: what other optional parts do, by their name.
-    """
-
-    python: str
-    platform: str
-    cpu: str
-    cores: int
-    cpu_flags: frozenset[str]
-    memory: int
-    disk: Mapping[str, int]
-    gpus: Sequence[SeenGpu]
-    installed: Mapping[str, str]
-    required: Sequence[str]
-    extra: Sequence[str]
-    python_wanted: str
-    torch: Torch | None = None
-    extras: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    tested: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One thing that was checked. `ok` is None where nothing depends on it."""
-
-    name: str
-    found: str
-    ok: bool | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Lines by heading, and what is wrong with the command that mends it (empty where no command can)."""
-
-    sections: Mapping[str, Sequence[Line]]
-    problems: Sequence[tuple[str, str]]
-    hints: Sequence[tuple[str, str]]
-
-    @property
-    def ok(self) -> bool:
-        """Whether `toolkit run` can work here, with some engine."""
-        return not self.problems
-
-    def render(self, console: Console) -> None:
-        signs = {True: ("ok ", "green"), False: ("no ", "red"), None: ("   ", None)}
-        for title, lines in self.sections.items():
-            console.print(title, style="bold")
-            for line in lines:
-                sign, style = signs[line.ok]
-                console.print(f"  {sign}", style=style, end="")
-                text = f"{line.name:<18} {line.found}" + (f"  ({line.note})" if line.note else "")
-                console.print(text, soft_wrap=True)
-        for title, items in (("missing", self.problems), ("would help", self.hints)):
-            if items:
-                console.print(title, style="bold")
-            for what, command in items:
-                console.print(f"  {what}", soft_wrap=True)
-                if command:
-                    console.print(f"    {command}", soft_wrap=True)
-        console.print(f"{typed('run')} {'works here' if self.ok else 'does not work here yet'}")
-
-
-def examine() -> Report:
-    """Look at this machine. Imports torch if it is there, to ask what GPUs it can use."""
-    return judge(_facts())
 
 
 def judge(facts: Facts) -> Report:
@@ -148,7 +49,7 @@ def judge(facts: Facts) -> Report:
     gpus = [_gpu(gpu) for gpu in facts.gpus] or [Line("GPU", "none found by nvidia-smi")]
     sections = {
         "machine": machine,
-        "GPU": [*gpus, *_torch_line(facts)],
+        "GPU": [*gpus, *_torch_line(facts), *library_lines(facts)],
         "packages": packages,
         "engines": engines,
         **({"optional": optional} if optional else {}),
@@ -236,11 +137,8 @@ def _engines(facts: Facts, *, works: bool) -> tuple[list[Line], list[tuple[str, 
     lines = [line for engine in ENGINES.values() for line in _engine(engine, facts, works=works, lacking=lacking)]
     if all(_needs(engine, facts) for engine in ENGINES.values() if engine.gpu == "needed"):
         return lines, []  # nothing that could be installed would help
-    hints: list[tuple[str, str]] = []
+    hints = list(gpu_hints(facts))
     usable = bool(facts.torch and facts.torch.gpus)
-    if not usable and not (facts.torch and facts.torch.error):
-        torch = next((one for one in facts.required if Requirement(one).name == "torch"), "torch")
-        hints.append(("torch can't use the GPU: take a build for the driver's CUDA", f'{PIP} --upgrade "{torch}"'))
     if lacking:
         hints.append(
             (f"the unsloth engine and 4-bit weights need {_named(lacking, facts)}", f"{PIP} {_quoted(lacking)}")
@@ -284,66 +182,3 @@ def _quoted(requirements: Sequence[Requirement]) -> str:
 
 def _fits(version: str, wanted: str) -> bool:
     return SpecifierSet(wanted).contains(version, prereleases=True)
-
-
-def _facts() -> Facts:
-    required, extras, python_wanted = _requirements()
-    every = itertools.chain(required, *extras.values())
-    names = [FLASH4_PACKAGE, *(Requirement(text).name for text in every)]
-    return Facts(
-        python=platform.python_version(),
-        platform=platform.platform(),
-        cpu=cpu_name(),
-        cores=usable_cores(),
-        cpu_flags=frozenset(cpu_flags()),
-        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        disk={"cache": free_bytes(cache_root()), "here": free_bytes(Path.cwd())},
-        gpus=seen_gpus(),
-        installed=installed(names),
-        required=required,
-        extra=extras.pop("gpu", []),
-        extras=extras,
-        python_wanted=python_wanted,
-        torch=_torch(),
-        tested=_tested(),
-    )
-
-
-def _requirements() -> tuple[list[str], dict[str, list[str]], str]:
-    """(required, extras by name, Python) from the checkout's pyproject.toml, else from the installed package."""
-    project = ROOT / "pyproject.toml"
-    if project.is_file():
-        data = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
-        extras = {name: list(data["optional-dependencies"][name]) for name in ("gpu", *OPTIONAL)}
-        return data["dependencies"], extras, data["requires-python"]
-    required: list[str] = []
-    extras = {name: [] for name in ("gpu", *OPTIONAL)}
-    for text in metadata.requires("toolkit") or []:
-        requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            required.append(text)
-            continue
-        for name, found in extras.items():
-            if requirement.marker.evaluate({"extra": name}):
-                found.append(text)
-    return required, extras, metadata.metadata("toolkit")["Requires-Python"]
-
-
-def _tested() -> dict[str, str]:
-    """Versions out of the checkout's constraints.txt; nothing when the package was installed without it."""
-    file = ROOT / "constraints.txt"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    pins = (line.partition("==") for line in lines if "==" in line and not line.startswith("#"))
-    return {canonicalize_name(name.strip()): version.strip() for name, _, version in pins}
-
-
-def _torch() -> Torch | None:
-    if importlib.util.find_spec("torch") is None:
-        return None
-    try:
-        import torch  # which may not load: that is what is looked for
-
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        return Torch(torch.version.cuda, tuple(torch.cuda.get_device_name(index) for index in range(count)))
-    except Exception as error:  # a broken install may raise anything: a missing library, a wrong build
-        return Torch(error=(str(error).strip().splitlines() or [type(error).__name__])[0][:200])
