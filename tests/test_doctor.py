@@ -202,11 +202,11 @@ def test_a_torch_that_is_not_the_images() -> None:
 
 
 def test_versions_that_were_not_tested_together() -> None:
-    tested = {"torch": "2.11.0", "trl": "1.15.0", "unsloth": "2026.10.9"}
-    installed = {**GPU.installed, "torch": "2.11.0+cu130", "trl": "1.15.1", "unsloth": "2026.10.7"}
+    tested = {"torch": "2.11.0", "trl": "1.15.0", "torchao": "0.18.0", "unsloth": "2026.10.9"}
+    installed = {**GPU.installed, "torch": "2.11.0+cu130", "trl": "1.15.1", "torchao": "0.10.0"}
     facts = replace(GPU, pins="constraints-gpu.txt", tested=tested, installed=installed)
     (hint,) = judge(facts).hints
-    told = "2 packages not as tested together: trl 1.15.1 (tested 1.15.0), unsloth 2026.10.7 (tested 2026.10.9)"
+    told = "2 packages not as tested together: trl 1.15.1 (tested 1.15.0), torchao 0.10.0 (tested 0.18.0)"
     assert hint == (told, "python -m pip install -c constraints-gpu.txt -e '.[gpu,gguf,serve]'")
     assert not judge(replace(facts, gpus=[], torch=Torch())).hints, "on a CPU they are not used"
 

@@ -45,7 +45,7 @@ class Torch:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that was looked at; sizes in bytes. `tested` are the versions of `pins`, the constraints file for this machine.
+    """All that was looked at; sizes in bytes. `tested`: the versions of `pins`, the constraints file for this machine.
 
     `extra`: what the engine for GPUs wants; `extras`: what other optional parts do, by their name.
     """
