@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.export.shapes import base_model
+from tests.real import find_tokenizer
+from tests.tiny import CHATML
+from toolkit.data.calls import Messages
+from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import ModelError
 from toolkit.export.tokenizer import (
+    BYTE,
     CONTROL,
     NORMAL,
+    UNKNOWN,
     UNUSED,
     USER_DEFINED,
     _merges,
+    _scores,
     looks_special,
     pre_tokenizer_name,
     read_tokenizer,
@@ -111,3 +120,81 @@ def test_more_tokens_than_rows(base: Path) -> None:
     last = add(base, ("<new>", False))
     with pytest.raises(ModelError, match="the vocabulary was resized"):
         read_tokenizer(base, last + 1)
+
+
+WITH_BOS = "{{ bos_token }}" + CHATML
+
+
+@pytest.mark.parametrize("template", [WITH_BOS, CHATML])
+def test_a_prompt_in_llama_cpp_begins_as_in_training(tmp_path: Path, template: str) -> None:
+    """A tokenizer that puts a token before every text, as Llama 3's does, and a template that writes it or does not."""
+    from tokenizers.processors import TemplateProcessing
+
+    from tests.export.test_gguf import write
+    from toolkit.data.markup import render
+    from toolkit.export.merge import open_merged
+    from toolkit.export.verify.runtime import compare_templates
+    from toolkit.export.verify.verification_data import Prompt
+    from toolkit.inference.gguf import GgufModel
+
+    folder = base_model(tmp_path / "base")
+    tokenizer = load_tokenizer(folder)
+    tokenizer.bos_token, tokenizer.chat_template = "<|endoftext|>", template
+    tokenizer.pad_token = "<|im_start|>"
+    number = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", pair="<|endoftext|> $A $B", special_tokens=[("<|endoftext|>", number)]
+    )
+    tokenizer.save_pretrained(folder)
+    write(tmp_path / "m.gguf", open_merged(folder, None))
+    question = [{"role": "user", "content": "What is it?"}]
+    text = render(tokenizer, question, add_generation_prompt=True)
+    with GgufModel(tmp_path / "m.gguf", n_ctx=64, threads=1) as model:
+        assert model.put_before() == ([number] if template == WITH_BOS else [])
+        made = model.apply_template(question)
+        ids = model.put_before() + model.tokenize(made.removeprefix("<|endoftext|>"))
+        assert ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+        prompt = Prompt(Messages(question, None, []), text, True)
+        assert compare_templates(model, tokenizer, [prompt], {}) == []
+        assert compare_templates(model, tokenizer, [replace(prompt, text="x" + text)], {})
+
+
+GEMMA = find_tokenizer("gemma3-tokenizer", "google/gemma-3-270m-it")
+SPM = {
+    "model": {"type": "BPE", "byte_fallback": True, "merges": [["a", "b"], "ab c", ["a", "b"]]},
+    "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+    "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+}
+
+
+def test_sentencepiece_as_gemma_has_it() -> None:
+    assert pre_tokenizer_name(SPM, Path("x")) == "default"
+    scores = _scores(
+        ["<unk>", "ab", "abc", "a", "<0x0A>"], [UNKNOWN, NORMAL, NORMAL, NORMAL, BYTE], SPM["model"]["merges"]
+    )
+    assert scores == [-1000.0, 0.0, -1.0, -1000.0, -1000.0]
+    prefixed = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, SPM["normalizer"]]}
+    for wrong in ({**SPM, "normalizer": prefixed}, {**SPM, "pre_tokenizer": {"type": "Metaspace"}}):
+        with pytest.raises(ModelError, match="can't be exported, wanted byte-level BPE, or Gemma's SentencePiece"):
+            pre_tokenizer_name(wrong, Path("x"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(GEMMA is None, reason="no tokenizer of Gemma 3; .ci/test-tokenizers packs it")
+def test_gemmas_own_tokenizer_in_llama_cpp(tmp_path: Path) -> None:
+    from tests.export.test_gguf import write
+    from toolkit.export.merge import open_merged
+    from toolkit.export.verify.verification_data import HARD_STRINGS
+    from toolkit.inference.gguf import GgufModel
+
+    assert GEMMA
+    folder = base_model(tmp_path / "base", "gemma3_text", vocab_size=262_208)
+    for path in GEMMA.iterdir():
+        shutil.copy(path, folder / path.name)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    write(tmp_path / "m.gguf", open_merged(folder, None))
+    tokenizer = load_tokenizer(folder)
+    with GgufModel(tmp_path / "m.gguf", n_ctx=64, threads=1) as model:
+        assert model.put_before() == [tokenizer.bos_token_id]
+        for text in HARD_STRINGS:
+            assert model.tokenize(text) == tokenizer(text, add_special_tokens=False)["input_ids"], text

@@ -268,7 +268,9 @@ class Renderer:
         try:
             return render(self.tokenizer, given.messages, tools=given.tools, **self.options, **options)
         except DataError as error:
-            raise DataError([Problem(chat.where, problem.message) for problem in error.problems]) from error
+            several = self.call_format == "native" and any(len(turn.tool_calls) > 1 for turn in chat.turns)
+            hint = '; data.call_format = "hermes" writes several calls of a turn' if several else ""
+            raise DataError([Problem(chat.where, problem.message + hint) for problem in error.problems]) from error
 
     def _whole(self, chat: Chat) -> Row:
         given = self.messages(chat)

@@ -61,7 +61,7 @@ def _data(found: Look) -> Pairs:
     how: Pairs = []
     if found.with_tools:
         own = "as the model's chat template writes calls"
-        ours = "the model's own template knows no tools; this one llama.cpp and Ollama can read"
+        ours = "the model's own template can't write these tools and calls; this one llama.cpp and Ollama can read"
         how.append(("call_format", found.call_format, own if found.call_format == "native" else ours))
     reading = found.reading
     share = reading.bad / max(1, reading.rows)

@@ -131,6 +131,12 @@ def _measure(found: Look, chats: Sequence[Chat], model: ModelSection, folder: Pa
             found.call_format = "hermes"
         renderer = Settings(folder, Rendering(found.call_format), _NO_LIMIT).renderer()
         chunk = encode_chats(renderer, chats, _NO_LIMIT)
+        if chunk.problems and found.with_tools and found.call_format == "native":
+            # the model's own way may not hold these calls: several of one turn, or a text beside them
+            hermes = Settings(folder, Rendering("hermes"), _NO_LIMIT).renderer()
+            other = encode_chats(hermes, chats, _NO_LIMIT)
+            if len(other.problems) < len(chunk.problems):
+                found.call_format, chunk = "hermes", other
     found.unrendered = chunk.problems
     if not chunk.row_lengths:
         raise DataError([*chunk.problems[:5], Problem("", "no chat can be rendered, so there is nothing to train on")])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.markup import probe
+from toolkit.data.markup import probe, render
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import DataError, ModelError
 from toolkit.models.families import FAMILIES
@@ -15,12 +16,19 @@ from toolkit.models.families import FAMILIES
 _ALL = (one for kind in sorted(FAMILIES) for one in FAMILIES[kind].pre_tokenizers)
 PRE_TOKENIZERS = {(one.steps, one.ignore_merges): one for one in _ALL}
 """By how they split text before BPE: a tokenizer is told by its content, as two families may split alike."""
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+SPM = "default"  # llama.cpp's name for how SentencePiece's tokenizers split: not at all
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+_UNSCORED = -1000.0  # of what no merge makes, as llama.cpp's converter has it
 
 
 @dataclass(frozen=True, slots=True)
 class GgufTokenizer:
-    """What goes into the `tokenizer.*` keys. `eot` ends an assistant's turn in the chat template."""
+    """What goes into the `tokenizer.*` keys. `eot` ends an assistant's turn in the chat template.
+
+    `scores`: of each token, by which SentencePiece's tokenizers merge, the highest first; None for byte-level BPE,
+    which has `merges`.
+    """
 
     pre: str
     tokens: list[str]
@@ -30,6 +38,7 @@ class GgufTokenizer:
     eot: int | None
     add_bos: bool
     template: str | None
+    scores: list[float] | None = None
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> GgufTokenizer:
@@ -52,11 +61,12 @@ def read_tokenizer(folder: Path, vocab_size: int) -> GgufTokenizer:
         pre=pre,
         tokens=tokens,
         types=types,
-        merges=_merges(spec["model"]["merges"]),
+        merges=[] if pre == SPM else _merges(spec["model"]["merges"]),
         special=_special(folder, tokenizer),
         eot=_end_of_turn(tokenizer),
-        add_bos=_adds_bos(tokenizer),
+        add_bos=_adds_bos(tokenizer) and _begins_with_bos(tokenizer),
         template=chat_template(tokenizer),
+        scores=_scores(tokens, types, spec["model"]["merges"]) if pre == SPM else None,
     )
 
 
@@ -64,9 +74,13 @@ def pre_tokenizer_name(spec: dict[str, Any], folder: Path) -> str:
     """llama.cpp's name for the way that a tokenizer.json splits text. Raises `ModelError` where it has none here."""
     where = folder / "tokenizer.json"
     model = spec.get("model") or {}
+    if model.get("byte_fallback") and _is_sentencepiece(spec):
+        return SPM
     if model.get("type") != "BPE" or model.get("byte_fallback"):
         kind = model.get("type") if not model.get("byte_fallback") else "BPE with byte fallback"
-        raise ModelError(f"{where}: tokenizer {kind} can't be exported, wanted byte-level BPE")
+        raise ModelError(
+            f"{where}: tokenizer {kind} can't be exported, wanted byte-level BPE, or Gemma's SentencePiece"
+        )
     steps, ignore_merges = _flatten(spec.get("pre_tokenizer")), bool(model.get("ignore_merges"))
     found = PRE_TOKENIZERS.get((steps, ignore_merges))
     if found is None and (steps, not ignore_merges) in PRE_TOKENIZERS:
@@ -83,6 +97,30 @@ def pre_tokenizer_name(spec: dict[str, Any], folder: Path) -> str:
     if kind not in found.normalizers:
         raise ModelError(f"{where}: normalizer {kind} can't be exported with pre-tokenizer {found.name}")
     return found.name
+
+
+def _is_sentencepiece(spec: dict[str, Any]) -> bool:
+    """Whether text is split as Gemma's SentencePiece does: blanks become one character, none is put before a text, and
+    nothing but merges decides."""
+    normalizer, split = spec.get("normalizer") or {}, spec.get("pre_tokenizer")
+    blanks = normalizer.get("type") == "Replace" and normalizer.get("content") == "▁"
+    return (
+        spec["model"].get("type") == "BPE"
+        and blanks
+        and (normalizer.get("pattern") or {}).get("String") == " "
+        and (split is None or (split.get("type") == "Split" and (split.get("pattern") or {}).get("String") == " "))
+    )
+
+
+def _scores(tokens: list[str], types: list[int], merges: list[Any]) -> list[float]:
+    """The place, counted down, of the first merge that makes each token."""
+    found: dict[str, float] = {}
+    for place, merge in enumerate(merges):
+        first, second = merge.split(" ") if isinstance(merge, str) else merge
+        found.setdefault(first + second, -float(place))
+    return [
+        found.get(token, _UNSCORED) if kind == NORMAL else _UNSCORED for token, kind in zip(tokens, types, strict=True)
+    ]
 
 
 def _flatten(node: dict[str, Any] | None) -> tuple[tuple[str, Any], ...]:
@@ -124,7 +162,7 @@ def _tokens(tokenizer: Any, vocabulary: dict[str, int], size: int) -> tuple[list
             types.append(CONTROL if control else USER_DEFINED)
         else:
             tokens.append(token)
-            types.append(NORMAL)
+            types.append(BYTE if _BYTE.fullmatch(token) else NORMAL)
     return tokens, types
 
 
@@ -162,6 +200,17 @@ def _end_of_turn(tokenizer: Any) -> int | None:
 def _adds_bos(tokenizer: Any) -> bool:
     ids = tokenizer("x").input_ids
     return bool(tokenizer.bos_token_id is not None and ids and ids[0] == tokenizer.bos_token_id)
+
+
+def _begins_with_bos(tokenizer: Any) -> bool:
+    """Whether its chats do, as far as it has a template: llama.cpp would put one before each that has none."""
+    if not tokenizer.chat_template:
+        return True
+    try:
+        text = render(tokenizer, [{"role": "user", "content": "quartz"}])
+    except DataError:
+        return True
+    return text.startswith(str(tokenizer.bos_token))
 
 
 def chat_template(tokenizer: Any) -> str | None:

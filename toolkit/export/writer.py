@@ -147,11 +147,15 @@ def add_model(writer: GGUFWriter, architecture: Architecture, metadata: Metadata
 
 def add_tokenizer(writer: GGUFWriter, tokenizer: GgufTokenizer) -> None:
     """The `tokenizer.*` keys."""
-    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_model("gpt2" if tokenizer.scores is None else "llama")
     writer.add_tokenizer_pre(tokenizer.pre)
     writer.add_token_list(tokenizer.tokens)
     writer.add_token_types(tokenizer.types)
-    writer.add_token_merges(tokenizer.merges)
+    if tokenizer.scores is None:
+        writer.add_token_merges(tokenizer.merges)
+    else:
+        writer.add_token_scores(tokenizer.scores)
+        writer.add_add_space_prefix(False)
     add = {
         "bos": writer.add_bos_token_id,
         "eos": writer.add_eos_token_id,

@@ -110,6 +110,12 @@ class GgufModel:
         """The text of ids, special tokens written out."""
         return str(self._ask("/detokenize", {"tokens": list(ids)})["content"])
 
+    def put_before(self) -> list[int]:
+        """The tokens that llama.cpp puts before every prompt: the one that begins a text, or none."""
+        both = (self._ask("/tokenize", {"content": "a", "add_special": add})["tokens"] for add in (True, False))
+        with_them, without = both
+        return list(map(int, with_them[: len(with_them) - len(without)]))
+
     def apply_template(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None, **options: Any
     ) -> str:

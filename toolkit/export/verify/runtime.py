@@ -84,15 +84,22 @@ def _near(material: Material, text: str, ids: list[int], place: int) -> str:
     return text[max(0, start - 20) : start + 40]
 
 
-def compare_templates(model: GgufModel, prompts: Sequence[Prompt], options: dict[str, Any]) -> list[str]:
-    """Prompts that llama.cpp's template engine writes otherwise than training's: where they part."""
+def compare_templates(
+    model: GgufModel, tokenizer: Any, prompts: Sequence[Prompt], options: dict[str, Any]
+) -> list[str]:
+    """Prompts that llama.cpp's template engine writes otherwise than training's: where they part.
+
+    A text's first token is left out of what it tells where it puts that before every prompt itself.
+    """
     different = []
+    first = tokenizer.decode(model.put_before())
     for prompt in prompts:
         try:
             text = model.apply_template(prompt.given.messages, prompt.given.tools, **options)
         except ModelError as error:
             different.append(str(error))
             continue
+        text = text if text.startswith(first) else first + text
         if text != prompt.text:
             place = next((i for i, (a, b) in enumerate(zip(prompt.text, text, strict=False)) if a != b), len(text))
             start = max(0, place - 20)

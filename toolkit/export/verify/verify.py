@@ -204,7 +204,9 @@ class _Work:
                 with self.clock.step("tokens and prompts", name):
                     tokens = runtime.compare_tokenizers(model, file, material)
                     self._add(gate.tokenizer(name, tokens, material, lambda: file_differs(file, folder, rows)))
-                    different = runtime.compare_templates(model, material.prompts, material.template_options)
+                    different = runtime.compare_templates(
+                        model, material.tokenizer, material.prompts, material.template_options
+                    )
                     other = file.value("tokenizer.chat_template") != chat_template(material.tokenizer)
                     self._add(gate.template(name, different, len(material.prompts), other))
                 with self.clock.step("in llama.cpp", name, max(len(written), reference.chats)) as advance:

@@ -93,7 +93,8 @@ def file_differs(file: GgufFile, folder: Path, rows: int) -> str:
         wanted = read_tokenizer(folder, rows)
     except ModelError as error:
         return str(error)
-    pairs = {"pre": wanted.pre, "tokens": wanted.tokens, "token_type": wanted.types, "merges": wanted.merges}
+    pairs: dict[str, Any] = {"pre": wanted.pre, "tokens": wanted.tokens, "token_type": wanted.types}
+    pairs |= {"merges": wanted.merges} if wanted.scores is None else {"scores": wanted.scores}
     for key, value in pairs.items():
         if file.value(f"tokenizer.ggml.{key}") != value:
             return f"its tokenizer.ggml.{key} is not that of {folder}"

@@ -77,6 +77,9 @@ class Olmo3(Olmo2):
         if (window := self.window(config)) is not None:
             writer.add_sliding_window(window)
             writer.add_sliding_window_pattern([kind == SLIDING for kind in _kinds(config)])
+            sliding = rope_parameters(config).get(SLIDING) or {}
+            if "rope_theta" in sliding:
+                writer.add_rope_freq_base_swa(sliding["rope_theta"])
         if rope_type(full := _full(config)) == "yarn":
             add_yarn(writer, full)
             if full.get("attention_factor") is not None:
