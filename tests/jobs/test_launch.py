@@ -168,6 +168,8 @@ def test_training_is_fitted_to_the_time_that_the_job_has() -> None:
         (Asked("hfjobs", "t4"), "hfjobs: no such platform, did you mean hf-jobs?; known: hf-jobs, skypilot, modal"),
         (Asked("modal", "t5"), "--gpu t5: unknown card, did you mean t4?"),
         (Asked("modal", "v100"), "--gpu v100: Modal has none; it has t4, l4"),
+        (Asked("modal", "a10g", 5), "--gpus 5: Modal has at most 4 of a10g in one machine"),
+        (Asked("modal", "t4", source=GIT, out=Path("mine.toml/x")), "mine.toml/x: can't be made: "),
         (Asked("hf-jobs", "t4", 2), "Hugging Face Jobs has no machine with 2 x t4; it has t4, l4, l4 x 4"),
         (Asked("hf-jobs", "t4", repo="mine"), "--repo mine: wanted a model repository of the hub, as YOUR-NAME/mine"),
         (Asked("hf-jobs", "t4", source=GIT), "--runs: wanted a bucket for checkpoints, as YOUR-NAME/toolkit-runs"),

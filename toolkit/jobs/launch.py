@@ -111,7 +111,10 @@ def launch(loaded: LoadedRecipe, asked: Asked) -> Launch:
     folder = asked.out or Path("jobs") / f"{loaded.name}-{platform.name}"
     if folder.exists() and not asked.force:
         raise InputError(f"{folder}: exists already; --force writes it anew, --out names another")
-    _write(folder, job, platform, recipe)
+    try:
+        _write(folder, job, platform, recipe)
+    except OSError as error:
+        raise InputError(f"{folder}: can't be made: {error.strerror}; name another with --out") from None
     return Launch(folder, platform, job, plan, cut)
 
 

@@ -200,7 +200,10 @@ class Modal(Platform):
     }
 
     def accelerator(self, card: Card, gpus: int) -> str:
-        return _named(self, card) + (f":{gpus}" if gpus > 1 else "")
+        found, most = _named(self, card), 4 if card.name == "a10g" else 8
+        if gpus > most:
+            raise InputError(f"--gpus {gpus}: {self.title} has at most {most} of {card.name} in one machine")
+        return found + (f":{gpus}" if gpus > 1 else "")
 
     def runs(self, asked: str | None, repo: str | None) -> str:
         volume = asked or "toolkit-runs"
