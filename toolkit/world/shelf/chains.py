@@ -1,7 +1,8 @@
 """Chains over the shelf's tools: a later call takes what an earlier one returned.
 
 Some are written down (chains.toml), others put together: where a result has the tag that a parameter takes, the second
-request says the result's noun in the value's place ("look up ... and then print the translation").
+request says the result's noun in the value's place ("look up ... and then print the translation"). In others a result
+decides (`toolkit.world.shelf.decisions`).
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from importlib.resources import files
 from typing import Any
 
 from toolkit.world.draft import Draft
-from toolkit.world.language import Filled, capital, fill, parse, shown, splice
+from toolkit.world.language import Filled, capital, fill, parse, said, shown, splice
+from toolkit.world.shelf.decisions import decided, outweighed
 from toolkit.world.shelf.display import Display, Shown
 from toolkit.world.shelf.entry import Entry, Param, Result, lines, serves, shelf
 from toolkit.world.spec import Unsuitable
 
 Flags = dict[str, Any]
 
-_WRITTEN = 0.35  # share of chains that are written down
+_WRITTEN, _DECIDED, _OUTWEIGHED = 0.3, 0.2, 0.15  # shares of chains that are written down, and where a result decides
+_APART = ("link", "decide", "outweigh")  # what chains.toml has besides chains
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ def written() -> tuple[Written, ...]:
     return tuple(
         Written(name, tuple(map(_step, lines(chain["calls"]))), lines(chain["say"]))
         for name, chain in _table().items()
-        if name != "link"
+        if name not in _APART
     )
 
 
@@ -90,8 +93,22 @@ def links() -> tuple[tuple[Entry, Result, Entry, Param], ...]:
 def multi_step(d: Draft) -> Flags:
     """Two or three calls, later ones made from what earlier ones returned."""
     show = Display(d)
-    entries, name = (_written if d.r.random() < _WRITTEN else _linked)(show)
+    entries, name = d.r.choices(_WAYS, _SHARES)[0](show)
     return {"offer": show.offer(*entries), "shelf": True, "chain": f"shelf {name}"}
+
+
+@cache
+def frames(part: str) -> Mapping[str, tuple[str, ...]]:
+    """Words of a part of chains.toml that has no chains: one a line, or between slashes."""
+    return {name: lines(text.replace(" / ", "\n")) for name, text in _table()[part].items()}
+
+
+def _decided(show: Display) -> tuple[list[Entry], str]:
+    return decided(show, frames("decide"))
+
+
+def _outweighed(show: Display) -> tuple[list[Entry], str]:
+    return outweighed(show, frames("outweigh"))
 
 
 def _written(show: Display) -> tuple[list[Entry], str]:
@@ -118,6 +135,8 @@ def _written(show: Display) -> tuple[list[Entry], str]:
         each = {(index, one.each) for index, one in enumerate(chain.steps, 1) if one.each}
         told = [found[int(at[1]) - 1][at[2]] for at in taken if at and (int(at[1]), at[2]) not in each]
         _unsaid(request, told)
+        if any(value in request.arguments.values() for value in told):
+            raise Unsuitable("as it was said")
         found += d.call(tool.call(arguments))
     last = chain.steps[-1]
     words = {name: slots[raw.strip("{}")] for name, raw in last.arguments.items() if raw.startswith("{")}
@@ -134,6 +153,10 @@ def _drawn(show: Display, chain: Written) -> dict[str, Any]:
         if step.each:
             drawn[step.each] = show.values(step.entry, step.each, 2)
         slots.update({names[key]: item for key, item in drawn.items()})
+    if "other" in slots and said(slots["other"]).value in [
+        said(x).value for name, x in slots.items() if name != "other"
+    ]:
+        raise Unsuitable("the same twice")
     return slots
 
 
@@ -173,7 +196,7 @@ def _linked(show: Display) -> tuple[list[Entry], str]:
     after = slot.sub(lambda match: f"{'on ' if match[1] else ''}{result.noun}", after)
     slots = [show.slots(first, parse(before).slots), show.slots(second, parse(after).slots)]
     one, other = (fill(source, drawn) for source, drawn in zip((before, after), slots, strict=True))
-    frame = d.r.choice(lines(_table()["link"]["say"])).replace("{noun}", result.noun)
+    frame = d.r.choice(frames("link")["say"]).replace("{noun}", result.noun)
     d.templates += [before, after]
     d.dated = d.dated or one.dated or other.dated
     parts = {"a": one.pieces, "b": other.pieces, "A": capital(one.pieces), "B": capital(other.pieces)}
@@ -187,3 +210,7 @@ def _linked(show: Display) -> tuple[list[Entry], str]:
     arguments = {**other.arguments, param.name: found[result.name]}
     show.serve((tools[1], arguments, slots[1]))
     return [first, second], "linked"
+
+
+_WAYS = (_written, _decided, _outweighed, _linked)
+_SHARES = (_WRITTEN, _DECIDED, _OUTWEIGHED, 1 - _WRITTEN - _DECIDED - _OUTWEIGHED)

@@ -1,0 +1,217 @@
+"""Chains in which a result decides: a number against a bound, or one thing's number against another's.
+
+What is decided is which of two requests is served, or which of two things one is made about. None of it is written
+down: any tool with a number, time or date among its results can come first, and any request second.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cache
+from typing import Any
+
+from toolkit.world.language import Filled, Said, capital, neat, parse, said, shown, splice
+from toolkit.world.shelf.display import Display, Shown
+from toolkit.world.shelf.entry import Entry, Param, Result, serves, shelf
+from toolkit.world.spec import Unsuitable
+
+_NUMBERS = ("int", "num", "money", "=")
+_THINGS = ("one", "any", "quoted", "person", "city", "code")  # kinds that a request can speak of as "the one with"
+_TWO_TOOLS = 0.5  # of decisions, between requests of two tools; else two of one
+_ABOUT_IT = 0.5  # of comparisons where it can be, the second request is about what was found
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A request, filled in: its words, its call's arguments and the slots as they are said."""
+
+    entry: Entry
+    filled: Filled
+    slots: Mapping[str, Any]
+
+
+@cache
+def measured() -> tuple[tuple[Entry, Result], ...]:
+    """Tools with a result that is more or less, earlier or later, and that has a noun."""
+    return tuple(
+        (entry, result)
+        for entry in shelf().values()
+        for result in entry.result
+        if result.noun and result.kind.split()[0] in (*_NUMBERS, "time", "date")
+    )
+
+
+@cache
+def compared() -> tuple[tuple[Entry, Result], ...]:
+    """Those of them that take several values of one parameter in one request."""
+    return tuple((entry, result) for entry, result in measured() if any(parse(x).imperative for x in entry.several))
+
+
+@cache
+def about(kind: str) -> tuple[tuple[Entry, Param], ...]:
+    """Tools with a required parameter of just this kind, which a request can name; none for numbers and days."""
+    if kind.split()[0] not in _THINGS:
+        return ()
+    return tuple(
+        (entry, param)
+        for entry in shelf().values()
+        for param in entry.params.values()
+        if param.required and param.kind == kind and any(_slot(param).search(x) for x in entry.say)
+    )
+
+
+def decided(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[Entry], str]:
+    """A look at one number, and one of two requests by it."""
+    r = show.r
+    first, result = r.choice(measured())
+    look = _ready(show, first)
+    tool = show.show(first, list(look.filled.arguments))
+    value = _result(show, tool, look.filled.arguments)[result.name]
+    bound = _near(show, value)
+    more = r.random() < 0.5
+    words = r.choice(
+        frames["later" if more else "earlier"] if _is_day_or_time(value) else frames["more" if more else "less"]
+    )
+    test = words.replace("{n}", bound.text)
+    one, other = _alternatives(show, first)
+    _say(show, r.choice(frames["say"]), result, look, one, other, test=test)
+    show.d.needed.append(tool.name)
+    show.d.call(tool.call(look.filled.arguments))
+    taken = one if (value > bound.value) == more else other
+    _serve(show, taken, {one.entry.name: one, other.entry.name: other})
+    return _entries(first, one, other), "decided"
+
+
+def outweighed(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[Entry], str]:
+    """Two calls at once, and a request about what has more, or one of two requests by which has more."""
+    r = show.r
+    first, result = r.choice(compared())
+    look = _ready(show, first, several=True)
+    options = [{**look.filled.arguments, first.many: said(item).value} for item in look.slots[first.many]]
+    tool = show.show(first, list(options[0]))
+    values = [_result(show, tool, option)[result.name] for option in options]
+    if values[0] == values[1] or len(options) != 2:
+        raise Unsuitable("nothing to choose by")
+    more = r.random() < 0.5
+    best = 0 if (values[0] > values[1]) == more else 1
+    kind = "day" if _is_day_or_time(values[0]) else "number"
+    word = r.choice(frames[f"{kind}_{'more' if more else 'less'}"])
+    item = look.slots[first.many][best]
+    choices = [one for one in about(first.params[first.many].kind) if not serves(one[0].name, first.name)]
+    show.d.needed.append(tool.name)
+    if choices and r.random() < _ABOUT_IT:
+        entry, param = r.choice(choices)
+        line = show.line(entry, lambda line: parse(line).imperative and bool(_slot(param).search(line)))
+        named = _slot(param).sub(f"the one with the {word} {_bare(result.noun)}", line)
+        slots = show.slots(entry, parse(named).slots)
+        if any(said(other).value == said(item).value for other in slots.values()):
+            raise Unsuitable("said already")
+        filled = show.fill(named, slots)
+        request = _Ready(entry, filled, slots)
+        _say(show, r.choice(frames["about"]), result, look, request, request, word=word)
+        show.d.call(*(tool.call(option) for option in options))
+        second = show.show(entry, [*filled.arguments, param.name])
+        show.d.needed.append(second.name)
+        arguments = {**filled.arguments, param.name: said(item).value}
+        show.serve((second, arguments, {**slots, param.name: item}))
+        return [first, entry], "about the one"
+    one, other = _alternatives(show, first)
+    said_first = said(look.slots[first.many][0]).text
+    _say(show, r.choice(frames["compare"]), result, look, one, other, word=word, item=said_first)
+    show.d.call(*(tool.call(option) for option in options))
+    _serve(show, one if best == 0 else other, {one.entry.name: one, other.entry.name: other})
+    return _entries(first, one, other), "outweighed"
+
+
+def _ready(show: Display, entry: Entry, *, several: bool = False, slots: Mapping[str, Any] | None = None) -> _Ready:
+    lines = entry.several if several else entry.say
+    line = show.line(entry, lambda line: parse(line).imperative and (several or bool(parse(line).slots)), lines)
+    drawn = dict(slots or show.slots(entry, parse(line).slots))
+    if several:
+        drawn[entry.many] = show.values(entry, entry.many, 2)
+    return _Ready(entry, show.fill(line, drawn), drawn)
+
+
+def _alternatives(show: Display, first: Entry) -> tuple[_Ready, _Ready]:
+    """Two requests that neither the first tool nor each other's could serve, unless they are of one tool."""
+    one = show.r.choice(tuple(shelf().values()))
+    other = show.r.choice(tuple(shelf().values())) if show.r.random() < _TWO_TOOLS else one
+    apart = {(one.name, first.name), (other.name, first.name)} | (
+        {(one.name, other.name)} if one is not other else set()
+    )
+    if any(serves(a, b) for a, b in apart):
+        raise Unsuitable("one tool might do for both")
+    requests = _ready(show, one), _ready(show, other)
+    if requests[0].filled.arguments == requests[1].filled.arguments:
+        raise Unsuitable("twice the same")
+    return requests
+
+
+def _entries(first: Entry, one: _Ready, other: _Ready) -> list[Entry]:
+    return [first, one.entry] if one.entry is other.entry else [first, one.entry, other.entry]
+
+
+def _serve(show: Display, taken: _Ready, others: Mapping[str, _Ready]) -> None:
+    used = {name for one in (taken, *others.values()) if one.entry is taken.entry for name in one.filled.arguments}
+    for one in others.values():
+        if one.entry is not taken.entry:
+            show.d.needed.append(show.show(one.entry, list(one.filled.arguments)).name)
+    tool = show.show(taken.entry, sorted(used))
+    show.d.needed.append(tool.name)
+    show.serve((tool, taken.filled.arguments, taken.slots))
+
+
+def _say(show: Display, frame: str, result: Result, look: _Ready, one: _Ready, other: _Ready, **words: str) -> None:
+    """The user's turn: `a` the look, `b` and `c` the requests, and words in their places."""
+    for name, text in {"noun": result.noun, "bare": _bare(result.noun), **words}.items():
+        frame = frame.replace(f"{{{name}}}", text)
+    a, b, c = (request.filled.pieces for request in (look, one, other))
+    parts = {"a": a, "b": b, "c": c, "A": capital(a), "B": capital(b), "C": capital(c)}
+    pieces = splice(frame, {name: part for name, part in parts.items() if f"{{{name}}}" in frame})
+    show.d.user(Filled(pieces, {}, parse(frame.replace("{", "x{", 1)).imperative, False, frame))
+
+
+def _result(show: Display, tool: Shown, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What the call will return."""
+    found = json.loads(show.d.world.call(*tool.call(arguments)))
+    if not isinstance(found, dict) or "error" in found:
+        raise Unsuitable("the call fails")
+    return found
+
+
+def _is_day_or_time(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _near(show: Display, value: Any) -> Said:
+    """A bound above or below the value, which is never it."""
+    r = show.r
+    sign = r.choice((-1, 1))
+    if isinstance(value, str) and re.fullmatch(r"\d\d:\d\d", value):
+        minutes = int(value[:2]) * 60 + int(value[3:]) + sign * 5 * r.randint(1, 24)
+        if not 0 < minutes < 24 * 60:
+            raise Unsuitable("another day")
+        text = f"{minutes // 60:02}:{minutes % 60:02}"
+        return Said(text, text)
+    if isinstance(value, str):
+        day = date.fromisoformat(value) + timedelta(days=sign * r.randint(1, 12))
+        return Said(day.isoformat(), day.isoformat())
+    if isinstance(value, int):
+        bound: Any = value + sign * r.randint(1, max(2, abs(value) // 3))
+    else:
+        bound = neat(round(value + sign * max(0.5, abs(value) * r.uniform(0.05, 0.4)), 1))
+    if bound == value:
+        raise Unsuitable("just that")
+    return Said(bound, shown(bound))
+
+
+def _slot(param: Param) -> re.Pattern[str]:
+    return re.compile(rf"\{{{param.name}\}}")
+
+
+def _bare(noun: str) -> str:
+    return re.sub(r"^(the|its) ", "", noun)
