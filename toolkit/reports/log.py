@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from toolkit.errors import Problem, RunError
 from toolkit.planning.cuts import Cut
 from toolkit.planning.steps import rising, updates_of
 from toolkit.records import read_rows
-from toolkit.reports.statistics import mad_sigma, median
+from toolkit.reports.statistics import mad_sigma
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
@@ -94,7 +95,9 @@ class Log:
     cuts: list[tuple[int, Cut]] = field(default_factory=list)  # (update, of micro-batches where memory ran out)
     spikes: list[tuple[int, float]] = field(default_factory=list)  # (update, times the median gradient norm before)
     evaluations: list[Evaluated] = field(default_factory=list)
-    _calm: deque[float] = field(default_factory=lambda: deque(maxlen=SPIKE_WINDOW))  # logs of norms that did not spike
+    _finite: tuple[list[int], list[float]] = field(default_factory=lambda: ([], []))
+    _calm: deque[float] = field(default_factory=deque)  # logs of the last norms that did not spike
+    _ordered: list[float] = field(default_factory=list)  # the same in order, so that no row sorts them again
 
     def add(self, row: Mapping[str, Any]) -> bool:
         """Take a row of metrics.jsonl; returns whether it is one of training (else of evaluation, or neither)."""
@@ -122,6 +125,9 @@ class Log:
         self.rates.append(_number(row.get("learning_rate")))
         self.speeds.append(_number(row.get("tokens_per_second")))
         self.memory.append(_number(row.get("memory")))
+        if _possible(self.losses[-1]):
+            self._finite[0].append(update)
+            self._finite[1].append(self.losses[-1])
         if self.losses[-1] == 0.0:
             self.zeros.append(update)
         self._watch(update, self.grad_norms[-1])
@@ -135,11 +141,15 @@ class Log:
             return
         logarithm = math.log(norm)
         if len(self._calm) >= SPIKE_LEAST:
-            above = logarithm - median(self._calm)
+            n = len(self._ordered)
+            above = logarithm - (self._ordered[(n - 1) // 2] + self._ordered[n // 2]) / 2
             if above > math.log(SPIKE_FACTOR) and above > SPIKE_SIGMA * mad_sigma(self._calm):
                 self.spikes.append((update, math.exp(min(above, MOST_LOG))))
                 return
         self._calm.append(logarithm)
+        bisect.insort(self._ordered, logarithm)
+        if len(self._calm) > SPIKE_WINDOW:
+            del self._ordered[bisect.bisect_left(self._ordered, self._calm.popleft())]
 
     def epoch_of(self, update: int) -> float:
         """The epoch at `update`, by the last row before it that says one; NaN where none does."""
@@ -154,9 +164,8 @@ class Log:
         return max(self.updates[-1] if self.updates else 0, evaluated)
 
     def finite_losses(self) -> tuple[list[int], list[float]]:
-        """Updates and losses of the rows whose loss is a number that a loss can be."""
-        pairs = [(u, loss) for u, loss in zip(self.updates, self.losses, strict=True) if _possible(loss)]
-        return [u for u, _ in pairs], [loss for _, loss in pairs]
+        """Updates and losses of the rows whose loss is a number that a loss can be. The log's own lists, to be read."""
+        return self._finite
 
 
 def _number(value: Any) -> float:

@@ -64,16 +64,34 @@ class Reader:
     def feed(self, row: Mapping[str, Any]) -> list[Verdict]:
         """Take a row of metrics.jsonl; returns the verdicts that are new, or no longer what they were."""
         before = dict(self._current)
-        evaluations = len(self.log.evaluations)
-        trained = self.log.add(row)
+        self._take(row)
+        self._glance()
+        return self._changed(before)
+
+    def read(self, rows: Iterable[Mapping[str, Any]], finished: bool) -> None:
+        """Take all rows of a log; `finished` says that training is over. As `feed` for each, without its news."""
+        for row in rows:
+            self._take(row)
+        self._glance()
+        if finished:
+            self.finish()
+
+    def _glance(self) -> None:
         for topic, rule in INSTANT:
             self._put(topic, rule(self.log, self.facts))
+
+    def _take(self, row: Mapping[str, Any]) -> None:
+        """Add a row, and look where a look is due."""
+        evaluations = len(self.log.evaluations)
+        trained = self.log.add(row)
         n = len(self.log.losses)
+        if not (trained and self._training_looks.due(n)) and len(self.log.evaluations) == evaluations:
+            return
+        self._glance()  # rules may ask what stands
         if trained and self._training_looks.due(n):
             self._look(ON_TRAINING, self._training_looks.take(n))
         if len(self.log.evaluations) > evaluations:
             self._look(ON_EVALUATION, self._evaluation_looks.take(len(self.log.evaluations)))
-        return self._changed(before)
 
     def finish(self) -> list[Verdict]:
         """One last look, at the end of training; returns what is new."""
@@ -107,8 +125,5 @@ class Reader:
 def read(rows: Iterable[Mapping[str, Any]], facts: Facts | None = None, finished: bool = True) -> list[Verdict]:
     """The verdicts on a whole log, worst first; `finished` says that training is over."""
     reader = Reader(facts or Facts())
-    for row in rows:
-        reader.feed(row)
-    if finished:
-        reader.finish()
+    reader.read(rows, finished)
     return reader.verdicts

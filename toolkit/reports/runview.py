@@ -13,7 +13,7 @@ from toolkit.evaluation.results import Evaluation
 from toolkit.files import is_held
 from toolkit.records import is_sealed, read_list, read_object
 from toolkit.reports.log import Facts, Log, read_metrics
-from toolkit.reports.reading import read
+from toolkit.reports.reading import Reader
 from toolkit.reports.verdicts import Verdict
 from toolkit.runs import RunFolder, recipe_of
 from toolkit.words import typed
@@ -58,11 +58,10 @@ class RunView:
         recipe = recipe_of(folder)
         environment = read_object(folder.environment, folder.mended)
         summary = read_object(folder.summary, folder.mended)
-        log = Log()
-        for row in rows:
-            log.add(row)
         facts = facts_of(recipe, environment, summary)
         state = state_of(folder)
+        reader = Reader(facts)
+        reader.read(rows, finished=state != "training now")
         return cls(
             folder=folder,
             name=path.resolve().name,
@@ -70,9 +69,9 @@ class RunView:
             recipe_text=folder.recipe.read_text(encoding="utf-8"),
             state=state,
             rows=rows,
-            log=log,
+            log=reader.log,
             facts=facts,
-            verdicts=read(rows, facts, finished=state != "training now"),
+            verdicts=reader.verdicts,
             environment=environment,
             summary=summary,
             samples=_samples(folder),

@@ -102,6 +102,8 @@ def tiles(view: RunView) -> list[tuple[str, str, str]]:
         found.append(("real tokens/s", f"{speed:,.0f}", ""))
     if (peak := view.peak_memory) is not None:
         found.append(("peak memory", size(peak), view.device))
+    if (host := view.summary.get("peak_host_memory")) is not None:
+        found.append(("machine's memory", size(host), "of the process at most"))
     if seconds := view.summary.get("seconds"):
         found.append(("training time", duration(seconds), ""))
     return found

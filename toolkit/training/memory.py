@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
+import os
+import resource
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -23,7 +26,19 @@ def memory_bytes() -> int:
     if torch.cuda.is_available():
         return peak_allocated()
 
-    return int(psutil.Process().memory_info().rss)
+    return int(_process(os.getpid()).memory_info().rss)
+
+
+def peak_resident() -> int:
+    """The most bytes of the machine's memory that this process has had."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+@functools.cache
+def _process(pid: int) -> psutil.Process:
+    """To be made once: that reads more of /proc than its memory is."""
+    return psutil.Process(pid)
 
 
 def with_memory(work: Callable[[], T]) -> T:

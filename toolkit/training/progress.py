@@ -25,14 +25,19 @@ class Speed:
     def __init__(self, seconds: float = SECONDS_BETWEEN_LINES) -> None:
         self.seconds = seconds
         self._recent: deque[tuple[int, float]] = deque()
+        self._tokens, self._total = 0, 0.0  # of those
 
     def add(self, row: dict[str, Any]) -> float | None:
         """Takes a metrics row and returns the speed; None before any time was measured."""
-        self._recent.append((row.get("real_tokens") or 0, row.get("seconds") or 0.0))
-        while sum(seconds for _, seconds in self._recent) - self._recent[0][1] >= self.seconds:
-            self._recent.popleft()
-        total = sum(seconds for _, seconds in self._recent)
-        return sum(tokens for tokens, _ in self._recent) / total if total > 0 else None
+        self._add(row.get("real_tokens") or 0, row.get("seconds") or 0.0)
+        while self._total - self._recent[0][1] >= self.seconds and len(self._recent) > 1:
+            tokens, seconds = self._recent.popleft()
+            self._tokens, self._total = self._tokens - tokens, self._total - seconds
+        return self._tokens / self._total if self._total > 0 else None
+
+    def _add(self, tokens: int, seconds: float) -> None:
+        self._recent.append((tokens, seconds))
+        self._tokens, self._total = self._tokens + tokens, self._total + seconds
 
 
 def line(row: dict[str, Any], speed: float | None, evaluation: str = "", width: int | None = None) -> str:

@@ -37,7 +37,7 @@ from toolkit.training.callbacks import (
 from toolkit.training.checkpoints import Checkpoint, carried
 from toolkit.training.completion import save_adapter
 from toolkit.training.disk_full import writing_to
-from toolkit.training.memory import HeapTrimmer, memory_bytes
+from toolkit.training.memory import HeapTrimmer, memory_bytes, peak_resident
 from toolkit.training.methods.base import Method
 from toolkit.training.out_of_memory import out_of_memory
 from toolkit.training.progress import TrainingProgress
@@ -213,7 +213,7 @@ class Session:
 
     def _summary(self, trained: dict[str, Any], before: Evaluation | None, after: Evaluation | None) -> None:
         """Write summary.json and say the same; `trained`: what only the trainer knows."""
-        peaks = here().gather(memory_bytes())
+        peaks, hosts = here().gather(memory_bytes()), here().gather(peak_resident())
         if not here().first_one:
             return
         rows = list(read_rows(self.folder.metrics))
@@ -233,6 +233,7 @@ class Session:
             "skipped_updates": self.guard.skipped,
             "seconds": trained["seconds"],
             "ranks": here().size,
+            "peak_host_memory": max(hosts),
             "peak_memory": max([*peaks, *(row.get("memory", 0) for row in rows)]),
             "calls_before": before.summary() if before else None,
             "calls_after": after.summary() if after else None,
@@ -242,4 +243,5 @@ class Session:
             self.console.print(f"eval loss  {evals[0][1]:.3f} before, {evals[-1][1]:.3f} after")
         if after is not None:
             tables.render(after, self.console, before)
+        self._say(f"memory     {max(hosts) / 2**30:.2f} GiB of the machine's at most")
         self.console.print(f"adapter    {self.folder.adapter} (of update {trained['adapter_of_update']})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 
 import numpy as np
@@ -227,13 +228,15 @@ def _beside(log: Log) -> tuple[float, float, int] | None:
     if not log.evaluations or log.evaluations[-1].update == 0:
         return None
     update = log.evaluations[-1].update
-    near = [(u, loss) for u, loss in zip(*log.finite_losses(), strict=True) if u <= update][-BESIDE:]
-    if len(near) < LEAST_BESIDE:
+    all_updates, all_losses = log.finite_losses()
+    until = bisect.bisect_right(all_updates, update)  # rows are in order, and many
+    near = slice(max(0, until - BESIDE), until)
+    if until < LEAST_BESIDE:
         return None
-    updates, losses = np.array(near, dtype=float).T
+    updates, losses = np.array(all_updates[near], dtype=float), np.array(all_losses[near], dtype=float)
     # the loss falls while it is measured: along its slope to the evaluation's update
     levels = losses + slope(updates, losses) * (update - updates)
-    return float(np.clip(median(levels), losses.min(), losses.max())), noise(losses), len(near)
+    return float(np.clip(median(levels), losses.min(), losses.max())), noise(losses), len(losses)
 
 
 def _start_gap(log: Log) -> float:

@@ -36,6 +36,9 @@ class Numbers:
         return loss / self.since, norm
 
 
+HISTORY = 1000  # rows of the trainer's own log that are kept
+
+
 class DeferredLogging(TrainerMixin):
     """Logs of update n are made when n + 1 has been started.
 
@@ -60,6 +63,8 @@ class DeferredLogging(TrainerMixin):
         self.log_waiting(keep=1 if self.ahead and not wanted else 0)
         self.control.should_log = should_log  # which logging takes back
         self.logged_tokens = self.real_tokens
+        # metrics.jsonl has all of it, and each checkpoint would be larger than the one before
+        del self.state.log_history[: -HISTORY if len(self.state.log_history) > 2 * HISTORY else 0]
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
     def log_waiting(self, keep: int = 0) -> None:
