@@ -115,6 +115,14 @@ def make_tokenizer(texts: list[str], template: str = CHATML, vocab_size: int = 4
 
 
 OWN: dict[str, dict[str, Any]] = {
+    "lfm2": {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"], "block_multiple_of": 16},
+    "qwen3_5_text": {
+        "num_hidden_layers": 4,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+    },
     "phi3": {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.75}},
     "olmo2": {"tie_word_embeddings": False},
     "olmo3": {"tie_word_embeddings": False, "num_hidden_layers": 4, "sliding_window": 64},

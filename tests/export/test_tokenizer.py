@@ -198,3 +198,12 @@ def test_gemmas_own_tokenizer_in_llama_cpp(tmp_path: Path) -> None:
         assert model.put_before() == [tokenizer.bos_token_id]
         for text in HARD_STRINGS:
             assert model.tokenize(text) == tokenizer(text, add_special_tokens=False)["input_ids"], text
+
+
+def test_the_day_is_the_one_that_training_wrote() -> None:
+    from toolkit.inference.prompting import trained_date
+
+    llama31 = '{%- if not date_string is defined %}{%- set date_string = "26 Jul 2024" %}{%- endif %}'
+    assert trained_date(llama31) == {"date_string": "26 Jul 2024"}
+    assert trained_date(llama31 + '{% set date_string = strftime_now("%d %b %Y") %}') == {}
+    assert trained_date(CHATML) == {}

@@ -51,7 +51,7 @@ def test_weights_and_modules_are_the_models(tiny: Tiny) -> None:
     said = {name: (fan_in, fan_out) for name, fan_in, fan_out in tiny.shape.modules() if name in linears}
     assert said == {name: (module.in_features, module.out_features) for name, module in linears.items()}
     for part, groups in tiny.family.same_input.items():
-        names = {name.rpartition(".")[2] for name in linears if f".0.{part}." in name}
+        names = {name.rpartition(".")[2] for name in linears if f".{part}." in name}
         assert names == {name for group in groups for name in group}
 
 
@@ -83,6 +83,10 @@ def test_a_known_model_has_the_familys_modules(tiny: Tiny) -> None:
         assert shape_from_config(own, "config.json") == shape
 
 
+HYBRID = (
+    "its convolutions would see across the border of two chats",
+    "its gated delta layers would carry their state from chat to chat",
+)
 LENGTHS = [40, 9, 57, 23, 31]
 
 
@@ -111,7 +115,9 @@ def test_packed_equals_padded(tiny: Tiny) -> None:
     from toolkit.training.dataset import Collator
 
     model = tiny.adapted()
-    assert can_pack(model, max(LENGTHS)) is None
+    if (why := can_pack(model, max(LENGTHS))) is not None:
+        assert why in HYBRID
+        return
     padded = Collator(0)([{"rows": rows_of(LENGTHS, tiny.shape.vocab_size)}])
     assert_alike(
         gradients(model, packed_batches(tiny), packs=True),
@@ -154,6 +160,10 @@ def test_compiled_equals_eager(tiny: Tiny) -> None:
 
 
 def test_what_is_not_exported_is_refused_by_name(tiny: Tiny, tmp_path: Path) -> None:
+    if tiny.family.class_name is None:
+        with pytest.raises(ModelError, match=rf"\({tiny.family.model_type}\) can't be exported; what can: "):
+            read_architecture(tiny.folder)
+        return
     assert read_architecture(tiny.folder).class_name == tiny.family.class_name
     config = json.loads((tiny.folder / "config.json").read_text()) | {"architectures": ["Other"], "model_type": "other"}
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from toolkit.inference.named_models import columns_of, renderer_of, settle
 from toolkit.inference.standing import export_again
 
 TEMPLATE = "tokenizer.chat_template"
+_DAY = re.compile(r"""set date_string = ["']([^"']*)["']""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ class Prompting:
             return self.renderer.call_form
         return form_in(self.template) if self.rendering.call_format == "native" else self.rendering.call_format
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the template is told so that llama.cpp writes what training wrote."""
+        return trained_date(self.template) if self.renderer is None else {}
+
     def given(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> Messages:
         """Messages and tools for the file's template. Raises `ModelError` when it can't be given tools."""
         if tools and "tools" not in self.template:
@@ -50,6 +57,12 @@ class Prompting:
         """The prompt that `renderer` writes. Raises `DataError`."""
         assert self.renderer is not None
         return self.renderer.prompt(Chat((*turns, Turn("assistant")), tuple(tools), where="chat"), len(turns))
+
+
+def trained_date(template: str) -> dict[str, str]:
+    """The day that Llama 3.1's template writes unless it is told another, which llama.cpp does: today."""
+    day = _DAY.search(template)
+    return {"date_string": day[1]} if day and "strftime_now" not in template else {}
 
 
 def prompting_of(path: Path) -> Prompting:

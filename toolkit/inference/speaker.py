@@ -75,7 +75,7 @@ class GgufSpeaker:
         if self.prompting.renderer is not None:
             return self.prompting.rendered(turns, tools)
         given = self.prompting.given(turns, tools)
-        return self.model.apply_template(given.messages, given.tools)
+        return self.model.apply_template(given.messages, given.tools, **self.prompting.options)
 
     def stream(self, prompt: str, sampling: Sampling) -> Iterator[str]:
         yield from self.model.stream(

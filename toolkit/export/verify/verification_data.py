@@ -17,6 +17,7 @@ from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import DataError, InputError
 from toolkit.evaluation.evaluate import prompted_turns
 from toolkit.exports import ExportFolder, ExportRecord
+from toolkit.inference.prompting import trained_date
 
 LONGEST = 2048  # tokens; longer chats are left out, as they would cost more than they tell
 PER_CHAT = 96  # most positions that are compared in one chat
@@ -97,7 +98,7 @@ class Material:
     @property
     def template_options(self) -> dict[str, Any]:
         """What the chat template is told beside the messages."""
-        return self.renderer.options
+        return {**self.renderer.options, **trained_date(self.tokenizer.chat_template or "")}
 
     @property
     def asked(self) -> list[Prompt]:

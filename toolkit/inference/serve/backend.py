@@ -72,11 +72,17 @@ class Backend:
         if given.tools:
             # with a choice llama.cpp would make a parser of the schemas, and refuse some: calls are read here
             body |= {"tools": given.tools, "tool_choice": "none"}
+        if options := self.prompting.options:
+            body["chat_template_kwargs"] = options
         answer = await self._ask("/apply-template", body)
-        return await self.text_prompt(answer["prompt"])
+        # llama.cpp takes the token that begins a text off what a template writes, and puts it before every prompt
+        return await self.text_prompt(answer["prompt"], begin=True)
 
-    async def text_prompt(self, text: str) -> Prompt:
-        """A prompt's ids. Raises `Refused` when they leave no room for an answer."""
+    async def text_prompt(self, text: str, *, begin: bool = False) -> Prompt:
+        """A prompt's ids; with `begin` behind the token that begins a text, where the vocabulary wants one.
+
+        Raises `Refused` when they leave no room for an answer.
+        """
         most = self.n_ctx - 1
         async with self._preparing:
             if len(text) > SLICE:  # llama.cpp takes minutes over a megabyte of some texts
@@ -85,7 +91,7 @@ class Backend:
                     found += len(await self._tokenize(text[start : start + SLICE]))
                     if found - start // SLICE * 2 > most:  # a cut may make two tokens more
                         raise _too_long(f"more than {most}", self.n_ctx)
-            ids = await self._tokenize(text)
+            ids = await self._tokenize(text, begin=begin)
         if len(ids) > most:
             raise _too_long(str(len(ids)), self.n_ctx)
         if not ids:
@@ -114,8 +120,8 @@ class Backend:
             pass
         raise _gone()
 
-    async def _tokenize(self, text: str) -> list[int]:
-        body = {"content": text, "add_special": False, "parse_special": True}
+    async def _tokenize(self, text: str, *, begin: bool = False) -> list[int]:
+        body = {"content": text, "add_special": begin, "parse_special": True}
         found: list[int] = (await self._ask("/tokenize", body))["tokens"]
         return found
 

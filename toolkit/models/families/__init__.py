@@ -9,6 +9,7 @@ from toolkit.errors import ModelError, did_you_mean
 from toolkit.models.families import (  # noqa: F401 (each registers its own)
     gemma3,
     granite,
+    lfm2,
     llama,
     ministral3,
     mistral,
@@ -16,6 +17,7 @@ from toolkit.models.families import (  # noqa: F401 (each registers its own)
     phi3,
     qwen2,
     qwen3,
+    qwen3_5,
     smollm3,
 )
 from toolkit.models.families.base import FAMILIES as FAMILIES
@@ -40,8 +42,16 @@ def family_of(model: Any) -> Family:
 
 def family_for(config: Config) -> Family:
     """The family of the model that a config.json describes; `UNKNOWN` where it has none."""
-    family = FAMILIES.get(str(config.get("model_type")), UNKNOWN)
-    return family if family.takes(config) else UNKNOWN
+    family = FAMILIES.get(str(text_part(config).get("model_type")), UNKNOWN)
+    return family if family.takes(text_part(config)) else UNKNOWN
+
+
+def text_part(config: Config) -> Config:
+    """The part of a config.json that describes what is trained: where a model has more than text, of a type that
+    transformers loads the text of alone, its `text_config`."""
+    text = config.get("text_config")
+    whole = any(config.get("model_type") in family.whole_types for family in FAMILIES.values())
+    return {**text, "model_type": text.get("model_type", "")} if whole and isinstance(text, dict) else config
 
 
 def shape_from_config(config: Config, where: str) -> ModelShape:
@@ -49,7 +59,7 @@ def shape_from_config(config: Config, where: str) -> ModelShape:
 
     Raises `ModelError` for a missing size.
     """
-    return family_for(config).shape(config, where)
+    return family_for(config).shape(text_part(config), where)
 
 
 def unknown_family(shape: ModelShape) -> str | None:
@@ -72,7 +82,7 @@ def why_not_packed(model: ModelSection, longest: int) -> str | None:
         return None
     if config is None:
         return None
-    return family_for(config).not_packed(config, longest)
+    return family_for(config).not_packed(text_part(config), longest)
 
 
 def load_shape(model: ModelSection) -> ModelShape:

@@ -58,6 +58,9 @@ class Family:
 
     model_type: str
     """In config.json."""
+    whole_types: tuple[str, ...] = ()
+    """Types of models with more than text whose text part transformers loads as one of the family, by the `text_config`
+    of their config.json."""
     class_name: str | None = None
     """transformers' class; None: models of this family are planned and trained, but not exported."""
 
@@ -137,7 +140,11 @@ class Family:
             biased=(*biased, *(MLP if config.get("mlp_bias") else ())),
             qk_norm=self.qk_norm,
         )
-        return replace(shape, layers=self.layers(shape, config))
+        return replace(shape, layers=self.layers(shape, config), outer=self.outer(shape))
+
+    def outer(self, shape: ModelShape) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """`ModelShape.outer`, where it is more than a last norm of the usual name."""
+        return ()
 
     def layers(self, shape: ModelShape, config: Config) -> tuple[Layer, ...]:
         """`ModelShape.layers`, where they are not as Llama's. `config` is empty for known sizes."""
