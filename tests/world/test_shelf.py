@@ -19,7 +19,7 @@ from toolkit.world.disguise import bare, held_names
 from toolkit.world.draft import Draft
 from toolkit.world.facts import _facts
 from toolkit.world.framing import framing
-from toolkit.world.language import fill, parse, phrases, said, wording
+from toolkit.world.language import fill, parse, phrases, said, shown, wording
 from toolkit.world.paraphrase import _literal, _sources, _words, held_words
 from toolkit.world.shelf.chains import frames, links, written
 from toolkit.world.shelf.display import Display
@@ -53,7 +53,7 @@ def said_words(line: str) -> set[str]:
     return _words(re.sub(r"\{[^}]*\}", "", line.split(" @")[0]))
 
 
-DECIDED = ("shelf decided", "shelf outweighed", "shelf about the one")
+DECIDED = ("shelf decided", "shelf outweighed", "shelf about the one", "shelf together")
 MORE = r"is above|is more than|is over|is higher than|is greater than|is after|is later than|comes after"
 LESS = r"is below|is less than|is under|is lower than|is smaller than|is before|is earlier than|comes before"
 
@@ -125,7 +125,7 @@ def test_nothing_on_the_shelf_is_held_out() -> None:
     assert [name for name, count in names.items() if count > 1] == []
     for chain in written():
         assert not any(said_words(line) & held_words() for line in chain.say), chain.name
-    for part in ("link", "decide", "outweigh"):
+    for part in ("link", "decide", "outweigh", "together"):
         for words in frames(part).values():
             assert not set().union(*map(said_words, words)) & held_words(), part
     nouns = {result.noun for entry in shelf().values() for result in entry.result if result.gives}
@@ -287,6 +287,21 @@ def test_a_result_decides_which_request_is_served() -> None:
         if said and after.count(said[0]) == 1 and " to know that" not in after.casefold():
             assert (said[0] in first) == true, (user, served)
     assert holds[True] > 25 and holds[False] > 25
+
+
+def test_a_result_is_put_behind_the_words_that_were_said() -> None:
+    seen = 0
+    for chat in chats(1500, kinds={"multi_step": 1}):
+        if chat.meta.get("chain") == "shelf together":
+            user = next(turn.content for turn in chat.turns if turn.role == "user")
+            results = [json.loads(turn.content) for turn in chat.turns if turn.role == "tool"]
+            served = [turn.tool_calls[0] for turn in chat.turns if turn.tool_calls][1]
+            texts = [value for value in served.arguments.values() if isinstance(value, str)]
+            ends = tuple(shown(value) for value in results[0].values())
+            whole = next(text for text in texts if text.endswith(ends))
+            assert whole not in user
+            seen += 1
+    assert seen > 20
 
 
 def test_most_answers_that_no_tool_fits_do_not_name_what_was_asked() -> None:

@@ -18,15 +18,16 @@ from typing import Any
 
 from toolkit.world.draft import Draft
 from toolkit.world.language import Filled, capital, fill, parse, said, shown, splice
-from toolkit.world.shelf.decisions import decided, outweighed
+from toolkit.world.shelf.decisions import decided, outweighed, together
 from toolkit.world.shelf.display import Display, Shown
 from toolkit.world.shelf.entry import Entry, Param, Result, lines, serves, shelf
 from toolkit.world.spec import Unsuitable
 
 Flags = dict[str, Any]
 
-_WRITTEN, _DECIDED, _OUTWEIGHED = 0.3, 0.2, 0.15  # shares of chains that are written down, and where a result decides
-_APART = ("link", "decide", "outweigh")  # what chains.toml has besides chains
+# shares of chains that are written down, where a result decides, or is put into a text; the others are linked
+_WRITTEN, _DECIDED, _OUTWEIGHED, _TOGETHER = 0.27, 0.2, 0.13, 0.1
+_APART = ("link", "decide", "outweigh", "together")  # what chains.toml has besides chains
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,10 @@ def _decided(show: Display) -> tuple[list[Entry], str]:
 
 def _outweighed(show: Display) -> tuple[list[Entry], str]:
     return outweighed(show, frames("outweigh"))
+
+
+def _together(show: Display) -> tuple[list[Entry], str]:
+    return together(show, frames("together"))
 
 
 def _written(show: Display) -> tuple[list[Entry], str]:
@@ -212,5 +217,5 @@ def _linked(show: Display) -> tuple[list[Entry], str]:
     return [first, second], "linked"
 
 
-_WAYS = (_written, _decided, _outweighed, _linked)
-_SHARES = (_WRITTEN, _DECIDED, _OUTWEIGHED, 1 - _WRITTEN - _DECIDED - _OUTWEIGHED)
+_WAYS = (_written, _decided, _outweighed, _together, _linked)
+_SHARES = (_WRITTEN, _DECIDED, _OUTWEIGHED, _TOGETHER, 1 - _WRITTEN - _DECIDED - _OUTWEIGHED - _TOGETHER)

@@ -1,4 +1,5 @@
-"""Chains in which a result decides: a number against a bound, or one thing's number against another's.
+"""Chains in which a result decides: a number against a bound, or one thing's number against another's; or is put
+into a text.
 
 What is decided is which of two requests is served, or which of two things one is made about. None of it is written
 down: any tool with a number, time or date among its results can come first, and any request second.
@@ -125,6 +126,63 @@ def outweighed(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list
     show.d.call(*(tool.call(option) for option in options))
     _serve(show, one if best == 0 else other, {one.entry.name: one, other.entry.name: other})
     return _entries(first, one, other), "outweighed"
+
+
+@cache
+def told() -> tuple[tuple[Entry, Result], ...]:
+    """Tools with a result that fits into a text, and that has a noun."""
+    kinds = (*_NUMBERS, "time", "any", "pick", "code", "made", "by")
+    return tuple(
+        (entry, result)
+        for entry in shelf().values()
+        for result in entry.result
+        if result.noun and result.kind.split()[0] in kinds
+    )
+
+
+def together(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[Entry], str]:
+    """A look at something, and a request whose text is some words with that behind them."""
+    r = show.r
+    first, result = r.choice(told())
+    entry, param = r.choice(_texts())
+    if serves(entry.name, first.name):
+        raise Unsuitable("one tool might do for both")
+    look = _ready(show, first)
+    tool = show.show(first, list(look.filled.arguments))
+    value = shown(_result(show, tool, look.filled.arguments)[result.name])
+    way = r.choice(("apart", "close"))
+    words = r.choice(frames["words"])
+    mark = r.choice("-_/#:") if way == "close" else " "
+    text = r.choice(frames[way]).replace("{words}", f"{words}{mark}".strip()).replace("{noun}", result.noun)
+    line = show.line(entry, lambda line: parse(line).imperative and bool(_slot(param).search(line)))
+    named = _slot(param).sub(text, line)
+    slots = show.slots(entry, parse(named).slots)
+    filled = show.fill(named, slots)
+    request = _Ready(entry, filled, slots)
+    if value in "".join(piece.text for piece in (*look.filled.pieces, *filled.pieces)):
+        raise Unsuitable("said already")
+    show.d.needed.append(tool.name)
+    _say(show, r.choice(frames["say"]), result, look, request, request)
+    show.d.call(tool.call(look.filled.arguments))
+    second = show.show(entry, [*filled.arguments, param.name])
+    show.d.needed.append(second.name)
+    whole = f"{words}{mark}{value}"
+    show.serve((second, {**filled.arguments, param.name: whole}, {**slots, param.name: whole}))
+    return [first, entry], "together"
+
+
+@cache
+def _texts() -> tuple[tuple[Entry, Param], ...]:
+    """Tools that take any text."""
+    names = ("text", "question", "phrase", "theme", "title")
+    return tuple(
+        (entry, entry.params[name])
+        for entry in shelf().values()
+        for name in names
+        if name in entry.params
+        and entry.params[name].kind.startswith("quoted")
+        and any(parse(x).imperative and _slot(entry.params[name]).search(x) for x in entry.say)
+    )
 
 
 def _ready(show: Display, entry: Entry, *, several: bool = False, slots: Mapping[str, Any] | None = None) -> _Ready:
