@@ -107,12 +107,12 @@ def common(model: Path, cache: Path, home: Path) -> tuple[dict[str, str], dict[s
 @pytest.mark.slow
 def test_colab_from_an_upload_to_a_download(tmp_path: Path, tiny_model: Path, cache: Path) -> None:
     environment, parameters = common(tiny_model, cache, tmp_path / "drive")
-    environment["UPLOADED"] = str(write_chats(tmp_path / "chats.jsonl", 48))
+    environment["UPLOADED"] = str(write_chats(tmp_path / "chats.jsonl", 24))
     said = "\n".join(executed("colab", tmp_path / "work", environment, **parameters))
     for text in (
         "toolkit run works here",
         "mounted /content/drive",
-        "48 chats",
+        "24 chats",
         "updates fit into 5 minutes",
         "&lt;h1&gt;",
         "downloaded export/mine-Q8_0.gguf True",
@@ -123,7 +123,7 @@ def test_colab_from_an_upload_to_a_download(tmp_path: Path, tiny_model: Path, ca
     assert kept == {"chats.jsonl", "mine.toml", "runs"}, "on another machine nothing else is there"
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_kaggle_goes_on_from_an_earlier_output(
     tmp_path: Path, tiny_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

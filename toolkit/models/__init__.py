@@ -159,7 +159,8 @@ def _from_hub(name: str, revision: str | None, *, weights: bool) -> Path:
             f"model.name: can't reach the hub for {name} and it is not in the cache ({hub.reason(error)}). What works "
             f"without: a folder with a downloaded copy, as ./{name.rpartition('/')[2]}, or {', '.join(WHEEL_MODELS)}"
         ) from None
-    if wrong := hub.remove_damaged(file for file in sorted(folder.rglob("*")) if file.is_file()):
+    fetched = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
+    if wrong := hub.remove_damaged(sorted(fetched)):
         raise ModelError(f"model.name: {name}: {wrong}")
     return folder
 
