@@ -19,7 +19,7 @@ help:
 	@echo "make run    create the environment, fine-tune SmolLM2-135M to call tools on the CPU, show calls before and after, export it"
 	@echo "make test   lint, type check, all tests that need no GPU, but for the longest"
 	@echo "make test-more  those, of half a minute and more"
-	@echo "make test-slow  kill and damage runs by the dozen, and resume them (about ten minutes)"
+	@echo "make test-slow  kill and damage runs by the dozen, and resume them (an hour and more)"
 	@echo "make bench  measure a few ways to train on the CPU, and check what they did, in under 3 minutes"
 	@echo "make constraints  resolve the constraints files for each Python, and write docs/versions.md (needs an index)"
 	@echo "make clean  remove the environment (runs and caches stay)"
