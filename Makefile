@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # a worker a core, at most four; a file's tests share what they train, so they stay with one worker
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-more test-slow lint types pytest bench constraints clean help
+.PHONY: run test test-more test-slow families lint types pytest bench constraints clean help
 
 help:
 	@echo "make run    create the environment, fine-tune SmolLM2-135M to call tools on the CPU, show calls before and after, export it"
@@ -56,6 +56,9 @@ test-more: $(TESTABLE)
 
 test-slow: $(TESTABLE)
 	$(BIN)/python -m pytest -m endurance tests
+
+families: $(TESTABLE)
+	TOOLKIT_FAMILIES_TABLE=docs/families.md $(BIN)/python -m pytest tests/families/test_every_family.py
 
 bench: $(INSTALLED)
 	$(BIN)/toolkit bench --quick

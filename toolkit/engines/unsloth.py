@@ -34,6 +34,7 @@ from toolkit.engines.precision import weight_dtype
 from toolkit.engines.setup import Checkpointing, Setup
 from toolkit.errors import EngineError
 from toolkit.hardware import Hardware
+from toolkit.models.families import FAMILIES, UNKNOWN
 from toolkit.models.shape import ATTENTION, MLP, ModelShape
 from toolkit.progress import without_bars
 from toolkit.ranks import here
@@ -91,6 +92,9 @@ class Unsloth(Engine):
 
     def fast_path(self, recipe: Recipe, shape: ModelShape) -> Choice:
         """By the conditions that Unsloth checks itself."""
+        family = FAMILIES.get(shape.model_type, UNKNOWN)
+        if not family.fused_by_unsloth:
+            return Choice("off", f"Unsloth has no fused functions for {shape.model_type}, and compiles it")
         targets = {name for name, _, _ in shape.lora_targets(recipe.lora.target_modules)}
         layers = range(shape.num_hidden_layers)
         counts = {}

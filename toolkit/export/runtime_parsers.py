@@ -25,7 +25,7 @@ def read_by(tokenizer: Any) -> dict[str, str]:
         calls = read_calls(tokenizer, markup)
     except DataError:
         own = "read, where it knows the base model's way to call"
-        return {"toolkit serve": own, "llama.cpp": own, "Ollama": own, "vLLM": own}
+        return {"toolkit serve": "read" if markup.form else own, "llama.cpp": own, "Ollama": own, "vLLM": own}
     return {
         "toolkit serve": "read",
         "llama.cpp": _llama_cpp(calls),

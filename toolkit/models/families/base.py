@@ -87,6 +87,9 @@ class Family:
     activation = ("hidden_act", "silu")
     """The key of config.json that names the activation, and the one that llama.cpp computes."""
 
+    fused_by_unsloth = False
+    """Unsloth has functions of its own for this family's layers, with the adapters in them."""
+
     # export
     gguf_arch: str
     """GGUF's general.architecture, as `gguf.MODEL_ARCH_NAMES` has it."""

@@ -38,6 +38,7 @@ class Granite4(Granite):
 
     model_type = "granitemoehybrid"
     class_name = "GraniteMoeHybridForCausalLM"
+    fused_by_unsloth = False
     same_input = {  # noqa: RUF012
         "self_attn": Granite.same_input["self_attn"],
         "shared_mlp": (("input_linear",), ("output_linear",)),

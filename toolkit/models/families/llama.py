@@ -42,6 +42,7 @@ LLAMA3 = PreTokenizer(
 class Llama(Family):
     model_type = gguf_arch = "llama"
     class_name = "LlamaForCausalLM"
+    fused_by_unsloth = True
     pre_tokenizers: tuple[PreTokenizer, ...] = (GPT2, SMOLLM, LLAMA3)
 
     def known(self) -> dict[ModelShape, tuple[str, ...]]:

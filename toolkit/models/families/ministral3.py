@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Ministral3(Llama):
     model_type, gguf_arch = "ministral3", "mistral3"
     class_name = "Ministral3ForCausalLM"
+    fused_by_unsloth = False
     attention_bias = ()
     windowed = True
     pre_tokenizers = (TEKKEN,)

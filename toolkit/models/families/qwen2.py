@@ -11,6 +11,7 @@ from toolkit.models.shape import ModelShape
 class Qwen2(Family):
     model_type = gguf_arch = "qwen2"
     class_name = "Qwen2ForCausalLM"
+    fused_by_unsloth = True
     biased = ("q_proj", "k_proj", "v_proj")
     pre_tokenizers = (QWEN2,)
     call_format = "hermes"

@@ -24,6 +24,7 @@ QWEN2 = PreTokenizer(
 class Qwen3(Family):
     model_type = gguf_arch = "qwen3"
     class_name = "Qwen3ForCausalLM"
+    fused_by_unsloth = True
     qk_norm = True
     pre_tokenizers = (QWEN2,)
     call_format = "hermes"

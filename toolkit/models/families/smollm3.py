@@ -14,6 +14,7 @@ WITHOUT_ROPE = 4  # as llama.cpp has it: of each four layers the last
 class SmolLM3(Llama):
     model_type = gguf_arch = "smollm3"
     class_name = "SmolLM3ForCausalLM"
+    fused_by_unsloth = False
     tied_by_default = True
     pre_tokenizers = (LLAMA3,)
     call_format = "hermes"
