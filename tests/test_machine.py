@@ -69,7 +69,10 @@ RECIPE = '[model]\nname = "./model"\n[[data.sources]]\nsource = "builtin:tools"\
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of processes are of Unix")
 @pytest.mark.parametrize(
     ("limit", "value", "said"),
-    [("RLIMIT_FSIZE", 2000, "the file would be larger than"), ("RLIMIT_NOFILE", 6, "too many open files")],
+    [
+        pytest.param("RLIMIT_FSIZE", 2000, "the file would be larger than", marks=pytest.mark.slow),
+        ("RLIMIT_NOFILE", 6, "too many open files"),
+    ],
 )
 def test_a_command_within_limits_ends_in_one_line(tmp_path: Path, limit: str, value: int, said: str) -> None:
     from tests.data.toys import save_tokenizer

@@ -6,7 +6,7 @@ would give every tool the union of all tools' fields.
 
 from __future__ import annotations
 
-import pickle
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -74,13 +74,25 @@ class SealedChat(Chat):
 
     @classmethod
     def of(cls, chat: Chat) -> SealedChat:
-        """The same chat, sealed by this program; pickles are read back by it alone, never from a file."""
-        return cls(pickle.dumps(chat, pickle.HIGHEST_PROTOCOL), chat.kind, chat.source, chat.where)
+        """The same chat, sealed. What it holds has to be JSON values."""
+        turns = [
+            (one.role, one.content, [(call.name, call.arguments) for call in one.tool_calls], one.name, one.trained)
+            for one in chat.turns
+        ]
+        data = json.dumps((turns, chat.tools, chat.meta), ensure_ascii=False, separators=(",", ":"))
+        return cls(data.encode("utf-8", "surrogatepass"), chat.kind, chat.source, chat.where)
 
     def opened(self) -> Chat:
-        opened: Chat = self._opened or pickle.loads(self._data)
-        object.__setattr__(self, "_opened", opened)
-        return opened
+        if self._opened is None:
+            turns, tools, meta = json.loads(self._data.decode("utf-8", "surrogatepass"))
+            said = tuple(
+                Turn(role, content, tuple(ToolCall(*call) for call in calls), name, trained)
+                for role, content, calls, name, trained in turns
+            )
+            chat = Chat(said, tuple(tools), self.kind, self.source, self.where, meta)
+            object.__setattr__(self, "_opened", chat)
+        assert self._opened is not None
+        return self._opened
 
     turns = property(lambda self: self.opened().turns)
     tools = property(lambda self: self.opened().tools)

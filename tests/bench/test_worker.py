@@ -195,6 +195,7 @@ def test_lengths_that_are_warmed_are_those_that_come(
     assert met <= set(warmed[1])
 
 
+@pytest.mark.slow
 def test_packed_rows_that_see_each_other_are_caught(measured: Callable[..., Results]) -> None:
     from toolkit.kernels import packed_attention as attention
 
@@ -267,9 +268,9 @@ def _after_loading(patch: pytest.MonkeyPatch, change: Callable[[Any], Any]) -> N
     ("fault", "gate"),
     [
         (frozen, "trainable count"),
-        (layer_skipped, "single tokens' losses"),
+        pytest.param(layer_skipped, "single tokens' losses", marks=pytest.mark.slow),
         (wrong_mask, "single tokens' losses"),
-        (diverging, "losses agree"),
+        pytest.param(diverging, "losses agree", marks=pytest.mark.slow),
     ],
 )
 def test_faults_in_training_are_caught(measured: Callable[..., Results], fault: Fault, gate: str) -> None:

@@ -40,7 +40,7 @@ FORMATS: dict[str, tuple[Any, Any]] = {
 RENDERERS = {name: Renderer.of(OWN[name], *FORMATS[name]) for name in OWN}
 
 every_renderer = pytest.mark.parametrize("renderer", RENDERERS.values(), ids=RENDERERS.keys())
-many = settings(max_examples=int(os.environ.get("TOOLKIT_FUZZ", "15")))
+many = settings(max_examples=int(os.environ.get("TOOLKIT_FUZZ", "10")))
 TRICKY = Chat(
     (
         Turn("user", "\n assistant\n"),

@@ -193,8 +193,8 @@ def test_missing_and_misshapen_weights(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         (
-            {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"]},
-            "Gemma3ForCausalLM .*be exported",
+            {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]},
+            "Gemma2ForCausalLM .*be exported",
         ),
         ({"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"]}, "Qwen3MoeForCausalLM"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, r"quantised \(bitsandbytes\)"),

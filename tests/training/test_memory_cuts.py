@@ -148,6 +148,7 @@ def test_a_later_update_is_made_again_and_a_resumed_run_goes_on_so(place: Place)
     assert losses(again) == wanted and len(counts) == 4  # pieces of 2 rows, of 8 chats
 
 
+@pytest.mark.slow
 def test_a_single_row_makes_all_layers_recompute_and_then_nothing_is_left(place: Place) -> None:
     single = ("train.per_device_train_batch_size=1", "train.gradient_accumulation_steps=8", *PADDED)
     with out_in_update(1, 300):
@@ -161,6 +162,7 @@ def test_a_single_row_makes_all_layers_recompute_and_then_nothing_is_left(place:
     assert "Try --set model.load_in_4bit=true or a smaller train.max_length\nkept: " in told
 
 
+@pytest.mark.slow
 def test_held_out_chats_are_evaluated_in_smaller_pieces(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.training.mixins.eval_loss import EvalLoss
 
@@ -203,6 +205,7 @@ def test_saving_is_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch, st
     assert made.adapter_damage() is None and made.last_checkpoint() is not None
 
 
+@pytest.mark.slow
 def test_a_cut_is_verified_with_the_cut(place: Place) -> None:
     with out_in_update(2, 400):
         cut = run(load(place.recipe, PADDED), place.folder / "verified")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -86,7 +87,8 @@ def _older(found: str, wanted: str) -> bool:
 
 def _versions(facts: Facts) -> Iterator[Hint]:
     """Versions other than those that were tested together, where the GPU's packages are there at all."""
-    if facts.pins not in ("constraints-gpu.txt", "constraints-colab.txt") or "unsloth" not in facts.installed:
+    there = any(Requirement(text).name in facts.installed for text in facts.extra)
+    if facts.pins not in ("constraints-gpu.txt", "constraints-colab.txt") or not there:
         return
     have: dict[str, str] = {canonicalize_name(name): version for name, version in facts.installed.items()}
     other = [
