@@ -83,16 +83,16 @@ class SealedChat(Chat):
         return cls(data.encode("utf-8", "surrogatepass"), chat.kind, chat.source, chat.where)
 
     def opened(self) -> Chat:
-        if self._opened is None:
-            turns, tools, meta = json.loads(self._data.decode("utf-8", "surrogatepass"))
-            said = tuple(
-                Turn(role, content, tuple(ToolCall(*call) for call in calls), name, trained)
-                for role, content, calls, name, trained in turns
-            )
-            chat = Chat(said, tuple(tools), self.kind, self.source, self.where, meta)
-            object.__setattr__(self, "_opened", chat)
-        assert self._opened is not None
-        return self._opened
+        if self._opened is not None:
+            return self._opened
+        turns, tools, meta = json.loads(self._data.decode("utf-8", "surrogatepass"))
+        said = tuple(
+            Turn(role, content, tuple(ToolCall(*call) for call in calls), name, trained)
+            for role, content, calls, name, trained in turns
+        )
+        chat = Chat(said, tuple(tools), self.kind, self.source, self.where, meta)
+        object.__setattr__(self, "_opened", chat)
+        return chat
 
     turns = property(lambda self: self.opened().turns)
     tools = property(lambda self: self.opened().tools)

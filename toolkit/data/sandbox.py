@@ -45,9 +45,8 @@ LONGEST_SOURCE = 1_000_000
 _NODE = 5  # units for each node of a block that runs
 _LISTS = ("body", "else_", "elif_")
 _OF_DICTS = frozenset(dir(dict))
-_one_at_a_time = (
-    RLock()
-)  # the budget is one for the whole process: a thread's own is slow, and rendering holds the interpreter anyway
+# The budget is one for the process: a thread's own is slow to reach, and two threads render no faster than one.
+_one_at_a_time = RLock()
 
 
 def render_template(source: str, values: Mapping[str, Any]) -> str:

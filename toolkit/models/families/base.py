@@ -181,6 +181,15 @@ class Family:
                 f"{where}: use_sliding_window = true can't be exported; llama.cpp would attend to all tokens"
             )
 
+    def refuse_window(self, config: Config, where: str) -> None:
+        """For `check_export` of a family that llama.cpp runs without a window: one that its text can outgrow."""
+        window, context = self.window(config), config.get("max_position_embeddings", 0)
+        if window is not None and window < context:
+            raise ModelError(
+                f"{where}: sliding_window = {window:,} below max_position_embeddings = {context:,} can't be exported; "
+                "llama.cpp would attend to all tokens"
+            )
+
     def rope(self, config: Config, shape: ModelShape, where: str) -> tuple[float, RopeFactors]:
         """The base frequency, and the tensors of a GGUF that say by what each pair of dimensions' frequency is divided.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from toolkit.errors import ModelError
 from toolkit.models.families.base import Config, PreTokenizer, register
 from toolkit.models.families.llama import LLAMA3, Llama
 from toolkit.models.shape import ModelShape
@@ -42,9 +41,4 @@ class Mistral(Llama):
 
     def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
         super().check_export(config, shape, where)
-        window, context = self.window(config), config.get("max_position_embeddings", 0)
-        if window is not None and window < context:
-            raise ModelError(
-                f"{where}: sliding_window = {window:,} below max_position_embeddings = {context:,} can't be exported; "
-                "llama.cpp would attend to all tokens"
-            )
+        self.refuse_window(config, where)

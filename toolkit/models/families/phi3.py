@@ -52,12 +52,7 @@ class Phi3(Family):
 
     def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
         super().check_export(config, shape, where)
-        window, context = self.window(config), config.get("max_position_embeddings", 0)
-        if window is not None and window < context:
-            raise ModelError(
-                f"{where}: sliding_window = {window:,} below max_position_embeddings = {context:,} can't be exported; "
-                "llama.cpp would attend to all tokens"
-            )
+        self.refuse_window(config, where)
         if shape.attention_size != shape.hidden_size:
             raise ModelError(
                 f"{where}: head_dim = {shape.head_dim} can't be exported; llama.cpp's heads share the width"

@@ -17,9 +17,9 @@ from importlib.resources import files
 from typing import Any
 
 from toolkit.world.draft import Draft
-from toolkit.world.language import Filled, capital, fill, parse, said, shown, splice
+from toolkit.world.language import Filled, fill, parse, said, shown
 from toolkit.world.shelf.decisions import decided, outweighed, together
-from toolkit.world.shelf.display import Display, Shown
+from toolkit.world.shelf.display import Display, Shown, framed
 from toolkit.world.shelf.entry import Entry, Param, Result, lines, serves, shelf
 from toolkit.world.spec import Unsuitable
 
@@ -204,9 +204,7 @@ def _linked(show: Display) -> tuple[list[Entry], str]:
     frame = d.r.choice(frames("link")["say"]).replace("{noun}", result.noun)
     d.templates += [before, after]
     d.dated = d.dated or one.dated or other.dated
-    parts = {"a": one.pieces, "b": other.pieces, "A": capital(one.pieces), "B": capital(other.pieces)}
-    pieces = splice(frame, parts)
-    request = Filled(pieces, {}, parse(frame.replace("{", "x{", 1)).imperative, False, frame)
+    request = framed(frame, a=one, b=other)
     d.user(request)
     tools = [show.show(first, list(one.arguments)), show.show(second, [*other.arguments, param.name])]
     d.needed += [tool.name for tool in tools]

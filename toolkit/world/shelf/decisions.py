@@ -15,8 +15,8 @@ from datetime import date, timedelta
 from functools import cache
 from typing import Any
 
-from toolkit.world.language import Filled, Said, capital, neat, parse, said, shown, splice
-from toolkit.world.shelf.display import Display, Shown
+from toolkit.world.language import Filled, Said, neat, parse, said, shown
+from toolkit.world.shelf.display import Display, Shown, framed
 from toolkit.world.shelf.entry import Entry, Param, Result, serves, shelf
 from toolkit.world.spec import Unsuitable
 
@@ -185,10 +185,10 @@ def _texts() -> tuple[tuple[Entry, Param], ...]:
     )
 
 
-def _ready(show: Display, entry: Entry, *, several: bool = False, slots: Mapping[str, Any] | None = None) -> _Ready:
+def _ready(show: Display, entry: Entry, *, several: bool = False) -> _Ready:
     lines = entry.several if several else entry.say
     line = show.line(entry, lambda line: parse(line).imperative and (several or bool(parse(line).slots)), lines)
-    drawn = dict(slots or show.slots(entry, parse(line).slots))
+    drawn = show.slots(entry, parse(line).slots)
     if several:
         drawn[entry.many] = show.values(entry, entry.many, 2)
     return _Ready(entry, show.fill(line, drawn), drawn)
@@ -227,10 +227,7 @@ def _say(show: Display, frame: str, result: Result, look: _Ready, one: _Ready, o
     """The user's turn: `a` the look, `b` and `c` the requests, and words in their places."""
     for name, text in {"noun": result.noun, "bare": _bare(result.noun), **words}.items():
         frame = frame.replace(f"{{{name}}}", text)
-    a, b, c = (request.filled.pieces for request in (look, one, other))
-    parts = {"a": a, "b": b, "c": c, "A": capital(a), "B": capital(b), "C": capital(c)}
-    pieces = splice(frame, {name: part for name, part in parts.items() if f"{{{name}}}" in frame})
-    show.d.user(Filled(pieces, {}, parse(frame.replace("{", "x{", 1)).imperative, False, frame))
+    show.d.user(framed(frame, a=look.filled, b=one.filled, c=other.filled))
 
 
 def _result(show: Display, tool: Shown, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from toolkit.world.disguise import bare, cased, described, held_names, opaque, parameter
 from toolkit.world.draft import Draft
-from toolkit.world.language import Filled, compose, said, shown
+from toolkit.world.language import Filled, capital, compose, parse, said, shown, splice
 from toolkit.world.shelf.entry import Entry, fields, serves, shelf
 from toolkit.world.shelf.values import draw, family, several
 from toolkit.world.spec import TOOLS, Unsuitable
@@ -192,3 +192,11 @@ def _known(of: frozenset[str], near: str) -> tuple[str, ...]:
     able = [name for name, tool in TOOLS.items() if tool.trained and tool.domain not in kin]
     close = [name for name in able if near and TOOLS[name].domain in fields()[near].near]
     return tuple(close or able)
+
+
+def framed(frame: str, **requests: Filled) -> Filled:
+    """Requests in a frame's words: `{a}` for the one named a, `{A}` where a sentence begins with it."""
+    pieces = {name: request.pieces for name, request in requests.items()}
+    parts = pieces | {name.upper(): capital(said) for name, said in pieces.items()}
+    # a frame that begins with a request counts as one that begins in lower case
+    return Filled(splice(frame, parts), {}, parse(frame.replace("{", "x{", 1)).imperative, False, frame)
