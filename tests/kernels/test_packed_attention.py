@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from toolkit.engines.compiled import named
+from toolkit.engines.attention import named
 from toolkit.hardware import Gpu, Hardware
 from toolkit.kernels import flash4
 from toolkit.kernels import packed_attention as attention
@@ -31,7 +31,7 @@ def test_the_newest_that_is_there_and_agrees(
 ) -> None:
     monkeypatch.setattr(attention, "has_flash", lambda device, dtype: flash)
     monkeypatch.setattr(attention, "flash4_agrees", lambda device, dtype, size: agrees)
-    assert attention.find_kernel(CPU, torch.bfloat16, 128, flash4=wanted) == kernel
+    assert attention.find_kernel(CPU, torch.bfloat16, 128, others=wanted) == kernel
 
 
 def test_not_on_a_cpu() -> None:

@@ -17,13 +17,15 @@ from packaging.utils import canonicalize_name
 
 from toolkit.cache import cache_root
 from toolkit.doctor.libraries import Loaded, load_libraries
+from toolkit.engines.attention import attention_on
 from toolkit.hardware import cpu_flags, cpu_name, usable_cores
 from toolkit.machine import free_bytes
-from toolkit.planning.cards import SeenGpu, seen_gpus
+from toolkit.planning.cards import AMPERE, SeenGpu, seen_gpus
 from toolkit.versions import installed
 
 ROOT = Path(__file__).parents[2]
 FLASH4_PACKAGE = "flash-attn-4"
+HEAD = 128  # numbers in a head of most models
 OPTIONAL = {  # extras, and what they are for
     "gguf": "export to q6_k, q5_k_m and q4_k_m (other types go without)",
     "serve": "answers from GGUF files: toolkit serve, chat and the comparison after an export",
@@ -35,12 +37,14 @@ PINNED = ("triton", "xformers", "torchao", "numpy", "tokenizers", "unsloth_zoo")
 @dataclass(frozen=True, slots=True)
 class Torch:
     """What torch says of itself: the CUDA it was built for, the GPUs it can use, why it does not load. `libraries`: of
-    packages that bring their own for CUDA, loaded beside it."""
+    packages that bring their own for CUDA, loaded beside it. `attention`: what attends over packed rows in fp16 on a
+    card before Ampere, where it is a choice between kernels that are tried there."""
 
     cuda: str | None = None
     gpus: tuple[str, ...] = ()
     error: str = ""
     libraries: tuple[Loaded, ...] = ()
+    attention: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,8 @@ def _torch() -> Torch | None:
 
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         names = tuple(torch.cuda.get_device_name(index) for index in range(count))
-        return Torch(torch.version.cuda, names, libraries=tuple(load_libraries(torch.version.cuda)))
+        older = count > 0 and torch.cuda.get_device_capability(0) < AMPERE
+        _, attention = attention_on(torch.device("cuda", 0), torch.float16, HEAD, None) if older else ("", "")
+        return Torch(torch.version.cuda, names, "", tuple(load_libraries(torch.version.cuda)), attention)
     except Exception as error:  # a broken install may raise anything: a missing library, a wrong build
         return Torch(error=(str(error).strip().splitlines() or [type(error).__name__])[0][:200])

@@ -10,7 +10,6 @@ from packaging.version import InvalidVersion, Version
 
 from toolkit.doctor.facts import Facts
 from toolkit.doctor.report import Line
-from toolkit.planning.cards import AMPERE
 from toolkit.words import counted
 
 DRIVERS = {12: "525.60.13", 13: "580.65.06"}  # the oldest for a major version of CUDA, on Linux
@@ -24,10 +23,13 @@ def library_lines(facts: Facts) -> Iterator[Line]:
     for one in facts.torch.libraries if facts.torch and facts.gpus else ():
         if not one.error:
             yield Line(one.package, f"{one.file} loads", True)
-        elif one.package == "xformers" and not _turing(facts):
-            yield Line(one.package, f"does not load: {one.error}", None, "nothing on this card needs it")
+        elif one.package == "xformers":
+            note = "attention runs without it; Unsloth leaves xformers aside then"
+            yield Line(one.package, f"{one.file} does not load: {one.error}", None, note)
         else:
             yield Line(one.package, f"does not load: {one.error}", False)
+    if facts.torch and facts.gpus and facts.torch.attention:
+        yield Line("packed chats", f"attend by {facts.torch.attention}", True)
 
 
 def gpu_hints(facts: Facts) -> Iterator[Hint]:
@@ -36,16 +38,10 @@ def gpu_hints(facts: Facts) -> Iterator[Hint]:
         return
     yield from _torch(facts)
     for one in facts.torch.libraries:
-        if one.error and (one.package != "xformers" or _turing(facts)):
-            what = {"bitsandbytes": "4-bit weights and 8-bit optimizers", "xformers": "packed attention on this card"}
+        if one.error and one.package != "xformers":
             lacks = f"for want of {one.missing}" if one.missing else f"({one.error})"
-            yield f"{what[one.package]}: {one.package}'s {one.file} does not load {lacks}", one.command
+            yield f"4-bit weights and 8-bit optimizers: {one.package}'s {one.file} does not load {lacks}", one.command
     yield from _versions(facts)
-
-
-def _turing(facts: Facts) -> bool:
-    """Whether a card here is older than those with flash attention, so that xformers' kernel is the fastest."""
-    return any(gpu.capability < AMPERE for gpu in facts.gpus)
 
 
 def _torch(facts: Facts) -> Iterator[Hint]:

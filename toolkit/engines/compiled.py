@@ -9,17 +9,15 @@ import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from toolkit.engines.attention import attention_over_rows
 from toolkit.engines.base import FILLED, Choice, Has, Launch, Loaded, Passes, Reason, is_installed
 from toolkit.engines.peft import Peft
 from toolkit.engines.setup import Products, Setup
-from toolkit.hardware import FLASH4, Hardware
+from toolkit.hardware import Hardware
 from toolkit.kernels.constants import FLOAT8_CAPABILITY
 from toolkit.recipe.schema import Recipe
-
-if TYPE_CHECKING:
-    from toolkit.kernels.packed_attention import Kernel
 
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
 RECORDED = 512  # at most, where each length is recorded: an update's 16 chats have some 25 lengths
@@ -107,15 +105,12 @@ class Compiled(Peft):
         keep_code()
         import torch
 
-        from toolkit.kernels.packed_attention import find_kernel
-
         loaded = super().load(recipe, folder, tokenizer, engine, precision, hardware)
-        device, cuda = next(loaded.model.parameters()).device, hardware.gpu is not None
+        cuda = hardware.gpu is not None
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision.value]
         products, dynamic = self.products(recipe), recipe.train.compile == "dynamic"
-        newest = recipe.model.attn_implementation == "auto"
-        kernel = find_kernel(device, dtype, head_size(loaded.model), flash4=newest)
-        loaded.report = replace(loaded.report, attention=named(kernel, hardware if newest else None))
+        kernel, said = attention_over_rows(loaded.model, recipe, precision, hardware)
+        loaded.report = replace(loaded.report, attention=said)
         layers = CompiledLayers(
             loaded.model,
             recipe.train.max_length,
@@ -128,16 +123,3 @@ class Compiled(Peft):
         loaded.packing = layers.packing(functools.partial(self.multiple, cuda=cuda, dynamic=dynamic), cuda=cuda)
         loaded.recorder = layers.recorder
         return loaded
-
-
-def named(kernel: Kernel, hardware: Hardware | None) -> str:
-    """What attends over packed rows, for the record, and what would do it faster on this `hardware`."""
-    if kernel == "flash" and hardware is not None and hardware.gpu and hardware.gpu.capability[0] in FLASH4:
-        return "PyTorch's FlashAttention 2; for FlashAttention 4: pip install -e '.[flash4]'"
-    return {"flash4": "FlashAttention 4", "flash": "PyTorch's FlashAttention 2", "rows": "sdpa by rows"}[kernel]
-
-
-def head_size(model: Any) -> int:
-    """Numbers in each head's queries of a PEFT-wrapped model."""
-    config = model.get_base_model().config
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from toolkit.engines.adapter import check_modules, lora_settings, report_on
+from toolkit.engines.attention import attention_over_rows, wants_others
 from toolkit.engines.base import Choice, Engine, Launch, Loaded, Packing, Passes
 from toolkit.engines.precision import weight_dtype
 from toolkit.engines.setup import Setup
@@ -81,13 +82,17 @@ class Peft(Engine):
             model = get_peft_model(model, config)
         except ValueError as error:
             raise EngineError(f"lora.target_modules: {error}") from None
-        report = report_on(recipe, model, engine, precision, model.config._attn_implementation)
-        return Loaded(model, tokenizer, report, self.packing(hardware))
+        attention = model.config._attn_implementation
+        if recipe.train.micro_batch != "fixed":
+            _, attention = attention_over_rows(model, recipe, precision, hardware)
+        report = report_on(recipe, model, engine, precision, attention)
+        return Loaded(model, tokenizer, report, self.packing(hardware, others=wants_others(recipe)))
 
-    def packing(self, hardware: Hardware) -> Packing:
-        """Through transformers' attention interface."""
-        from toolkit.kernels.packed_attention import packed  # imports torch
+    def packing(self, hardware: Hardware, *, others: bool = True) -> Packing:
+        """Through transformers' attention interface; `others`: kernels of other packages than PyTorch's too."""
+        from toolkit.kernels.packed_attention import packed as rows  # imports torch
 
+        packed = functools.partial(rows, others=others)
         multiple = functools.partial(self.multiple, cuda=hardware.gpu is not None, dynamic=True)
         return Packing(dict, packed, packed, multiple)
 

@@ -6,6 +6,7 @@ packed; the model's usual attention stays in place for decoding.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +18,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from toolkit.kernels.flash4 import flash4_agrees, flash4_rows
 from toolkit.kernels.row_attention import attend_rows, kernel_agrees
+from toolkit.kernels.xformers_rows import wanted as wants_xformers
+from toolkit.kernels.xformers_rows import why_not, xformers_rows
 from toolkit.models.families import family_of
 
-Kernel = Literal["flash4", "flash", "rows"]
+Kernel = Literal["flash4", "flash", "xformers", "rows"]
 
 PACKED = "toolkit_packed"
 FLASH = (8, 0)  # compute capability that PyTorch's variable-length attention needs
@@ -38,12 +41,15 @@ def can_pack(model: Any, longest: int) -> str | None:
 
 
 @contextmanager
-def packed(model: Any) -> Iterator[None]:
-    """Let a PEFT-wrapped model attend within rows of packed micro-batches, forward and backward (recomputation too)."""
+def packed(model: Any, *, others: bool = True) -> Iterator[None]:
+    """Let a PEFT-wrapped model attend within rows of packed micro-batches, forward and backward (recomputation too).
+
+    `others`: as `find_kernel` has it.
+    """
     from transformers import AttentionInterface
 
     # no mask goes with it: to see that none is needed transformers would read the positions, and the host wait for them
-    AttentionInterface.register(PACKED, attend)
+    AttentionInterface.register(PACKED, attend if others else _attend_with_pytorch)
     config = model.get_base_model().config
     usual = config._attn_implementation
     config._attn_implementation = PACKED
@@ -64,6 +70,7 @@ def attend(
     sizes: Sequence[int] | None = None,
     longest: int | None = None,
     kernel: Kernel = "rows",
+    others: bool = True,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
@@ -71,13 +78,14 @@ def attend(
     """query [1, heads, tokens, size of a head], key and value with as many heads or a divisor of them.
 
     A compiled layer is not given the rows' `sizes`, for which it would be compiled again with every new list of
-    numbers, but `longest`, a bound of them that stays the same, and which `kernel` to use (`find_kernel`).
+    numbers, but `longest`, a bound of them that stays the same, and which `kernel` to use (`find_kernel`, which is
+    told of `others` where it is asked here).
 
     Returns [1, tokens, heads, size of a head] and, as transformers wants it, None for the probabilities.
     """
     if longest is None:
         assert sizes is not None
-        kernel = find_kernel(query.device, query.dtype, query.shape[-1])
+        kernel = find_kernel(query.device, query.dtype, query.shape[-1], others=others)
         if kernel == "rows" and not kernel_agrees(query.device, query.dtype, query.shape[-1]):
             return _rows(query, key, value, sizes, scaling, dropout), None
         longest = max(sizes)
@@ -90,20 +98,26 @@ def attend(
             q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scale, window_size=(-1, 0), **GQA
         )
         out = made
+    elif kernel == "xformers":
+        out, _ = xformers_rows(q, k, v, cu_seq_lens, longest, scale)
     else:
         out, _ = attend_rows(q, k, v, cu_seq_lens, longest, scale)
     return out[None], None
 
 
-def find_kernel(device: torch.device, dtype: torch.dtype, size: int, *, flash4: bool = True) -> Kernel:
+# the same object each time, for which compiled code is kept
+_attend_with_pytorch = functools.partial(attend, others=False)
+
+
+def find_kernel(device: torch.device, dtype: torch.dtype, size: int, *, others: bool = True) -> Kernel:
     """The fastest attention over rows that there is on this device for heads of `size` numbers.
 
-    FlashAttention 4 where it is wanted and installed and agrees, else the one in PyTorch, else
-    `toolkit.kernels.row_attention`.
+    Where `others` than PyTorch's are wanted, FlashAttention 4, or xformers on a card before Ampere, each if it is
+    installed and agrees with PyTorch; else the flash attention in PyTorch, else `toolkit.kernels.row_attention`.
     """
-    if not has_flash(device, dtype):
-        return "rows"
-    return "flash4" if flash4 and flash4_agrees(device, dtype, size) else "flash"
+    if has_flash(device, dtype):
+        return "flash4" if others and flash4_agrees(device, dtype, size) else "flash"
+    return "xformers" if others and wants_xformers(device) and not why_not(device, dtype, size) else "rows"
 
 
 def has_flash(device: torch.device, dtype: torch.dtype) -> bool:

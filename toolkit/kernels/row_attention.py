@@ -31,7 +31,7 @@ def attend_rows(
     """
     if kernel_agrees(q.device, q.dtype, q.shape[-1]):
         return _efficient(q, k, v, edges, longest, scale)
-    return _usual(q, k, v, edges, scale), q.new_zeros(_logs(q, edges, longest), dtype=torch.float32)
+    return _usual(q, k, v, edges, scale), q.new_zeros(logs_shape(q, edges, longest), dtype=torch.float32)
 
 
 @torch.library.custom_op("toolkit::attend_rows_backward", mutates_args=())
@@ -56,10 +56,10 @@ def attend_rows_backward(
 def _(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return q.new_empty(q.shape), q.new_empty(_logs(q, edges, longest), dtype=torch.float32)
+    return q.new_empty(q.shape), q.new_empty(logs_shape(q, edges, longest), dtype=torch.float32)
 
 
-def _logs(q: torch.Tensor, edges: torch.Tensor, longest: int) -> tuple[int, ...]:
+def logs_shape(q: torch.Tensor, edges: torch.Tensor, longest: int) -> tuple[int, ...]:
     """The shape of what the kernels keep for backward; without them nothing is kept."""
     longest = min(longest, q.shape[0])
     return (edges.shape[0] - 1, q.shape[1], -(-longest // 32) * 32) if q.is_cuda else (0,)
@@ -87,7 +87,7 @@ def give_gradients(forward: Any, backward: Any) -> None:
 give_gradients(attend_rows, attend_rows_backward)
 
 
-def _wide(part: torch.Tensor, heads: int) -> torch.Tensor:
+def repeated(part: torch.Tensor, heads: int) -> torch.Tensor:
     """[tokens, fewer heads, size] with each head as often as query heads look at it."""
     return part.repeat_interleave(heads // part.shape[1], dim=1)
 
@@ -99,7 +99,7 @@ def _split(edges: torch.Tensor, *parts: torch.Tensor) -> Iterator[tuple[torch.Te
 
 
 def _usual(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, scale: float) -> torch.Tensor:
-    rows = _split(edges, q, _wide(k, q.shape[1]), _wide(v, q.shape[1]))
+    rows = _split(edges, q, repeated(k, q.shape[1]), repeated(v, q.shape[1]))
     parts = [scaled_dot_product_attention(a, b, c, is_causal=True, scale=scale) for a, b, c in rows]
     return torch.cat(parts, dim=1).transpose(0, 1).contiguous()
 
@@ -109,7 +109,7 @@ def _usual_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Written out, because an operator's body has no autograd; one row's probabilities at a time, in fp32."""
     found: tuple[list[torch.Tensor], ...] = ([], [], [])
-    for row in _split(edges, gradient, q, _wide(k, q.shape[1]), _wide(v, q.shape[1])):
+    for row in _split(edges, gradient, q, repeated(k, q.shape[1]), repeated(v, q.shape[1])):
         to_out, mine_q, mine_k, mine_v = (part.float() for part in row)
         hidden = torch.ones(mine_q.shape[1], mine_q.shape[1], dtype=torch.bool, device=q.device).triu(1)
         scores = (mine_q @ mine_k.transpose(1, 2) * scale).masked_fill(hidden, -torch.inf)
@@ -120,11 +120,11 @@ def _usual_backward(
         for list_, part in zip(found, made, strict=True):
             list_.append(part)
     to_q, to_k, to_v = (torch.cat(parts, dim=1).transpose(0, 1).to(q.dtype) for parts in found)
-    return to_q.contiguous(), _narrow(to_k, k), _narrow(to_v, v)
+    return to_q.contiguous(), summed(to_k, k), summed(to_v, v)
 
 
-def _narrow(wide: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """Gradients of what `_wide` made of `part`, as gradients of `part`."""
+def summed(wide: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """Gradients of what `repeated` made of `part`, as gradients of `part`."""
     tokens, heads, size = part.shape
     return wide.reshape(tokens, heads, -1, size).sum(2)
 
@@ -132,7 +132,7 @@ def _narrow(wide: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
 def _efficient(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    wide = [part[None].contiguous() for part in (q, _wide(k, q.shape[1]), _wide(v, q.shape[1]))]
+    wide = [part[None].contiguous() for part in (q, repeated(k, q.shape[1]), repeated(v, q.shape[1]))]
     longest = min(longest, q.shape[0])  # the kernels refuse more than there are tokens
     out, logs, *_ = ATEN._efficient_attention_forward(
         *wide, None, edges, edges, longest, longest, 0.0, CAUSAL, True, scale=scale
@@ -152,7 +152,7 @@ def _efficient_backward(
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     heads, longest = q.shape[1], min(longest, q.shape[0])
-    wide = [part[None].contiguous() for part in (gradient, q, _wide(k, heads), _wide(v, heads))]
+    wide = [part[None].contiguous() for part in (gradient, q, repeated(k, heads), repeated(v, heads))]
     unused = torch.zeros((), dtype=torch.int64, device=q.device)  # the state of a dropout that there is not
     to_q, to_k, to_v, _ = ATEN._efficient_attention_backward(
         *wide,
@@ -170,7 +170,7 @@ def _efficient_backward(
         False,
         scale=scale,
     )
-    return to_q[0].contiguous(), _narrow(to_k[0], k), _narrow(to_v[0], v)
+    return to_q[0].contiguous(), summed(to_k[0], k), summed(to_v[0], v)
 
 
 @functools.cache

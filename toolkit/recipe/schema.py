@@ -28,8 +28,8 @@ class ModelSection(Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="of the frozen base weights")
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
         "auto",
-        description="auto: PyTorch's (sdpa), and over packed chats FlashAttention 4 where it is installed and the card "
-        "is made for it",
+        description="auto: PyTorch's (sdpa), and over packed chats FlashAttention 4, or xformers on a card before "
+        "Ampere, where it is installed and agrees with PyTorch there",
     )
 
 
