@@ -123,8 +123,7 @@ def _job(bench: Bench, variant: Variant, scratch: Path) -> Job:
         flash=settings.profile.flash,
         threads=settings.threads,
         env=env,
-        card=settings.profile.card.title if settings.profile.card else "",
-        capability=settings.profile.card.capability if settings.profile.card else None,
+        card=settings.profile.card,
         site=variant.site and str(Path(variant.site).resolve()),
     )
 

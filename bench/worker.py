@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.channel import Channel, Finished
+from bench.imposed import believe
 from bench.variants import Variant, find
 from toolkit import engines
 from toolkit.environment import quiet
-from toolkit.hardware import detect
+from toolkit.hardware import Gpu, detect
+from toolkit.planning.cards import Card
 from toolkit.recipe.schema import Recipe
 from toolkit.terminal import warn
 
@@ -51,7 +53,7 @@ class Job:
 
     `share`: of trained tokens in fixed shapes. `cap`: bytes that torch may take, None for all. `flash`: flash
     attention may be used. `warmup` updates before the first turn. `vocab`: ids of synthetic rows are below it. `site`:
-    a folder of packages before those installed. `card` and `capability`: of the card that is imposed.
+    a folder of packages before those installed. `card`: the one that is imposed.
     """
 
     name: str
@@ -69,8 +71,7 @@ class Job:
     threads: int
     env: dict[str, str] = field(default_factory=dict)
     site: str | None = None
-    card: str = ""
-    capability: tuple[int, int] | None = None
+    card: Card | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -235,7 +236,10 @@ class Worker:
         if not torch.cuda.is_available():
             return
         self.device = "cuda"
-        if self.job.cap is not None:
+        card = self.job.card
+        if card is not None and card.capability < torch.cuda.get_device_capability():
+            believe(card)
+        elif self.job.cap is not None:
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, self.job.cap / total))
         if not self.job.flash:
@@ -273,12 +277,10 @@ class Worker:
         # the product's head for the CPU takes it for granted that the head is frozen
         logits = self.variant.full_logits or (full and self.device == "cpu")
         hardware = detect()
-        if self.job.cap is not None and hardware.gpu is not None:
+        card = self.job.card
+        if card is not None and hardware.gpu is not None:
             # micro-batches are cut as on the card that is imposed
-            name, memory = self.job.card or hardware.gpu.name, min(hardware.gpu.memory, self.job.cap)
-            gpu = replace(
-                hardware.gpu, name=name, memory=memory, capability=self.job.capability or hardware.gpu.capability
-            )
+            gpu = Gpu(card.title, min(hardware.gpu.memory, card.memory), card.capability)
             hardware = replace(hardware, gpu=gpu)
         report = loaded.report
         # where nothing is autocast, products are in the precision that the weights are held in
