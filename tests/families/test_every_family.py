@@ -94,11 +94,7 @@ def test_a_known_model_has_the_familys_modules(tiny: Tiny) -> None:
         assert shape_from_config(own, "config.json") == shape
 
 
-HYBRID = (
-    "its convolutions would see across the border of two chats",
-    "its gated delta layers would carry their state from chat to chat",
-)
-LENGTHS = [40, 9, 57, 23, 31]
+LENGTHS = [40, 9, 90, 23, 31]  # one longer than the windows that tiny models have, and than a chunk of a delta rule
 
 
 def packed_batches(tiny: Tiny) -> list[dict[str, Any]]:
@@ -126,9 +122,9 @@ def test_packed_equals_padded(tiny: Tiny) -> None:
     from toolkit.training.dataset import Collator
 
     model = tiny.adapted()
-    if (why := can_pack(model, max(LENGTHS))) is not None:
-        assert why in HYBRID
-        pytest.skip(f"pads: {why}")
+    if tiny.family.windowed:
+        model.config.sliding_window = 64
+    assert can_pack(model, max(LENGTHS)) is None
     padded = Collator(0)([{"rows": rows_of(LENGTHS, tiny.shape.vocab_size)}])
     assert_alike(
         gradients(model, packed_batches(tiny), packs=True),
@@ -136,13 +132,15 @@ def test_packed_equals_padded(tiny: Tiny) -> None:
     )
 
 
-def test_a_window_that_packed_attention_does_not_know() -> None:
-    mistral = FAMILIES["mistral"]
-    assert mistral.not_packed({"sliding_window": 4096}, 4096) is None
-    assert mistral.not_packed({"sliding_window": None}, 8192) is None
-    assert mistral.not_packed({"sliding_window": 4096}, 8192) == (
-        "its tokens see 4,096 before them, and chats may have 8,192"
+def test_what_not_every_engine_closes_is_said() -> None:
+    mistral, hybrid = FAMILIES["mistral"], FAMILIES["lfm2"]
+    assert mistral.more_to_close({"sliding_window": 4096}, 4096) is None
+    assert mistral.more_to_close({"sliding_window": None}, 8192) is None
+    assert mistral.more_to_close({"sliding_window": 4096}, 8192) == (
+        "its tokens see a window of 4,096, and chats may have 8,192"
     )
+    assert "carry from chat to chat" in str(hybrid.more_to_close({"layer_types": ["conv", "full_attention"]}, 1))
+    assert hybrid.more_to_close({"layer_types": ["full_attention"]}, 1) is None
 
 
 def test_recomputing_layers_changes_nothing(tiny: Tiny) -> None:
@@ -158,11 +156,10 @@ def test_compiled_equals_eager(tiny: Tiny) -> None:
     from torch._dynamo.utils import counters
 
     from toolkit.engines.compiled_layers import CompiledLayers
-    from toolkit.kernels.packed_attention import can_pack
 
+    if tiny.family.not_compiled:
+        pytest.skip(f"no: {tiny.family.not_compiled}")
     model = tiny.adapted()
-    if can_pack(model, max(LENGTHS)) is not None:
-        pytest.skip("no: it takes packed chats only")
     expected = step(model, packed_batches(tiny), None)
     torch._dynamo.reset()
     counters.clear()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.command import toolkit
+from tests.engines.test_choices import H200, every
 from tests.tiny import make_model, write_recipe
+from toolkit.engines.choice import choose_engine
 from toolkit.engines.recipes import load
 from toolkit.errors import RecipeError
 from toolkit.models.families import load_shape, shape_from_config, unknown_family, why_not_packed
-from toolkit.recipe.schema import LoraSection, ModelSection
+from toolkit.recipe.schema import LoraSection, ModelSection, Recipe, TrainSection
 
 
 @pytest.fixture(scope="module", params=["gpt2", "stablelm", "olmoe"])
@@ -87,11 +90,47 @@ def test_what_needs_a_known_family_is_refused_with_its_line(
     assert message in str(caught.value) and "tiny.toml:" in str(caught.value)
 
 
-def test_a_windowed_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mistral", "sliding_window": 64}))
-    assert "its tokens see 64 before them" in str(why_not_packed(ModelSection(name=str(tmp_path)), 512))
-    assert why_not_packed(ModelSection(name=str(tmp_path)), 64) is None
-    assert why_not_packed(ModelSection(name="nobody/nothing"), 64) is None
+HYBRID = {"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}
+DELTA = {"model_type": "qwen3_5_text", "layer_types": ["linear_attention", "full_attention"]}
+WINDOW = {"model_type": "mistral", "sliding_window": 64}
+
+
+@pytest.mark.parametrize(
+    ("config", "engine", "message"),
+    [
+        (WINDOW, "unsloth", "\"unsloth\" can't pack this model's chats: its tokens see a window of 64, and chats may"),
+        (HYBRID, "unsloth", "\"unsloth\" can't pack this model's chats: its conv layers have a state"),
+        (DELTA, "compiled", '"compiled" can\'t run this model: torch would compile its gated delta layers anew'),
+        ({**WINDOW, "sliding_window": 512}, "unsloth", ""),
+        (WINDOW, "peft", ""),
+        (HYBRID, "compiled", ""),
+        (DELTA, "peft", ""),
+    ],
+)
+def test_what_an_engine_does_not_close_is_refused_with_its_line(
+    tmp_path: Path, config: dict[str, Any], engine: str, message: str
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    settings = {"engine": engine, "micro_batch": "auto", "max_length": 512}
+    recipe = write_recipe(tmp_path, folder, 12, train=settings)
+    section = ModelSection(name=str(folder))
+    assert why_not_packed(section, 512) is None and why_not_packed(ModelSection(name="nobody/nothing"), 64) is None
+    if message:
+        with pytest.raises(RecipeError) as caught:
+            load(recipe)
+        assert f"train.engine: {message}" in str(caught.value) and "tiny.toml:" in str(caught.value)
+    else:
+        load(recipe)
+
+
+def test_auto_takes_an_engine_that_packs_the_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(HYBRID))
+    for micro_batch, engine in (("auto", "peft"), ("fixed", "unsloth")):
+        train = TrainSection(micro_batch=micro_batch)
+        choice = choose_engine(Recipe(model=ModelSection(name=str(tmp_path)), train=train), H200, every)
+        assert choice.value == engine, choice
 
 
 def test_planned_trained_and_not_exported(

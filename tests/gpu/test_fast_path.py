@@ -175,8 +175,27 @@ def test_float16_without_flash_attention(recipe: Path, tmp_path: Path) -> None:
 def test_rows_attend_as_if_alone(dtype: Any, size: int) -> None:
     from toolkit.kernels.row_attention import attend_rows, kernel_agrees
 
-    assert kernel_agrees(torch.device("cuda", torch.cuda.current_device()), dtype, size)
-    check_rows(attend_rows, dtype, size, 1e-3 if dtype == torch.float32 else 0.01)
+    card = torch.device("cuda", torch.cuda.current_device())
+    for window in (0, 64):
+        assert kernel_agrees(card, dtype, size, windowed=window > 0)
+
+        def attend(*given: Any, window: int = window) -> Any:
+            return attend_rows(*given, window)
+
+        check_rows(attend, dtype, size, 1e-3 if dtype == torch.float32 else 0.01, window)
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_a_window_of_pytorchs_flash_attention_is_ours(size: int) -> None:
+    """Also where FlashAttention 4 attends in the layers without one."""
+    from toolkit.kernels.packed_attention import attend
+
+    def windowed(q: Any, k: Any, v: Any, edges: Any, longest: int, scale: float) -> tuple[Any, None]:
+        parts = [part.transpose(0, 1)[None] for part in (q, k, v)]
+        how = {"longest": longest, "kernel": "flash4", "sliding_window": 64, "scaling": scale}
+        return attend(None, *parts, None, cu_seq_lens=edges, **how)[0][0], None  # type: ignore[arg-type]
+
+    check_rows(windowed, torch.bfloat16, size, 0.01, 64)
 
 
 @pytest.mark.parametrize("size", [64, 128])
@@ -191,7 +210,7 @@ def test_flash4_rows_attend_as_if_alone(size: int) -> None:
     check_rows(flash4_rows, torch.bfloat16, size, 0.01)
 
 
-def check_rows(attend: Callable[..., Any], dtype: Any, size: int, within: float) -> None:
+def check_rows(attend: Callable[..., Any], dtype: Any, size: int, within: float, window: int = 0) -> None:
     """Attention over packed rows, and its gradients, against each row alone."""
     from toolkit.kernels.row_attention import _usual, _usual_backward
 
@@ -202,8 +221,8 @@ def check_rows(attend: Callable[..., Any], dtype: Any, size: int, within: float)
     gradient = torch.randn_like(out)
     found = (out, *torch.autograd.grad(out, (q, k, v), gradient))
     with torch.no_grad():
-        usual = _usual(q, k, v, edges, size**-0.5)
-        expected = (usual, *_usual_backward(gradient, q, k, v, edges, size**-0.5))
+        usual = _usual(q, k, v, edges, size**-0.5, window)
+        expected = (usual, *_usual_backward(gradient, q, k, v, edges, size**-0.5, window))
     for mine, theirs in zip(found, expected, strict=True):
         difference = (mine.float() - theirs.float()).norm() / theirs.float().norm()
         assert float(difference) < within

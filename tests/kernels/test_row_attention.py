@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
+from toolkit.kernels.packed_attention import attend
 from toolkit.kernels.row_attention import attend_rows
 
 Tensors = tuple[torch.Tensor, ...]
@@ -19,12 +20,17 @@ def made(sizes: list[int], heads: int, shared: int, size: int = 8) -> Tensors:
     return tuple(torch.randn(tokens, count, size, requires_grad=True) for count in (heads, shared, shared))
 
 
-def alone(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sizes: list[int], scale: float) -> torch.Tensor:
+def alone(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sizes: list[int], scale: float, window: int = 0
+) -> torch.Tensor:
     parts = []
     for rows in zip(*(part.split(sizes) for part in (q, k, v)), strict=True):
         row = [part.transpose(0, 1)[None] for part in rows]
+        place = torch.arange(row[0].shape[2])
+        before = place[:, None] - place
+        seen = (before >= 0) & (before < (window or len(place)))
         parts.append(
-            scaled_dot_product_attention(*row, is_causal=True, scale=scale, enable_gqa=True)[0].transpose(0, 1)
+            scaled_dot_product_attention(*row, attn_mask=seen, scale=scale, enable_gqa=True)[0].transpose(0, 1)
         )
     return torch.cat(parts)
 
@@ -35,13 +41,18 @@ def alone(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sizes: list[int], s
     groups=st.sampled_from([1, 2, 3]),
     shared=st.sampled_from([1, 2]),
     repeated=st.integers(0, 3),
+    window=st.integers(0, 12),
 )
-def test_rows_attend_as_if_alone(sizes: list[int], groups: int, shared: int, repeated: int) -> None:
+def test_rows_attend_as_if_alone(sizes: list[int], groups: int, shared: int, repeated: int, window: int) -> None:
     given_ = made(sizes, groups * shared, shared)
     edges = torch.tensor([0, *torch.tensor(sizes).cumsum(0).tolist(), *[sum(sizes)] * repeated], dtype=torch.int32)
-    out, _ = attend_rows(*given_, edges, max(sizes), 0.3)
-    expected = alone(*given_, sizes, 0.3)
+    out, _ = attend_rows(*given_, edges, max(sizes), 0.3, window)
+    expected = alone(*given_, sizes, 0.3, window)
     torch.testing.assert_close(out, expected)
+    q, k, v = (part.transpose(0, 1)[None] for part in given_)
+    for told in ({"sizes": sizes}, {"longest": max(sizes)}):  # run as it is, and as a compiled layer hands it on
+        found, _ = attend(None, q, k, v, None, cu_seq_lens=edges, scaling=0.3, sliding_window=window or None, **told)
+        torch.testing.assert_close(found[0], expected)
     gradient = torch.randn_like(out)
     mine = torch.autograd.grad(out, given_, gradient)
     theirs = torch.autograd.grad(expected, given_, gradient)
@@ -53,8 +64,11 @@ def test_rows_attend_as_if_alone(sizes: list[int], groups: int, shared: int, rep
 def test_the_operator_is_one_for_the_compiler(dynamic: bool) -> None:
     given_ = made([5, 9], 4, 2)
     edges = torch.tensor([0, 5, 14], dtype=torch.int32)
-    torch.library.opcheck(attend_rows, (*given_, edges, 9, 0.3))
+    torch.library.opcheck(attend_rows, (*given_, edges, 9, 0.3, 4))
     compiled = torch.compile(
-        lambda *parts: attend_rows(*parts, edges, 9, 0.3)[0] * 2, backend="aot_eager", fullgraph=True, dynamic=dynamic
+        lambda *parts: attend_rows(*parts, edges, 9, 0.3, 4)[0] * 2,
+        backend="aot_eager",
+        fullgraph=True,
+        dynamic=dynamic,
     )
-    torch.testing.assert_close(compiled(*given_), attend_rows(*given_, edges, 9, 0.3)[0] * 2)
+    torch.testing.assert_close(compiled(*given_), attend_rows(*given_, edges, 9, 0.3, 4)[0] * 2)

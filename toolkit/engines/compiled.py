@@ -17,6 +17,7 @@ from toolkit.engines.peft import Peft
 from toolkit.engines.setup import Products, Setup
 from toolkit.hardware import Hardware
 from toolkit.kernels.constants import FLOAT8_CAPABILITY
+from toolkit.models.families import why_not_compiled
 from toolkit.recipe.schema import Recipe
 
 MULTIPLE = 1024  # tokens: an update's 16 chats have a dozen lengths, each compiled once and kept in the cache
@@ -44,6 +45,9 @@ class Compiled(Peft):
         if recipe.train.micro_batch == "fixed":
             message = '"compiled" needs packed chats; wanted micro_batch = "auto" or a number of tokens'
             yield Reason((("train", "engine"), ("train", "micro_batch")), message)
+        if why := why_not_compiled(recipe.model):
+            message = f'"compiled" can\'t run this model: {why}; wanted "peft"'
+            yield Reason((("train", "engine"), ("model", "name")), message, why)
 
     def reserves(self, recipe: Recipe) -> Iterator[Reason]:
         asked = recipe.train.products

@@ -129,8 +129,9 @@ class CompiledLayers:
                 torch._dynamo.maybe_mark_dynamic(hidden, 1)
                 for value in kwargs.get("position_embeddings") or ():
                     torch._dynamo.maybe_mark_dynamic(value, 1)
-                if kwargs.get("position_ids") is not None:
-                    torch._dynamo.maybe_mark_dynamic(kwargs["position_ids"], 1)
+                for name in ("position_ids", "seq_idx"):
+                    if kwargs.get(name) is not None:
+                        torch._dynamo.maybe_mark_dynamic(kwargs[name], 1)
             return call(hidden, *args, **kwargs)
 
         return first

@@ -34,7 +34,7 @@ from toolkit.engines.precision import weight_dtype
 from toolkit.engines.setup import Checkpointing, Setup
 from toolkit.errors import EngineError
 from toolkit.hardware import Hardware
-from toolkit.models.families import FAMILIES, UNKNOWN
+from toolkit.models.families import FAMILIES, UNKNOWN, more_to_close
 from toolkit.models.shape import ATTENTION, MLP, ModelShape
 from toolkit.progress import without_bars
 from toolkit.ranks import here
@@ -79,6 +79,10 @@ class Unsloth(Engine):
         if lora.use_dora:
             message = 'true turns off the fused path that engine = "unsloth" is for; wanted false, or engine = "peft"'
             yield Reason((("lora", "use_dora"), key), message, "Unsloth has no fused path for DoRA")
+        packs = recipe.train.micro_batch != "fixed"
+        if packs and (more := more_to_close(recipe.model, recipe.train.max_length)) is not None:
+            message = f'"unsloth" can\'t pack this model\'s chats: {more}; wanted "peft", or micro_batch = "fixed"'
+            yield Reason((key, ("train", "micro_batch")), message, f"Unsloth can't pack this model's chats: {more}")
 
     def reserves(self, recipe: Recipe) -> Iterator[Reason]:
         train = recipe.train

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -17,7 +18,8 @@ from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 
 from toolkit.kernels.flash4 import flash4_agrees, flash4_rows
-from toolkit.kernels.row_attention import attend_rows, kernel_agrees
+from toolkit.kernels.row_attention import attend_rows, hidden_from, kernel_agrees
+from toolkit.kernels.row_states import closed, lacking
 from toolkit.kernels.xformers_rows import wanted as wants_xformers
 from toolkit.kernels.xformers_rows import why_not, xformers_rows
 from toolkit.models.families import family_of
@@ -35,14 +37,15 @@ def can_pack(model: Any, longest: int) -> str | None:
     base = model.get_base_model()
     if (why := family_of(base).not_packed(base.config.to_dict(), longest)) is not None:
         return why
-    if not getattr(base, "_supports_attention_backend", False):
+    if not hasattr(sys.modules[type(base).__module__], "ALL_ATTENTION_FUNCTIONS"):
         return f"{type(base).__name__} does not use transformers' attention interface"
-    return None
+    return lacking(base)
 
 
 @contextmanager
 def packed(model: Any, *, others: bool = True) -> Iterator[None]:
-    """Let a PEFT-wrapped model attend within rows of packed micro-batches, forward and backward (recomputation too).
+    """Let a PEFT-wrapped model attend, and carry states, within rows of packed micro-batches, forward and backward
+    (recomputation too).
 
     `others`: as `find_kernel` has it.
     """
@@ -50,11 +53,13 @@ def packed(model: Any, *, others: bool = True) -> Iterator[None]:
 
     # no mask goes with it: to see that none is needed transformers would read the positions, and the host wait for them
     AttentionInterface.register(PACKED, attend if others else _attend_with_pytorch)
-    config = model.get_base_model().config
+    base = model.get_base_model()
+    config = base.config
     usual = config._attn_implementation
     config._attn_implementation = PACKED
     try:
-        yield
+        with closed(base):
+            yield
     finally:
         config._attn_implementation = usual
 
@@ -71,6 +76,7 @@ def attend(
     longest: int | None = None,
     kernel: Kernel = "rows",
     others: bool = True,
+    sliding_window: int | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
@@ -79,7 +85,8 @@ def attend(
 
     A compiled layer is not given the rows' `sizes`, for which it would be compiled again with every new list of
     numbers, but `longest`, a bound of them that stays the same, and which `kernel` to use (`find_kernel`, which is
-    told of `others` where it is asked here).
+    told of `others` where it is asked here). With a `sliding_window` a token sees so many of its row, itself among
+    them.
 
     Returns [1, tokens, heads, size of a head] and, as transformers wants it, None for the probabilities.
     """
@@ -87,21 +94,23 @@ def attend(
         assert sizes is not None
         kernel = find_kernel(query.device, query.dtype, query.shape[-1], others=others)
         if kernel == "rows" and not kernel_agrees(query.device, query.dtype, query.shape[-1]):
-            return _rows(query, key, value, sizes, scaling, dropout), None
+            return _rows(query, key, value, sizes, sliding_window, scaling, dropout), None
         longest = max(sizes)
+    window = sliding_window if sliding_window and sliding_window < longest else 0
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
     scale = scaling or query.shape[-1] ** -0.5
-    if kernel == "flash4":
+    if kernel == "flash4" and not window:
         out, _ = flash4_rows(q, k, v, cu_seq_lens, longest, scale)
-    elif kernel == "flash":
+    elif kernel == "xformers" and not window:
+        out, _ = xformers_rows(q, k, v, cu_seq_lens, longest, scale)
+    elif kernel in ("flash", "flash4"):  # whose window is PyTorch's
+        seen = (window - 1, 0) if window else (-1, 0)  # before a token and after it
         made: Any = varlen.varlen_attn(
-            q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scale, window_size=(-1, 0), **GQA
+            q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, scale=scale, window_size=seen, **GQA
         )
         out = made
-    elif kernel == "xformers":
-        out, _ = xformers_rows(q, k, v, cu_seq_lens, longest, scale)
     else:
-        out, _ = attend_rows(q, k, v, cu_seq_lens, longest, scale)
+        out, _ = attend_rows(q, k, v, cu_seq_lens, longest, scale, window)
     return out[None], None
 
 
@@ -132,16 +141,21 @@ def _rows(
     key: torch.Tensor,
     value: torch.Tensor,
     sizes: Sequence[int],
+    window: int | None,
     scaling: float | None,
     dropout: float,
 ) -> torch.Tensor:
+    """PyTorch's usual attention, row by row; shapes as in `attend`."""
     groups = query.shape[1] // key.shape[1]
     shared = groups > 1 and query.device.type == "cpu"  # which is flash attention's own there
     if groups > 1 and not shared:
         # without flash attention SDPA would hold all scores where keys serve several heads, so they are repeated
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    parts = [
-        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=shared)
-        for q, k, v in zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
-    ]
+    parts = []
+    for q, k, v in zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True):
+        usual: dict[str, Any] = {"is_causal": True}
+        if window and q.shape[2] > window:
+            usual = {"attn_mask": ~hidden_from(q.shape[2], window, q.device)}
+        part = scaled_dot_product_attention(q, k, v, **usual, scale=scaling, dropout_p=dropout, enable_gqa=shared)
+        parts.append(part)
     return torch.cat(parts, dim=2).transpose(1, 2)

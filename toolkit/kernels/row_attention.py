@@ -16,22 +16,24 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 CAUSAL = 1  # the kernels' number for a mask that starts at each row's first token
+WINDOW = 70  # tokens of the one that kernels are tried with
 AGREE = 0.02  # of the largest value: 16-bit products in another order
 ATEN = torch.ops.aten
 
 
 @torch.library.custom_op("toolkit::attend_rows", mutates_args=())
 def attend_rows(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float, window: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Causal attention within rows of q [tokens, heads, size], k and v [tokens, heads or a divisor of them, size].
 
-    `edges` int32 [rows + 1], from 0 to tokens, may repeat; no row has more than `longest` tokens. Returns what q has
-    the shape of, and logarithms for backward.
+    `edges` int32 [rows + 1], from 0 to tokens, may repeat; no row has more than `longest` tokens. A token sees
+    `window` tokens, itself among them, or with 0 all of its row before it. Returns what q has the shape of, and
+    logarithms for backward.
     """
-    if kernel_agrees(q.device, q.dtype, q.shape[-1]):
-        return _efficient(q, k, v, edges, longest, scale)
-    return _usual(q, k, v, edges, scale), q.new_zeros(logs_shape(q, edges, longest), dtype=torch.float32)
+    if kernel_agrees(q.device, q.dtype, q.shape[-1], windowed=window > 0):
+        return _efficient(q, k, v, edges, longest, scale, window)
+    return _usual(q, k, v, edges, scale, window), q.new_zeros(logs_shape(q, edges, longest), dtype=torch.float32)
 
 
 @torch.library.custom_op("toolkit::attend_rows_backward", mutates_args=())
@@ -45,16 +47,17 @@ def attend_rows_backward(
     edges: torch.Tensor,
     longest: int,
     scale: float,
+    window: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of q, k and v, given that of what `attend_rows` gave."""
-    if kernel_agrees(q.device, q.dtype, q.shape[-1]):
-        return _efficient_backward(gradient, q, k, v, out, logs, edges, longest, scale)
-    return _usual_backward(gradient, q, k, v, edges, scale)
+    if kernel_agrees(q.device, q.dtype, q.shape[-1], windowed=window > 0):
+        return _efficient_backward(gradient, q, k, v, out, logs, edges, longest, scale, window)
+    return _usual_backward(gradient, q, k, v, edges, scale, window)
 
 
 @attend_rows.register_fake
 def _(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float, window: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return q.new_empty(q.shape), q.new_empty(logs_shape(q, edges, longest), dtype=torch.float32)
 
@@ -75,11 +78,11 @@ def give_gradients(forward: Any, backward: Any) -> None:
         return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-        q, k, v, edges, ctx.longest, ctx.scale = inputs
+        q, k, v, edges, *ctx.settings = inputs
         ctx.save_for_backward(q, k, v, *output, edges)
 
     def gradients(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return (*backward(gradient, *ctx.saved_tensors, ctx.longest, ctx.scale), None, None, None)
+        return (*backward(gradient, *ctx.saved_tensors, *ctx.settings), None, *(None for _ in ctx.settings))
 
     forward.register_autograd(gradients, setup_context=keep)
 
@@ -98,20 +101,40 @@ def _split(edges: torch.Tensor, *parts: torch.Tensor) -> Iterator[tuple[torch.Te
     return zip(*(part.transpose(0, 1).split(sizes, 1) for part in parts), strict=True)
 
 
-def _usual(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, scale: float) -> torch.Tensor:
-    rows = _split(edges, q, repeated(k, q.shape[1]), repeated(v, q.shape[1]))
-    parts = [scaled_dot_product_attention(a, b, c, is_causal=True, scale=scale) for a, b, c in rows]
+def hidden_from(tokens: int, window: int, device: torch.device) -> torch.Tensor:
+    """Which tokens of a row [seen by, seen] a token does not see: those after it, and those before its `window`, if it
+    has one."""
+    every = torch.ones(tokens, tokens, dtype=torch.bool, device=device)
+    return every.triu(1) | every.tril(-window) if window else every.triu(1)
+
+
+def _usual(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, scale: float, window: int = 0
+) -> torch.Tensor:
+    parts = []
+    for a, b, c in _split(edges, q, repeated(k, q.shape[1]), repeated(v, q.shape[1])):
+        if window and a.shape[1] > window:
+            seen = ~hidden_from(a.shape[1], window, q.device)
+            parts.append(scaled_dot_product_attention(a, b, c, attn_mask=seen, scale=scale))
+        else:
+            parts.append(scaled_dot_product_attention(a, b, c, is_causal=True, scale=scale))
     return torch.cat(parts, dim=1).transpose(0, 1).contiguous()
 
 
 def _usual_backward(
-    gradient: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, scale: float
+    gradient: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    edges: torch.Tensor,
+    scale: float,
+    window: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Written out, because an operator's body has no autograd; one row's probabilities at a time, in fp32."""
     found: tuple[list[torch.Tensor], ...] = ([], [], [])
     for row in _split(edges, gradient, q, repeated(k, q.shape[1]), repeated(v, q.shape[1])):
         to_out, mine_q, mine_k, mine_v = (part.float() for part in row)
-        hidden = torch.ones(mine_q.shape[1], mine_q.shape[1], dtype=torch.bool, device=q.device).triu(1)
+        hidden = hidden_from(mine_q.shape[1], window, q.device)
         scores = (mine_q @ mine_k.transpose(1, 2) * scale).masked_fill(hidden, -torch.inf)
         seen = scores.softmax(-1)
         to_seen = to_out @ mine_v.transpose(1, 2)
@@ -130,12 +153,18 @@ def summed(wide: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
 
 
 def _efficient(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    edges: torch.Tensor,
+    longest: int,
+    scale: float,
+    window: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     wide = [part[None].contiguous() for part in (q, repeated(k, q.shape[1]), repeated(v, q.shape[1]))]
     longest = min(longest, q.shape[0])  # the kernels refuse more than there are tokens
     out, logs, *_ = ATEN._efficient_attention_forward(
-        *wide, None, edges, edges, longest, longest, 0.0, CAUSAL, True, scale=scale
+        *wide, None, edges, edges, longest, longest, 0.0, CAUSAL, True, scale=scale, window_size=window or None
     )
     return out[0], logs
 
@@ -150,6 +179,7 @@ def _efficient_backward(
     edges: torch.Tensor,
     longest: int,
     scale: float,
+    window: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     heads, longest = q.shape[1], min(longest, q.shape[0])
     wide = [part[None].contiguous() for part in (gradient, q, repeated(k, heads), repeated(v, heads))]
@@ -169,17 +199,18 @@ def _efficient_backward(
         CAUSAL,
         False,
         scale=scale,
+        window_size=window or None,
     )
     return to_q[0].contiguous(), summed(to_k[0], k), summed(to_v[0], v)
 
 
 @functools.cache
-def kernel_agrees(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+def kernel_agrees(device: torch.device, dtype: torch.dtype, size: int, *, windowed: bool = False) -> bool:
     """Whether the memory-efficient kernels are there and give what PyTorch's usual attention gives, on this device."""
     if device.type != "cuda" or not torch.backends.cuda.mem_efficient_sdp_enabled():
         return False
     try:
-        return agrees(_efficient, _efficient_backward, device, dtype, size)
+        return agrees(_efficient, _efficient_backward, device, dtype, size, *([WINDOW] if windowed else []))
     except (RuntimeError, TypeError, ValueError):  # not built for this card, or called otherwise by this torch
         return False
 
@@ -190,11 +221,14 @@ def agrees(
     device: torch.device,
     dtype: torch.dtype,
     size: int,
+    window: int = 0,
 ) -> bool:
     """Whether functions called as `attend_rows` and its backward give what PyTorch's usual attention gives.
 
-    Tried on random rows, one of them longer than a kernel's tile and some empty. Raises what the functions raise.
+    Tried on random rows, one of them longer than a kernel's tile and some empty. Raises what the functions raise. They
+    are told of a `window` only where there is one.
     """
+    more = (window,) if window else ()
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         random = torch.Generator(device).manual_seed(0)
         q, k, v, gradient = (
@@ -202,9 +236,9 @@ def agrees(
         )
         edges = torch.tensor([0, 300, 301, 378, 378, 378], dtype=torch.int32, device=device)
         scale = size**-0.5
-        expected = (_usual(q, k, v, edges, scale), *_usual_backward(gradient, q, k, v, edges, scale))
-        out, logs = forward(q, k, v, edges, 300, scale)
-        found = (out, *backward(gradient, q, k, v, out, logs, edges, 300, scale))
+        expected = (_usual(q, k, v, edges, scale, window), *_usual_backward(gradient, q, k, v, edges, scale, window))
+        out, logs = forward(q, k, v, edges, 300, scale, *more)
+        found = (out, *backward(gradient, q, k, v, out, logs, edges, 300, scale, *more))
     return all(
         bool((mine.float() - theirs.float()).abs().max() <= AGREE * theirs.float().abs().max())
         for mine, theirs in zip(found, expected, strict=True)

@@ -75,14 +75,28 @@ def unknown_family(shape: ModelShape) -> str | None:
 def why_not_packed(model: ModelSection, longest: int) -> str | None:
     """Why chats of up to `longest` tokens can't be packed for a recipe's model, in words; None where they can, or no
     config.json is here to tell."""
+    config = _config_of(model)
+    return None if config is None else family_for(config).not_packed(text_part(config), longest)
+
+
+def more_to_close(model: ModelSection, longest: int) -> str | None:
+    """`Family.more_to_close` of a recipe's model; None too where no config.json is here to tell."""
+    config = _config_of(model)
+    return None if config is None else family_for(config).more_to_close(text_part(config), longest)
+
+
+def why_not_compiled(model: ModelSection) -> str:
+    """`Family.not_compiled` of a recipe's model; empty too where no config.json is here to tell."""
+    config = _config_of(model)
+    return "" if config is None else family_for(config).not_compiled
+
+
+def _config_of(model: ModelSection) -> Config | None:
     folder = models.find(model)
     try:
-        config = read_config(folder / "config.json") if folder is not None else None
+        return read_config(folder / "config.json") if folder is not None else None
     except ModelError:  # which whatever reads it for its sizes says
         return None
-    if config is None:
-        return None
-    return family_for(config).not_packed(text_part(config), longest)
 
 
 def load_shape(model: ModelSection) -> ModelShape:

@@ -82,6 +82,12 @@ class Family:
     """Linear layers that a decoder layer calls one after the other with one input, by the part that holds them: what
     the compiled engine runs as one product."""
 
+    row_functions: Mapping[str, tuple[str, ...]] = {}
+    """Of each kind of layers that has a state, the functions of transformers' module that carry it from token to token:
+    what has to be closed where chats are packed."""
+    not_compiled = ""
+    """Why the compiled engine does not take its layers, in words; empty where it does."""
+
     windowed = False
     """`sliding_window` of config.json holds for every layer where it has no `layer_types`."""
     activation = ("hidden_act", "silu")
@@ -156,20 +162,35 @@ class Family:
     def not_packed(self, config: Config, longest: int) -> str | None:
         """Why chats of up to `longest` tokens can't be packed in one row, in words; None where they can.
 
-        Packed attention (`toolkit.kernels.packed_attention`) lets a token see all of its chat before it.
+        Attention, with and without a window, is closed at the edges of chats by `toolkit.kernels.packed_attention`, and
+        what `row_functions` has by `toolkit.kernels.row_states`.
         """
-        kinds = set(config.get("layer_types") or ["full_attention"]) - {"full_attention", SLIDING}
-        if kinds:
-            return f"it has {', '.join(sorted(kinds))} layers"
+        kinds = set(self.kinds(config)) - {"full_attention", SLIDING, *self.row_functions}
+        return f"it has {', '.join(sorted(kinds))} layers" if kinds else None
+
+    def more_to_close(self, config: Config, longest: int) -> str | None:
+        """What packed rows of chats of up to `longest` tokens need closed other than attention to all of a chat, in
+        words: what an engine whose own layers do it may not know. None where there is nothing."""
+        if states := sorted(set(self.kinds(config)) & set(self.row_functions)):
+            return f"its {', '.join(states)} layers have a state that they would carry from chat to chat"
         window = self.window(config)
         if window is not None and longest > window:
-            return f"its tokens see {window:,} before them, and chats may have {longest:,}"
+            return f"its tokens see a window of {window:,}, and chats may have {longest:,}"
         return None
+
+    def replaced(self, config: Config) -> set[str]:
+        """The functions of `row_functions` that a model's layers have."""
+        kinds = set(self.kinds(config))
+        return {name for kind, names in self.row_functions.items() if kind in kinds for name in names}
+
+    def kinds(self, config: Config) -> Sequence[str]:
+        """Of each layer, as `layer_types` of config.json has them."""
+        return config.get("layer_types") or ()
 
     def window(self, config: Config) -> int | None:
         """How many tokens, itself among them, a token sees in the layers that do not see all; None: all do."""
         window: int | None = config.get("sliding_window")
-        return window if self.windowed or SLIDING in (config.get("layer_types") or ()) else None
+        return window if self.windowed or SLIDING in self.kinds(config) else None
 
     def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
         """Raise `ModelError` where llama.cpp would compute something else than transformers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toolkit.errors import ModelError
@@ -49,9 +50,14 @@ class Gemma3(Family):
             return "its tokens see those after them"
         return super().not_packed(config, longest)
 
+    def kinds(self, config: Config) -> Sequence[str]:
+        """Older files only say how many layers a window's pattern has."""
+        pattern, layers = config.get("sliding_window_pattern", PATTERN), range(config.get("num_hidden_layers", 0))
+        return config.get("layer_types") or [SLIDING if (i + 1) % pattern else "full_attention" for i in layers]
+
     def window(self, config: Config) -> int | None:
         window: int | None = config.get("sliding_window", 4096)
-        return window if SLIDING in _kinds(config) else None
+        return window if SLIDING in self.kinds(config) else None
 
     def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
         super().check_export(config, shape, where)
@@ -78,7 +84,7 @@ class Gemma3(Family):
             return
         writer.add_rope_freq_base_swa(sliding["rope_theta"])
         writer.add_sliding_window(window)
-        kinds = [kind == SLIDING for kind in _kinds(config)]
+        kinds = [kind == SLIDING for kind in self.kinds(config)]
         if kinds != [bool((i + 1) % PATTERN) for i in range(len(kinds))]:
             writer.add_sliding_window_pattern(kinds)
 
@@ -87,12 +93,6 @@ class Gemma3(Family):
 
     def from_gguf(self, name: str, weight: Tensor, shape: ModelShape) -> Tensor:
         return weight - 1 if name.endswith("norm.weight") else weight
-
-
-def _kinds(config: Config) -> list[str]:
-    """Of each layer; older files only say how many layers a window's pattern has."""
-    pattern, layers = config.get("sliding_window_pattern", PATTERN), range(config.get("num_hidden_layers", 0))
-    return config.get("layer_types") or [SLIDING if (i + 1) % pattern else "full_attention" for i in layers]
 
 
 def _ropes(config: Config) -> tuple[Config, Config]:

@@ -1,6 +1,8 @@
-"""LFM2 and LFM2.5: most layers are short convolutions, the others attend. Trained padded, and not exported."""
+"""LFM2 and LFM2.5: most layers are short convolutions, the others attend. Not exported."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from toolkit.models.families.base import Config, Family, register
 from toolkit.models.shape import Layer, ModelShape
@@ -14,6 +16,7 @@ class Lfm2(Family):
     qk_norm = True
     tied_by_default = True
     attention_bias = ()
+    row_functions = {"conv": ("causal_conv1d_fn",)}  # noqa: RUF012
     same_input = {  # noqa: RUF012
         "self_attn": (("q_proj", "k_proj", "v_proj"), ("out_proj",)),
         "conv": (("in_proj",), ("out_proj",)),
@@ -52,7 +55,7 @@ class Lfm2(Family):
             norms,
             (("conv.conv.weight", (hidden, 1, kernel)),),
         )
-        return tuple(attends if kind == "full_attention" else convolves for kind in _kinds(config))
+        return tuple(attends if kind == "full_attention" else convolves for kind in self.kinds(config))
 
     def outer(self, shape: ModelShape) -> tuple[tuple[str, tuple[int, ...]], ...]:
         return (("model.embedding_norm.weight", (shape.hidden_size,)),)
@@ -60,14 +63,9 @@ class Lfm2(Family):
     def takes(self, config: Config) -> bool:
         return not config.get("conv_bias")
 
-    def not_packed(self, config: Config, longest: int) -> str | None:
-        if "conv" in _kinds(config):
-            return "its convolutions would see across the border of two chats"
-        return None
-
-
-def _kinds(config: Config) -> list[str]:
-    layers = range(config.get("num_hidden_layers", 0))
-    attending = config.get("full_attn_idxs")
-    attending = layers if attending is None else attending
-    return config.get("layer_types") or ["full_attention" if i in attending else "conv" for i in layers]
+    def kinds(self, config: Config) -> Sequence[str]:
+        """Older files only say which layers attend."""
+        layers = range(config.get("num_hidden_layers", 0))
+        attending = config.get("full_attn_idxs")
+        attending = layers if attending is None else attending
+        return config.get("layer_types") or ["full_attention" if i in attending else "conv" for i in layers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toolkit.errors import ModelError
@@ -63,9 +64,13 @@ class Olmo3(Olmo2):
     def known(self) -> dict[ModelShape, tuple[str, ...]]:
         return {self.sizes(4096, 11_008, 32, 32, 32, 100_278, tied=False): ("allenai/Olmo-3-7B-Instruct",)}
 
+    def kinds(self, config: Config) -> Sequence[str]:
+        layers = range(config.get("num_hidden_layers", 0))
+        return config.get("layer_types") or [SLIDING if (i + 1) % 4 else "full_attention" for i in layers]
+
     def window(self, config: Config) -> int | None:
         window: int | None = config.get("sliding_window", 4096)
-        return window if SLIDING in _kinds(config) else None
+        return window if SLIDING in self.kinds(config) else None
 
     def rope(self, config: Config, shape: ModelShape, where: str) -> tuple[float, RopeFactors]:
         full = _full(config)
@@ -76,7 +81,7 @@ class Olmo3(Olmo2):
     def add_metadata(self, writer: GGUFWriter, shape: ModelShape, config: Config) -> None:
         if (window := self.window(config)) is not None:
             writer.add_sliding_window(window)
-            writer.add_sliding_window_pattern([kind == SLIDING for kind in _kinds(config)])
+            writer.add_sliding_window_pattern([kind == SLIDING for kind in self.kinds(config)])
             sliding = rope_parameters(config).get(SLIDING) or {}
             if "rope_theta" in sliding:
                 writer.add_rope_freq_base_swa(sliding["rope_theta"])
@@ -84,11 +89,6 @@ class Olmo3(Olmo2):
             add_yarn(writer, full)
             if full.get("attention_factor") is not None:
                 writer.add_rope_scaling_yarn_attn_factor(full["attention_factor"])
-
-
-def _kinds(config: Config) -> list[str]:
-    layers = range(config.get("num_hidden_layers", 0))
-    return config.get("layer_types") or [SLIDING if (i + 1) % 4 else "full_attention" for i in layers]
 
 
 def _full(config: Config) -> Config:

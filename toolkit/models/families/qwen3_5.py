@@ -1,6 +1,8 @@
-"""Qwen3.5, its dense text models: three of four layers have gated delta rules. Trained padded, and not exported."""
+"""Qwen3.5, its dense text models: three of four layers have gated delta rules. Not exported."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from toolkit.models.families.base import Config, Family, register
 from toolkit.models.shape import MLP, Layer, ModelShape
@@ -11,6 +13,8 @@ class Qwen3_5(Family):
     model_type, gguf_arch = "qwen3_5_text", "qwen35"
     whole_types = ("qwen3_5",)
     qk_norm = True
+    row_functions = {"linear_attention": ("causal_conv1d_fn", "torch_chunk_gated_delta_rule")}  # noqa: RUF012
+    not_compiled = "torch would compile its gated delta layers anew for every list of chats"
     same_input = {  # noqa: RUF012
         **Family.same_input,
         "linear_attn": (("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"), ("out_proj",)),
@@ -50,14 +54,9 @@ class Qwen3_5(Family):
                 ("linear_attn.A_log", (heads,)),
             ),
         )
-        return tuple(attends if kind == "full_attention" else recurs for kind in _kinds(config))
+        return tuple(attends if kind == "full_attention" else recurs for kind in self.kinds(config))
 
-    def not_packed(self, config: Config, longest: int) -> str | None:
-        if set(_kinds(config)) - {"full_attention"}:
-            return "its gated delta layers would carry their state from chat to chat"
-        return None
-
-
-def _kinds(config: Config) -> list[str]:
-    every, layers = config.get("full_attention_interval", 4), range(config.get("num_hidden_layers", 0))
-    return config.get("layer_types") or ["linear_attention" if (i + 1) % every else "full_attention" for i in layers]
+    def kinds(self, config: Config) -> Sequence[str]:
+        every, layers = config.get("full_attention_interval", 4), range(config.get("num_hidden_layers", 0))
+        said = config.get("layer_types")
+        return said or ["linear_attention" if (i + 1) % every else "full_attention" for i in layers]
