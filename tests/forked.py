@@ -8,6 +8,7 @@ answer: {"codes": exit codes, "said": [[stdout, stderr], ...], "seconds": from t
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -138,6 +139,8 @@ def _serve() -> None:
 
     import toolkit.training.run
     import toolkit.training.session  # noqa: F401
+
+    gc.freeze()  # each fork would look through all of it when it collects, and write to each page
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -10,6 +10,7 @@ it (`HARMS`), or it is killed after `die_after` seconds.
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import json
 import os
@@ -120,6 +121,7 @@ def preload() -> None:
     import toolkit.world
 
     assert LlamaForCausalLM and toolkit
+    gc.freeze()  # each fork would look through all of it when it collects, and write to each page
 
 
 def fork(job: dict[str, Any], words: list[str], output: str) -> int:

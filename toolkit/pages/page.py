@@ -10,17 +10,34 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
+
+if TYPE_CHECKING:
+    import jinja2
 
 _KEYS = re.compile(r"`([^`]+)`|\b((?:model|lora|data|train|eval|export)\.[a-z_]+(?: = [\w.+-]*\w)?)")
 
 
 def render(template: str, maker: str, *, scripted: bool = False, **values: Any) -> str:
     """A page of templates/. `maker`: the command that makes it. `scripted`: lines tell their values to the pointer."""
+    script = _file("page.js") if scripted else ""
+    # only this very script may run, and nothing may be fetched, whatever a chat has in it
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    scripts = f"; script-src 'sha256-{digest}'" if script else ""
+    policy = f"default-src 'none'; style-src 'unsafe-inline'{scripts}; base-uri 'none'"
+    style, script = Markup(_file("page.css")), Markup(script)
+    page = _environment().get_template(template)
+    return page.render(style=style, script=script, policy=policy, maker=maker, **values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """To be made once: compiling the templates takes longer than filling them in."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -32,13 +49,7 @@ def render(template: str, maker: str, *, scripted: bool = False, **values: Any) 
     )
     environment.filters |= {"with_code": with_code, "boxes": boxes}
     environment.globals["table"] = table
-    script = _file("page.js") if scripted else ""
-    # only this very script may run, and nothing may be fetched, whatever a chat has in it
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    scripts = f"; script-src 'sha256-{digest}'" if script else ""
-    policy = f"default-src 'none'; style-src 'unsafe-inline'{scripts}; base-uri 'none'"
-    style, script = Markup(_file("page.css")), Markup(script)
-    return environment.get_template(template).render(style=style, script=script, policy=policy, maker=maker, **values)
+    return environment
 
 
 def _file(name: str) -> str:
