@@ -18,7 +18,7 @@ from bench import report
 from bench.measure import first_gpu, measure
 from bench.plan import VariantPlan, fixed_lengths
 from bench.profiles import THIS, Profile, Shape, find_profile, parse_shape
-from bench.settings import Bench, Settings, prepare, trial
+from bench.settings import Bench, Settings, prepare, trials
 from bench.variants import VARIANTS, find, select
 from toolkit.bench_results import FILE, Results
 from toolkit.engines import ENGINES, versions
@@ -133,6 +133,7 @@ def run_bench(settings: Settings, out: Path, console: Console) -> Results:
         bench = prepare(settings, scratch)
         out.mkdir(parents=True, exist_ok=True)
         results = Results(_header(bench, card))
+        _show_left_out(bench.left_out, console)
         console.print(
             f"measuring  {counted(len(bench.jobs), 'variant')} on {card.title}, profile {settings.profile.name}, shape "
             f"{settings.shape.name}; logs in {out / 'logs'}",
@@ -259,6 +260,11 @@ def measurements(results: Results, recipes: Mapping[str, Recipe], shape: ModelSh
     return found
 
 
+def _show_left_out(variants: Mapping[str, str], console: Console) -> None:
+    for name, why in variants.items():
+        console.print(f"left out   {name}: {why}", highlight=False, soft_wrap=True, markup=False)
+
+
 def show_planned(recipe: Path, *, overrides: tuple[str, ...], shape: Shape, profile: Profile, console: Console) -> None:
     """Print memory and time of the core variants on the profile's card (a T4 for `this`), by the planner's formulas."""
     card = profile.card or CARDS["t4"]
@@ -271,8 +277,12 @@ def show_planned(recipe: Path, *, overrides: tuple[str, ...], shape: Shape, prof
     table = Table(title=f"PLANNED, not measured: {title}", title_justify="left", box=None)
     for i, column in enumerate(("variant", "peak GiB", "fits", "s an update")):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+    recipes, left_out = trials(settings, loaded)
+    _show_left_out(left_out, console)
     for variant in core:
-        plan = VariantPlan(model, variant, trial(settings, loaded, variant))
+        if variant.name not in recipes:
+            continue
+        plan = VariantPlan(model, variant, recipes[variant.name])
         batch = plan.recipe.train.per_device_train_batch_size
         rows, width = (batch, shape.tokens) if shape.tokens else (lengths.rows(batch), lengths.longest)
         precision = "bf16" if card.capability >= AMPERE else "fp16"

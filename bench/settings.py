@@ -15,6 +15,7 @@ from toolkit import models
 from toolkit.data.table import build
 from toolkit.data.table import find as find_table
 from toolkit.engines.recipes import load
+from toolkit.errors import RecipeError
 from toolkit.models.families import load_shape
 from toolkit.models.shape import ModelShape
 from toolkit.planning.lengths import ASSUMED_TRAINED
@@ -68,7 +69,10 @@ class Settings:
 
 @dataclass(slots=True)
 class Bench:
-    """Settings with everything looked up: the model's folder and shape, and a job for each variant."""
+    """Settings with everything looked up: the model's folder and shape, and a job for each variant.
+
+    `left_out`: why a variant has none, where its engine refuses this recipe, as Unsloth to pack a hybrid's chats.
+    """
 
     settings: Settings
     loaded: LoadedRecipe
@@ -76,6 +80,7 @@ class Bench:
     shape: ModelShape
     share: float
     jobs: dict[str, Job] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def plan(self, name: str) -> VariantPlan:
         """What the planner knows of a variant."""
@@ -92,14 +97,15 @@ def prepare(settings: Settings, scratch: Path) -> Bench:
     shape = load_shape(loaded.recipe.model)
     share = _trained_share(settings, loaded, folder)
     bench = Bench(settings, loaded, folder, shape, share)
+    recipes, bench.left_out = trials(settings, loaded)
     for variant in settings.variants:
-        bench.jobs[variant.name] = _job(bench, variant, scratch)
+        if variant.name in recipes:
+            bench.jobs[variant.name] = _job(bench, variant, recipes[variant.name], scratch)
     return bench
 
 
-def _job(bench: Bench, variant: Variant, scratch: Path) -> Job:
+def _job(bench: Bench, variant: Variant, recipe: Recipe, scratch: Path) -> Job:
     settings = bench.settings
-    recipe = trial(settings, bench.loaded, variant)
     rows = recipe.train.per_device_train_batch_size if settings.shape.fixed else None
     place = scratch / slug(variant.name)
     env = {
@@ -131,6 +137,23 @@ def _job(bench: Bench, variant: Variant, scratch: Path) -> Job:
 def slug(name: str) -> str:
     """A variant's name as that of a file."""
     return re.sub(r"[^\w.+=-]+", "_", name)
+
+
+def trials(settings: Settings, loaded: LoadedRecipe) -> tuple[dict[str, Recipe], dict[str, str]]:
+    """(the recipe of each variant that can train, why each other can't). Raises `RecipeError` where none can, and for a
+    variant with settings of its own."""
+    recipes: dict[str, Recipe] = {}
+    refused: dict[str, RecipeError] = {}
+    for variant in settings.variants:
+        try:
+            recipes[variant.name] = trial(settings, loaded, variant)
+        except RecipeError as error:
+            if not variant.usual:
+                raise
+            refused[variant.name] = error
+    if not recipes and refused:
+        raise next(iter(refused.values()))
+    return recipes, {name: error.problems[0].message for name, error in refused.items()}
 
 
 def trial(settings: Settings, loaded: LoadedRecipe, variant: Variant) -> Recipe:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.profiles import THIS, SyntheticTable, find_profile, parse_shape
-from bench.settings import Settings, slug, trial
+from bench.settings import Settings, slug, trial, trials
 from bench.variants import BY_NAME, CORE, QUICK, VARIANTS, find, select
 from toolkit.data.table import IGNORED
-from toolkit.errors import InputError
+from toolkit.errors import InputError, RecipeError
 from toolkit.planning.cards import CARDS
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
@@ -152,3 +154,19 @@ def test_a_setting_that_no_recipe_has_is_named() -> None:
     variant = find("peft+lora.rank=8")
     with pytest.raises(InputError, match=r"lora\.rank"):
         trial(Settings(TOOLS, (variant,), parse_shape("real")), load(TOOLS), variant)
+
+
+def test_a_variant_that_the_model_does_not_let_train_is_left_out(tmp_path: Path) -> None:
+    """A hybrid's chats, packed by Unsloth; with nothing else to measure, or settings of its own, it is an error."""
+    model = tmp_path / "hybrid"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}))
+    overrides = (f"model.name={json.dumps(str(model))}",)
+    both = [BY_NAME[name] for name in ("unsloth-packed", "peft-packed")]
+    settings = Settings(TOOLS, tuple(both), parse_shape("real"), overrides=overrides)
+    recipes, left_out = trials(settings, load(TOOLS, overrides))
+    assert list(recipes) == ["peft-packed"] and list(left_out) == ["unsloth-packed"]
+    assert "can't pack this model's chats" in left_out["unsloth-packed"]
+    for alone in ((both[0],), (both[1], find("unsloth-packed+lora.r=8"))):
+        with pytest.raises(RecipeError, match="can't pack this model's chats"):
+            trials(replace(settings, variants=alone), load(TOOLS, overrides))
