@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,3 +77,28 @@ def test_a_bad_line_costs_itself_alone(tmp_path: Path, bad: bytes, told: str) ->
     assert problem.where == f"{path}:6" and told in problem.message
     kept = list(read_jsonl(path))
     assert [row for row in kept if row in ROWS] == [row for row in ROWS if row["update"] != 3]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b'{"update": 1500, "loss": true}',
+        b'{"update": true, "loss": 1.0}',
+        b'{"update": -1, "loss": 1.0}',
+        b'{"update": 1500, "memory": %d}' % 2**63,
+        b'{"update": 1500, "eval_groups": [1.0, "2"]}',
+        b'{"update": 1500}, {"update": 1500}',
+        b'{"update": 1500}],[{"update": 1500}',
+        b"1500",
+    ],
+)
+def test_of_many_lines_a_bad_one_costs_itself_alone(tmp_path: Path, bad: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows: list[dict[str, Any]] = [
+        {"update": n, "loss": 1 / (n + 1), "memory": n, "grad_norm": None} for n in range(3000)
+    ]
+    lines = [json.dumps(row).encode() for row in rows]
+    path.write_bytes(b"\n".join([*lines[:1500], bad, b"", *lines[1501:], b""]))
+    problems: list[Problem] = []
+    assert list(read_rows(path, problems)) == [row for row in rows if row["update"] != 1500]
+    assert [problem.where for problem in problems] == [f"{path}:1501"]

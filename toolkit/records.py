@@ -24,6 +24,8 @@ NUMBERS = (
     "real_tokens",
     "skipped_updates",
 )
+BLOCK = 1024  # lines of a log that are read at once
+FLOAT_OR_NONE = {float, type(None)}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -97,17 +99,29 @@ def read_jsonl(path: Path, bad: list[Problem] | None = None) -> Iterator[dict[st
 
 
 def read_rows(path: Path, bad: list[Problem] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a metrics.jsonl; what is none is left out, and added to `bad` as `read_jsonl` does."""
-    for number, whole, line in _lines(path):
-        try:
-            row = json.loads(line.decode("utf-8"))
-            wrong = _wrong_row(row)
-        except (ValueError, RecursionError) as error:
-            wrong = str(error)
-        if not wrong:
-            yield row
-        elif bad is not None and whole:
-            bad.append(Problem(f"{path}:{number}", f"not a row of a training log: {wrong}"))
+    """The rows of a metrics.jsonl; what is none is left out, and added to `bad` as `read_jsonl` does.
+
+    Blocks of lines are read at once, as there may be 100,000; one line by line where anything in it is wrong.
+    """
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    for first in range(0, len(lines), BLOCK):
+        block = lines[first : first + BLOCK]
+        found = _right_rows(block)
+        if found is not None:
+            yield from found
+            continue
+        for number, line in enumerate(block, first + 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8"))
+                wrong = _wrong_row(row)
+            except (ValueError, RecursionError) as error:
+                wrong = str(error)
+            if not wrong:
+                yield row
+            elif bad is not None and number < len(lines):
+                bad.append(Problem(f"{path}:{number}", f"not a row of a training log: {wrong}"))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bool, bytes]]:
@@ -120,6 +134,36 @@ def _lines(path: Path) -> Iterator[tuple[int, bool, bytes]]:
             yield number, number < len(lines), line
 
 
+def _right_rows(lines: list[bytes]) -> list[dict[str, Any]] | None:
+    """The rows of these lines; None where one of them may be none. Each line is a list of its own in the JSON that is
+    read, so that what stands in a line stays in it."""
+    try:
+        found = json.loads((b"[[" + b"],[".join(lines) + b"]]").decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    if len(found) != len(lines) or any(type(one) is not list or len(one) > 1 for one in found):
+        return None
+    rows = [row for one in found for row in one]
+    if any(type(row) is not dict for row in rows):
+        return None
+    said: set[str] = set().union(*rows)
+    for name in said.intersection(NUMBERS):
+        values = [row.get(name) for row in rows]
+        kinds = set(map(type, values)) - FLOAT_OR_NONE
+        if kinds and (kinds != {int} or not _in_range([value for value in values if type(value) is int])):
+            return None
+    updates = [row.get("update") for row in rows]
+    if updates and (set(map(type, updates)) != {int} or min(updates) < 0 or not _in_range(updates)):
+        return None
+    if not said.isdisjoint(("eval_chats", "eval_groups")) and any(map(_wrong_row, rows)):
+        return None
+    return rows
+
+
+def _in_range(whole: list[int]) -> bool:
+    return min(whole) > -(2**63) and max(whole) < 2**63
+
+
 def _wrong_row(row: Any) -> str:
     """What is wrong with a row, or an empty string."""
     if not isinstance(row, dict):
@@ -129,9 +173,7 @@ def _wrong_row(row: Any) -> str:
         return f"update: wanted a whole number of at least 0, found {update!r}"
     for name in NUMBERS:
         value = row.get(name)
-        if value is None or type(value) is float:  # most are, of rows by the hundred thousand
-            continue
-        if not _is_number(value):
+        if value is not None and not _is_number(value):
             return f"{name}: wanted a number, found {value!r}"
     chats = row.get("eval_chats")
     if chats is not None and not (isinstance(chats, int) and not isinstance(chats, bool) and 0 <= chats < 2**63):

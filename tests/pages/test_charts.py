@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from toolkit.pages import lines
@@ -25,7 +26,7 @@ def test_a_log_is_thinned_but_keeps_its_ends() -> None:
 @pytest.mark.parametrize("n", [600, 601, 952, 1199, 1875, 5001])
 def test_noise_is_drawn_alike_along_a_line(n: int) -> None:
     """952 rows in 600 groups were pairs at first and single ones later, as if the loss became noisier."""
-    points = lines._thinned([(float(i), float(i % 7)) for i in range(n)])
+    points = lines._thinned(np.array([(float(i), float(i % 7)) for i in range(n)]))
     assert len(points) <= lines.MOST_POINTS
     steps = {b - a for (a, _), (b, _) in pairwise(points[:-1])}
     assert len(steps) == 1

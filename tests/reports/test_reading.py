@@ -328,6 +328,21 @@ def test_the_memorising_run_is_told_while_it_goes_on() -> None:
     assert len(seen) <= 8
 
 
+@pytest.mark.parametrize(
+    "odd", [{}, {"loss": 0.0}, {"loss": None}, {"grad_norm": math.nan}, {"grad_norm": None}, {"loss": -0.0}]
+)
+def test_a_log_at_once_is_the_log_row_by_row(odd: dict[str, Any]) -> None:
+    found = read_metrics(RECORDED / "smollm2-h200.jsonl")
+    found[40] |= odd
+    found[-3] |= {"grad_norm": 1e6}
+    one_by_one, at_once = Reader(FACTS), Reader(FACTS)
+    for row in found:
+        one_by_one.feed(row)
+    at_once.read(found, finished=False)
+    assert repr(at_once.log) == repr(one_by_one.log) and at_once.verdicts == one_by_one.verdicts
+    assert at_once.log.spikes
+
+
 values = st.none() | st.floats() | st.integers(-(2**62), 2**62)
 any_rows = st.lists(
     st.fixed_dictionaries(
@@ -353,8 +368,9 @@ def test_any_log_can_be_read(found: Rows, facts: Facts) -> None:
     for row in found:
         reader.feed(row)
     reader.finish()
-    verdicts = reader.verdicts
-    assert verdicts == read(found, facts)
+    verdicts, whole = reader.verdicts, Reader(facts)
+    whole.read(found, finished=True)
+    assert verdicts == whole.verdicts and repr(reader.log) == repr(whole.log)
     assert len({verdict.topic for verdict in verdicts}) == len(verdicts)
     for verdict in verdicts:
         assert verdict.title and verdict.evidence and verdict.level in LEVELS

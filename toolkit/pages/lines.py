@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
 
 from toolkit.pages.axes import SIDE, Scale, dot, horizontal, key, number, stroke, x_labels, y_labels
@@ -20,6 +21,7 @@ from toolkit.pages.page import details
 
 MOST_POINTS = 600
 MOST_LISTED = 40
+Points = npt.NDArray[np.float64]  # (n, 2): x and y, n of them
 LOG_FROM = 8.0  # times the least value: from here on, a logarithmic axis shows more
 
 
@@ -34,8 +36,10 @@ class Series:
     points: bool = False
     faint: bool = False
 
-    def known(self) -> list[tuple[float, float]]:
-        return [(x, y) for x, y in zip(self.xs, self.ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
+    def known(self) -> Points:
+        """The points of which both numbers are finite. Raises `ValueError` where there are not as many xs as ys."""
+        points = np.stack([np.asarray(self.xs, dtype=float), np.asarray(self.ys, dtype=float)], axis=1)
+        return points[np.isfinite(points).all(axis=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +69,27 @@ class Chart:
 
 def line_chart(chart: Chart) -> Markup:
     """The chart, its legend, its text alternative and its numbers. An empty string where no value is known."""
-    drawn = [(series, known) for series in chart.series if (known := series.known())]
+    drawn = [(series, known) for series in chart.series if len(known := series.known())]
     if not drawn:
         return Markup("")
-    xs = [x for _, known in drawn for x, _ in known]
-    ys = [y for _, known in drawn for _, y in known]
-    x_scale = Scale(min(0.0, *xs), max(chart.until, *xs), count=6)
-    log = chart.log and min(ys) > 0 and max(ys) / min(ys) >= LOG_FROM
-    y_scale = _y_scale(ys, log, chart.zero)
+    every = np.concatenate([known for _, known in drawn])
+    lows, highs = every.min(axis=0).tolist(), every.max(axis=0).tolist()
+    x_scale = Scale(min(0.0, lows[0]), max(chart.until, highs[0]), count=6)
+    log = chart.log and lows[1] > 0 and highs[1] / lows[1] >= LOG_FROM
+    y_scale = _y_scale(lows[1], highs[1], log, chart.zero)
+    thinned = [_thinned(known) for _, known in drawn]
     shapes = [_grid(x_scale, y_scale), _shade(chart, x_scale), _marks(chart, x_scale)]
-    shapes += [_line(series, _thinned(known), x_scale, y_scale) for series, known in drawn]
+    shapes += [_line(series, points, x_scale, y_scale) for (series, _), points in zip(drawn, thinned, strict=True)]
     told = _told(chart, drawn)
+    data = escape(_data([series for series, _ in drawn], thinned, chart.x_label, x_scale))
     aside = ", ".join(part for part in (chart.unit, "logarithmic axis" if log else "") if part)
-    rising = y_scale.share(drawn[0][1][0][1]) < 0.5
+    rising = y_scale.share(float(drawn[0][1][0, 1])) < 0.5
     return Markup(
         f'<figure class="chart"><figcaption><h3>{escape(chart.title)}'
         f"{f' <small>{escape(aside)}</small>' if aside else ''}</h3>{_legend(chart, drawn)}</figcaption>"
         f'<div class="frame" style="--h:{chart.height}px">'
         f'<div class="ys" aria-hidden="true">{y_labels(y_scale)}</div>'
-        f'<div class="plot" data-chart="{escape(_data(drawn, chart.x_label, x_scale))}">'
+        f'<div class="plot" data-chart="{data}">'
         f'<svg viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape(f"{chart.title}. {told}")}">{"".join(shapes)}</svg>{_words(chart, x_scale, rising)}</div>'
         f'<div class="xs" aria-hidden="true">{x_labels(x_scale)}</div></div>'
@@ -92,8 +98,7 @@ def line_chart(chart: Chart) -> Markup:
     )
 
 
-def _y_scale(ys: Sequence[float], log: bool, zero: bool) -> Scale:
-    low, high = min(ys), max(ys)
+def _y_scale(low: float, high: float, log: bool, zero: bool) -> Scale:
     if log:
         return Scale(low / 1.1, high * 1.1, log=True)
     if zero or (low > 0 and low < 0.3 * high):
@@ -102,19 +107,20 @@ def _y_scale(ys: Sequence[float], log: bool, zero: bool) -> Scale:
     return Scale(low if low == 0 else low - 0.05 * span, high + 0.05 * span)
 
 
-def _thinned(known: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _thinned(known: Points) -> Points:
     """Medians of equally many neighbours (the last of up to twice as many): noise that is drawn half as high in one
     part of a line as in another looks like a change."""
     each = math.ceil(len(known) / MOST_POINTS)
     if each <= 1:
         return known
     n = len(known) // each
-    parts = [known[i * each : (i + 1) * each if i < n - 1 else None] for i in range(n)]
-    return [(statistics.median([x for x, _ in part]), statistics.median([y for _, y in part])) for part in parts]
+    whole = (n - 1) * each
+    parts = np.median(known[:whole].reshape(n - 1, each, 2), axis=1)
+    return np.concatenate([parts, np.median(known[whole:], axis=0)[None]])
 
 
-def _line(series: Series, points: list[tuple[float, float]], x: Scale, y: Scale) -> str:
-    places = [(SIDE * x.share(a), SIDE * (1 - y.share(b))) for a, b in points]
+def _line(series: Series, points: Points, x: Scale, y: Scale) -> str:
+    places = [(SIDE * x.share(a), SIDE * (1 - y.share(b))) for a, b in points.tolist()]
     path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
     faint = " faint" if series.faint else ""
     found = f'<path class="line{faint}" d="{path}" {stroke(series.style)}/>'
@@ -165,23 +171,22 @@ def _words(chart: Chart, x: Scale, rising: bool) -> str:
     return "".join(found)
 
 
-def _legend(chart: Chart, drawn: Sequence[tuple[Series, list[tuple[float, float]]]]) -> str:
+def _legend(chart: Chart, drawn: Sequence[tuple[Series, Points]]) -> str:
     if len(drawn) < 2:
         return ""
     items = "".join(f"<li>{key(s.style, s.points, s.faint)}{escape(s.name)}</li>" for s, _ in drawn)
     return f'<ul class="legend">{items}</ul>'
 
 
-def _told(chart: Chart, drawn: Sequence[tuple[Series, list[tuple[float, float]]]]) -> str:
+def _told(chart: Chart, drawn: Sequence[tuple[Series, Points]]) -> str:
     """The chart in words."""
     parts = []
     for series, known in drawn:
-        low = min(known, key=lambda point: point[1])
-        high = max(known, key=lambda point: point[1])
+        ends = (0, -1, known[:, 1].argmin(), known[:, 1].argmax())
+        first, last, low, high = ([number(one) for one in known[end].tolist()] for end in ends)
         parts.append(
-            f"{series.name}: from {number(known[0][1])} at {chart.x_label} {number(known[0][0])} to "
-            f"{number(known[-1][1])} at {chart.x_label} {number(known[-1][0])}; least {number(low[1])} at "
-            f"{number(low[0])}, most {number(high[1])} at {number(high[0])}."
+            f"{series.name}: from {first[1]} at {chart.x_label} {first[0]} to {last[1]} at {chart.x_label} {last[0]}; "
+            f"least {low[1]} at {low[0]}, most {high[1]} at {high[0]}."
         )
     parts += [f"Marked at {chart.x_label} {number(mark.x)}: {mark.text}." for mark in chart.marks if mark.text]
     if chart.shaded is not None:
@@ -189,23 +194,23 @@ def _told(chart: Chart, drawn: Sequence[tuple[Series, list[tuple[float, float]]]
     return " ".join(parts)
 
 
-def _numbers(chart: Chart, drawn: Sequence[tuple[Series, list[tuple[float, float]]]]) -> str:
+def _numbers(chart: Chart, drawn: Sequence[tuple[Series, Points]]) -> str:
     """The values as a table, at most `MOST_LISTED` a series, in `<details>`."""
     listed: dict[float, dict[str, float]] = {}
     for series, known in drawn:
         step = max(1, math.ceil(len(known) / MOST_LISTED))
-        for x, y in [*known[::step], known[-1]]:
+        for x, y in [*known[::step].tolist(), known[-1].tolist()]:
             listed.setdefault(x, {})[series.name] = y
     names = [series.name for series, _ in drawn]
     body = [[number(x), *(number(row[n]) if n in row else "" for n in names)] for x, row in sorted(listed.items())]
     return details([chart.x_label, *names], body)
 
 
-def _data(drawn: Sequence[tuple[Series, list[tuple[float, float]]]], x_label: str, x: Scale) -> str:
+def _data(drawn: Sequence[Series], thinned: Sequence[Points], x_label: str, x: Scale) -> str:
     """For the pointer's reading: the ends of the axis of x and thinned values by series."""
     values = [
-        {"n": series.name, "p": [[float(f"{a:.6g}"), float(f"{b:.4g}")] for a, b in _thinned(known)]}
-        for series, known in drawn
+        {"n": series.name, "p": [[float(f"{a:.6g}"), float(f"{b:.4g}")] for a, b in points.tolist()]}
+        for series, points in zip(drawn, thinned, strict=True)
         if not series.faint
     ]
     return json.dumps({"x": x_label, "ends": [x.low, x.high], "s": values})

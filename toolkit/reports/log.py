@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import bisect
 import math
+from array import array
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from toolkit.errors import Problem, RunError
 from toolkit.planning.cuts import Cut
@@ -23,6 +27,7 @@ SPIKE_WINDOW = 50  # rows before a row that its gradient norm is compared with
 SPIKE_LEAST = 20
 SPIKE_SIGMA = 6.0  # of log norms around their median; one in 10^9 of normal noise
 SPIKE_FACTOR = 4.0
+SPIKE_LOG = math.log(SPIKE_FACTOR)
 MOST_LOG = 27.0  # of a ratio: beyond 10^11 times the median it says no more
 
 
@@ -78,78 +83,113 @@ class Evaluated:
     calls: float | None = None
 
 
+def whole_numbers() -> array[int]:
+    return array("q")
+
+
+def floats() -> array[float]:
+    return array("d")
+
+
 @dataclass(slots=True)
 class Log:
-    """Series of a log, one entry a training row; a number that a row does not have is NaN there."""
+    """Series of a log, one entry a training row; a number that a row does not have is NaN there.
 
-    updates: list[int] = field(default_factory=list)
-    epochs: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    grad_norms: list[float] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
-    speeds: list[float] = field(default_factory=list)
-    memory: list[float] = field(default_factory=list)
+    They are arrays, of 8 bytes a number, which numpy reads without a copy: nothing may hold on to such a view, as no
+    array can grow under one.
+    """
+
+    updates: array[int] = field(default_factory=whole_numbers)
+    epochs: array[float] = field(default_factory=floats)
+    losses: array[float] = field(default_factory=floats)
+    grad_norms: array[float] = field(default_factory=floats)
+    rates: array[float] = field(default_factory=floats)
+    speeds: array[float] = field(default_factory=floats)
+    memory: array[float] = field(default_factory=floats)
     skipped: list[tuple[int, int]] = field(default_factory=list)  # (update, fp16 updates skipped up to it)
     broken: list[tuple[int, str, float]] = field(default_factory=list)  # (update, name, what can't be)
     zeros: list[int] = field(default_factory=list)  # updates with a loss of exactly 0
     cuts: list[tuple[int, Cut]] = field(default_factory=list)  # (update, of micro-batches where memory ran out)
     spikes: list[tuple[int, float]] = field(default_factory=list)  # (update, times the median gradient norm before)
     evaluations: list[Evaluated] = field(default_factory=list)
-    _finite: tuple[list[int], list[float]] = field(default_factory=lambda: ([], []))
+    _finite: tuple[array[int], array[float]] = field(default_factory=lambda: (whole_numbers(), floats()))
     _calm: deque[float] = field(default_factory=deque)  # logs of the last norms that did not spike
     _ordered: list[float] = field(default_factory=list)  # the same in order, so that no row sorts them again
 
     def add(self, row: Mapping[str, Any]) -> bool:
         """Take a row of metrics.jsonl; returns whether it is one of training (else of evaluation, or neither)."""
-        update = int(row["update"])
-        for name in ("loss", "grad_norm", "eval_loss"):
-            value = row.get(name)
+        update, said = int(row["update"]), row.get
+        loss, norm, held_out = said("loss"), said("grad_norm"), said("eval_loss")
+        for name, value in (("loss", loss), ("grad_norm", norm), ("eval_loss", held_out)):
             if value is not None and not _possible(value):
                 self.broken.append((update, name, float(value)))
-        if row.get("eval_loss") is not None:
-            if _possible(row["eval_loss"]):
-                groups = tuple(map(_number, row.get("eval_groups") or ()))
+        if held_out is not None:
+            if _possible(held_out):
+                groups = tuple(map(_number, said("eval_groups") or ()))
                 groups = groups if all(map(math.isfinite, groups)) else ()
-                epoch, chats = self.epoch_of(update), int(row.get("eval_chats") or 0)
-                calls = row.get("eval_calls")
-                self.evaluations.append(Evaluated(update, epoch, _number(row["eval_loss"]), groups, chats, calls))
+                epoch, chats = self.epoch_of(update), int(said("eval_chats") or 0)
+                calls = said("eval_calls")
+                self.evaluations.append(Evaluated(update, epoch, _number(held_out), groups, chats, calls))
             return False
-        if row.get("loss") is None:
+        if loss is None:
             if (cut := Cut.of(row)) is not None:
                 self.cuts.append((update, cut))
             return False
         self.updates.append(update)
-        self.epochs.append(_number(row.get("epoch")))
-        self.losses.append(_number(row["loss"]))
-        self.grad_norms.append(_number(row.get("grad_norm")))
-        self.rates.append(_number(row.get("learning_rate")))
-        self.speeds.append(_number(row.get("tokens_per_second")))
-        self.memory.append(_number(row.get("memory")))
-        if _possible(self.losses[-1]):
+        self.epochs.append(_number(said("epoch")))
+        self.losses.append(loss := _number(loss))
+        self.grad_norms.append(norm := _number(norm))
+        self.rates.append(_number(said("learning_rate")))
+        self.speeds.append(_number(said("tokens_per_second")))
+        self.memory.append(_number(said("memory")))
+        if _possible(loss):
             self._finite[0].append(update)
-            self._finite[1].append(self.losses[-1])
-        if self.losses[-1] == 0.0:
+            self._finite[1].append(loss)
+        if loss == 0.0:
             self.zeros.append(update)
-        self._watch(update, self.grad_norms[-1])
-        if row.get("skipped_updates") is not None:
-            self.skipped.append((update, int(row["skipped_updates"])))
+        self._watch(update, norm)
+        if (skipped := said("skipped_updates")) is not None:
+            self.skipped.append((update, int(skipped)))
         return True
+
+    def extend(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Take the rows of training that a log begins with, as `add` does each; returns how many they were."""
+        count = next((i for i, row in enumerate(rows) if not _trained(row)), len(rows))
+        rows = rows[:count]
+        losses, norms = _column(rows, "loss"), _column(rows, "grad_norm")
+        usual = (losses > 0) & (losses < math.inf) & (norms >= 0) & (norms < math.inf)
+        if not usual.all() or any("skipped_updates" in row for row in rows):
+            for row in rows:
+                self.add(row)
+            return count
+        updates = [row["update"] for row in rows]
+        self.updates.extend(updates)
+        self._finite[0].extend(updates)
+        self._finite[1].frombytes(losses.tobytes())
+        self.losses.frombytes(losses.tobytes())
+        self.grad_norms.frombytes(norms.tobytes())
+        others = {"epoch": self.epochs, "learning_rate": self.rates, "tokens_per_second": self.speeds}
+        for name, series in {**others, "memory": self.memory}.items():
+            series.frombytes(_column(rows, name).tobytes())
+        for update, norm in zip(updates, norms.tolist(), strict=True):
+            self._watch(update, norm)
+        return count
 
     def _watch(self, update: int, norm: float) -> None:
         """Note a gradient norm above `SPIKE_FACTOR` times the median of those before, and out of their spread."""
-        if not math.isfinite(norm) or norm <= 0:
+        if not 0 < norm < math.inf:
             return
-        logarithm = math.log(norm)
-        if len(self._calm) >= SPIKE_LEAST:
-            n = len(self._ordered)
-            above = logarithm - (self._ordered[(n - 1) // 2] + self._ordered[n // 2]) / 2
-            if above > math.log(SPIKE_FACTOR) and above > SPIKE_SIGMA * mad_sigma(self._calm):
+        calm, ordered = self._calm, self._ordered
+        logarithm, n = math.log(norm), len(ordered)
+        if n >= SPIKE_LEAST:
+            above = logarithm - (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+            if above > SPIKE_LOG and above > SPIKE_SIGMA * mad_sigma(calm):
                 self.spikes.append((update, math.exp(min(above, MOST_LOG))))
                 return
-        self._calm.append(logarithm)
-        bisect.insort(self._ordered, logarithm)
-        if len(self._calm) > SPIKE_WINDOW:
-            del self._ordered[bisect.bisect_left(self._ordered, self._calm.popleft())]
+        calm.append(logarithm)
+        bisect.insort(ordered, logarithm)
+        if n >= SPIKE_WINDOW:
+            del ordered[bisect.bisect_left(ordered, calm.popleft())]
 
     def epoch_of(self, update: int) -> float:
         """The epoch at `update`, by the last row before it that says one; NaN where none does."""
@@ -163,9 +203,19 @@ class Log:
         evaluated = self.evaluations[-1].update if self.evaluations else 0
         return max(self.updates[-1] if self.updates else 0, evaluated)
 
-    def finite_losses(self) -> tuple[list[int], list[float]]:
-        """Updates and losses of the rows whose loss is a number that a loss can be. The log's own lists, to be read."""
+    def finite_losses(self) -> tuple[array[int], array[float]]:
+        """Updates and losses of the rows whose loss is a number that a loss can be. The log's own, to be read."""
         return self._finite
+
+
+def _trained(row: Mapping[str, Any]) -> bool:
+    """Whether a row is one of training."""
+    return row.get("loss") is not None and row.get("eval_loss") is None
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> npt.NDArray[np.float64]:
+    """One number of rows, as `_number` has it."""
+    return np.array([math.nan if (value := row.get(name)) is None else value for row in rows], dtype=np.float64) + 0.0
 
 
 def _number(value: Any) -> float:
@@ -174,7 +224,7 @@ def _number(value: Any) -> float:
 
 def _possible(value: float) -> bool:
     """Whether a loss or a gradient norm can be this: finite, and not below 0."""
-    return math.isfinite(value) and value >= 0
+    return 0 <= value < math.inf
 
 
 def read_metrics(path: Path, bad: list[Problem] | None = None) -> list[dict[str, Any]]:

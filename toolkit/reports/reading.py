@@ -70,8 +70,14 @@ class Reader:
 
     def read(self, rows: Iterable[Mapping[str, Any]], finished: bool) -> None:
         """Take all rows of a log; `finished` says that training is over. As `feed` for each, without its news."""
-        for row in rows:
-            self._take(row)
+        rows, taken = list(rows), 0
+        while taken < len(rows):
+            before_look = self._training_looks.next_at - len(self.log.losses) - 1
+            if before_look > 0:
+                taken += self.log.extend(rows[taken : taken + before_look])
+            if taken < len(rows):
+                self._take(rows[taken])
+                taken += 1
         self._glance()
         if finished:
             self.finish()

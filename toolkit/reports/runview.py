@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.errors import Problem, RunError
 from toolkit.evaluation.best import Best, best_by_log
-from toolkit.evaluation.results import Evaluation
+from toolkit.evaluation.results import LOGGED, Evaluation
 from toolkit.files import is_held
 from toolkit.records import is_sealed, read_list, read_object
 from toolkit.reports.log import Facts, Log, read_metrics
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
 
 State = Literal["finished", "training now", "stopped"]
+EVALUATED = frozenset(("eval_loss", *LOGGED))  # keys of a row
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class RunView:
     before: Evaluation | None = None
     after: Evaluation | None = None
     bad_lines: list[Problem] = field(default_factory=list)  # of metrics.jsonl, left out
+    evaluated: list[dict[str, Any]] = field(default_factory=list)  # rows that have anything measured on held-out chats
 
     @property
     def sealed(self) -> bool:
@@ -78,6 +80,7 @@ class RunView:
             before=_evaluation(folder.evaluation / "before.jsonl"),
             after=_evaluation(folder.evaluation / "after.jsonl"),
             bad_lines=bad,
+            evaluated=[row for row in rows if not EVALUATED.isdisjoint(row)],
         )
 
     @property
@@ -98,7 +101,7 @@ class RunView:
     @property
     def best(self) -> Best | None:
         """The best evaluation by the run's own rule, `eval.best`; None before there is one."""
-        best = best_by_log(self.recipe, self.rows)
+        best = best_by_log(self.recipe, self.evaluated)
         return best if best.found else None
 
     @property

@@ -164,7 +164,7 @@ def _calls(view: RunView) -> list[Series]:
     after = view.after.rates() if view.after is not None and kept else {}
     found: list[Series] = []
     for key, name in CALLS.items():
-        shares = {row["update"]: row[key] for row in view.rows if row.get(key) is not None}
+        shares = {row["update"]: row[key] for row in view.evaluated if row.get(key) is not None}
         if not shares:
             continue
         rate = after.get(LOGGED[key])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from toolkit.reports.log import Facts, Log
 from toolkit.reports.rules.look import Look
-from toolkit.reports.statistics import blocks, median, records_p, shift
+from toolkit.reports.statistics import Array, blocks, median, records_p, shift
 from toolkit.reports.verdicts import Verdict
 
 WARMING_UP = 2  # rows that compile and fill caches
@@ -19,7 +20,7 @@ LEAST = 24
 
 def throughput(log: Log, facts: Facts, look: Look) -> Verdict | None:
     """The last third is surely slower than the first by more than 15%."""
-    speeds = [speed for speed in log.speeds[WARMING_UP:] if math.isfinite(speed) and speed > 0]
+    speeds = _known(log.speeds)
     if len(speeds) < LEAST:
         return None
     third = len(speeds) // 3
@@ -41,7 +42,7 @@ def throughput(log: Log, facts: Facts, look: Look) -> Verdict | None:
 
 def memory(log: Log, facts: Facts, look: Look) -> Verdict | None:
     """Memory reaches new heights again and again, more often than chats in random order make it."""
-    values = [value for value in log.memory[WARMING_UP:] if math.isfinite(value) and value > 0]
+    values = _known(log.memory)
     if len(values) < LEAST:
         return None
     array = blocks(values)
@@ -61,3 +62,9 @@ def memory(log: Log, facts: Facts, look: Look) -> Verdict | None:
         "train.gradient_accumulation_steps); save often (train.save_steps), so that --resume can go on",
         update=log.updates[-1],
     )
+
+
+def _known(series: Sequence[float]) -> Array:
+    """What is finite and above 0 of a series, its first rows left out."""
+    values = np.asarray(series[WARMING_UP:], dtype=float)
+    return values[np.isfinite(values) & (values > 0)]
