@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub.server import TOKEN, Hub, running
+from toolkit.data.commits import forget
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,7 @@ def hub(served: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
     import datasets
     from huggingface_hub import constants
 
+    forget()
     served.repos.clear()
     served.stored.clear()
     served.faults.clear()

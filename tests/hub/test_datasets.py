@@ -17,11 +17,13 @@ import pytest
 
 from tests.hub.server import Hub, Repo
 from toolkit.chats import Chat
+from toolkit.data.commits import forget
 from toolkit.data.keys import data_key
 from toolkit.data.notes import Reading
+from toolkit.data.pinning import pinned, pinned_as
 from toolkit.data.sources import load_chats
 from toolkit.errors import DataError
-from toolkit.recipe.schema import SourceSection
+from toolkit.recipe.schema import Recipe, SourceSection
 
 CARD = b"""---
 configs:
@@ -129,6 +131,7 @@ def test_slices_and_files_of_other_forms_are_read_by_datasets(hub: Hub, repo: Re
     assert asked(read(split="train[1:3]")) == ["two", "three"]
     card = b"---\nconfigs:\n- config_name: en\n  data_files: data.csv\n  sep: ;\n---\n"
     hub.dataset("me/chats").files = {"data.csv": b"instruction;output\nHi;Hello\n", "README.md": card}
+    forget()
     (chat,) = read()
     assert [turn.content for turn in chat.turns] == ["Hi", "Hello"] and chat.where == "me/chats:train:1"
 
@@ -179,6 +182,65 @@ def test_without_the_hub_what_was_fetched_before_is_read(hub: Hub, repo: Repo) -
     assert len(read()) == 4
     hub.spoil("", "gone")
     assert len(read()) == 4
+
+
+def moved(repo: Repo) -> tuple[str, str]:
+    """Move the branch to a commit with other chats; (before, after)."""
+    before = repo.sha
+    repo.commits[before] = repo.files
+    repo.files = {**repo.files, "en/train-0.jsonl": lines(["new"])}
+    forget()  # as in another process
+    return before, repo.sha
+
+
+def test_a_branch_that_moved_is_seen(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    source = SourceSection(source="me/chats", config="en")
+    assert len(read()) == 4
+    key = data_key([source])
+    before, after = moved(repo)
+    assert data_key([source]) != key, "a table from before is not this one's"
+    assert f"me/chats: main has moved on the hub, from commit {before[:10]} to {after[:10]}" in capsys.readouterr().err
+    assert asked(read()) == ["new", "three", "four"]
+    forget()
+    assert asked(read()) == ["new", "three", "four"] and not capsys.readouterr().err, "it is said once"
+
+
+def test_what_stays_where_it_is_is_not_asked_for(hub: Hub, repo: Repo) -> None:
+    sha = repo.sha
+    at = [SourceSection(source="me/chats", revision=sha), SourceSection(source="me/chats", commit=sha, revision="main")]
+    hub.asked.clear()
+    assert data_key(at[:1]) == data_key(at[1:]) and not hub.asked
+    assert data_key(at[:1]) == data_key([SourceSection(source="me/chats")]), "the branch is there now"
+
+
+def test_a_run_stays_at_the_commit_that_it_began_with(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    begun = pinned(Recipe(data={"sources": [{"source": "me/chats", "config": "en"}]}))
+    assert len(list(load_chats(begun.data.sources))) == 4
+    before, _ = moved(repo)
+    given = Recipe(data={"sources": [{"source": "me/chats", "config": "en"}, {"source": "me/chats", "revision": "v1"}]})
+    resumed = pinned_as(given, begun)
+    assert [one.commit for one in resumed.data.sources] == [before, None], "of another revision nothing is known"
+    assert asked(list(load_chats(resumed.data.sources[:1]))) == ["one", "two", "three", "four"]
+    assert not capsys.readouterr().err
+    assert asked(read()) == ["new", "three", "four"], "another run begins where the branch is"
+    assert f"from commit {before[:10]}" in capsys.readouterr().err, "which the run has left behind for it"
+
+
+def test_without_the_hub_the_commit_that_was_read_is_taken_and_said(
+    hub: Hub, repo: Repo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = SourceSection(source="me/chats", config="en")
+    assert len(read()) == 4
+    key, (before, _) = data_key([source]), moved(repo)
+    hub.spoil("", "gone")
+    assert data_key([source]) == key and len(read()) == 4
+    said = capsys.readouterr().err
+    assert "me/chats: the hub can't be asked where main is: " in said and f"at commit {before[:10]}" in said
+
+
+def test_a_data_set_that_was_never_read_has_a_key_without_the_hub(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.spoil("", "gone")
+    assert data_key([SourceSection(source="me/chats")]) and not capsys.readouterr().err
 
 
 BUILD = """

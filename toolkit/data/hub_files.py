@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit import hub
 from toolkit.cache import cache_root, keep, kept
 from toolkit.chats import BUILTIN
+from toolkit.data.commits import commit_of, remember
 from toolkit.data.readers import KINDS, PACKED, Placed, kind_of
 from toolkit.errors import DataError, did_you_mean
 from toolkit.hashes import sha256_of_text
@@ -61,7 +62,8 @@ def hub_files(spec: SourceSection) -> Iterator[tuple[str, Path | Iterator[Placed
 
 def _found(spec: SourceSection) -> Files:
     """Asked of the hub, or remembered where it can't be reached."""
-    asked = json.dumps([spec.source, spec.config, spec.revision])
+    commit = commit_of(spec)
+    asked = json.dumps([spec.source, spec.config, commit or spec.revision])
     place = cache_root() / "hub-data" / f"{sha256_of_text(asked)[:16]}.json"
     try:
         files = _ask(spec)
@@ -72,6 +74,8 @@ def _found(spec: SourceSection) -> Files:
             return Files(**json.loads(known))
         raise DataError(_unreachable(spec, error)) from error
     keep(place, json.dumps(asdict(files)))
+    if commit is not None:
+        remember(spec, commit)
     return files
 
 
@@ -80,7 +84,7 @@ def _ask(spec: SourceSection) -> Files:
 
     try:
         with without_bars():
-            builder: Any = datasets.load_dataset_builder(spec.source, spec.config, revision=spec.revision)
+            builder: Any = datasets.load_dataset_builder(spec.source, spec.config, revision=_revision(spec))
     except ValueError as error:
         names = re.findall(r"'([^']+)'", str(error).partition("[")[2].partition("]")[0])
         if "Config name is missing" in str(error):
@@ -101,6 +105,10 @@ def _ask(spec: SourceSection) -> Files:
     return Files(commit, splits, plain and bool(splits))
 
 
+def _revision(spec: SourceSection) -> str | None:
+    return commit_of(spec) or spec.revision
+
+
 def _fetched(spec: SourceSection, commit: str, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
@@ -118,7 +126,7 @@ def _rows(spec: SourceSection) -> Iterator[Placed]:
     import datasets
 
     try:
-        rows: Any = datasets.load_dataset(spec.source, spec.config, split=spec.split, revision=spec.revision)
+        rows: Any = datasets.load_dataset(spec.source, spec.config, split=spec.split, revision=_revision(spec))
     except Exception as error:  # as above
         raise DataError(_unreachable(spec, error)) from error
     yield from enumerate(rows, 1)

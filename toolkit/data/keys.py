@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import remembered_sha256
 from toolkit.chats import BUILTIN
+from toolkit.data.commits import commit_of
 from toolkit.data.sources import local_files
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError
@@ -30,7 +31,7 @@ def digest(value: Any) -> str:
 
 def data_key(sources: Sequence[SourceSection]) -> str:
     """What the sources hold: the content of local files, the built-in generator and its options, name, split and
-    revision of hub data (pin the revision: a branch that moves is not seen). Raises `DataError` for missing files."""
+    commit of hub data, which the hub is asked for. Raises `DataError` for missing files."""
     return digest([_source_key(source) for source in sources])
 
 
@@ -98,4 +99,5 @@ def _source_key(source: SourceSection) -> dict[str, Any]:
         return {**common, "files": [[file.name, file_hash(file)] for file in files]}
     if source.config is not None:
         common["config"] = source.config
-    return {**common, "hub": source.source, "split": source.split, "revision": source.revision}
+    at = {"commit": commit} if (commit := commit_of(source)) is not None else {"revision": source.revision}
+    return {**common, "hub": source.source, "split": source.split, **at}

@@ -20,6 +20,7 @@ Finding = tuple[tuple[Path, ...], str]
 Rule = Callable[[Recipe], Iterable[Finding]]
 
 GGUF_QUANTS = ("f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
+HUB_ONLY = ("config", "revision", "commit")
 BUILTIN_ONLY = ("size", "seed", "domains", "kinds", "max_tools")
 HEAD_NAMES = ("lm_head", "embed_tokens")
 
@@ -159,8 +160,7 @@ def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
         for key in BUILTIN_ONLY:
             if getattr(source, key) != SourceSection.model_fields[key].get_default(call_default_factory=True):
                 yield ((*path, key), (*path, "source")), f'only for source = "builtin:tools", not for "{source.source}"'
-    elif source.config is not None or source.revision is not None:
-        key = "config" if source.config is not None else "revision"
+    elif key := next((name for name in HUB_ONLY if getattr(source, name) is not None), ""):
         yield ((*path, key), (*path, "source")), f'of a data set of the hub; "{source.source}" has none'
     elif source.domains or source.split != "train":
         yield from _builtin(path, source)

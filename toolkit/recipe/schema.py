@@ -70,6 +70,11 @@ class SourceSection(Section):
     config: str | None = Field(None, description="configuration (subset) of a hub data set, where it has several")
     split: str = Field("train", description="split of a hub data set, or of builtin:tools (train, phrasing, tools)")
     revision: str | None = Field(None, description="branch, tag or commit of a hub data set")
+    commit: str | None = Field(
+        None,
+        min_length=1,
+        description="what a run writes into its recipe.toml, for the same chats again: the commit that `revision` was",
+    )
     weight: Annotated[float, Field(gt=0, le=1000)] = Field(
         1.0, description="how often each chat is taken; 0.5 takes every other"
     )

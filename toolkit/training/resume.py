@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.data.pinning import pinned_as
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError, Problem, RecipeError, RunError
 from toolkit.evaluation.best import best_by_log
@@ -45,7 +46,8 @@ class Resumed:
 
     checkpoint: what it goes on from, None for the start. trained: adapter, evaluation and summary are there and whole,
     so that only report and export can be missing. environment: what was written when it began. recipe: as given, with
-    the number of updates that the run was fitted to. passed: newer checkpoints, and what is wrong with each.
+    the number of updates that the run was fitted to and the commits of its data. passed: newer checkpoints, and what is
+    wrong with each.
     """
 
     checkpoint: Checkpoint | None
@@ -84,10 +86,11 @@ def take_up(loaded: LoadedRecipe, folder: RunFolder, say: Say) -> Resumed:
     environment = _environment(folder, checkpoint, say)
     _mend_recipe(folder, saved.get("recipe"), environment, loaded.recipe, say)
     trained_with = parsed(saved["recipe"], folder) if saved else load(folder.recipe).recipe
-    check_same(loaded.recipe, str(loaded.path), trained_with, folder)
+    given = pinned_as(loaded.recipe, trained_with)
+    check_same(given, str(loaded.path), trained_with, folder)
     fitted = trained_with.train.fitted_steps or load(folder.recipe).recipe.train.fitted_steps
-    train = loaded.recipe.train.model_copy(update={"fitted_steps": fitted})
-    recipe = loaded.recipe.model_copy(update={"train": train})
+    train = given.train.model_copy(update={"fitted_steps": fitted})
+    recipe = given.model_copy(update={"train": train})
 
     wrong = _unfinished(folder)
     resumed = Resumed(checkpoint, wrong is None, environment, recipe, passed)

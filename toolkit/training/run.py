@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from toolkit import engines, models
+from toolkit.data.pinning import pinned
 from toolkit.data.render import Renderer
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import EngineError, Problem, RunError
@@ -98,6 +99,7 @@ def _run(
         target = resume
     else:
         target = ranks.first(lambda: out or default_folder(loaded.name))
+        recipe = ranks.first(lambda: pinned(loaded.recipe))
         if out is None and target.name != loaded.name:
             console.print(f"note       {_taken(target.with_name(loaded.name), target)}", markup=False)
         ranks.first(lambda: RunFolder.require_free(target))

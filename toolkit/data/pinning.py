@@ -1,0 +1,39 @@
+"""A recipe whose data sets of the hub stay where they are, whatever their branches do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from toolkit.data.commits import commit_of
+from toolkit.data.sources import local_files
+
+if TYPE_CHECKING:
+    from toolkit.recipe.schema import Recipe, SourceSection
+
+
+def pinned(recipe: Recipe) -> Recipe:
+    """`recipe` with the commit that each of its data sets of the hub is at. Raises `DataError` for missing files."""
+    return _with(recipe, _found)
+
+
+def pinned_as(recipe: Recipe, other: Recipe) -> Recipe:
+    """`recipe` with the commits that the same data sets have in `other`, a run's own."""
+    known = {_name(one): one.commit for one in (*other.data.sources, *other.eval.sources)}
+    return _with(recipe, lambda source: known.get(_name(source)))
+
+
+def _with(recipe: Recipe, commit: Callable[[SourceSection], str | None]) -> Recipe:
+    made = {}
+    for part, section in (("data", recipe.data), ("eval", recipe.eval)):
+        sources = [one.model_copy(update={"commit": one.commit or commit(one)}) for one in section.sources]
+        made[part] = section.model_copy(update={"sources": sources})
+    return recipe.model_copy(update=made)
+
+
+def _found(source: SourceSection) -> str | None:
+    return None if source.source.startswith("builtin:") or local_files(source.source) else commit_of(source)
+
+
+def _name(source: SourceSection) -> tuple[str, str | None, str | None]:
+    return source.source, source.config, source.revision
