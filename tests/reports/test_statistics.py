@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,16 @@ def test_ranks_give_published_chances() -> None:
     first = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]
     second = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
     assert statistics.paired_p(np.subtract(first, second)) == pytest.approx(0.01953, abs=5e-6)
+
+
+@given(st.lists(numbers, min_size=3, max_size=statistics.MOST_BLOCKS), st.floats(0, 1e6))
+def test_ranks_and_slopes_are_scipys(values: list[float], trend: float) -> None:
+    order = np.arange(len(values))
+    array = values + trend * order
+    ties = len(np.unique(array)) < len(array)
+    its = scipy.stats.kendalltau(order, array, method="asymptotic" if ties else "exact", alternative="greater")
+    assert statistics.rising_p(array) == pytest.approx(1.0 if np.ptp(array) == 0 else its.pvalue, rel=1e-9)
+    assert statistics.slope(order, array) == scipy.stats.theilslopes(array, order).slope
 
 
 @given(st.lists(numbers, min_size=3, max_size=40))

@@ -9,9 +9,11 @@ functions that use it.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -67,13 +69,28 @@ def rising_p(values: Sequence[float] | Array) -> float:
     Exact without ties; 1.0 below 3 values.
     """
     array = blocks(values)
-    different = len(np.unique(array))
-    if len(array) < 3 or different == 1:
+    n, different = len(array), len(np.unique(array))
+    if n < 3 or different == 1:
         return 1.0
+    if different == n:
+        return float(_wrong_pairs(n)[np.count_nonzero(np.triu(array[:, None] > array, 1))])
     from scipy.stats import kendalltau
 
-    method = "exact" if different == len(array) else "asymptotic"
-    return float(kendalltau(np.arange(len(array)), array, method=method, alternative="greater").pvalue)
+    return float(kendalltau(np.arange(n), array, method="asymptotic", alternative="greater").pvalue)
+
+
+@cache
+def _wrong_pairs(n: int) -> Array:
+    """The chance that n values in random order have at most 0, 1, ... pairs whose first is the larger.
+
+    Value j goes before 0 to j - 1 of those that are there, each as likely (Kendall 1938). Made once for a length, of
+    which there are at most `MOST_BLOCKS`: a log asks for it at every look.
+    """
+    orders = [1]
+    for j in range(2, n + 1):
+        up_to = list(itertools.accumulate(orders + [0] * (j - 1)))
+        orders = [count - (up_to[i - j] if i >= j else 0) for i, count in enumerate(up_to)]
+    return np.array([count / math.factorial(n) for count in itertools.accumulate(orders)])
 
 
 def falling_p(values: Sequence[float] | Array) -> float:
@@ -84,11 +101,9 @@ def falling_p(values: Sequence[float] | Array) -> float:
 def slope(x: Sequence[float] | Array, y: Sequence[float] | Array) -> float:
     """Theil and Sen's slope: the median over all pairs of points; 0 where there is no pair."""
     xs, ys = blocks(x), blocks(y)
-    if len(np.unique(xs)) < 2:
-        return 0.0
-    from scipy.stats import theilslopes
-
-    return float(theilslopes(ys, xs).slope)
+    right, up = xs[:, None] - xs, ys[:, None] - ys
+    pairs = right > 0
+    return median(up[pairs] / right[pairs]) if pairs.any() else 0.0
 
 
 def shift(before: Sequence[float] | Array, after: Sequence[float] | Array, alpha: float) -> tuple[float, float, float]:
@@ -134,6 +149,12 @@ def records_p(values: Sequence[float] | Array) -> tuple[int, float]:
         return 0, 1.0
     best = np.maximum.accumulate(array)
     count = int((np.diff(best[half - 1 :]) > 0).sum())
+    return count, _records(count, n, half)
+
+
+@cache
+def _records(least: int, n: int, after: int) -> float:
+    """How often at least so many of n values after the first `after` are records."""
     from scipy.stats import poisson_binom
 
-    return count, float(poisson_binom.sf(count - 1, 1 / np.arange(half + 1, n + 1)))
+    return float(poisson_binom.sf(least - 1, 1 / np.arange(after + 1, n + 1)))
