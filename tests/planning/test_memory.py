@@ -50,6 +50,9 @@ MEASURED: list[tuple[float, str, Held, Checkpointing, bool, int, int, bool]] = [
     (2.99, "unsloth", "nf4", "on", True, 4, 1336, False),
     (10.61, "unsloth", "16-bit", "on", True, 16, 2048, False),
     (8.07, "unsloth", "16-bit", "on", True, 16, 1336, False),
+    # Unsloth 2026.10.9, docs/benchmarks/2026-11-28-fast-path.md; above it is 2026.10.7
+    (5.52, "unsloth", "16-bit", "on", True, 4, 2048, False),
+    (72.82, "unsloth", "16-bit", "off", True, 16, 2048, False),
 ]
 TRAINED = 0.114  # share of tokens with a label
 
@@ -60,6 +63,26 @@ def test_measured_peaks(row: tuple[float, str, Held, Checkpointing, bool, int, i
     whole = replace(setup(engine, held, checkpointing, dropout), full_logits=logits)
     predicted = training_memory(whole, rows, width, int(rows * width * TRAINED))
     assert predicted.peak / GIB == pytest.approx(measured, rel=0.10)
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "trained", "rows"),
+    [
+        ("Qwen/Qwen3-1.7B", 8192, 934, 512),
+        ("Qwen/Qwen3-1.7B", 8192, 100, 100),
+        ("Qwen/Qwen3-1.7B", 2**17, 2**17, 1024),
+        ("HuggingFaceTB/SmolLM2-135M", 8192, 8192, 1024),
+        ("HuggingFaceTB/SmolLM2-135M", 2**20, 2**20, 4096),
+    ],
+)
+def test_unsloths_head_runs_over_so_many_trained_tokens_at_a_time(
+    model: str, tokens: int, trained: int, rows: int
+) -> None:
+    """As unsloth_zoo.fused_losses.fused_linear.fused_linear_rows of 2026.10.9 said for the same numbers."""
+    shape = KNOWN[model]
+    given = replace(setup("unsloth", "16-bit", "on", dropout=False), shape=shape)
+    kept = 4 * rows * (shape.vocab_size + shape.hidden_size) + 4 * tokens * shape.hidden_size
+    assert given.engine.loss_transient(given, tokens, trained) == kept
 
 
 @pytest.mark.parametrize(("held", "measured"), [("16-bit", 8.92), ("nf4", 6.97)])

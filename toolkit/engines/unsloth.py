@@ -7,7 +7,6 @@ process that has loaded this engine is Unsloth's for good.
 from __future__ import annotations
 
 import functools
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -42,6 +41,7 @@ from toolkit.recipe.schema import Recipe
 from toolkit.trusted import check_folder
 
 LEAST = (7, 0)  # compute capability
+LEAST_LOGITS, MOST_ROWS = 512 * 151_936, 4096  # that Unsloth's head makes at a time
 PARTS = {"qkv": ATTENTION[:3], "o": ATTENTION[3:], "mlp": MLP}  # that are fused, and the modules of each
 
 
@@ -126,10 +126,13 @@ class Unsloth(Engine):
         return setup.element * elements + setup.dropped
 
     def loss_transient(self, setup: Setup, tokens: int, trained: int) -> float:
-        """Unsloth 2026.10.7 cuts all tokens into chunks, so many that 16 bytes a logit stay near 4 GiB / 4."""
-        vocab = setup.shape.vocab_size
-        chunks = 4 * max(1, math.ceil(tokens * vocab * 16 / 2**30 / 4 / 4))
-        return tokens / chunks * vocab * 6
+        """Unsloth 2026.10.9's head runs over the trained tokens, a power of two of them at a time (`fused_linear_rows`
+        of unsloth_zoo), with logits in fp32. The gradients of all hidden states are there twice when they are handed
+        on, scaled."""
+        hidden, vocab = setup.shape.hidden_size, setup.shape.vocab_size
+        least = min(max(_power(LEAST_LOGITS // vocab), 512), MOST_ROWS)
+        rows = min(max(_power(trained * hidden // vocab), least), MOST_ROWS, trained)
+        return 4 * rows * (vocab + hidden) + 2 * setup.element * tokens * hidden
 
     def prepare(self) -> None:
         """Import Unsloth, before what it patches. Raises `EngineError` when it is too late or it can't load."""
@@ -188,6 +191,11 @@ class Unsloth(Engine):
         check_patched(report, recipe)
         multiple = functools.partial(self.multiple, cuda=True, dynamic=True)
         return Loaded(model, tokenizer, report, Packing(packed_inputs, closed_rows, closed_rows, multiple))
+
+
+def _power(number: int) -> int:
+    """The largest power of two that is not above `number`, 1 for 0."""
+    return 1 << max(number.bit_length() - 1, 0)
 
 
 def _code_folder() -> str:
