@@ -3,10 +3,15 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.forked import Forks
 
 # One thread: on a busy machine two threads that spin at barriers are slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -53,6 +58,16 @@ def pytest_runtest_teardown() -> None:
         gc.collect()
         gc.freeze()
         _imported = len(sys.modules)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Runs `toolkit` in processes of its own, which need not import torch anew."""
+    from tests.forked import Forks
+
+    made = Forks()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

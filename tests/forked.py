@@ -1,9 +1,10 @@
-"""Ranks of `toolkit run` as torchrun starts them, but forked from one process that has imported everything already.
+"""`toolkit` in processes of its own, alone or as ranks as torchrun starts them, forked from one that has imported all.
 
 Run as a program it reads a job a line from standard input, starts a process for each rank, and answers in a line. A
-job: {"ranks": their command lines, "folder": for what they say, "when": rows of "metrics" to wait for, then "signal"
-to "to", the numbers of ranks, "spoilt": the number of a rank whose losses are NaN from the third update on}; the
-answer: {"codes": exit codes, "said": [[stdout, stderr], ...], "seconds": from the signal to the last rank's end}.
+job: {"ranks": their command lines, "alone": whether the only one is no rank, "environment": what it has besides,
+"folder": for what they say, "when": rows of "metrics" to wait for, then "signal" to "to", the numbers of ranks,
+"spoilt": the number of a rank whose losses are NaN from the third update on}; the answer: {"codes": exit codes,
+"said": [[stdout, stderr], ...], "seconds": from the signal to the last rank's end}.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Ended:
     seconds: float
 
 
-class Ranks:
-    """The process that ranks are forked from."""
+class Forks:
+    """The process that others are forked from."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -52,6 +53,11 @@ class Ranks:
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
         return Ended(answer["codes"], [(out, err) for out, err in answer["said"]], answer["seconds"])
+
+    def toolkit(self, folder: Path, *words: str, **more: Any) -> Ended:
+        """Run one command line, with this process's cache, as a shell would."""
+        cache = {"TOOLKIT_CACHE": os.environ["TOOLKIT_CACHE"]}
+        return self.run(folder, list(words), alone=True, environment=cache, **more)
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -77,18 +83,22 @@ def _spoil() -> None:
     PackedBatches.training_step = training_step  # type: ignore
 
 
-def _start(words: list[str], rank: int, size: int, port: int, folder: Path, spoilt: bool) -> int:
+def _start(words: list[str], rank: int, job: dict[str, Any], port: int) -> int:
     child = os.fork()
     if child:
         return child
     code = 70
     try:
         for number, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(folder / f"{rank}.{name}", os.O_WRONLY | os.O_CREAT, 0o600), number)
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
+            os.dup2(os.open(Path(job["folder"], f"{rank}.{name}"), os.O_WRONLY | os.O_CREAT, 0o600), number)
+        os.environ.update(job.get("environment", {}))
+        if not job.get("alone"):
+            size = len(job["ranks"])
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+            os.environ.update({name: str(value) for name, value in place.items()})
+            os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         sys.argv = ["toolkit", *words]
-        if spoilt:
+        if rank == job.get("spoilt"):
             _spoil()
         from toolkit.commands.main import main
 
@@ -104,10 +114,7 @@ def _start(words: list[str], rank: int, size: int, port: int, folder: Path, spoi
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     folder, size, port = Path(job["folder"]), len(job["ranks"]), _free_port()
-    running = {
-        _start(words, rank, size, port, folder, rank == job.get("spoilt")): rank
-        for rank, words in enumerate(job["ranks"])
-    }
+    running = {_start(words, rank, job, port): rank for rank, words in enumerate(job["ranks"])}
     pids = {rank: pid for pid, rank in running.items()}
     codes: dict[int, int] = {}
     began, sent = time.monotonic(), False
@@ -137,6 +144,7 @@ def _rows(metrics: Path) -> int:
 def _serve() -> None:
     import scipy.stats  # noqa: F401  (the log reader's)
 
+    import toolkit.evaluation.command
     import toolkit.training.run
     import toolkit.training.session  # noqa: F401
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.forked import Forks
 from tests.tiny import make_model, write_chats
 from toolkit.chats import Chat
 from toolkit.errors import DataError, InputError, ModelError
@@ -83,18 +82,21 @@ def answers(evaluation: Evaluation) -> list[str]:
     return [row.generated for row in evaluation.rows]
 
 
-def test_through_the_command_line(place: Path, own_cache: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "toolkit", "eval", str(place / "run"), "--chats", "4"]
-    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=True)
-    assert "4 of the 6 that the recipe holds out" in done.stdout and "call_format = json" in done.stdout
-    assert "tokens of 4 answers decoded in" in done.stdout
-    for words in ("base", "run", "difference", "exact calls", "McNemar", "from the cache"):
-        assert (words in done.stdout) is (words != "from the cache"), done.stdout
+def test_through_the_command_line(place: Path, own_cache: Path, tmp_path: Path, forks: Forks) -> None:
+    words = ["eval", str(place / "run"), "--chats", "4"]
+    done = forks.toolkit(tmp_path / "first", *words, "--out", str(tmp_path / "out"))
+    assert done.codes == [0], done.said
+    stdout = done.said[0][0]
+    assert "4 of the 6 that the recipe holds out" in stdout and "call_format = json" in stdout
+    assert "tokens of 4 answers decoded in" in stdout
+    for text in ("base", "run", "difference", "exact calls", "McNemar", "from the cache"):
+        assert (text in stdout) is (text != "from the cache"), stdout
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"base.jsonl", "run.jsonl", "table.json"}
-    again = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    found = json.loads(again.stdout)
-    assert "4 answers from the cache" in again.stderr and "decoded in" not in again.stderr
+    again = forks.toolkit(tmp_path / "again", *words, "--json")
+    assert again.codes == [0], again.said
+    found, stderr = json.loads(again.said[0][0]), again.said[0][1]
+    assert "4 answers from the cache" in stderr and "decoded in" not in stderr
     assert [column["name"] for column in found["columns"]] == ["base", "run"]
     assert found["differences"][0]["from"] == "base" and found["differences"][0]["correct"]["n"] == 4
     saved = json.loads((tmp_path / "out" / "table.json").read_text())

@@ -12,14 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.forked import Ended, Ranks
+from tests.forked import Ended, Forks
 from tests.tiny import write_recipe
 from toolkit.evaluation.results import Evaluation
 from toolkit.files import is_held
@@ -39,8 +38,8 @@ KINDS: dict[str, dict[str, Any]] = {
 class Runs:
     """Runs of one recipe, each made when a test first asks for it."""
 
-    def __init__(self, folder: Path, model: Path) -> None:
-        self.folder, self.model, self.ranks = folder, model, Ranks()
+    def __init__(self, folder: Path, model: Path, cache: Path, forks: Forks) -> None:
+        self.folder, self.model, self.cache, self.ranks = folder, model, cache, forks
         self.ended: dict[str, Ended] = {}
 
     @cache  # noqa: B019  (as long as the tests)
@@ -62,10 +61,13 @@ class Runs:
     def words(self, kind: str, name: str, *more: str) -> list[str]:
         return ["run", str(self.recipe(kind)), "--out", str(self.folder / name), *more]
 
+    def start(self, said: Path, *ranks: list[str], **more: Any) -> Ended:
+        return self.ranks.run(said, *ranks, environment={"TOOLKIT_CACHE": str(self.cache)}, **more)
+
     def run(self, name: str, ranks: int, words: list[str], **more: Any) -> RunFolder:
         folder = RunFolder(self.folder / name)
         what = self.folder / f"{name}-said-{len(self.ended)}"
-        self.ended[name] = self.ranks.run(what, *([words] * ranks), metrics=str(folder.metrics), **more)
+        self.ended[name] = self.start(what, *([words] * ranks), metrics=str(folder.metrics), **more)
         return folder
 
     @cache  # noqa: B019
@@ -78,12 +80,8 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_model: Path, cache_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_CACHE", str(cache_root))
-        made = Runs(tmp_path_factory.mktemp("ranks"), tiny_model)
-    yield made
-    made.ranks.close()
+def runs(tiny_model: Path, cache_root: Path, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("ranks"), tiny_model, cache_root, forks)
 
 
 def rows(folder: RunFolder) -> list[dict[str, Any]]:
@@ -173,7 +171,7 @@ def test_a_nan_of_one_rank_stops_all(runs: Runs) -> None:
 
 def test_ranks_of_different_recipes_do_not_begin(runs: Runs, tmp_path: Path) -> None:
     words = runs.words("packed", "different")
-    ended = runs.ranks.run(tmp_path / "said", words, [*words, "--set", "train.seed=7"])
+    ended = runs.start(tmp_path / "said", words, [*words, "--set", "train.seed=7"])
     assert ended.codes == [2, 2] and not (runs.folder / "different").exists()
     told = "".join(err for _, err in ended.said)
     assert told.count("error: ") == 1 and "rank 1 on " in told and "has another recipe than rank 0" in told
@@ -181,7 +179,7 @@ def test_ranks_of_different_recipes_do_not_begin(runs: Runs, tmp_path: Path) -> 
 
 def test_an_update_is_not_shared_by_more_ranks_than_chats(runs: Runs, tmp_path: Path) -> None:
     few = ["--set", "train.per_device_train_batch_size=1", "--set", "train.gradient_accumulation_steps=1"]
-    ended = runs.ranks.run(tmp_path / "said", *([runs.words("packed", "few") + few] * 2))
+    ended = runs.start(tmp_path / "said", *([runs.words("packed", "few") + few] * 2))
     told = "".join(err for _, err in ended.said)
     assert ended.codes == [2, 2] and told.count("error: ") == 1 and "2 ranks can't share an update of 1 chats" in told
 

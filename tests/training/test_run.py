@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.forked import Forks
 from tests.tiny import ADD
 from tests.training.runs import command, losses, tensors, train
 from toolkit.data.seen import read_seen
@@ -155,20 +154,16 @@ def test_checkpointing_changes_nothing(recipe: Path, tmp_path: Path) -> None:
     assert losses(recomputed) == pytest.approx(losses(plain), rel=1e-5)
 
 
-def test_interrupted_and_resumed_is_uninterrupted(recipe: Path, tmp_path: Path) -> None:
+def test_interrupted_and_resumed_is_uninterrupted(recipe: Path, tmp_path: Path, forks: Forks) -> None:
     """By Ctrl-C in a process of its own; the other two are made here."""
     settings = ("lora.lora_dropout=0.1", "train.num_train_epochs=4")
     stopped = tmp_path / "stopped"
     options = [part for value in settings for part in ("--set", value)]
-    arguments = command("run", str(recipe), *options, "--out", str(stopped))
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 600
-    while sum("loss" in row for row in read_jsonl(stopped / "metrics.jsonl")) < 3:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 130, output
+    words = ["run", str(recipe), *options, "--out", str(stopped)]
+    metrics = str(stopped / "metrics.jsonl")
+    ended = forks.toolkit(tmp_path / "said", *words, metrics=metrics, when=4, signal="SIGINT", to=[0])
+    output = "".join(ended.said[0])
+    assert ended.codes == [130], output
     assert re.search(r"^stopped at update \d+ of 20; saved; go on with: .*toolkit run ", output, re.MULTILINE), output
     assert "error" not in output and "Traceback" not in output
     assert not (stopped / "adapter").exists()
