@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from toolkit.planning.ran_out import store
 from toolkit.training.mixins.packed_batches import PackedBatches
 
 ALLOCATOR = (
@@ -37,10 +38,12 @@ class OutAt(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def out_in_update(update: int, at: int, *, cpu: bool = False, times: int = 1) -> Iterator[list[int]]:
+def out_in_update(
+    update: int, at: int, *, cpu: bool = False, times: int = 1, remembered: bool = False
+) -> Iterator[list[int]]:
     """Memory runs out in update number `update` (from 1), at operation `at` of a micro-batch, or of all packed ones,
     and again at the same in the next tries, `times` in all. Yields a list of how many operations each try had, 0 where
-    none was counted: after those that failed."""
+    none was counted: after those that failed. What later runs know of it is forgotten, unless it is `remembered`."""
     usual, counts = PackedBatches.training_step, list[int]()
     left = [times]
 
@@ -63,3 +66,5 @@ def out_in_update(update: int, at: int, *, cpu: bool = False, times: int = 1) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PackedBatches, "training_step", training_step)
         yield counts
+    if not remembered:
+        store().unlink(missing_ok=True)

@@ -1,11 +1,13 @@
 """A run that is killed at any moment is not lost: `--resume` ends with the same weights, losses and export.
 
 `pytest -m endurance tests/endurance` (or `make test-slow`) kills 200 of them, 50 by each of four seeds, and prints what
-it found. Half are killed at a moment of time, half as they touch a file, of each stage as often.
+it found. Half are killed at a moment of time, half as they touch a file, of each stage as often. Each try has random
+numbers of its own, so that one can be made again alone: `kills(world, 1, seed, before=TRY - 1)`.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 from collections import Counter
@@ -90,13 +92,15 @@ def kill_and_resume(world: World, draw: random.Random) -> str:
     return where
 
 
-def kills(world: World, wanted: int, seed: int) -> Counter[str]:
-    draw = random.Random(seed)
+def kills(world: World, wanted: int, seed: int, before: int = 0) -> Counter[str]:
+    """Kill `wanted` runs, by the tries after the first ones `before`; how many of each stage there were."""
     found: Counter[str] = Counter()
-    while found.total() < wanted:
-        if where := kill_and_resume(world, draw):
+    for number in itertools.count(before + 1):
+        if where := kill_and_resume(world, random.Random(f"{seed} {number}")):
             found[where] += 1
-    return found
+        if found.total() == wanted:
+            return found
+    raise AssertionError("unreachable")
 
 
 def test_killed_runs_are_resumed(world: World) -> None:

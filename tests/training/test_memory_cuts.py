@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import random
+import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +21,10 @@ from tests.training.runs import losses, tensors
 from toolkit.errors import TrainingError
 from toolkit.files import remove
 from toolkit.planning.cuts import Cut
+from toolkit.planning.ran_out import store
 from toolkit.recipe import load
 from toolkit.records import read_rows
+from toolkit.reports.runview import RunView
 from toolkit.runs import RunFolder
 from toolkit.terminal import new_console
 from toolkit.training.dataset import Row
@@ -124,12 +127,38 @@ def test_what_an_update_has_summed_up_by_then_is_thrown_away(place: Place) -> No
     assert place.same(cut, *PADDED, *HALF) and cuts(cut) == [(1, "training", {"rows": 2})]
 
 
-def test_packed_micro_batches_are_cut_by_half_their_tokens(place: Place) -> None:
-    with out_in_update(1, 900):
+def test_packed_micro_batches_are_cut_by_half_their_tokens(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    with out_in_update(1, 900, remembered=True):
         cut = place.train(*PACKED)
     ((update, stage, made),) = cuts(cut)
     assert (update, stage) == (1, "training") and 400 < made["tokens"] < 500
     assert place.same(cut, f"train.micro_batch={made['tokens']}")
+    capsys.readouterr()
+    again = place.train(*PACKED)  # which knows
+    store().unlink()
+    told = re.search(
+        r"packing    (\d+) tokens a micro-batch: ran out of memory at [89]\d\d tokens on", capsys.readouterr().out
+    )
+    assert told is not None and int(told[1]) == made["tokens"]
+    assert place.same(again, f"train.micro_batch={made['tokens']}")
+    assert cuts(again) == [(0, "start", made)] and not RunView.load(again.path).log.cuts
+
+
+@pytest.mark.slow
+def test_the_next_run_begins_with_the_smaller_rows_and_is_resumed_and_verified_so(place: Place) -> None:
+    with out_in_update(1, place.operations // 2, remembered=True):
+        cut = place.train(*PADDED)
+    again = place.train(*PADDED)
+    assert place.same(again, *PADDED, *HALF) and tensors(again).keys() == tensors(cut).keys()
+    assert cuts(again) == [(0, "start", {"rows": 2})]
+    store().unlink()
+    said = io.StringIO()
+    assert verify_run(again.path, new_console(file=said, soft_wrap=True), 3)[0] == "equal", said.getvalue()
+    wanted = losses(again)
+    for path in (again.summary, again.checkpoints / "checkpoint-3"):
+        remove(path)
+    resumed = run(load(place.recipe, PADDED), resume=again.path)  # cut as it was, though that was forgotten
+    assert losses(resumed) == wanted and place.same(resumed, *PADDED, *HALF)
 
 
 @pytest.mark.slow
@@ -180,6 +209,9 @@ def test_held_out_chats_are_evaluated_in_smaller_pieces(place: Place, monkeypatc
     pieces = [row for row in read_rows(cut.metrics) if "eval_loss" in row]
     assert seen[:3] == [8, 4, 2] and set(seen[3:]) == {2}
     assert cuts(cut) == [(0, "evaluation", {"eval_rows": 4}), (0, "evaluation", {"eval_rows": 2})]
+    again = place.train(*settings)
+    store().unlink()
+    assert cuts(again) == [(0, "start", {"eval_rows": 2})]
     for one, other in zip(whole, pieces, strict=True):
         assert other["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-6)
         assert other["eval_groups"] == pytest.approx(one["eval_groups"], rel=1e-5)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-Stage = Literal["training", "evaluation"]
+Stage = Literal["start", "training", "evaluation"]  # start: by what is known of earlier runs
 KEY = "memory_cut"  # of a row of metrics.jsonl
 
 

@@ -26,6 +26,7 @@ from toolkit.planning.decode_time import decoding_seconds, decodings
 from toolkit.planning.kernel_time import Rates
 from toolkit.planning.lengths import Lengths
 from toolkit.planning.memory import Memory, full_memory, training_memory
+from toolkit.planning.ran_out import Case, Known, known
 from toolkit.planning.setup import setup_on
 from toolkit.planning.sharing import Sharing, sharing
 from toolkit.planning.steps import Updates, fitted, fitting, updates_of
@@ -46,7 +47,8 @@ class Plan:
     it fit, empty when it fits or nothing does. `budget`: tokens of a packed micro-batch, None where chats are padded;
     `pieces`: how many of them an update has in the mean. `packed_seconds`: predicted for the same updates packed, where
     they are padded and a GPU is planned for. `least`: (bytes predicted, tokens of a micro-batch) for packed pieces as
-    small as they can be, every layer recomputed, where memory is the planner's to fill.
+    small as they can be, every layer recomputed, where memory is the planner's to fill. `ran_out`: what is known of
+    memory that ran out in this `case`.
     """
 
     name: str
@@ -72,6 +74,8 @@ class Plan:
     sharing: Sharing = field(default_factory=Sharing)
     packed_seconds: float | None = None
     least: tuple[float, int] | None = None
+    case: Case | None = None
+    ran_out: Known | None = None
 
     @property
     def pieces(self) -> float | None:
@@ -150,6 +154,10 @@ def make_plan(
     precision = choose_precision(recipe, hardware)
     setup = setup_on(recipe, shape, engine.value, precision.value, hardware.gpu, gpus)
     budget = budget_for(recipe, setup, hardware.device_memory, lengths)
+    case = Case.of(recipe, setup, hardware, budget.checkpointed if budget else None)
+    ran_out = known(case)
+    if ran_out is not None:
+        budget = ran_out.within(budget)
     chosen = setup.recomputing(budget.checkpointed if budget else None)
     shared = sharing(recipe, card, lengths, setup.trainable, budget.tokens if budget else None, gpus)
     batch = recipe.train.per_device_train_batch_size
@@ -192,6 +200,8 @@ def make_plan(
         sharing=shared,
         packed_seconds=_packed_time(recipe, card, lengths, has, gpus),
         least=_least_memory(recipe, card, lengths, has, gpus),
+        case=case,
+        ran_out=ran_out,
     )
 
 

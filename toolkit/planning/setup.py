@@ -60,16 +60,17 @@ def setup_on(recipe: Recipe, shape: ModelShape, engine: str, precision: str, gpu
     if gpu is None:
         setup = setup_of(recipe, shape, engine, precision, cuda=False, flash=False)
     else:
-        setup = setup_of(recipe, shape, engine, precision, cuda=True, flash=_card(gpu).flash, pace=pace_of(gpu))
+        setup = setup_of(recipe, shape, engine, precision, cuda=True, flash=card_of(gpu).flash, pace=pace_of(gpu))
     return replace(setup, ranks=ranks)
 
 
 def pace_of(gpu: Gpu) -> float:
     """How fast products are on a GPU, those of an H200 being 1; 1 where it is not known."""
-    card = _card(gpu)
+    card = card_of(gpu)
     rates, fastest = rates_of(card, "bf16" if card.flash else "fp16"), rates_of(CARDS["h200"], "bf16")
     return rates.products / fastest.products if rates is not None and fastest is not None else 1.0
 
 
-def _card(gpu: Gpu) -> Card:
+def card_of(gpu: Gpu) -> Card:
+    """The card that the planner knows a GPU as."""
     return SeenGpu(gpu.name, gpu.memory, gpu.capability, "").card

@@ -44,6 +44,7 @@ def _lines(plan: Plan, *, braille: bool) -> list[tuple[str, str]]:
         ("precision", str(plan.precision)),
         *_data(plan),
         *_packing(plan),
+        *_ran_out(plan),
         *_memory(plan),
         *_time(plan),
         *_past_error(plan),
@@ -106,6 +107,13 @@ def _packing(plan: Plan) -> list[tuple[str, str]]:
         ("", f"an update has {real:,.0f} real tokens, without padding, in {cut}{each} (means)"),
         *([("recompute", budget.checkpointing)] if budget.checkpointing else []),
     ]
+
+
+def _ran_out(plan: Plan) -> list[tuple[str, str]]:
+    """What earlier runs like this one have met, and that a run begins with."""
+    if plan.ran_out is None:
+        return []
+    return [("ran out", f"{plan.ran_out.told}: a run begins with {plan.ran_out.cut.whole}; --forget forgets it")]
 
 
 def _memory(plan: Plan) -> list[tuple[str, str]]:

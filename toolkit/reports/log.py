@@ -132,7 +132,7 @@ class Log:
                 self.evaluations.append(Evaluated(update, epoch, _number(held_out), groups, chats, calls))
             return False
         if loss is None:
-            if (cut := Cut.of(row)) is not None:
+            if (cut := Cut.of(row)) is not None and row.get("stage") != "start":
                 self.cuts.append((update, cut))
             return False
         self.updates.append(update)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.engines.base import Loaded
 from toolkit.planning.budget import Budget
+from toolkit.planning.ran_out import Case, Known
 from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe
 
@@ -27,7 +28,9 @@ class Tables:
 class Prepared:
     """A recipe with its model loaded and its chats tokenised.
 
-    `budget`: how an update is cut into packed micro-batches; None where micro-batches are padded chats.
+    `budget`: how an update is cut into packed micro-batches; None where micro-batches are padded chats. `case`: what
+    memory that runs out is kept by for later runs, and `ran_out` what is known of it from earlier ones; None where
+    neither is asked for.
     """
 
     recipe: Recipe
@@ -35,6 +38,8 @@ class Prepared:
     tables: Tables
     updates: Updates
     budget: Budget | None = None
+    case: Case | None = None
+    ran_out: Known | None = None
 
     @property
     def precision(self) -> str:

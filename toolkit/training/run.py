@@ -22,6 +22,7 @@ from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.machine import require_space
 from toolkit.models.families import find_shape, unknown_family
 from toolkit.planning.budget import budget_of, recomputes
+from toolkit.planning.ran_out import case_of, known
 from toolkit.planning.steps import updates_of
 from toolkit.ranks import Ranks, here, join
 from toolkit.recipe import LoadedRecipe, dump
@@ -137,6 +138,12 @@ def _run(
     updates = updates_of(recipe, tables.train.n_chats)
     describe_data(console, recipe, tables, updates)
     budget = budget_of(recipe, engine.value, precision.value, hardware, tables.train, ranks.size)
+    case = case_of(recipe, engine.value, precision.value, hardware, budget, ranks.size)
+    ran_out = None
+    if resumed is None or resumed.checkpoint is None:  # else it goes on as it was cut, which its log says
+        ran_out = ranks.first(lambda: known(case))
+    if ran_out is not None:
+        budget = ran_out.within(budget)
     if budget is not None:
         console.print(f"packing    {budget.tokens:,} tokens a micro-batch: {budget.reason}")
         if budget.checkpointing:
@@ -163,7 +170,7 @@ def _run(
     from toolkit.training.methods import method_of
     from toolkit.training.session import Session
 
-    prepared = Prepared(recipe, loaded_model, tables, updates, budget)
+    prepared = Prepared(recipe, loaded_model, tables, updates, budget, case, ran_out)
     with going_on(command):
         if ranks.first_one:
             if template.text is not None:

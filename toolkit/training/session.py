@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from toolkit.files import write_text
 from toolkit.hashes import sha256_of
 from toolkit.planning.cuts import Cut
 from toolkit.planning.decode_time import decoding_seconds
+from toolkit.planning.ran_out import record
 from toolkit.ranks import here
 from toolkit.recipe import dump
 from toolkit.records import read_object, read_rows, write_json
@@ -86,6 +88,8 @@ class Session:
             check_adapter(checkpoint.path)
         if resumed is not None:
             self._take_up(resumed, trainer)
+        if checkpoint is None:
+            self._begin_smaller(trainer)
         # where TensorBoard and W&B put what they write
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(self.folder.path / "tensorboard"))
         os.environ.setdefault("WANDB_DIR", str(self.folder.path))
@@ -130,9 +134,21 @@ class Session:
         return trainer
 
     def _cut(self, row: dict[str, Any], line: str) -> None:
-        """Keep and say how micro-batches are cut from now on."""
+        """Keep and say how micro-batches are cut from now on, and remember it for later runs."""
         self.writer.write(row)
         self._say(f"memory     {line}")
+        if (case := self.method.prepared.case) is not None and here().first_one:
+            with contextlib.suppress(OSError):  # a cache that can't be written costs a later run its first try
+                record(case, datetime.now(UTC).date().isoformat(), row)
+
+    def _begin_smaller(self, trainer: Trainer) -> None:
+        """Begin with the cut that earlier runs like this one came to."""
+        ran_out = self.method.prepared.ran_out
+        if ran_out is None:
+            return
+        trainer.take_cut(ran_out.cut)
+        self.writer.write(ran_out.cut.row(0, "start"))
+        self._say(f"memory     {ran_out.told}: {ran_out.cut.whole}; `toolkit plan --forget` forgets it")
 
     def _progress(self) -> dict[str, Any]:
         """What a checkpoint carries of the decisions made so far."""

@@ -135,7 +135,8 @@ class MemoryCuts(TrainerMixin):
         self._tried = (*self._tried, said.removesuffix(" from now on").removesuffix(","))
         update = self.state.global_step + (stage == "training")
         where = f"update {update} is made again" if stage == "training" else "these chats are evaluated again"
-        self.noted(smaller.row(update, stage), f"{told}: {said}; {where}, with the same chats and loss")
+        row = smaller.row(update, stage) | {"tried": {"rows": rows, "tokens": tokens}}
+        self.noted(row, f"{told}: {said}; {where}, with the same chats and loss")
 
     def _size(self) -> tuple[int, int, bool]:
         """(rows, tokens, whether it is packed) of the micro-batch that did not fit."""
