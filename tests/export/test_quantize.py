@@ -54,6 +54,10 @@ MIXTURE = {
     ("token_embd.weight", "Q8_0"): "Q8_0",
     ("blk.0.attn_v.weight", "Q4_K_M"): "Q6_K",
     ("blk.1.attn_v.weight", "Q4_K_M"): "Q4_K",
+    ("blk.0.attn_qkv.weight", "Q4_K_M"): "Q6_K",
+    ("blk.1.attn_qkv.weight", "Q4_K_M"): "Q4_K",
+    ("blk.0.shortconv.conv.weight", "Q4_K_M"): "F32",
+    ("blk.0.ssm_conv1d.weight", "Q8_0"): "F32",
     ("blk.3.ffn_down.weight", "Q5_K_M"): "Q6_K",
     ("blk.4.ffn_down.weight", "Q5_K_M"): "Q5_K",
     ("blk.7.ffn_down.weight", "Q4_K_M"): "Q6_K",
@@ -65,6 +69,14 @@ MIXTURE = {
 @pytest.mark.parametrize(("name", "quant"), MIXTURE)
 def test_mixture(name: str, quant: str) -> None:
     assert tensor_type(name, (512, 256), quant, 8, tied=True) == MIXTURE[name, quant]
+
+
+def test_among_the_layers_that_attend() -> None:
+    """Where not all do, as LFM2's, their places are counted among themselves; down projections' among all."""
+    valued = [2, 5, 8, 10, 12, 14]
+    kinds = [tensor_type(f"blk.{layer}.attn_v.weight", (512, 256), "Q4_K_M", 16, True, valued) for layer in valued]
+    assert kinds == ["Q4_K", "Q4_K", "Q6_K", "Q4_K", "Q4_K", "Q6_K"]
+    assert tensor_type("blk.1.ffn_down.weight", (512, 256), "Q4_K_M", 16, True, valued) == "Q6_K"
 
 
 SIZES = st.integers(1, 64).map(lambda n: 8 * n)

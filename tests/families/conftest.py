@@ -53,14 +53,6 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Tiny(family, folder)
 
 
-@pytest.fixture
-def exported(tiny: Tiny) -> Tiny:
-    """Of each family that is exported."""
-    if tiny.family.class_name is None:
-        pytest.skip("no: planned and trained only")
-    return tiny
-
-
 WHOLE = ("qwen3", "gemma3_text")
 """Families of which every test is made each time; of the others the longest ones belong to the longer tests."""
 LONGEST = ("test_from_a_run_to_files_that_are_shown_to_be_the_model", "test_compiled_equals_eager")

@@ -54,10 +54,10 @@ def test_rows_there_and_back(heads: int, half: int, bias: bool) -> None:
     shape = ModelShape("llama", rows, 8, 1, heads, heads, 2 * half, 8, True)
     name = f"model.layers.0.self_attn.k_proj.{'bias' if bias else 'weight'}"
     weight = torch.arange(rows * 3.0).reshape(rows, 3) if not bias else torch.arange(float(rows))
-    moved = LLAMA.to_gguf(name, weight, shape)
-    assert torch.equal(LLAMA.from_gguf(name, moved, shape), weight)
+    moved = LLAMA.to_gguf(name, weight, shape, {})
+    assert torch.equal(LLAMA.from_gguf(name, moved, shape, {}), weight)
     # row i of a head's first half is followed by row i of its second half
     first = moved.reshape(heads, rows // heads, -1)[:, :, 0]
     plain = weight.reshape(heads, rows // heads, -1)[:, :, 0]
     assert torch.equal(first[:, 0::2], plain[:, :half]) and torch.equal(first[:, 1::2], plain[:, half:])
-    assert LLAMA.to_gguf("model.layers.0.self_attn.v_proj.weight", weight, shape) is weight
+    assert LLAMA.to_gguf("model.layers.0.self_attn.v_proj.weight", weight, shape, {}) is weight

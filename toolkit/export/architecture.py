@@ -52,12 +52,20 @@ class Architecture:
         return self.family.gguf_parts(self.shape)
 
     def to_gguf(self, name: str, weight: Tensor) -> Tensor:
-        """A weight, or a LoRA B of it, with its rows in llama.cpp's order. `name` is transformers'."""
-        return self.family.to_gguf(name, weight, self.shape)
+        """A weight with its rows and columns in llama.cpp's order. `name` is transformers'."""
+        return self.rows_to_gguf(name, self.columns_to_gguf(name, weight.squeeze(1) if weight.dim() == 3 else weight))
+
+    def rows_to_gguf(self, name: str, weight: Tensor) -> Tensor:
+        """The same of its rows alone: of a LoRA B."""
+        return self.family.to_gguf(name, weight, self.shape, self.config)
+
+    def columns_to_gguf(self, name: str, weight: Tensor) -> Tensor:
+        """The same of its columns alone: of a LoRA A."""
+        return self.family.columns_to_gguf(name, weight, self.shape, self.config)
 
     def from_gguf(self, name: str, weight: Tensor) -> Tensor:
         """The inverse of `to_gguf`."""
-        return self.family.from_gguf(name, weight, self.shape)
+        return self.family.from_gguf(name, weight, self.shape, self.config).reshape(self.tensors[name])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -100,7 +108,7 @@ def read_architecture(folder: Path) -> Architecture:
             class_name=class_name,
             shape=shape,
             context_length=int(config["max_position_embeddings"]),
-            rms_norm_eps=float(config["rms_norm_eps"]),
+            rms_norm_eps=float(config[family.norm_eps]),
             rope_theta=theta,
             rope_factors=factors,
             dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),

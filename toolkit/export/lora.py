@@ -55,7 +55,7 @@ def write_lora(path: Path, adapter: Adapter, architecture: Architecture, metadat
             continue
         a, b = adapter.tensor(pair.a), adapter.tensor(pair.b)
         b *= pair.scale * pair.rank / alpha
-        b = architecture.to_gguf(name, b)
+        a, b = architecture.columns_to_gguf(name, a), architecture.rows_to_gguf(name, b)
         for piece in architecture.gguf_parts[name]:
             for kind, tensor in (("lora_a", a), ("lora_b", b[piece.rows])):
                 require_f16(tensor, f"{name}.{kind}")

@@ -1,7 +1,8 @@
 """Quantised GGUFs from the 16-bit one: which tensor becomes which type, and who computes it.
 
 The types of a `_M` mixture are llama.cpp's own choice (src/llama-quant.cpp): half of the value and down projections get
-more bits. Rows that 256 does not divide fall back to a type with blocks of 32, as there.
+more bits; what holds values together with queries and keys counts among the former. Rows that 256 does not divide fall
+back to a type with blocks of 32, as there.
 
 Who computes, in this order: llama.cpp through llama-cpp-python, where that is installed; `llama-quantize`, from
 $TOOLKIT_LLAMA_CPP or PATH; libgguf, whose bytes were compared with llama.cpp's; numpy, for Q8_0 alone, which is exact
@@ -14,7 +15,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,8 @@ from toolkit.versions import version_of
 
 RowQuantizer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.uint8]]
 _FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+_SENSITIVE = re.compile(r"blk\.(\d+)\.(attn_v|attn_qkv|ffn_down)\.weight")
+_CONVOLUTIONS = ("shortconv.conv.weight", "ssm_conv1d.weight")  # matrices of a few columns, which stay as they are
 _MIXTURE = {"Q8_0": "Q8_0", "Q6_K": "Q6_K", "Q5_K_M": "Q5_K", "Q4_K_M": "Q4_K"}
 
 
@@ -53,17 +56,25 @@ def quant_type(name: str) -> str:
     return name.upper()
 
 
-def tensor_type(name: str, shape: tuple[int, ...], quant: str, layers: int, tied: bool) -> str:
-    """The type of a tensor (GGUF's name; shape as numpy has it) in a file of type `quant`."""
-    if len(shape) < 2 or name.endswith("_norm.weight") or not name.endswith(".weight"):
+def tensor_type(
+    name: str, shape: tuple[int, ...], quant: str, layers: int, tied: bool, valued: Sequence[int] | None = None
+) -> str:
+    """The type of a tensor (GGUF's name; shape as numpy has it) in a file of type `quant`.
+
+    `valued`: the layers that project to values, where not all do.
+    """
+    if len(shape) < 2 or name.endswith(("_norm.weight", *_CONVOLUTIONS)) or not name.endswith(".weight"):
         return "F32"
     columns = shape[-1]
     wanted = _MIXTURE[quant]
     if name == "output.weight" or (tied and name == "token_embd.weight"):
         if wanted != "Q8_0":
             wanted = "Q8_0" if columns % 256 else "Q6_K"
-    elif quant in ("Q4_K_M", "Q5_K_M") and (found := re.fullmatch(r"blk\.(\d+)\.(attn_v|ffn_down)\.weight", name)):
-        wanted = "Q6_K" if _more_bits(int(found[1]), layers) else wanted
+    elif quant in ("Q4_K_M", "Q5_K_M") and (found := _SENSITIVE.fullmatch(name)):
+        place, among = int(found[1]), layers
+        if valued is not None and found[2] != "ffn_down":
+            place, among = valued.index(place), len(valued)
+        wanted = "Q6_K" if _more_bits(place, among) else wanted
     if wanted in _FALLBACK and columns % 256:
         wanted = _FALLBACK[wanted]
     return wanted if columns % 32 == 0 else "F16"
@@ -74,11 +85,18 @@ def _more_bits(layer: int, layers: int) -> bool:
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 
+def _valued(names: Iterable[str]) -> list[int]:
+    found = (_SENSITIVE.fullmatch(name) for name in names)
+    return sorted(int(one[1]) for one in found if one and one[2] != "ffn_down")
+
+
 def fallback_note(quant: str, shapes: dict[str, tuple[int, ...]], layers: int, tied: bool) -> str | None:
     """One line about the tensors whose rows 256 does not divide, or None."""
     if quant == "Q8_0":
         return None
-    odd = [tensor_type(n, s, quant, layers, tied) for n, s in shapes.items() if len(s) > 1 and s[-1] % 256]
+    valued = _valued(shapes)
+    odd = [tensor_type(n, s, quant, layers, tied, valued) for n, s in shapes.items() if len(s) > 1 and s[-1] % 256]
+    odd = [kind for kind in odd if kind != "F32"]
     if not odd:
         return None
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(odd).items()))
@@ -127,7 +145,8 @@ def _rewrite(
     layers = raw.number(f"{raw.text('general.architecture')}.block_count")
     shapes = {tensor.name: tensor.shape for tensor in raw.tensors}
     tied = "output.weight" not in shapes
-    kinds = {name: tensor_type(name, shape, quant, layers, tied) for name, shape in shapes.items()}
+    valued = _valued(shapes)
+    kinds = {name: tensor_type(name, shape, quant, layers, tied, valued) for name, shape in shapes.items()}
     ids = {name: gguf.GGMLQuantizationType[kind] for name, kind in kinds.items()}
     packed = {name: gguf.quants.quant_shape_to_byte_shape(shape, ids[name]) for name, shape in shapes.items()}
     keys = {

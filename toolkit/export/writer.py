@@ -67,7 +67,7 @@ def write_gguf(
         writer.add_tensor_info(name, (size,), np.dtype(np.float32), 4 * size, raw_dtype=wide)
     counts = {"F32": len(architecture.rope_factors), type16: 0}
     for part in (part for parts in architecture.gguf_parts.values() for part in parts):
-        kind, width = (wide, 4) if len(part.shape) == 1 else (narrow, 2)
+        kind, width = (wide, 4) if part.wide else (narrow, 2)
         size = int(np.prod(part.shape)) * width
         # a dtype of two bytes whose shape is taken as it is; the kind says which
         dtype = np.dtype(np.float32) if width == 4 else np.dtype(np.float16)
@@ -84,7 +84,7 @@ def write_gguf(
             size = whole.numel()
             for part in parts:
                 tensor = whole[part.rows]
-                if tensor.dim() == 1:
+                if part.wide:
                     writer.write_tensor_data(tensor.contiguous().numpy())
                 elif type16 == "BF16":
                     writer.write_tensor_data(tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy())
@@ -136,7 +136,7 @@ def add_model(writer: GGUFWriter, architecture: Architecture, metadata: Metadata
     writer.add_embedding_length(shape.hidden_size)
     writer.add_feed_forward_length(shape.intermediate_size)
     writer.add_head_count(shape.num_attention_heads)
-    writer.add_head_count_kv(shape.num_key_value_heads)
+    writer.add_head_count_kv(architecture.family.kv_heads(shape))
     writer.add_rope_freq_base(architecture.rope_theta)
     writer.add_layer_norm_rms_eps(architecture.rms_norm_eps)
     writer.add_key_length(shape.head_dim)

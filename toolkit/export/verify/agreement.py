@@ -116,10 +116,11 @@ def load_file(file: GgufFile, record: ExportRecord, dtype: str, device: str) -> 
     """A GGUF as a transformers model: its tensors dequantised, rope and norm as its own keys say."""
     folder = Path(record.base.folder)
     config = load_config(folder)
-    config.rms_norm_eps = float(file.value("{arch}.attention.layer_norm_rms_epsilon"))
+    architecture = read_architecture(folder)
+    setattr(config, architecture.family.norm_eps, float(file.value("{arch}.attention.layer_norm_rms_epsilon")))
     config.rope_parameters = {**config.rope_parameters, "rope_theta": float(file.value("{arch}.rope.freq_base"))}
     model = load_base(folder, dtype, device, config)
-    load_into(model, GgufWeights(file, read_architecture(folder)))
+    load_into(model, GgufWeights(file, architecture))
     return model
 
 

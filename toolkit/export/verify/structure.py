@@ -119,7 +119,7 @@ def _keys(one: Examined, architecture: Architecture) -> None:
         "{arch}.embedding_length": shape.hidden_size,
         "{arch}.feed_forward_length": shape.intermediate_size,
         "{arch}.attention.head_count": shape.num_attention_heads,
-        "{arch}.attention.head_count_kv": shape.num_key_value_heads,
+        "{arch}.attention.head_count_kv": architecture.family.kv_heads(shape),
         "{arch}.attention.key_length": shape.head_dim,
         "{arch}.attention.value_length": shape.head_dim,
         "{arch}.attention.layer_norm_rms_epsilon": architecture.rms_norm_eps,
@@ -147,21 +147,21 @@ def _complete(one: Examined, architecture: Architecture) -> None:
     file = one.gguf
     if file is None:
         return
-    wanted = {part.name: part.shape for parts in architecture.gguf_parts.values() for part in parts}
+    wanted = {part.name: part for parts in architecture.gguf_parts.values() for part in parts}
     missing = [name for name in wanted if name not in file.tensors]
     extra = [name for name in file.tensors if name not in wanted and name not in architecture.rope_factors]
     if missing:
         one.breaks(f"{len(missing)} of {len(wanted)} tensors are missing, {missing[0]} the first")
     if extra:
         one.breaks(f"{len(extra)} tensors are not of this model, {extra[0]} the first")
-    for name, shape in wanted.items():
+    for name, part in wanted.items():
         if name in missing:
             continue
         kind = file.kind(name)
         one.types[kind] += 1
-        if file.shape(name) != shape:
-            one.breaks(f"{name} has shape {list(file.shape(name))}, wanted {list(shape)}")
-        allowed = thresholds.TENSOR_TYPES[one.record.type] if len(shape) > 1 else frozenset({"F32"})
+        if file.shape(name) != part.shape:
+            one.breaks(f"{name} has shape {list(file.shape(name))}, wanted {list(part.shape)}")
+        allowed = frozenset({"F32"}) if part.wide else thresholds.TENSOR_TYPES[one.record.type]
         if kind not in allowed:
             one.problems.append(f"{name} is {kind}, wanted {' or '.join(sorted(allowed))}")
 

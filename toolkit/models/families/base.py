@@ -41,12 +41,20 @@ class PreTokenizer:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A tensor of a GGUF: rows of one weight, from `start` to `stop`, as `Family.to_gguf` orders them."""
+    """A tensor of a GGUF: rows of one weight, from `start` to `stop`, as `Family.to_gguf` orders them.
+
+    `float32`: held so, as vectors are and whatever llama.cpp does not multiply as a matrix.
+    """
 
     name: str
     shape: tuple[int, ...]
     start: int = 0
     stop: int | None = None
+    float32: bool = False
+
+    @property
+    def wide(self) -> bool:
+        return self.float32 or len(self.shape) == 1
 
     @property
     def rows(self) -> slice:
@@ -90,6 +98,8 @@ class Family:
 
     windowed = False
     """`sliding_window` of config.json holds for every layer where it has no `layer_types`."""
+    norm_eps = "rms_norm_eps"
+    """The key of config.json for what its norms add to a variance."""
     activation = ("hidden_act", "silu")
     """The key of config.json that names the activation, and the one that llama.cpp computes."""
 
@@ -222,10 +232,14 @@ class Family:
             raise ModelError(f"{where}: rope type {kind} can't be exported, wanted default (or llama3 for a Llama)")
         return float(rope["rope_theta"]), {}
 
+    def kv_heads(self, shape: ModelShape) -> int | list[int]:
+        """Heads of keys and values, as a GGUF has them: of all layers, or of each."""
+        return shape.num_key_value_heads
+
     def gguf_parts(self, shape: ModelShape) -> dict[str, tuple[Part, ...]]:
         """What a GGUF has of each weight, by transformers' name of it."""
         sizes = shape.weights()
-        return {name: (Part(short, sizes[name]),) for name, short in self.gguf_names(shape).items()}
+        return {name: (_whole(short, sizes[name]),) for name, short in self.gguf_names(shape).items()}
 
     def gguf_names(self, shape: ModelShape) -> dict[str, str]:
         """llama.cpp's name of every weight, by transformers' name."""
@@ -239,13 +253,22 @@ class Family:
     def add_metadata(self, writer: GGUFWriter, shape: ModelShape, config: Config) -> None:
         """Add the keys that not every family's GGUF has."""
 
-    def to_gguf(self, name: str, weight: Tensor, shape: ModelShape) -> Tensor:
+    def to_gguf(self, name: str, weight: Tensor, shape: ModelShape, config: Config) -> Tensor:
         """A weight, a bias or a LoRA B as llama.cpp orders its rows. `name` is transformers' name of the weight."""
         return weight
 
-    def from_gguf(self, name: str, weight: Tensor, shape: ModelShape) -> Tensor:
-        """The inverse of `to_gguf`."""
+    def columns_to_gguf(self, name: str, weight: Tensor, shape: ModelShape, config: Config) -> Tensor:
+        """A matrix or a LoRA A as llama.cpp orders its columns."""
         return weight
+
+    def from_gguf(self, name: str, weight: Tensor, shape: ModelShape, config: Config) -> Tensor:
+        """The inverse of both."""
+        return weight
+
+
+def _whole(name: str, size: tuple[int, ...]) -> Part:
+    """A weight in one part. Of a convolution of each channel by itself, [channels, 1, taps], a GGUF has two axes."""
+    return Part(name, (size[0], size[2]), float32=True) if len(size) == 3 else Part(name, size)
 
 
 FAMILIES: dict[str, Family] = {}

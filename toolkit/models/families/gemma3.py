@@ -88,10 +88,10 @@ class Gemma3(Family):
         if kinds != [bool((i + 1) % PATTERN) for i in range(len(kinds))]:
             writer.add_sliding_window_pattern(kinds)
 
-    def to_gguf(self, name: str, weight: Tensor, shape: ModelShape) -> Tensor:
+    def to_gguf(self, name: str, weight: Tensor, shape: ModelShape, config: Config) -> Tensor:
         return weight + 1 if name.endswith("norm.weight") else weight
 
-    def from_gguf(self, name: str, weight: Tensor, shape: ModelShape) -> Tensor:
+    def from_gguf(self, name: str, weight: Tensor, shape: ModelShape, config: Config) -> Tensor:
         return weight - 1 if name.endswith("norm.weight") else weight
 
 

@@ -1,11 +1,17 @@
-"""LFM2 and LFM2.5: most layers are short convolutions, the others attend. Not exported."""
+"""LFM2 and LFM2.5: most layers are short convolutions, the others attend."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from toolkit.errors import ModelError
 from toolkit.models.families.base import Config, Family, register
+from toolkit.models.families.llama import LLAMA3
 from toolkit.models.shape import Layer, ModelShape
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
 
 MLP = ("feed_forward.w1", "feed_forward.w3", "feed_forward.w2")
 
@@ -16,6 +22,9 @@ class Lfm2(Family):
     qk_norm = True
     tied_by_default = True
     attention_bias = ()
+    class_name = "Lfm2ForCausalLM"
+    norm_eps = "norm_eps"
+    pre_tokenizers = (LLAMA3,)
     row_functions = {"conv": ("causal_conv1d_fn",)}  # noqa: RUF012
     same_input = {  # noqa: RUF012
         "self_attn": (("q_proj", "k_proj", "v_proj"), ("out_proj",)),
@@ -59,6 +68,19 @@ class Lfm2(Family):
 
     def outer(self, shape: ModelShape) -> tuple[tuple[str, tuple[int, ...]], ...]:
         return (("model.embedding_norm.weight", (shape.hidden_size,)),)
+
+    def kv_heads(self, shape: ModelShape) -> int | list[int]:
+        """None in a layer that convolves, by which llama.cpp tells it."""
+        attends = (any(name == "self_attn.k_proj" for name, _, _ in layer.linears) for layer in shape.each_layer())
+        return [shape.num_key_value_heads if one else 0 for one in attends]
+
+    def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
+        super().check_export(config, shape, where)
+        if shape.attention_size != shape.hidden_size:
+            raise ModelError(f"{where}: head_dim = {shape.head_dim} of its own can't be exported; llama.cpp has none")
+
+    def add_metadata(self, writer: GGUFWriter, shape: ModelShape, config: Config) -> None:
+        writer.add_shortconv_l_cache(config.get("conv_L_cache", 3))
 
     def takes(self, config: Config) -> bool:
         return not config.get("conv_bias")

@@ -74,7 +74,7 @@ class Llama(Family):
     def add_metadata(self, writer: GGUFWriter, shape: ModelShape, config: Config) -> None:
         writer.add_rope_dimension_count(shape.head_dim)
 
-    def to_gguf(self, name: str, weight: Tensor, shape: ModelShape) -> Tensor:
+    def to_gguf(self, name: str, weight: Tensor, shape: ModelShape, config: Config) -> Tensor:
         """llama.cpp's Llama rotates neighbouring dimensions, transformers halves.
 
         So within each head of queries and keys, row i of the first half and row i of the second become neighbours.
@@ -85,7 +85,7 @@ class Llama(Family):
             return weight
         return weight.reshape(heads, 2, rows // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
-    def from_gguf(self, name: str, weight: Tensor, shape: ModelShape) -> Tensor:
+    def from_gguf(self, name: str, weight: Tensor, shape: ModelShape, config: Config) -> Tensor:
         heads = _heads(name, shape)
         rows = weight.shape[0]
         if heads is None:
