@@ -139,6 +139,11 @@ def test_optional_parts_are_told_of_and_how_to_get_them() -> None:
     assert "gguf               installed" in text(report) and "serve              not installed" in text(report)
     ((hint, command),) = report.hints
     assert "uvicorn (not installed)" in hint and command == 'python -m pip install "uvicorn>=0.40"'
+    hybrid = {"hybrid": ["flash-linear-attention>=0.6,<0.7"]}
+    for machine, hinted in ((GPU, True), (FINE, False)):
+        report = judge(replace(machine, extras=hybrid))
+        assert "hybrid             not installed  (fast layers of LFM2 and Qwen3.5" in text(report)
+        assert any(hint.startswith("hybrid: ") for hint, _ in report.hints) == hinted, "of no use without a GPU"
     old = judge(replace(FINE, extras={"gguf": ["libgguf==0.2.2"]}, installed={**FINE.installed, "libgguf": "0.1"}))
     assert "libgguf (0.1)" in old.hints[0][0]
 
@@ -167,7 +172,7 @@ def test_requirements_of_an_installed_package(monkeypatch: pytest.MonkeyPatch, t
     told = ["torch>=2", 'unsloth==1; extra == "gpu"', 'httpx; extra == "serve"']
     monkeypatch.setattr(metadata, "requires", lambda name: told)
     monkeypatch.setattr(metadata, "metadata", lambda name: {"Requires-Python": ">=3.11"})
-    extras = {"gpu": ['unsloth==1; extra == "gpu"'], "gguf": [], "serve": ['httpx; extra == "serve"']}
+    extras = {"gpu": ['unsloth==1; extra == "gpu"'], "gguf": [], "serve": ['httpx; extra == "serve"'], "hybrid": []}
     assert doctor._requirements() == (["torch>=2"], extras, ">=3.11")
     assert doctor._tested(doctor._pins(gpu=True)) == {}
 
