@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import re
 import subprocess
@@ -175,7 +176,18 @@ def test_training_is_fitted_to_the_time_that_the_job_has() -> None:
         (Asked("hf-jobs", "t4", source=GIT), "--runs: wanted a bucket for checkpoints, as YOUR-NAME/toolkit-runs"),
         (Asked("skypilot", "t4", source=GIT), "--runs: wanted a bucket"),
         (Asked("skypilot", "t4", source=GIT, runs="My Bucket"), "--runs My Bucket: wanted a bucket's name"),
+        (Asked("skypilot", "t4", source=GIT, runs="ftp://x"), "--runs ftp://x: wanted a bucket's name"),
         (Asked("modal", "t4", source=GIT, secrets=("hf_abc/def",)), "never a value"),
+        (Asked("modal", "t4", source="https://x.org/me"), "--source https://x.org/me: wanted git+https://"),
+        (
+            Asked("modal", "t4", source="git+https://x.org/me; print"),
+            "wanted git+https://ADDRESS@REVISION, the https://",
+        ),
+        (
+            Asked("modal", "cpu", source=GIT),
+            "--gpu cpu: a job is for a card, as t4",
+        ),
+        (Asked("modal", "t4", source=GIT, price=math.inf), "--price inf: wanted what an hour on a card costs"),
         (Asked("modal", "t4", source="toolkit"), "--source toolkit: wanted git+https://"),
         (Asked("modal", "t4", source="more"), "--source more: no pyproject.toml in it"),
         (
@@ -190,6 +202,31 @@ def test_what_can_not_be(asked: Asked, said: str) -> None:
         made(asked)
     assert said in str(refused.value) and "hf_abc" not in str(refused.value)
     assert not Path("jobs").exists()
+
+
+def test_nothing_but_a_jobs_folder_is_written_over() -> None:
+    mine = Path("mine")
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years")
+    for place in (mine, Path("chats.jsonl")):
+        with pytest.raises(InputError, match=f"{place}: exists already, and is not a job's folder"):
+            made(replace(ASKED["modal"], out=place, force=True))
+    assert (mine / "thesis.txt").is_file() and Path("chats.jsonl").is_file()
+    (mine / "thesis.txt").unlink()
+    with pytest.raises(InputError, match="mine: exists already; --force writes it anew"):
+        made(replace(ASKED["modal"], out=mine))
+    for _ in range(2):
+        assert (made(replace(ASKED["modal"], out=mine, force=True)).folder / "job.py").is_file()
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_any_name_of_a_recipe_makes_files_that_can_be_read(platform: str) -> None:
+    odd = Path('a"""b\\ {x}.toml')
+    odd.write_bytes(Path("mine.toml").read_bytes())
+    found = launch(load(odd), ASKED[platform])
+    assert found.folder == Path(f"jobs/a-b-x-{platform}") and found.job.run == "/runs/a-b-x"
+    for file in found.folder.glob("*.py"):
+        ast.parse(file.read_text())
 
 
 def test_a_model_in_a_folder_and_one_that_does_not_fit_are_refused() -> None:

@@ -13,6 +13,8 @@ SOURCE = "/toolkit"  # the toolkit's own code, where it is not fetched
 EXTRAS = "gpu,gguf,serve"
 PYTHON = "3.12"
 TOKEN = "HF_TOKEN"
+JOB_FILE = "job.py"
+MADE_BY = "By `toolkit launch`."  # by which a job's folder is known for one
 
 
 @dataclass(frozen=True, slots=True)

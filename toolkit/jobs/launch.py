@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from toolkit.data.sources import local_files
 from toolkit.errors import InputError, did_you_mean
 from toolkit.files import making_folder, remove
-from toolkit.jobs.job import TOKEN, Job, Source
+from toolkit.jobs.job import JOB_FILE, MADE_BY, TOKEN, Job, Source
 from toolkit.jobs.platforms import PLATFORMS, Platform, hours, rounded
 from toolkit.models import is_local
 from toolkit.planning.cards import find_card
@@ -30,6 +30,7 @@ PINS = "constraints-gpu.txt"
 START = 30  # minutes for the machine, the installation, the model's weights and the end
 SLACK = 1.5  # times the predicted training
 _SECRET = re.compile(r"[A-Za-z_]\w*")
+_ADDRESS = re.compile(r"(git\+(https|ssh)://[\w.:@/~%+-]+|https://[\w.:@/~%+-]+\.(whl|zip|tar\.gz))(#[\w.=&/-]+)?")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -85,6 +86,8 @@ def launch(loaded: LoadedRecipe, asked: Asked) -> Launch:
     if platform is None:
         known = ", ".join(PLATFORMS)
         raise InputError(f"{asked.platform}: no such platform{did_you_mean(asked.platform, PLATFORMS)}; known: {known}")
+    if asked.gpu == "cpu":
+        raise InputError(f"--gpu cpu: a job is for a card, as t4; `toolkit run {loaded.path}` trains here")
     card = find_card(asked.gpu)
     platform.accelerator(card, asked.gpus)
     if asked.repo is not None and not _REPO.fullmatch(asked.repo):
@@ -107,10 +110,10 @@ def launch(loaded: LoadedRecipe, asked: Asked) -> Launch:
             f"the recipe does not fit on {card.title}: toolkit plan {loaded.path} --gpu {card.name} says why"
         )
     minutes, recipe, cut = _timed(recipe, plan, platform, asked.timeout)
-    job = Job(loaded.name, card, asked.gpus, minutes, runs, asked.repo, secrets, source, _pins())
-    folder = asked.out or Path("jobs") / f"{loaded.name}-{platform.name}"
-    if folder.exists() and not asked.force:
-        raise InputError(f"{folder}: exists already; --force writes it anew, --out names another")
+    name = re.sub(r"[^\w.-]+", "-", loaded.name).strip("-.") or "run"  # it goes into scripts, paths and YAML
+    job = Job(name, card, asked.gpus, minutes, runs, asked.repo, secrets, source, _pins())
+    folder = asked.out or Path("jobs") / f"{name}-{platform.name}"
+    _check_free(folder, asked.force)
     try:
         _write(folder, job, platform, recipe)
     except OSError as error:
@@ -118,14 +121,27 @@ def launch(loaded: LoadedRecipe, asked: Asked) -> Launch:
     return Launch(folder, platform, job, plan, cut)
 
 
+def _check_free(folder: Path, force: bool) -> None:
+    """Raise `InputError` where something is in the way: only a job's folder is ever written over."""
+    if not folder.exists():
+        return
+    script = folder / JOB_FILE
+    made_here = script.is_file() and MADE_BY in script.read_text(encoding="utf-8", errors="replace")
+    if not made_here and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder}: exists already, and is not a job's folder; --out names another")
+    if not force:
+        raise InputError(f"{folder}: exists already; --force writes it anew, --out names another")
+
+
 def find_source(asked: str | None, platform: Platform) -> Source:
     """Where the job gets the toolkit: as asked, else this checkout's own address at its commit, else this folder."""
     folder = Path(asked or "")
     if asked and not folder.is_dir():
-        address = asked if asked.startswith(("git+", "https://")) else ""
-        if not address:
-            raise InputError(f"--source {asked}: wanted git+https://ADDRESS@REVISION, a wheel's https:// or a folder")
-        return Source(address if not address.endswith(".git") else f"git+{address.removeprefix('git+')}")
+        address = f"git+{asked}" if asked.startswith("https://") and asked.endswith(".git") else asked
+        if not _ADDRESS.fullmatch(address):
+            wanted = "git+https://ADDRESS@REVISION, the https:// address of a .whl, .zip or .tar.gz, or a folder"
+            raise InputError(f"--source {asked}: wanted {wanted}")
+        return Source(address)
     folder = folder if asked else ROOT
     if not asked and (address := _origin()):
         return Source(address)
@@ -189,7 +205,7 @@ def _write(folder: Path, job: Job, platform: Platform, recipe: Recipe) -> None:
     """The folder, whole or not at all."""
     with making_folder(folder) as work:
         recipe = _taken_along(recipe, work)
-        for name, text in {"job.py": job.script(), "recipe.toml": dump(recipe), **platform.files(job)}.items():
+        for name, text in {JOB_FILE: job.script(), "recipe.toml": dump(recipe), **platform.files(job)}.items():
             (work / name).write_text(text, encoding="utf-8")
         work.chmod(0o755)
         remove(folder)

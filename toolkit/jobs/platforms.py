@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, did_you_mean
 from toolkit.jobs.job import JOB, PYTHON, RUNS, SOURCE, TOKEN, Job, Source
 from toolkit.planning.cards import Card
 from toolkit.words import counted
@@ -109,6 +109,7 @@ class SkyPilot(Platform):
 
     name = "skypilot"
     title = "SkyPilot"
+    stores = ("s3", "gs", "r2", "cos", "oci", "nebius", "cw", "https")  # of buckets; https: Azure's
     accelerators: ClassVar[Mapping[tuple[str, int], str]] = {
         (name, 1): title
         for name, title in {
@@ -139,8 +140,12 @@ class SkyPilot(Platform):
                 "--runs: wanted a bucket for checkpoints, as my-toolkit-runs, s3://NAME or gs://NAME; a machine that "
                 "is taken away takes its disk along"
             )
-        if not re.fullmatch(r"\w+://[\w.][\w./-]*|[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", asked):
-            raise InputError(f"--runs {asked}: wanted a bucket's name, as my-toolkit-runs, s3://NAME or gs://NAME")
+        stores = "|".join(self.stores)
+        if not re.fullmatch(rf"({stores})://[\w.][\w./-]*|[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]", asked):
+            near = did_you_mean(asked.partition("://")[0], self.stores) if "://" in asked else ""
+            raise InputError(
+                f"--runs {asked}: wanted a bucket's name, as my-toolkit-runs, s3://NAME or gs://NAME{near}"
+            )
         return asked
 
     def files(self, job: Job) -> dict[str, str]:

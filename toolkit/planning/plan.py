@@ -105,6 +105,8 @@ def plan_recipe(loaded: LoadedRecipe, gpu: str | None = None, price: float | Non
     Without a card here: for these cores where they can do it within a day, as `toolkit run` would, else for a T4.
     Raises an `InputError` for an unknown card or model, and for settings that the card can't run.
     """
+    if price is not None and not 0 <= price < math.inf:
+        raise InputError(f"--price {price:g}: wanted what an hour on a card costs in dollars, as 0.35")
     card, reason, here = _card(gpu)
     lengths = lengths_module.lengths_of(loaded.recipe)
 
