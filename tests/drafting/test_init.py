@@ -234,6 +234,46 @@ def test_wrong_names(tmp_path: Path) -> None:
         list(draft(path, None, Path("x.jsonl")))
 
 
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    (tmp_path / "faq.csv").write_text("question,reply,id\nHi,Yo,1\nHow?,So.,2\n")
+    with pytest.raises(DataError, match=r"--columns user=question,assistant=answer says here which column is what"):
+        list(draft(tmp_path / "faq.csv"))
+    lines = list(draft(tmp_path / "faq.csv", columns="user=question, assistant=reply"))
+    assert "2 chats (columns)" in lines[0]
+    (source,) = load(tmp_path / "faq.toml").recipe.data.sources
+    assert source.columns.model_dump(exclude_none=True) == {"user": "question", "assistant": "reply"}
+    with pytest.raises(DataError, match=r"no column answer .*; found id, question, reply$"):
+        list(draft(tmp_path / "faq.csv", None, tmp_path / "x.toml", "user=question,assistant=answer"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (
+            "user=question,asistant=reply",
+            "asistant=reply: wanted user=question,assistant=answer, did you",
+        ),
+        ("user=question,user=reply", "user=reply: wanted user=question,assistant=answer"),
+        ("user=", "user=: wanted user=question,assistant=answer"),
+        (",", "nothing: wanted user=question,assistant=answer"),
+        ("user=question", "wanted user and assistant, as user=question,assistant=answer, or messages alone"),
+        ("messages=a,user=b", "or messages alone"),
+        ("tools=a", "or messages alone"),
+    ],
+)
+def test_columns_that_say_nothing(tmp_path: Path, columns: str, said: str) -> None:
+    path = write(tmp_path / "chats.jsonl", rows("messages", 20))
+    with pytest.raises(InputError) as error:
+        list(draft(path, columns=columns))
+    assert str(error.value).startswith(f"--columns {columns}: ") and said in str(error.value)
+
+
+def test_a_folder_that_takes_no_recipe(tmp_path: Path) -> None:
+    path = write(tmp_path / "chats.jsonl", rows("messages", 20))
+    with pytest.raises(InputError, match=r"^/proc/x\.toml: can't be written: .*; name another with --out$"):
+        list(draft(path, None, Path("/proc/x.toml")))
+
+
 def test_nothing_is_written_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

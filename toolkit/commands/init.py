@@ -27,6 +27,13 @@ def init(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="The recipe; default: the data's name, beside it.")
     ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(
+            metavar="user=A,assistant=B",
+            help="Columns of other names than a format has: user and assistant, or messages; system, tools.",
+        ),
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Write over a recipe that is there.")] = False,
 ) -> None:
     """Look at your data and write a recipe for it, with a word on each setting.
@@ -39,8 +46,10 @@ def init(
       toolkit init chats.jsonl
 
       toolkit init exported/ --model Qwen/Qwen3-4B --out support.toml
+
+      toolkit init faq.csv --columns user=question,assistant=answer
     """
     from toolkit.drafting.draft import draft
 
-    for line in draft(data, model, out, force=force):
+    for line in draft(data, model, out, columns, force=force):
         say(line)

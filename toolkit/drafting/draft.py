@@ -10,25 +10,30 @@ from toolkit.data.readers import KINDS, PACKED
 from toolkit.drafting.choices import MOST_BAD, Choices, choose
 from toolkit.drafting.look import Look, look
 from toolkit.engines.recipes import load
-from toolkit.errors import InputError
+from toolkit.errors import DataError, InputError, Problem, did_you_mean
 from toolkit.files import write_text
 from toolkit.models import WHEEL_MODELS
 from toolkit.planning.cards import SeenGpu, seen_gpus
 from toolkit.recipe.dump import value_text
-from toolkit.recipe.schema import ModelSection
+from toolkit.recipe.schema import ColumnsSection, ModelSection
 from toolkit.words import counted, next_steps, typed
 
 ON_GPU = "Qwen/Qwen3-1.7B"
 ON_CPU = next(iter(WHEEL_MODELS))  # the quickstart's
 _SUFFIXES = (*KINDS, ".ndjson", *PACKED)
+EXAMPLE = "user=question,assistant=answer"
 _NAMED = 5  # tools, and kinds of bad rows
 _COMMENTS_AT = 40  # column
 
 
-def draft(data: Path, model: str | None = None, out: Path | None = None, *, force: bool = False) -> Iterator[str]:
-    """Write the recipe; the lines that say what was found and what comes next.
+def draft(
+    data: Path, model: str | None = None, out: Path | None = None, columns: str = "", *, force: bool = False
+) -> Iterator[str]:
+    """Write the recipe; the lines that say what was found and what comes next. `columns`: as user=question,
+    assistant=answer, where they have names of their own.
 
-    Raises `InputError` for data that can't be used, a model that is none and a recipe that is there already.
+    Raises `InputError` for data that can't be used, a model that is none, a recipe that is there already and one that
+    can't be written.
     """
     target = out if out is not None else data.parent / f"{_stem(data)}.toml"
     if target.suffix != ".toml":
@@ -38,13 +43,37 @@ def draft(data: Path, model: str | None = None, out: Path | None = None, *, forc
     gpus = seen_gpus()
     gpu = gpus[0] if gpus else None
     section = ModelSection(name=model or (ON_GPU if gpu else ON_CPU))
-    found = look(data, section)
+    named = _columns(columns)
+    try:
+        found = look(data, section, named)
+    except DataError as error:
+        if columns or not any("data.sources.columns" in problem.message for problem in error.problems):
+            raise
+        raise DataError([*error.problems, Problem("", f"--columns {EXAMPLE} says here which column is what")]) from None
     choices = choose(found, section, gpu)
-    write_text(target, text(found, choices, gpu, target, default=model is None))
+    try:
+        write_text(target, text(found, choices, gpu, target, default=model is None))
+    except OSError as error:
+        raise InputError(f"{target}: can't be written: {error.strerror}; name another with --out") from None
     load(target)  # a recipe that can't be read back would be a bug, and is better met here
     yield from _told(found, choices)
     yield f"written    {target}: {section.name}, {choices.held_out:,} of {counted(found.different, 'chat')} held out"
     yield from next_steps(*(typed(*verb, target) for verb in (("data", "check"), ("plan",), ("run",))))
+
+
+def _columns(given: str) -> ColumnsSection:
+    """`--columns`. Raises `InputError`."""
+    found: dict[str, str] = {}
+    for pair in given.split(",") if given else ():
+        name, _, column = (part.strip() for part in pair.partition("="))
+        if name not in ColumnsSection.model_fields or name in found or not column:
+            near = did_you_mean(name, ColumnsSection.model_fields) if name not in found else ""
+            names = ", ".join(ColumnsSection.model_fields)
+            raise InputError(f"--columns {given}: {pair.strip() or 'nothing'}: wanted {EXAMPLE}{near} (known: {names})")
+        found[name] = column
+    if found and found.keys() & {"user", "assistant", "messages"} not in ({"user", "assistant"}, {"messages"}):
+        raise InputError(f"--columns {given}: wanted user and assistant, as {EXAMPLE}, or messages alone")
+    return ColumnsSection(**found)
 
 
 def _stem(data: Path) -> str:
@@ -91,7 +120,10 @@ def text(found: Look, choices: Choices, gpu: SeenGpu | None, target: Path, *, de
             lines += [f"[{name}]", *(_pair(key, value, told or comments.get(name, "")) for key, value, told in pairs)]
             lines.append("")
         if name == "data":
-            lines += ["[[data.sources]]", _pair("source", _from(found.source, target), ""), ""]
+            lines += ["[[data.sources]]", _pair("source", _from(found.source, target), "")]
+            if named := found.columns.model_dump(exclude_none=True):
+                lines.append(_pair("columns", named, ""))
+            lines.append("")
     lines += ["# [export]", '# gguf = ["q8_0"]    # at the end of the run, for llama.cpp, Ollama and LM Studio']
     return "\n".join(lines) + "\n"
 

@@ -22,7 +22,7 @@ from toolkit.data.tokenizers import load_tokenizer
 from toolkit.environment import without_torch
 from toolkit.errors import DataError, Problem, did_you_mean
 from toolkit.planning.estimate import CHARACTERS, estimated
-from toolkit.recipe.schema import ModelSection, SourceSection
+from toolkit.recipe.schema import ColumnsSection, ModelSection, SourceSection
 
 MEASURED = 1000  # chats whose tokens are counted; of the others it is known by estimate which is the longest
 LONGEST_KNOWN = 20  # of the longest chats by estimate, counted too
@@ -39,6 +39,7 @@ class Look:
     """
 
     source: Path
+    columns: ColumnsSection = field(default_factory=ColumnsSection)
     call_format: CallFormat = "native"
     chats: int = 0
     different: int = 0
@@ -68,8 +69,9 @@ class Look:
         return math.ceil(float(np.quantile(self.answers, 0.95))) if self.answers else 0
 
 
-def look(source: Path, model: ModelSection) -> Look:
-    """Read all of `source`, a file or a folder of files, and measure its chats for `model`.
+def look(source: Path, model: ModelSection, columns: ColumnsSection | None = None) -> Look:
+    """Read all of `source`, a file or a folder of files, and measure its chats for `model`. `columns`: those with names
+    of their own.
 
     Raises `DataError` for what can't be read and where no row can be used, `ModelError` for a model that is none.
     """
@@ -77,11 +79,11 @@ def look(source: Path, model: ModelSection) -> Look:
         around = [one.name for one in source.parent.iterdir()] if source.parent.is_dir() else []
         raise DataError(f"{source}: no such file or folder{did_you_mean(source.name, around)}")
     folder = _folder(model)
-    found = Look(source)
+    found = Look(source, columns or ColumnsSection())
     hashes: set[int] = set()
     kept: list[Chat] = []
     longest: list[tuple[float, Chat]] = []
-    for chat in load_chats([SourceSection(source=str(source))], found.reading):
+    for chat in load_chats([SourceSection(source=str(source), columns=found.columns)], found.reading):
         found.chats += 1
         hashes.add(chat_hash(chat))
         _count(chat, found)
