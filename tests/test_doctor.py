@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from toolkit.doctor.facts import Facts, Torch
 from toolkit.doctor.judge import judge
 from toolkit.doctor.libraries import Loaded, bitsandbytes_library, load_libraries
 from toolkit.doctor.report import Report
-from toolkit.planning.cards import SeenGpu
+from toolkit.planning.cards import SeenGpu, smi_failure
 from toolkit.terminal import new_console
 
 GIB = 2**30
@@ -194,6 +195,21 @@ def test_libraries_that_do_not_load_and_what_mends_them() -> None:
     there = replace(BNB, found="/venv/nvidia/cu13/lib")
     hints = judge(replace(broken, torch=Torch("13.0", ("Tesla T4",), libraries=(there,)))).hints
     assert hints[0][1] == 'export LD_LIBRARY_PATH="/venv/nvidia/cu13/lib:$LD_LIBRARY_PATH"'
+
+
+def test_a_driver_that_fails_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    smi = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for script, said in (
+        ("echo; echo Failed to initialize NVML: Driver/library version mismatch >&2; exit 18", "Failed to initialize"),
+        ("exit 9", "it fails"),
+        ("exit 0", ""),
+    ):
+        smi.write_text(f"#!/bin/sh\n{script}\n")
+        smi.chmod(0o755)
+        assert smi_failure().startswith(said) and bool(smi_failure()) == bool(said)
+    failing = judge(replace(FINE, no_gpus="Driver/library version mismatch"))
+    assert "no GPU                nvidia-smi fails: Driver/library version mismatch" in text(failing)
 
 
 def test_what_attends_on_a_card_where_that_is_tried() -> None:

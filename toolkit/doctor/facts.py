@@ -20,7 +20,7 @@ from toolkit.doctor.libraries import Loaded, load_libraries
 from toolkit.engines.attention import attention_on
 from toolkit.hardware import cpu_flags, cpu_name, usable_cores
 from toolkit.machine import free_bytes
-from toolkit.planning.cards import AMPERE, SeenGpu, seen_gpus
+from toolkit.planning.cards import AMPERE, SeenGpu, seen_gpus, smi_failure
 from toolkit.versions import installed
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,8 @@ class Torch:
 class Facts:
     """All that was looked at; sizes in bytes. `tested`: the versions of `pins`, the constraints file for this machine.
 
-    `extra`: what the engine for GPUs wants; `extras`: what other optional parts do, by their name.
+    `extra`: what the engine for GPUs wants; `extras`: what other optional parts do, by their name. `no_gpus`: why
+    nvidia-smi can say of none.
     """
 
     python: str
@@ -72,6 +73,7 @@ class Facts:
     extras: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tested: Mapping[str, str] = field(default_factory=dict)
     pins: str = ""
+    no_gpus: str = ""
 
 
 def look() -> Facts:
@@ -98,6 +100,7 @@ def look() -> Facts:
         torch=_torch(),
         tested=_tested(pins),
         pins=pins,
+        no_gpus="" if gpus else smi_failure(),
     )
 
 

@@ -46,7 +46,9 @@ def judge(facts: Facts) -> Report:
                 "export TOOLKIT_CACHE=FOLDER on a larger disk" if what == "cache" else "--out FOLDER on a larger disk"
             )
             problems.append((f"disk, {what}: {free / GIB:.1f} GiB free, {LEAST_DISK / GIB:.0f} GiB are needed", advice))
-    gpus = [_gpu(gpu) for gpu in facts.gpus] or [Line("GPU", "none found by nvidia-smi")]
+    failed = Line("GPU", f"nvidia-smi fails: {facts.no_gpus}", False, "a driver that is broken, or not loaded")
+    none = failed if facts.no_gpus else Line("GPU", "none found by nvidia-smi")
+    gpus = [_gpu(gpu) for gpu in facts.gpus] or [none]
     sections = {
         "machine": machine,
         "GPU": [*gpus, *_torch_line(facts), *library_lines(facts)],

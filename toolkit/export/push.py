@@ -171,9 +171,11 @@ def _send(options: Options, content: Content) -> Iterator[str]:
                 repo, [*adds, *gone], commit_message="toolkit push", parent_commit=info.sha, num_threads=2
             )
         wrong = _different(api, repo, done.oid, content)
+    except RunError:
+        raise
     except hub.errors() as error:
         state = "nothing was committed that was not whole" if began else "nothing was sent"
-        raise RunError(f"{repo}: {hub.reason(error)}; {state}, and the same command goes on") from None
+        raise RunError(f"{repo}: {hub.reason(error).rstrip('.')}; {state}, and the same command goes on") from None
     if wrong:
         raise RunError(f"{repo}: the hub has {wrong} otherwise than it is here, in commit {done.oid[:12]}; push again")
     for path in (one.path_in_repo for one in gone):

@@ -144,6 +144,21 @@ def query_smi(*fields: str, gpu: str | None = None, units: bool = False) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
+def smi_failure() -> str:
+    """Why nvidia-smi, where it is there, can say nothing, in its own first line; empty where it can or is not there."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return "it gives no answer"
+    except OSError:
+        return ""
+    if done.returncode == 0:
+        return ""
+    return next((line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()), "it fails")[:200]
+
+
 def parse_smi(text: str) -> list[SeenGpu]:
     """The lines of nvidia-smi's CSV: name, memory in MiB, compute capability, driver. Other lines are left out."""
     found = []
