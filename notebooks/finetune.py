@@ -49,7 +49,7 @@ HOME = "/kaggle/working/toolkit"  # recipe, data, checkpoints and adapter
 INPUT = "/kaggle/input"
 MINUTES = 420  # of training: as many updates as fit; a session ends after 12 hours
 QUESTION = "What can you do for me?"  # asked of the trained model
-GPUS = 1  # 2 trains on both T4: shown on CPU processes, not yet on two cards
+GPUS = 1  # 2 trains on both T4: shown on two H200, not yet on two T4
 INSTALL = True
 
 # %% [markdown]
