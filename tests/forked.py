@@ -3,7 +3,9 @@
 Run as a program it reads a job a line from standard input, starts a process for each rank, and answers in a line. A
 job: {"ranks": their command lines, "alone": whether the only one is no rank, "environment": what it has besides,
 "folder": for what they say, "when": rows of "metrics" to wait for, then "signal" to "to", the numbers of ranks,
-"spoilt": the number of a rank whose losses are NaN from the third update on}; the answer: {"codes": exit codes,
+"spoilt": the number of a rank whose losses are NaN from the third update on, "scarce": {"rank", "update", "at"}, where
+a rank's memory runs out in an update at an operation, "times" times, or with "batch" for an update in a held-out one};
+the answer: {"codes": exit codes,
 "said": [[stdout, stderr], ...], "seconds": from the signal to the last rank's end}.
 """
 
@@ -83,6 +85,37 @@ def _spoil() -> None:
     PackedBatches.training_step = training_step  # type: ignore
 
 
+def _scarce(how: dict[str, int]) -> None:
+    """Let this process's memory run out."""
+    from tests.scarce import OutAt
+    from toolkit.training.mixins.eval_loss import EvalLoss
+    from toolkit.training.mixins.memory_cuts import MemoryCuts
+
+    among_ranks, held_out_loss = MemoryCuts.among_ranks, EvalLoss.held_out_loss
+    left, batches = [how.get("times", 1)], [0]
+
+    def now() -> OutAt:
+        left[0] -= 1
+        return OutAt(how["at"] if left[0] >= 0 else 0)
+
+    def among(self: Any, model: Any, own: Any, inputs: Any) -> Any:
+        def scarcely(inputs: Any) -> Any:
+            with now():
+                return own(inputs)
+
+        there = self.state.global_step + 1 == how.get("update")
+        return among_ranks(self, model, scarcely if there else own, inputs)
+
+    def held_out(self: Any, batch: Any) -> Any:
+        batches[0] += 1
+        if batches[0] < how.get("batch", 10**9):
+            return held_out_loss(self, batch)
+        with now():
+            return held_out_loss(self, batch)
+
+    MemoryCuts.among_ranks, EvalLoss.held_out_loss = among, held_out  # type: ignore
+
+
 def _start(words: list[str], rank: int, job: dict[str, Any], port: int) -> int:
     child = os.fork()
     if child:
@@ -100,6 +133,8 @@ def _start(words: list[str], rank: int, job: dict[str, Any], port: int) -> int:
         sys.argv = ["toolkit", *words]
         if rank == job.get("spoilt"):
             _spoil()
+        if rank == job.get("scarce", {}).get("rank"):
+            _scarce(job["scarce"])
         from toolkit.commands.main import main
 
         try:

@@ -169,6 +169,68 @@ def test_a_nan_of_one_rank_stops_all(runs: Runs) -> None:
     assert [path.name for path in folder.all_checkpoints()] == ["checkpoint-2"]
 
 
+def cuts(folder: RunFolder) -> list[tuple[int, str, dict[str, Any]]]:
+    return [(row["update"], row["stage"], row["memory_cut"]) for row in rows(folder) if "memory_cut" in row]
+
+
+SHORT = ("train.max_steps=3", "train.save_steps=3", "eval.generate=0", "eval.eval_steps=3", "lora.lora_dropout=0.1")
+
+
+def scarce(runs: Runs, name: str, kind: str, *settings: str, **how: int) -> tuple[RunFolder, Ended]:
+    """A short run by two ranks, with dropout, in which a rank's memory runs out; what is remembered is forgotten."""
+    more = [part for setting in (*SHORT, *settings) for part in ("--set", setting)]
+    folder = runs.run(name, 2, runs.words(kind, name, *more), scarce=how)
+    (runs.cache / "ran-out.jsonl").unlink(missing_ok=True)
+    return folder, runs.ended[name]
+
+
+def trained(folder: RunFolder) -> list[float]:
+    return [row[key] for row in rows(folder) for key in ("loss", "grad_norm", "eval_loss") if key in row]
+
+
+def test_ranks_cut_together_where_the_memory_of_one_runs_out(runs: Runs) -> None:
+    two = ("train.max_steps=2", "eval.holdout=0")
+    cut, ended = scarce(runs, "cut", "packed", "train.micro_batch=1200", *two, rank=1, update=1, at=700)
+    assert ended.codes == [0, 0], ended.said
+    ((update, stage, made),) = cuts(cut)
+    assert (update, stage) == (1, "training") and 400 < made["tokens"] < 600
+    said, silent = ended.said
+    assert "memory     rank 1: out of GPU memory: CUDA out of memory" in said[0] and silent == ("", "")
+    assert "update 1 is made again, with the same chats and loss" in said[0]
+    began, _ = scarce(runs, "began", "packed", f"train.micro_batch={made['tokens']}", *two, rank=2)
+    assert trained(cut) == pytest.approx(trained(began), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_ranks_cut_padded_rows_and_both_at_once(runs: Runs) -> None:
+    cut, ended = scarce(runs, "cut-padded", "padded", rank=0, update=2, at=300)
+    assert ended.codes == [0, 0] and cuts(cut) == [(2, "training", {"rows": 1})], ended.said
+    calm, _ = scarce(runs, "calm-padded", "padded", rank=2)
+    # update 1 in larger pieces, whose dropout is the same by row only in a run that began so
+    assert trained(cut)[:2] == pytest.approx(trained(calm)[:2], rel=1e-6)
+    begun, _ = scarce(runs, "cut-first", "padded", rank=1, update=1, at=300)
+    one = ("train.per_device_train_batch_size=1", "train.gradient_accumulation_steps=8")
+    small, _ = scarce(runs, "began-small", "padded", *one, rank=2)
+    assert trained(begun) == pytest.approx(trained(small), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_ranks_end_together_where_nothing_is_left(runs: Runs) -> None:
+    cut, ended = scarce(runs, "nothing-left", "padded", rank=1, update=2, at=200, times=99)
+    assert ended.codes == [1, 1]
+    told = [line for _, err in ended.said for line in err.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1 and "tried: micro-batches of at most 1 rows, then all layers recompute" in told[0]
+    assert [made for _, _, made in cuts(cut)] == [{"rows": 1}, {"rows": 1, "recompute": True}]
+
+
+@pytest.mark.slow
+def test_a_rank_cuts_held_out_chats_and_all_hear_of_it(runs: Runs) -> None:
+    cut, ended = scarce(runs, "cut-held-out", "padded", rank=1, batch=1, at=40)
+    assert ended.codes == [0, 0] and cuts(cut) == [(0, "evaluation", {"eval_rows": 1})], ended.said
+    calm, _ = scarce(runs, "calm-held-out", "padded", rank=2)
+    assert trained(cut) == pytest.approx(trained(calm), rel=1e-6)
+
+
 def test_ranks_of_different_recipes_do_not_begin(runs: Runs, tmp_path: Path) -> None:
     words = runs.words("packed", "different")
     ended = runs.start(tmp_path / "said", words, [*words, "--set", "train.seed=7"])

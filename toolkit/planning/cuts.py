@@ -51,6 +51,12 @@ class Cut:
             return replace(self, recompute=True)
         return None
 
+    def and_of(self, other: Cut) -> Cut:
+        """The cut that is no larger than either."""
+        mine, its = asdict(self), asdict(other)
+        sizes = {name: min(filter(None, (mine[name], its[name])), default=None) for name in mine if name != "recompute"}
+        return Cut(**sizes, recompute=self.recompute or other.recompute)
+
     @property
     def whole(self) -> str:
         """All that it says, in words."""

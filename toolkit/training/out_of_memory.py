@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from toolkit.errors import TrainingError
 from toolkit.machine import no_memory
-from toolkit.ranks import here
 from toolkit.recipe.schema import Recipe
 
 
@@ -42,8 +41,7 @@ def memory_error(recipe: Recipe, told: str, tried: Sequence[str] = ()) -> Traini
     if tried:  # all that a smaller cut could do
         advice = "--set model.load_in_4bit=true or a smaller train.max_length"
         told = f"{told}; tried: {', then '.join(tried)}"
-    several = "; of several processes none cuts its micro-batches by itself" if here().size > 1 else ""
-    return TrainingError(f"{told}{several}. Try {advice}")
+    return TrainingError(f"{told}. Try {advice}")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from toolkit.training.methods.base import Method
 from toolkit.training.mixins import TrainerMixin
 from toolkit.training.packing import MICRO_BATCHES
 from toolkit.training.prepared import Prepared
-from toolkit.training.ranks import Gradients, RankShare, own_chance
+from toolkit.training.ranks import RankShare, own_chance
 
 
 class PackedBatches(TrainerMixin):
@@ -25,7 +25,8 @@ class PackedBatches(TrainerMixin):
 
     `fill`: what is done to an update before it is trained on (`toolkit.training.packing.KnownLengths`). `stopping`:
     whether this process was asked to stop, and `told_to_stop`, whether any rank was, as of the latest update.
-    `under_way`: which micro-batch of an update is.
+    `under_way`: which micro-batch of an update is. `among_ranks` (`MemoryCuts` has it) is handed what makes this rank's
+    part of an update, and returns the update's loss, with its gradients in place.
     """
 
     prepared: Prepared
@@ -36,7 +37,7 @@ class PackedBatches(TrainerMixin):
     settled = False  # all modules have been put into training mode
     stopping: Callable[[], bool] = staticmethod(lambda: False)
     told_to_stop = False
-    gradients: Gradients | None = None
+    among_ranks: Callable[[Any, Callable[[dict[str, Any]], torch.Tensor], dict[str, Any]], torch.Tensor]
     under_way = 0
 
     @override
@@ -81,23 +82,29 @@ class PackedBatches(TrainerMixin):
         if not (self.settled and model.training):  # a new model says so of its wrapper alone
             model.train()
             self.settled = True
-        ranks = here()
-        if ranks.rank:
-            own_chance(self.args.seed, self.state.global_step, ranks.rank)
-        packed = self.prepared.budget is not None
-        packing = self.prepared.loaded.packing.training(self.model) if packed else contextlib.nullcontext()
-        with packing, without_train(model):
-            losses = []
-            for self.under_way, one in enumerate(inputs[MICRO_BATCHES]):
-                losses.append(step(model, one, num_items_in_batch))
-        if ranks.size == 1:
-            return torch.stack(losses).sum()
-        # hosts first: where one has ended, no card waits for it
-        (asked,) = ranks.sums(int(self.stopping()))
+
+        def own(inputs: dict[str, Any]) -> torch.Tensor:
+            """The summed loss of this rank's micro-batches."""
+            if here().rank:
+                own_chance(self.args.seed, self.state.global_step, here().rank)
+            packed = self.prepared.budget is not None
+            packing = self.prepared.loaded.packing.training(self.model) if packed else contextlib.nullcontext()
+            with packing, without_train(model):
+                losses = []
+                for self.under_way, one in enumerate(inputs[MICRO_BATCHES]):
+                    losses.append(step(model, one, num_items_in_batch))
+            return torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device)
+
+        return own(inputs) if here().size == 1 else self.among_ranks(model, own, inputs)
+
+    def meet(self, *, failed: bool) -> bool:
+        """Wait for all ranks to have made their parts; returns whether one has failed to.
+
+        Hosts do so before cards: where one has ended, no card waits for it.
+        """
+        asked, failures = here().sums(int(self.stopping()), int(failed))
         self.told_to_stop = asked > 0
-        if self.gradients is None:
-            self.gradients = Gradients([p for p in self.model.parameters() if p.requires_grad])
-        return self.gradients.sum(torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device))
+        return failures > 0
 
 
 @contextlib.contextmanager
