@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,14 +32,22 @@ LONG = (
     "evaluation",
     "endurance",
 )  # folders, longest first
+SHARED = {"world", "full", "qwen3_run", "runs", "smollm2"}  # fixtures that take long to make
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What trains and exports comes first, so that at the end the workers share many short tests.
 
+    In the longer tests, which workers take one by one, those of a `SHARED` fixture come first and stay with one worker.
     The slow tier (`make test-slow`) runs only where it is asked for by its name.
     """
     items.sort(key=lambda item: LONG.index(part) if (part := item.path.parent.name) in LONG else len(LONG))
+    if "slow" in re.findall(r"(?<!not )\b\w+", config.option.markexpr or ""):
+        for item in items:
+            for name in SHARED.intersection(getattr(item, "fixturenames", ())):
+                item.add_marker(pytest.mark.xdist_group(name))
+        items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
     if "endurance" in (config.option.markexpr or ""):
         return
     slow = [item for item in items if item.get_closest_marker("endurance")]

@@ -156,6 +156,7 @@ def test_logs_made_late_are_of_the_same_updates(
     assert all(update.seconds > 0 for update in late.updates)
 
 
+@pytest.mark.slow
 def test_compiled_layers_agree_with_plain_ones(
     measured: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,7 @@ def kills(world: World, wanted: int, seed: int, before: int = 0) -> Counter[str]
     raise AssertionError("unreachable")
 
 
+@pytest.mark.slow
 def test_killed_runs_are_resumed(world: World) -> None:
     assert kills(world, 1, seed=1).total() == 1
 
@@ -117,6 +118,7 @@ def test_fifty_killed_runs_are_resumed(world: World, capsys: pytest.CaptureFixtu
     assert {"training", "checkpoint", "export"} <= set(found)
 
 
+@pytest.mark.slow
 def test_the_stage_is_told_by_what_is_left(world: World, tmp_path: Path) -> None:
     """As the figures go by it."""
     shutil.rmtree(world.run, ignore_errors=True)

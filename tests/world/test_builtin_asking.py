@@ -185,6 +185,7 @@ def test_distractors_come_close(train: list[Chat]) -> None:
     assert close > 0.75 * len(chosen)
 
 
+@pytest.mark.slow
 def test_no_user_turn_comes_twice_in_many_chats() -> None:
     """In a stretch; the generator itself keeps to it for any size."""
     texts = [

@@ -33,10 +33,10 @@ def full() -> list[Chat]:
 
 
 @pytest.fixture(scope="module")
-def sample(full: list[Chat]) -> list[Chat]:
+def sample() -> list[Chat]:
     """Some of every split and kind, and the test set."""
-    held = [*chats(SAMPLE, split="phrasing"), *chats(SAMPLE, split="tools")]
-    return [*full[:SAMPLE], *held, *(chat for split in SPLITS[1:] for chat in chats(500, split=split, test=True))]
+    trained = [*chats(SAMPLE), *chats(SAMPLE, split="phrasing"), *chats(SAMPLE, split="tools")]
+    return [*trained, *(chat for split in SPLITS[1:] for chat in chats(500, split=split, test=True))]
 
 
 def user_texts(chat: Chat) -> list[str]:
@@ -203,6 +203,7 @@ def test_arguments_follow_from_the_words(sample: list[Chat]) -> None:
     assert checked > 3000
 
 
+@pytest.mark.slow
 def test_no_user_text_repeats(full: list[Chat], sample: list[Chat]) -> None:
     assert len(full) == 15_694
     texts = Counter(text.casefold() for chat in full for text in user_texts(chat))
@@ -211,6 +212,7 @@ def test_no_user_text_repeats(full: list[Chat], sample: list[Chat]) -> None:
     assert not texts.keys() & set(held)
 
 
+@pytest.mark.slow
 def test_shares_of_kinds(full: list[Chat]) -> None:
     counts = Counter(chat.kind for chat in full)
     for kind, share in TRAINING_MIX.items():
@@ -247,6 +249,7 @@ def test_kinds_are_what_they_say(sample: list[Chat]) -> None:
                 assert offered(chat)
 
 
+@pytest.mark.slow
 def test_held_out_splits(full: list[Chat], sample: list[Chat]) -> None:
     unseen = {name for name, tool in TOOLS.items() if tool.held_out}
     phrasing, tools = sample[SAMPLE : 2 * SAMPLE], sample[2 * SAMPLE : 3 * SAMPLE]
@@ -262,6 +265,7 @@ def test_held_out_splits(full: list[Chat], sample: list[Chat]) -> None:
     assert len({source for chat in phrasing for source in chat.meta["templates"]}) > 300
 
 
+@pytest.mark.slow
 def test_every_tool_and_template_is_used(full: list[Chat]) -> None:
     assert {name for chat in full for name in behind(chat, called(chat))} == {
         name for name, tool in TOOLS.items() if tool.trained
@@ -271,6 +275,7 @@ def test_every_tool_and_template_is_used(full: list[Chat]) -> None:
     assert len(say - used) < 0.01 * len(say), say - used
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_on_offer(full: list[Chat]) -> None:
     """Half of the distractors come from the domain of the tool that is needed."""
     chosen = [c for c in full if c.kind == "single" and not (c.meta.get("invented") or c.meta.get("shelf"))]
