@@ -52,7 +52,7 @@ pytest: $(TESTABLE)
 	$(PYTEST) -m "not slow"
 
 test-more: $(TESTABLE)
-	$(PYTEST) --dist loadgroup -m slow
+	$(PYTEST) --dist loadscope -m slow
 
 test-slow: $(TESTABLE)
 	$(BIN)/python -m pytest -m endurance tests

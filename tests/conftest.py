@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,22 +31,42 @@ LONG = (
     "evaluation",
     "endurance",
 )  # folders, longest first
-SHARED = {"world", "full", "qwen3_run", "runs", "smollm2"}  # fixtures that take long to make
+TOGETHER = (
+    "tests/endurance/",
+    "tests/export/test_qwen3.py",
+    "tests/models/test_folders.py",
+    "tests/training/test_ranks.py",
+    "tests/world/test_builtin_chats.py",
+)  # of the longer tests, those that share what takes long to make
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def together(nodeid: str) -> str:
+    """The place in `TOGETHER` that a test is of; empty for one that shares nothing."""
+    return next((place for place in TOGETHER if nodeid.startswith(place)), "")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadscope` (`make test-more`) a worker gets all tests of a place in `TOGETHER`, or a single test."""
+    if config.option.dist != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Places(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return together(nodeid) or nodeid
+
+    return Places(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What trains and exports comes first, so that at the end the workers share many short tests.
 
-    In the longer tests, which workers take one by one, those of a `SHARED` fixture come first and stay with one worker.
     The slow tier (`make test-slow`) runs only where it is asked for by its name.
     """
     items.sort(key=lambda item: LONG.index(part) if (part := item.path.parent.name) in LONG else len(LONG))
-    if "slow" in re.findall(r"(?<!not )\b\w+", config.option.markexpr or ""):
-        for item in items:
-            for name in SHARED.intersection(getattr(item, "fixturenames", ())):
-                item.add_marker(pytest.mark.xdist_group(name))
-        items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    if config.option.markexpr == "slow":
+        items.sort(key=lambda item: not together(item.nodeid))
     if "endurance" in (config.option.markexpr or ""):
         return
     slow = [item for item in items if item.get_closest_marker("endurance")]
