@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 
 
+@cache  # what is read to know it is a page of text each
 def version_of(name: str) -> str | None:
     """The version of an installed distribution; None where it is not there."""
     try:

@@ -103,9 +103,10 @@ FORMATS: list[tuple[str, str, str]] = [
 WAYS = [(name, *how) for name in OWN for how in FORMATS if name == "Qwen3" or (how[0] != "native" and name == "chatml")]
 WAYS += [("strict", *FORMATS[0]), ("strict", *FORMATS[4])]
 every_way = pytest.mark.parametrize("way", WAYS, ids=[" ".join(way) for way in WAYS])
-# llama.cpp has to read a file of each way: those of one model's template are slow
+# llama.cpp has to read a file of each way: each call format and form comes once, and the others in the longer tests
+FIRST = [("Qwen3", *FORMATS[1]), ("Qwen3", *FORMATS[5]), ("strict", *FORMATS[0]), ("strict", *FORMATS[4])]
 in_llama_cpp = pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=pytest.mark.slow if way[0] == "chatml" else [], id=" ".join(way)) for way in WAYS]
+    "way", [pytest.param(way, marks=[] if way in FIRST else pytest.mark.slow, id=" ".join(way)) for way in WAYS]
 )
 
 

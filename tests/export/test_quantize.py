@@ -21,6 +21,7 @@ from toolkit.export.merge import open_merged
 from toolkit.export.quantize import _MIXTURE, backend_for, chunks, quant_type, quantize_gguf, tensor_type
 from toolkit.inference.gguf_raw import read_raw
 from toolkit.recipe.checks import GGUF_QUANTS
+from toolkit.versions import version_of
 
 needs_libgguf = pytest.mark.skipif(
     not any(one.metadata["Name"] == "libgguf" for one in importlib.metadata.distributions()), reason="no libgguf"
@@ -193,14 +194,11 @@ def test_a_build_that_is_not_listed_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> str:
-        raise importlib.metadata.PackageNotFoundError(name)
-
     quantizers.load_libgguf.cache_clear()
-    monkeypatch.setattr(importlib.metadata, "version", missing)
+    monkeypatch.setattr(quantizers, "version_of", lambda name: version_of("no-such-distribution"))
     with pytest.raises(EngineError, match=r"nothing here can compute K-quants: pip install .*\[gguf\]"):
         backend_for("Q4_K_M")
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9")
+    monkeypatch.setattr(quantizers, "version_of", lambda name: "9.9")
     with pytest.raises(EngineError, match=r"only 0\.2\.2 is checked"):
         backend_for("Q4_K_M")
     assert backend_for("Q8_0").startswith("numpy")

@@ -44,7 +44,7 @@ def test_a_run_exports_and_its_gate_passes(
     assert calls and calls.numbers["same"]["hits"] == calls.numbers["same"]["n"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_wrong_tokenizer_still_fails(qwen3_run: Path, tmp_path: Path) -> None:
     """The tokenizer in the base's folder is changed after the export: ordinary words come out otherwise."""
     from toolkit.export.export import export

@@ -161,19 +161,14 @@ def per_token(family: str, **how: Any) -> tuple[Any, float]:
     return config, (total[1] - total[0]) / (many - few)
 
 
+MOST = ("qwen3", True, "fused")  # has all that a layer can have
+MARK = {True: pytest.mark.slow, False: pytest.mark.endurance}
 EVERY = list(itertools.product(["llama", "qwen3"], [True, False], ["separate", "fused", "float8"]))
-# every family and kernel once, and of them one
-SOME = [("llama", False, "separate"), ("qwen3", True, "fused")]
-FIRST = [("qwen3", True, "fused")]
-
-
-def tier(case: tuple[str, bool, str]) -> list[pytest.MarkDecorator]:
-    return [] if case in FIRST else [pytest.mark.slow if case in SOME else pytest.mark.endurance]
 
 
 @pytest.mark.parametrize(
     ("family", "flash", "products"),
-    [pytest.param(*case, marks=tier(case)) for case in EVERY],
+    [pytest.param(*case, marks=MARK[case == MOST]) for case in EVERY],
     ids=[f"{family}-{'flash' if flash else 'row by row'}-{products}" for family, flash, products in EVERY],
 )
 def test_a_layer_keeps_what_the_planner_counts(

@@ -7,10 +7,12 @@ import os
 import signal
 import sys
 import traceback
+from functools import cache
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.main
 from typer.core import TyperGroup
 
 from toolkit import __version__
@@ -110,7 +112,7 @@ def main() -> None:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else a page of warnings where another rank has left
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = app(prog_name="toolkit", standalone_mode=False)
+        code = _commands()(prog_name="toolkit", standalone_mode=False)
         if code == InterruptedRun.exit_code:  # Typer leaves with it, and without a word
             warn("interrupted")
             exec("")  # clears a mark that an interrupt within exec leaves, by which `python -m` would end by SIGINT
@@ -141,6 +143,12 @@ def main() -> None:
         _leave(1)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@cache
+def _commands() -> Any:
+    """All of `app`, which Typer would make anew at each call."""
+    return typer.main.get_command(app)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
