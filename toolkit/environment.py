@@ -121,7 +121,8 @@ def without_torch() -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules["torch"]
+        if sys.modules["torch"] is None:
+            del sys.modules["torch"]
         if quiet_before is None:
             del os.environ[_ADVICE]
         else:
@@ -129,3 +130,16 @@ def without_torch() -> Iterator[None]:
         for name in set(sys.modules) - before:
             if name.partition(".")[0] in _ASKING:
                 del sys.modules[name]  # it would go on without PyTorch
+
+
+@contextmanager
+def torch_unsaid() -> Iterator[None]:
+    """Within `without_torch`, for calls of `datasets`, which takes any word of PyTorch in sys.modules for PyTorch."""
+    halted = sys.modules.get("torch", sys) is None
+    if halted:
+        del sys.modules["torch"]
+    try:
+        yield
+    finally:
+        if halted:
+            sys.modules.setdefault("torch", None)  # type: ignore[arg-type]

@@ -136,6 +136,13 @@ def test_slices_and_files_of_other_forms_are_read_by_datasets(hub: Hub, repo: Re
     assert [turn.content for turn in chat.turns] == ["Hi", "Hello"] and chat.where == "me/chats:train:1"
 
 
+@pytest.mark.parametrize("split", ["train", "train[:4]"])
+def test_commands_that_only_tokenise_read_them_too(repo: Repo, monkeypatch: pytest.MonkeyPatch, split: str) -> None:
+    """As within toolkit.environment.without_torch."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert len(read(split=split)) == 4 and sys.modules["torch"] is None
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -241,6 +248,22 @@ def test_without_the_hub_the_commit_that_was_read_is_taken_and_said(
 def test_a_data_set_that_was_never_read_has_a_key_without_the_hub(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     hub.spoil("", "gone")
     assert data_key([SourceSection(source="me/chats")]) and not capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_commands_that_only_tokenise(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+    """In processes that have not imported PyTorch, and read the data set for several parts."""
+    hub.dataset("me/chats").files = {"train.jsonl": lines(map(str, range(20)))}
+    (tmp_path / "mine.toml").write_text(
+        f'[model]\nname = {json.dumps(str(tiny_model))}\n[[data.sources]]\nsource = "me/chats"\n'
+        "[eval]\nholdout = 4\nearly_stopping_patience = 0\n"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    environment |= {"HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    for verb, said in (("build", "eval   4 chats"), ("check", "data ok")):
+        words = [sys.executable, "-m", "toolkit", "data", verb, "mine.toml"]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and said in done.stdout, done.stderr
 
 
 BUILD = """

@@ -80,9 +80,9 @@ def data_build(recipe: RecipePath, overrides: Overrides = None) -> None:
         settings = asked.recipe
         folder = models.resolve(settings.model, weights=False)
         parts: tuple[Part, ...] = ("train", "eval") if settings.eval.sources or settings.eval.holdout else ("train",)
-        for part in parts:
-            with without_torch():
+        with without_torch():  # for all parts: what is imported within is not to be imported twice
+            for part in parts:
                 table = build(settings, folder, part)
-            trained = int(table.trained.sum()) / (tokens := int(table.lengths.sum()))
-            told = f"{counted(table.n_chats, 'chat')}, {counted(tokens, 'token')}, {trained:.1%} trained"
-            say(f"{part:5}  {told}  {table.folder}")
+                trained = int(table.trained.sum()) / (tokens := int(table.lengths.sum()))
+                told = f"{counted(table.n_chats, 'chat')}, {counted(tokens, 'token')}, {trained:.1%} trained"
+                say(f"{part:5}  {told}  {table.folder}")

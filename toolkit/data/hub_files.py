@@ -20,6 +20,7 @@ from toolkit.cache import cache_root, keep, kept
 from toolkit.chats import BUILTIN
 from toolkit.data.commits import commit_of, remember
 from toolkit.data.readers import KINDS, PACKED, Placed, kind_of
+from toolkit.environment import torch_unsaid
 from toolkit.errors import DataError, did_you_mean
 from toolkit.hashes import sha256_of_text
 from toolkit.progress import without_bars
@@ -83,7 +84,7 @@ def _ask(spec: SourceSection) -> Files:
     import datasets
 
     try:
-        with without_bars():
+        with without_bars(), torch_unsaid():
             builder: Any = datasets.load_dataset_builder(spec.source, spec.config, revision=_revision(spec))
     except ValueError as error:
         names = re.findall(r"'([^']+)'", str(error).partition("[")[2].partition("]")[0])
@@ -126,7 +127,8 @@ def _rows(spec: SourceSection) -> Iterator[Placed]:
     import datasets
 
     try:
-        rows: Any = datasets.load_dataset(spec.source, spec.config, split=spec.split, revision=_revision(spec))
+        with torch_unsaid():
+            rows: Any = datasets.load_dataset(spec.source, spec.config, split=spec.split, revision=_revision(spec))
     except Exception as error:  # as above
         raise DataError(_unreachable(spec, error)) from error
     yield from enumerate(rows, 1)
@@ -135,8 +137,9 @@ def _rows(spec: SourceSection) -> Iterator[Placed]:
 def _unreachable(spec: SourceSection, error: Exception) -> str:
     if "is a gated dataset" in str(error):  # in the words of datasets, which drops the error that it came from
         return f"{spec.source}: {hub.GATED}"
+    why = hub.reason(error).rstrip(".")
     return (
-        f"{spec.source}: the data set can't be loaded from the hub: {hub.reason(error)}. It needs network and the "
+        f"{spec.source}: the data set can't be loaded from the hub: {why}. It needs network and the "
         f'right name, config, split ("{spec.split}") and revision; without network give a local {" or ".join(KINDS)} '
         f"file (plain, {' or '.join(PACKED)}) or {BUILTIN}"
     )
