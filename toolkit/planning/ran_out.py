@@ -66,9 +66,10 @@ class Case:
 def case_of(
     recipe: Recipe, engine: str, precision: str, hardware: Hardware, budget: Budget | None, ranks: int
 ) -> Case | None:
-    """The case of a run; None where its model's sizes are not known."""
+    """The case of a run; None where its model's sizes are not known, or where loading will say that nothing of it is
+    adapted, and what it has."""
     shape = find_shape(recipe.model)
-    if shape is None:
+    if shape is None or not shape.lora_targets(recipe.lora.target_modules):
         return None
     setup = setup_on(recipe, shape, engine, precision, hardware.gpu, ranks)
     return Case.of(recipe, setup, hardware, budget.checkpointed if budget is not None else None)
