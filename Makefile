@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --
 help:
 	@echo "make run    create the environment, fine-tune SmolLM2-135M to call tools on the CPU, show calls before and after, export it"
 	@echo "make test   lint, type check, all tests that need no GPU, but for the longest"
-	@echo "make test-more  those, of half a minute and more"
+	@echo "make test-more  those, and what a shorter test holds too"
 	@echo "make test-slow  kill and damage runs by the dozen, and resume them (an hour and more)"
 	@echo "make bench  measure a few ways to train on the CPU, and check what they did, in under 3 minutes"
 	@echo "make constraints  resolve the constraints files for each Python, and write docs/versions.md (needs an index)"
