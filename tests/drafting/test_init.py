@@ -226,6 +226,9 @@ def test_wrong_names(tmp_path: Path) -> None:
     path = write(tmp_path / "chats.jsonl", rows("messages", 20))
     with pytest.raises(DataError, match=r"chat\.jsonl: no such file or folder, did you mean chats\.jsonl\?"):
         list(draft(tmp_path / "chat.jsonl"))
+    (tmp_path / "link.jsonl").symlink_to("gone.jsonl")
+    with pytest.raises(DataError, match=r"link\.jsonl: a link to gone\.jsonl, which is not there"):
+        list(draft(tmp_path / "link.jsonl"))
     with pytest.raises(ModelError, match="pypi:llm-smollm"):
         list(draft(path, "pypi:llm-smollm3==1"))
     with pytest.raises(ModelError, match="no folder"):

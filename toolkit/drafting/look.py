@@ -75,6 +75,8 @@ def look(source: Path, model: ModelSection, columns: ColumnsSection | None = Non
 
     Raises `DataError` for what can't be read and where no row can be used, `ModelError` for a model that is none.
     """
+    if source.is_symlink() and not source.exists():
+        raise DataError(f"{source}: a link to {source.readlink()}, which is not there")
     if not source.exists():
         around = [one.name for one in source.parent.iterdir()] if source.parent.is_dir() else []
         raise DataError(f"{source}: no such file or folder{did_you_mean(source.name, around)}")
