@@ -27,7 +27,7 @@ from toolkit.export.merge import open_merged
 from toolkit.export.quantize import quantize_gguf
 from toolkit.export.tokenizer import read_tokenizer
 from toolkit.export.writer import Metadata, write_gguf
-from toolkit.inference.gguf_raw import read_bytes, read_raw
+from toolkit.gguf_raw import read_bytes, read_raw
 from toolkit.models.families import FAMILIES
 
 SOURCE, OTHER = os.environ.get("TOOLKIT_LLAMA_CPP_SOURCE"), os.environ.get("TOOLKIT_LLAMA_CPP_PYTHON")

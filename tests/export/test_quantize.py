@@ -19,7 +19,7 @@ from toolkit.errors import EngineError, ModelError, ToolkitError
 from toolkit.export import quantizers
 from toolkit.export.merge import open_merged
 from toolkit.export.quantize import _MIXTURE, backend_for, chunks, quant_type, quantize_gguf, tensor_type
-from toolkit.inference.gguf_raw import read_raw
+from toolkit.gguf_raw import read_raw
 from toolkit.recipe.checks import GGUF_QUANTS
 from toolkit.versions import version_of
 

@@ -14,8 +14,8 @@ from tests.data.test_sandbox import HOSTILE
 from tests.export.shapes import base_model
 from toolkit.errors import ModelError
 from toolkit.export.export import export
+from toolkit.gguf_raw import RawGguf, read_raw, write_header
 from toolkit.inference.gguf_check import check_gguf
-from toolkit.inference.gguf_raw import RawGguf, read_raw, write_header
 
 Keys = dict[str, bytes]
 

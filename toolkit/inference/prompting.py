@@ -15,8 +15,8 @@ from toolkit.data.render import Renderer
 from toolkit.data.template import ChatTemplate, Rendering, rendering_of
 from toolkit.errors import ModelError
 from toolkit.exports import ExportFolder
+from toolkit.gguf_raw import read_raw
 from toolkit.inference.gguf_check import check_gguf
-from toolkit.inference.gguf_raw import read_raw
 from toolkit.inference.named_models import columns_of, renderer_of, settle
 from toolkit.inference.standing import export_again
 

