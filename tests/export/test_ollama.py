@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.data import call_templates
 from tests.export.gotemplate import render
 from tests.export.ollama_rules import Answer, answer, by_mark, directives, mark, prompts_with_the_gguf, qwen3
 from tests.tiny import ADD, CHATML, make_tokenizer
@@ -332,3 +333,17 @@ def test_literal_braces_and_quotes_survive(text: str) -> None:
     from toolkit.export.ollama import _go, _modest
 
     assert render(_modest(_go(text)) + "{{ .System }}", {"System": "S"}) == f"{text}S" and '"""' not in _go(text)
+
+
+@pytest.mark.parametrize(("form", "built_in"), [("lfm", "lfm2"), ("olmo", "olmo3"), ("gemma", "functiongemma")])
+def test_what_ollama_has_built_in_is_told_of_and_not_set(form: str, built_in: str) -> None:
+    """Of calls that are no JSON there is no Go template, and the file is written all the same."""
+    text = written(call_templates.tokenizer(form))
+    assert f"\n# RENDERER {built_in}\n# PARSER {built_in}\nFROM ./tiny-Q8_0.gguf\n" in text
+    assert not {"TEMPLATE", "RENDERER", "PARSER"} & set(directives(text))
+    assert "# No TEMPLATE for earlier versions: the chat template does not write tools after the system text.\n" in text
+    assert prompts_with_the_gguf(text, call_templates.tokenizer(form).chat_template)
+
+
+def test_a_form_that_ollama_has_nothing_for_names_nothing() -> None:
+    assert "RENDERER lfm2" not in (text := written(call_templates.tokenizer("tool_call"))) and "# PARSER" not in text

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.markup import Markup, probe, render
+from toolkit.errors import DataError
 from toolkit.export.runtime_parsers import read_by
 from toolkit.export.template_parts import Calls, Results, Tools, read_calls, read_results, read_tools
 
@@ -21,6 +22,9 @@ OPEN, CLOSE = "<|im_start|>", "<|im_end|>"
 # What is looked for in answers where calls can't be read: no answer holds it, or ends as it begins, which Ollama would
 # hold back.
 _NO_MARK = "⁂"
+BUILT_IN = {"lfm": "lfm2", "olmo": "olmo3", "xml": "qwen3.5", "gemma": "functiongemma"}
+"""Ollama's renderer and parser, of one name, for a family's own way to write calls. They are not set: with them Ollama
+leaves training's template alone and renders by what it has built in."""
 
 
 def modelfile(gguf: Path, tokenizer: Any, *, max_length: int | None, context: int) -> str:
@@ -30,18 +34,28 @@ def modelfile(gguf: Path, tokenizer: Any, *, max_length: int | None, context: in
     """
     markup = probe(tokenizer)
     length = min(context, max(max_length or 0, 4096))
-    template = None
+    template, why = None, "this chat template is not of the ChatML family"
     if markup.header == f"{OPEN}assistant\n" and markup.end == CLOSE:
-        template = go_template(tokenizer, markup)
+        try:
+            template = go_template(tokenizer, markup)
+        except DataError as error:  # as of calls that are no JSON
+            why = str(error)
     lines = [
         "# Ollama from 0.30 on prompts with the chat template inside the GGUF, which is that of training, unless a",
         "# RENDERER or PARSER is set here, OLLAMA_GO_TEMPLATE in its environment, or the one below does as well.",
     ]
     if template is None:
-        lines += ["# No TEMPLATE for earlier versions: this chat template is not of the ChatML family."]
+        lines += [f"# No TEMPLATE for earlier versions: {why}."]
     else:
         lines += ["# The TEMPLATE is for earlier versions.", *_differences(tokenizer, markup)]
-    lines += [f"# Calls are {read_by(tokenizer)['Ollama']}.", f"FROM ./{gguf.name}"]
+    lines += [f"# Calls are {read_by(tokenizer)['Ollama']}."]
+    if template is None and (built_in := BUILT_IN.get(markup.form or "")) is not None:
+        lines += [
+            "# Earlier versions read them with these two lines, by a template of Ollama's own:",
+            f"# RENDERER {built_in}",
+            f"# PARSER {built_in}",
+        ]
+    lines += [f"FROM ./{gguf.name}"]
     if template is not None:
         lines += [f'TEMPLATE """{template}"""']
     stops = [markup.end, OPEN] if template is not None else [markup.end]
