@@ -34,20 +34,17 @@ def gemma() -> Path:
 
 
 @pytest.mark.endurance
-def test_it_knows_what_it_was_taught(gemma: Path) -> None:
-    """Dequantised, read and rendered rightly, a model goes on as people would; a wrong norm or rope does not."""
+def test_it_knows_english(gemma: Path) -> None:
+    """Dequantised, read and split rightly, a model expects what people write; a wrong norm, rope or merge does not."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gemma)
     model = AutoModelForCausalLM.from_pretrained(gemma, dtype=torch.float32)
-    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    ids = tokenizer("The sun rises in the east and sets in the west, and the moon", return_tensors="pt").input_ids
     with torch.no_grad():
-        answer = model.generate(ids, max_new_tokens=3, do_sample=False)
-    assert "Paris" in tokenizer.decode(answer[0])
-    text = tokenizer("Water boils at one hundred degrees, and freezes at zero degrees.", return_tensors="pt").input_ids
-    with torch.no_grad():
-        assert float(model(text, labels=text).loss) < 4
+        assert float(model(ids, labels=ids).loss) < 3.5
+        assert float(model(ids.flip(1), labels=ids.flip(1)).loss) > 7, "and not whatever comes"
 
 
 @pytest.mark.endurance
