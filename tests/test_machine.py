@@ -28,13 +28,20 @@ from toolkit.machine import refusal
             "(4.0 GiB more were asked for)",
         ),
         (MemoryError(), "not enough memory"),
+        (RuntimeError("can't start new thread"), "no further thread or process can be started: there is too little"),
+        (
+            type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})(
+                'ThreadPoolBuildError { kind: IOError(Os { code: 11, kind: WouldBlock, message: "Resource" }) }'
+            ),
+            "no further thread or process can be started",
+        ),
         (
             UnicodeEncodeError("utf-8", "run 'a/b\udcff.toml'", 8, 9, "surrogates not allowed"),
             "a/b\udcff.toml: a name that is not UTF-8",
         ),
     ],
 )
-def test_refusals_are_told(error: Exception, said: str) -> None:
+def test_refusals_are_told(error: BaseException, said: str) -> None:
     assert str(refusal(error)).startswith(said)
 
 

@@ -19,6 +19,8 @@ _SAID = {
     errno.EMFILE: "too many open files: raise the limit, as by `ulimit -n 4096`",
     errno.ENFILE: "too many open files on this machine",
     errno.ENOMEM: f"not enough memory{_ADVICE}",
+    errno.EAGAIN: "no further thread or process can be started: there is too little memory for one, or they are more "
+    "than `ulimit -u` or the container allows",
     errno.EROFS: f"the file system is read-only; {_ELSEWHERE}",
     errno.EACCES: "permission denied",
     errno.EPERM: "not permitted",
@@ -37,9 +39,11 @@ _UNNUMBERED = (
     (re.compile(r"PytorchStreamWriter failed|file write failed|unexpected pos \d+ vs \d+"), errno.ENOSPC),
     (re.compile(r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|std::bad_alloc"), errno.ENOMEM),
     (re.compile(r"Unable to allocate .* for an array|malloc of size \d+ failed|Cannot allocate memory"), errno.ENOMEM),
+    (re.compile(r"can't start new thread"), errno.EAGAIN),
     (re.compile(r"No space left on device"), errno.ENOSPC),
     (re.compile(r"Disk quota exceeded"), errno.EDQUOT),
 )
+PANIC = "pyo3_runtime"  # the module of what libraries in Rust raise, in all of them, where they panic
 _ASKED = re.compile(r"tried to allocate (\d+) bytes|malloc of size (\d+)")
 
 
@@ -97,7 +101,7 @@ def _told(error: BaseException) -> str | None:
     return _memory(str(error)) if number == errno.ENOMEM else _SAID[number]
 
 
-_LIBRARIES = ("safetensors", "safetensors_rust", "pyarrow", "zstandard", "numpy", "tokenizers", "builtins")
+_LIBRARIES = ("safetensors", "safetensors_rust", "pyarrow", "zstandard", "numpy", "tokenizers", "builtins", PANIC)
 
 
 def _number(error: BaseException) -> int | None:

@@ -18,12 +18,13 @@ ROOT = Path(__file__).parents[2]
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a command ended: its exit code (negative: the signal that killed it), all it printed, seconds, and the paths
-    that it wrote, renamed or removed, in turn (none where it was killed)."""
+    that it wrote, renamed or removed, in turn, and those it read of its folder (none where it was killed)."""
 
     code: int
     text: str
     seconds: float
     events: list[str]
+    reads: list[str]
 
 
 class Forks:
@@ -61,7 +62,8 @@ class Forks:
         outputs = [output, *(Path(f"{output}.{number}") for number in range(len(beside)))]
         for path in outputs:
             path.unlink(missing_ok=True)
-            Path(f"{path}.events").unlink(missing_ok=True)
+            for name in ("events", "reads"):
+                Path(f"{path}.{name}").unlink(missing_ok=True)
         job = {
             "words": list(words),
             "folder": str(self.folder),
@@ -82,7 +84,7 @@ class Forks:
         seconds = time.monotonic() - started
         texts = [path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "" for path in outputs]
         both = zip(answer["codes"], texts, strict=True)
-        return [Outcome(code, text, seconds, answer["events"]) for code, text in both]
+        return [Outcome(code, text, seconds, answer["events"], answer["reads"]) for code, text in both]
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -1,10 +1,11 @@
 """Runs `toolkit` command lines in forks of one process that has imported everything, so that each takes no start-up.
 
 A job is a JSON line on standard input: {"words", "folder", "environment", "output", "at", "harm", "die_after",
-"beside"}. The answer is {"codes", "events"}: exit codes, or the negative number of the signal that killed it, of
-`words` and of those that run `beside` it at the same time; and the paths that the first opened for writing, made,
-renamed or removed, in turn (none where it was killed). At event `at`, counted from 1 (0: never), something happens to
-it (`HARMS`), or it is killed after `die_after` seconds.
+"beside"}. The answer is {"codes", "events", "reads"}: exit codes, or the negative number of the signal that killed it,
+of `words` and of those that run `beside` it at the same time; the paths that the first opened for writing, made,
+renamed or removed, in turn, and those of the job's folder that it opened for reading (none where it was killed). At
+event `at`, counted from 1 (0: never), something happens to it (`HARMS`), or it is killed after `die_after` seconds; a
+"failed read" is the one of number `at`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,13 @@ def turn_clock(_: dict[str, Any]) -> None:
     time.time_ns = lambda: int(time.time() * 1e9)
 
 
-HARMS = {"kill": kill, "empty cache": empty_cache, "turn clock": turn_clock, "full disk": lambda job: None}
+HARMS = {
+    "kill": kill,
+    "empty cache": empty_cache,
+    "turn clock": turn_clock,
+    "full disk": lambda job: None,  # this and the next are `Mortal`'s own
+    "failed read": lambda job: None,
+}
 
 
 class Mortal:
@@ -52,18 +59,29 @@ class Mortal:
     def __init__(self, job: dict[str, Any]) -> None:
         self.job, self.at = job, job["at"]
         self.paths: list[str] = []
+        self.reads: list[str] = []
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         opened = event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & WRITES)
+        if event == "open" and not opened:
+            self.read(arguments[0])
         if not opened and event not in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"):
             return
         path = str(arguments[1 if event == "os.rename" else 0]).replace("\n", " ")
         self.paths.append(path)
-        if len(self.paths) == self.at:
+        if len(self.paths) == self.at and self.job["harm"] != "failed read":
             HARMS[self.job["harm"]](self.job)
         full = self.job["harm"] == "full disk" and 0 < self.at <= len(self.paths)
         if full and (opened or event in ("os.mkdir", "os.link")) and self.job["folder"] in os.path.abspath(path):  # noqa: PTH100
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    def read(self, path: Any) -> None:
+        """The machine can't read a block of the disk; what is tried again may be read."""
+        if not isinstance(path, str) or self.job["folder"] not in os.path.abspath(path):  # noqa: PTH100
+            return
+        self.reads.append(path.replace("\n", " "))
+        if self.job["harm"] == "failed read" and len(self.reads) == self.at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
 
 def run(job: dict[str, Any], words: list[str], output: str) -> int:
@@ -85,7 +103,8 @@ def run(job: dict[str, Any], words: list[str], output: str) -> int:
     except SystemExit as stop:
         code = int(stop.code or 0)
     mortal.at = 0
-    Path(output + ".events").write_text("\n".join(list(mortal.paths)))
+    for name, paths in (("events", list(mortal.paths)), ("reads", list(mortal.reads))):
+        Path(f"{output}.{name}").write_text("\n".join(paths))
     return code
 
 
@@ -145,9 +164,9 @@ def main() -> None:
         pid = fork(job, job["words"], output)
         others = [fork(job, words, f"{output}.{number}") for number, words in enumerate(job["beside"])]
         codes = [wait(pid, job["die_after"]), *(wait(other, 0) for other in others)]
-        events = Path(output + ".events")
-        found = events.read_text().split("\n") if events.is_file() else []
-        print(json.dumps({"codes": codes, "events": found}), flush=True)
+        left = {name: Path(f"{output}.{name}") for name in ("events", "reads")}
+        found = {name: path.read_text().split("\n") if path.is_file() else [] for name, path in left.items()}
+        print(json.dumps({"codes": codes, **found}), flush=True)
 
 
 if __name__ == "__main__":

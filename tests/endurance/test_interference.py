@@ -16,21 +16,23 @@ from tests.endurance.test_kills import a_moment
 from tests.endurance.world import FINISHED, World, is_clear
 from toolkit.hashes import sha256_of
 
-HARMS = ("full disk", "empty cache", "turn clock")
+HARMS = ("full disk", "empty cache", "turn clock", "failed read")
 
 
 def harmed(world: World, harm: str, draw: random.Random) -> str:
     """Have something happen to a run in any stage, and see it through. Returns how the run itself ended."""
     shutil.rmtree(world.run, ignore_errors=True)
     words = ("run", world.recipe, "--out", "run")
-    at = a_moment(world.events, draw)
+    touched = world.reads if harm == "failed read" else world.events
+    at = draw.randrange(len(touched)) + 1 if harm == "failed read" else a_moment(touched, draw)
     outcome = world.forks(*words, at=at, harm=harm)
-    told = f"{harm} at {at}: {world.events[at - 1]}"
+    told = f"{harm} at {at}: {touched[at - 1]}"
     assert is_clear(outcome), (told, outcome.text)
-    if harm != "full disk":
+    if harm not in ("full disk", "failed read"):
         assert outcome.code == 0, (told, outcome.text)
     if outcome.code:
-        assert "space" in outcome.text and "error: " in outcome.text, (told, outcome.text)
+        why = "space" if harm == "full disk" else "nput/output error"
+        assert why in outcome.text and "error: " in outcome.text, (told, outcome.text)
         begun = (world.run / "recipe.toml").is_file()
         outcome = world.resume() if begun else world.forks(*words)
         assert is_clear(outcome) and (outcome.code == 0 or FINISHED in outcome.text), (told, outcome.text)

@@ -27,6 +27,7 @@ class World:
     seconds: float
     events: list[str]  # paths that a run touches, in turn
     fresh: list[str]  # those of one that finds no token table
+    reads: list[str]  # what a run opens for reading, in turn
 
     @classmethod
     def make(cls, folder: Path, model: Path, forks: Forks) -> World:
@@ -52,7 +53,7 @@ class World:
         done = forks("run", recipe.name, "--out", NAME)
         assert done.code == 0, done.text
         (folder / NAME).rename(folder / "reference")
-        return cls(folder, forks, recipe.name, folder / "reference", done.seconds, done.events, fresh)
+        return cls(folder, forks, recipe.name, folder / "reference", done.seconds, done.events, fresh, done.reads)
 
     @property
     def run(self) -> Path:

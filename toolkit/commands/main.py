@@ -21,7 +21,7 @@ from toolkit.commands.bench import bench_app
 from toolkit.commands.data import data_app
 from toolkit.environment import is_one_of_several, quiet
 from toolkit.errors import EngineError, InputError, InterruptedRun, ToolkitError, did_you_mean
-from toolkit.machine import refusal
+from toolkit.machine import PANIC, refusal
 from toolkit.ranks import here
 from toolkit.terminal import guard, mute, one_line, say, warn
 
@@ -128,7 +128,9 @@ def main() -> None:
     except typer.Abort:
         warn("aborted")
         sys.exit(1)
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__module__ != PANIC:
+            raise
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # what Typer says of a command line
             told = io.StringIO()
             error.show(file=told)

@@ -113,7 +113,8 @@ def _ran_out(plan: Plan) -> list[tuple[str, str]]:
     """What earlier runs like this one have met, and that a run begins with."""
     if plan.ran_out is None:
         return []
-    return [("ran out", f"{plan.ran_out.told}: a run begins with {plan.ran_out.cut.whole}; --forget forgets it")]
+    told, cut = plan.ran_out.told.removeprefix("ran out "), plan.ran_out.cut
+    return [("ran out", f"{told}: a run begins with {cut.whole}; --forget forgets it")]
 
 
 def _memory(plan: Plan) -> list[tuple[str, str]]:
