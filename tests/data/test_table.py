@@ -165,6 +165,13 @@ def test_a_damaged_table_is_made_again_and_said(
     assert not capsys.readouterr().err
 
 
+def test_a_manifest_that_can_not_be_read_any_more_is_said(tmp_path: Path, model: Path) -> None:
+    table = build(recipe(write_jsonl(tmp_path / "x.jsonl", rows(5))), model, cache=tmp_path, progress=False)
+    (table.folder / "manifest.json").write_text("{}")
+    with pytest.raises(DataError, match=r"manifest\.json: can't be read any more; start again"):
+        _ = table.content
+
+
 def test_a_look_at_a_table_reads_its_small_files_only(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,8 +31,8 @@ def harmed(world: World, harm: str, draw: random.Random) -> str:
     if harm not in ("full disk", "failed read"):
         assert outcome.code == 0, (told, outcome.text)
     if outcome.code:
-        why = "space" if harm == "full disk" else "nput/output error"
-        assert why in outcome.text and "error: " in outcome.text, (told, outcome.text)
+        why = ("space",) if harm == "full disk" else ("nput/output error", "can't be read")
+        assert any(word in outcome.text for word in why) and "error: " in outcome.text, (told, outcome.text)
         begun = (world.run / "recipe.toml").is_file()
         outcome = world.resume() if begun else world.forks(*words)
         assert is_clear(outcome) and (outcome.code == 0 or FINISHED in outcome.text), (told, outcome.text)

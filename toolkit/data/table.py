@@ -35,6 +35,7 @@ from toolkit.data.parts import eval_chats as all_eval_chats
 from toolkit.data.tablefile import write
 from toolkit.errors import DataError, Problem
 from toolkit.files import discard
+from toolkit.manifest import NAME as MANIFEST
 from toolkit.manifest import damage, has_manifest, listed
 from toolkit.terminal import warn
 from toolkit.words import counted, typed
@@ -74,9 +75,15 @@ class TokenTable:
 
     @property
     def content(self) -> str:
-        """A hash of tokens, masks and where rows and chats begin: what is trained on, whatever made it."""
+        """A hash of tokens, masks and where rows and chats begin: what is trained on, whatever made it.
+
+        Raises `DataError` where the table's manifest, which was whole when it was opened, can't be read any more.
+        """
         files = listed(self.folder)
-        return digest([files[f"{name}.npy"] for name in ("input_ids", "trained", "row_offsets", "chat_offsets")])
+        names = [f"{name}.npy" for name in ("input_ids", "trained", "row_offsets", "chat_offsets")]
+        if not all(name in files for name in names):
+            raise DataError(f"{self.folder / MANIFEST}: can't be read any more; start again, which makes it anew")
+        return digest([files[name] for name in names])
 
     @property
     def n_chats(self) -> int:
