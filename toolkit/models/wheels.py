@@ -17,7 +17,7 @@ from toolkit.cache import cache_root
 from toolkit.errors import ModelError
 from toolkit.hashes import sha256_of
 from toolkit.models import converted
-from toolkit.terminal import warn
+from toolkit.terminal import say, warn
 
 ACCEPT = "TOOLKIT_ACCEPT_LICENSE"
 """The variable that names licences that the user accepts, with commas between."""
@@ -132,8 +132,7 @@ def accept(name: str, license_: str, terms: Terms, archive: zipfile.ZipFile) -> 
     if license_ in (word.strip() for word in os.environ.get(ACCEPT, "").split(",")):
         return f"{terms.name} accepted by {ACCEPT}"
     if sys.stdin.isatty() and sys.stderr.isatty():
-        sys.stderr.write(f'Type "yes" to accept {terms.name}: ')
-        sys.stderr.flush()
+        say(f'Type "yes" to accept {terms.name}: ', end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() == "yes":
             return f"{terms.name} accepted at the terminal"
     raise ModelError(
