@@ -52,6 +52,11 @@ def test_what_other_readers_refuse_is_refused(text: str, reason: str) -> None:
             read(text, "x")
 
 
+def test_where_json_ends_too_soon_is_said_once() -> None:
+    with pytest.raises(RowError, match=r"^x: not JSON: Unterminated string starting at character 2$"):
+        loads('["half', "x")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

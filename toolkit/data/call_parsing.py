@@ -440,7 +440,7 @@ def _why(text: str) -> str:
     except RecursionError:
         return "nested too deeply"
     except json.JSONDecodeError as error:
-        return f"{error.msg} at character {error.pos}"
+        return f"{error.msg.removesuffix(' at')} at character {error.pos}"
     except ValueError as error:
         return str(error)
     return "text after the JSON value" if text else "nothing there"

@@ -72,7 +72,7 @@ def not_json(error: Exception, what: str = "") -> RowError:
     elif "integer string conversion" in str(error):
         reason = "it holds a whole number of more than 4,300 digits"
     elif isinstance(error, json.JSONDecodeError):
-        reason = f"{error.msg} at character {error.pos + 1}"
+        reason = f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
     else:
         reason = str(error)
     cause = "nested too deep" if isinstance(error, RecursionError) else "not JSON"
