@@ -14,6 +14,11 @@ from itertools import islice
 _LONGEST_WORD = 100  # characters that a near name is looked for
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, or its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong, and where: `where` is `file:line`, `file:line: key`, `--set KEY=VALUE` or empty."""

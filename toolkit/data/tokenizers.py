@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import DataError, ModelError
+from toolkit.errors import DataError, ModelError, first_line
 from toolkit.trusted import load_auto_tokenizer
 
 # All files that can change what a text is tokenised to, or what the template writes.
@@ -41,7 +41,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise
     except Exception as error:  # a broken tokenizer.json raises whatever the first thing missing from it raises
         raise ModelError(
-            f"{folder}: the tokenizer can't be read: {type(error).__name__}: {_first_line(error)}"
+            f"{folder}: the tokenizer can't be read: {type(error).__name__}: {first_line(error)}"
         ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{folder}: the tokenizer has no fast version, which the mask's token offsets need")
@@ -102,7 +102,3 @@ def tokenizer_key(folder: Path) -> str:
             digest.update(f"{name}:{len(content)}:".encode())
             digest.update(content)
     return digest.hexdigest()[:16]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

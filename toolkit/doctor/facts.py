@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from toolkit.cache import cache_root
 from toolkit.doctor.libraries import Loaded, load_libraries
 from toolkit.engines.attention import attention_on
+from toolkit.errors import first_line
 from toolkit.hardware import cpu_flags, cpu_name, usable_cores
 from toolkit.machine import free_bytes
 from toolkit.planning.cards import AMPERE, SeenGpu, seen_gpus, smi_failure
@@ -154,4 +155,4 @@ def _torch() -> Torch | None:
         _, attention = attention_on(torch.device("cuda", 0), torch.float16, HEAD, None) if older else ("", "")
         return Torch(torch.version.cuda, names, "", tuple(load_libraries(torch.version.cuda)), attention)
     except Exception as error:  # a broken install may raise anything: a missing library, a wrong build
-        return Torch(error=(str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+        return Torch(error=first_line(error)[:200])

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from toolkit.data.call_forms import CALL_MARKS
-from toolkit.errors import EngineError, ModelError, ToolkitError
+from toolkit.errors import EngineError, ModelError, ToolkitError, first_line
 from toolkit.hardware import free_cores
 from toolkit.inference.decode import Done, Generated
 from toolkit.inference.meter import Meter
@@ -39,10 +39,10 @@ def runtime() -> Any:
             raise
         raise EngineError(f"running a GGUF needs xllamacpp, which is not installed: {INSTALL}") from None
     except (ImportError, OSError) as error:  # the wheel is for another glibc or CPU
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EngineError(
-            f"xllamacpp is installed but can't load here ({first}): its wheels are for x86-64 and arm64 Linux with "
-            f"glibc 2.17 or later, macOS and Windows; {INSTALL} --force-reinstall, or run the model folder instead"
+            f"xllamacpp is installed but can't load here ({first_line(error)}): its wheels are for x86-64 and arm64 "
+            f"Linux with glibc 2.17 or later, macOS and Windows; {INSTALL} --force-reinstall, or run the "
+            "model folder instead"
         ) from None
     return xllamacpp
 

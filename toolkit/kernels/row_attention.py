@@ -20,6 +20,8 @@ WINDOW = 70  # tokens of the one that kernels are tried with
 AGREE = 0.02  # of the largest value: 16-bit products in another order
 ATEN = torch.ops.aten
 
+LogsShape = Callable[[torch.Tensor, torch.Tensor, int], tuple[int, ...]]
+
 
 @torch.library.custom_op("toolkit::attend_rows", mutates_args=())
 def attend_rows(
@@ -55,21 +57,22 @@ def attend_rows_backward(
     return _usual_backward(gradient, q, k, v, edges, scale, window)
 
 
-@attend_rows.register_fake
-def _(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float, window: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return q.new_empty(q.shape), q.new_empty(logs_shape(q, edges, longest), dtype=torch.float32)
-
-
 def logs_shape(q: torch.Tensor, edges: torch.Tensor, longest: int) -> tuple[int, ...]:
     """The shape of what the kernels keep for backward; without them nothing is kept."""
     longest = min(longest, q.shape[0])
     return (edges.shape[0] - 1, q.shape[1], -(-longest // 32) * 32) if q.is_cuda else (0,)
 
 
-def give_gradients(forward: Any, backward: Any) -> None:
-    """Make the operator `backward` the gradient of `forward`, for two that are called as `attend_rows` and its own."""
+def give_gradients(forward: Any, backward: Any, logs: LogsShape) -> None:
+    """Make the operator `backward` the gradient of `forward`, for two that are called as `attend_rows` and its own, and
+    tell torch.compile the shapes of what both return; `logs`: that of the logarithms of q, the edges and the longest.
+    """
+
+    @forward.register_fake
+    def made(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, *rest: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return q.new_empty(q.shape), q.new_empty(logs(q, edges, longest), dtype=torch.float32)
 
     @backward.register_fake
     def shapes(
@@ -87,7 +90,7 @@ def give_gradients(forward: Any, backward: Any) -> None:
     forward.register_autograd(gradients, setup_context=keep)
 
 
-give_gradients(attend_rows, attend_rows_backward)
+give_gradients(attend_rows, attend_rows_backward, logs_shape)
 
 
 def repeated(part: torch.Tensor, heads: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from toolkit.errors import first_line
 from toolkit.kernels.row_attention import agrees, give_gradients, logs_shape, repeated, summed
 
 OLDER_THAN = (8, 0)  # compute capability from which PyTorch's own variable-length attention is there, and faster
@@ -63,14 +64,7 @@ def xformers_rows_backward(
     return to_q[0].contiguous(), summed(to_k[0], k), summed(to_v[0], v)
 
 
-@xformers_rows.register_fake
-def _(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, longest: int, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return q.new_empty(q.shape), q.new_empty(logs_shape(q, edges, longest), dtype=torch.float32)
-
-
-give_gradients(xformers_rows, xformers_rows_backward)
+give_gradients(xformers_rows, xformers_rows_backward, logs_shape)
 
 
 def _batched(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
@@ -119,13 +113,9 @@ def why_not(device: torch.device, dtype: torch.dtype, size: int) -> str:
     try:
         attention()
     except Exception as error:  # built for another torch or Python it may fail in any way
-        return f"xformers does not load: {_line(error)}"
+        return f"xformers does not load: {first_line(error)[:200]}"
     try:
         same = agrees(xformers_rows, xformers_rows_backward, device, dtype, size)
     except Exception as error:  # another version may be called otherwise, or have no kernel for this card
-        return f"xformers does not run on this card: {_line(error)}"
+        return f"xformers does not run on this card: {first_line(error)[:200]}"
     return "" if same else "xformers gives other numbers on this card than PyTorch"
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
