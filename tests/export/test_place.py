@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -129,3 +132,28 @@ def test_what_a_killed_export_left_is_cleared_and_one_at_work_is_not(tmp_path: P
         (first / "x").write_text("")
         (tmp_path / "out" / "export.json").unlink()  # an empty folder is no export
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_of_exports_that_end_at_the_same_moment_one_gets_the_name_and_is_whole(tmp_path: Path, replace: bool) -> None:
+    def export(target: Path, name: str, ready: threading.Barrier) -> str:
+        try:
+            with new_folder(target, replace=replace) as work:
+                (work / "export.json").write_text(name)
+                ready.wait()
+        except RunError as error:
+            assert "another export was finished there a moment ago" in str(error)
+            return ""
+        return name
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(200):
+            target, ready = tmp_path / f"out{number}", threading.Barrier(2)
+            if replace:
+                target.mkdir()
+                (target / "export.json").write_text("old")
+            done = [one.result() for one in [pool.submit(export, target, name, ready) for name in ("one", "two")]]
+            assert (target / "export.json").read_text() in set(done) - {""}, done
+            assert replace or "" in done, done
+            assert [path.name for path in tmp_path.glob(f"*{target.name}*")] == [target.name]
+            shutil.rmtree(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ _OURS = re.compile(
     r"adapter|merged|export\.json|README\.md|Modelfile|FAILED\.txt|chat_template\.jinja|tools\.json|.*\.gguf|"
     r"export_report\.(json|md|html)"
 )
+
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST}  # POSIX: what rename says where a folder with files has the name
 
 
 def require_free(target: Path, *, force: bool) -> None:
@@ -69,18 +72,38 @@ def new_folder(target: Path, *, replace: bool) -> Iterator[Path]:
         remove_unless_held(_old(target))
         yield work
         work.chmod(0o755)
-        if not replace and target.is_dir() and any(target.iterdir()):
-            raise RunError(f"{target}: another export was finished there a moment ago; name another folder with --out")
-        old = _old(target)
-        with contextlib.suppress(FileNotFoundError):
-            target.rename(old)
-        try:
-            work.rename(target)
-        except OSError:
-            with contextlib.suppress(FileNotFoundError):
-                old.rename(target)
+        if replace:
+            _replace(target, work)
+        else:
+            _take(target, work)
+
+
+def _take(target: Path, work: Path) -> None:
+    """Give `work` the name, which may stand for an empty folder; the system lets one of two do it."""
+    try:
+        work.rename(target)
+    except OSError as error:
+        if error.errno not in _TAKEN:
             raise
-        remove(old)
+        raise RunError(
+            f"{target}: another export was finished there a moment ago; name another folder with --out"
+        ) from None
+
+
+def _replace(target: Path, work: Path) -> None:
+    old = _old(target)
+    try:
+        target.rename(old)
+    except OSError as error:  # none was there, or another export stands between these two steps
+        if error.errno not in {errno.ENOENT, *_TAKEN}:
+            raise
+    try:
+        _take(target, work)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            old.rename(target)
+        raise
+    remove(old)
 
 
 def _old(target: Path) -> Path:
