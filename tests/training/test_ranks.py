@@ -122,6 +122,9 @@ def test_ranks_leave_one_run_folder(runs: Runs) -> None:
     assert json.loads(one.summary.read_text())["ranks"] == 1
     said, silent = runs.ended["packed-by-2"].said
     assert "ranks      2 processes" in said[0] and silent == ("", "")
+    shared = summary["shared_updates"]
+    assert 0.5 < shared["balance"] <= 1 and 0 < shared["summing"] < shared["update"] and shared["waiting"] >= 0
+    assert "ranks      tokens " in said[0] and json.loads(one.summary.read_text())["shared_updates"] is None
     assert [checkpoints.read(path).update for path in folder.all_checkpoints()][-1] == UPDATES
     assert "2 processes" in folder.report.read_text()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ from toolkit.training.methods.base import Method
 from toolkit.training.out_of_memory import out_of_memory
 from toolkit.training.progress import TrainingProgress
 from toolkit.training.resume import Resumed
+from toolkit.training.shared_time import shared_updates
 from toolkit.training.timing import Fit, TimeBudget
 from toolkit.training.trainer import Trainer
 from toolkit.trusted import check_adapter, only_numbers
@@ -109,9 +111,10 @@ class Session:
             patience, what = self.stopping.patience, self.stopping.what
             self.console.print(f"stopped early at update {update}: {counted(patience, 'evaluation')} without {what}")
         after = self.calls.after(kept_update)
-        self._summary(
-            {"updates": update, "adapter_of_update": kept_update, "seconds": round(seconds, 2)}, before, after
-        )
+        trained = {"updates": update, "adapter_of_update": kept_update, "seconds": round(seconds, 2)}
+        if trainer.shared is not None:
+            trained["shared"] = here().gather(trainer.shared.read())
+        self._summary(trained, before, after)
         self.reader.finish()
 
     def _trainer(self, before: Evaluation | None) -> Trainer:
@@ -234,6 +237,9 @@ class Session:
             return
         rows = list(read_rows(self.folder.metrics))
         losses = [row["loss"] for row in rows if row.get("loss") is not None]
+        every = self.recipe.train.logging_steps
+        took = (row["seconds"] / every for row in rows if "seconds" in row)
+        shared = shared_updates(trained.get("shared", ()), took)
         evals = [(row["update"], row["eval_loss"]) for row in rows if "eval_loss" in row]
         summary = {
             "updates": trained["updates"],
@@ -249,6 +255,7 @@ class Session:
             "skipped_updates": self.guard.skipped,
             "seconds": trained["seconds"],
             "ranks": here().size,
+            "shared_updates": None if shared is None else asdict(shared),
             "peak_host_memory": max(hosts),
             "peak_memory": max([*peaks, *(row.get("memory", 0) for row in rows)]),
             "calls_before": before.summary() if before else None,
@@ -259,5 +266,7 @@ class Session:
             self.console.print(f"eval loss  {evals[0][1]:.3f} before, {evals[-1][1]:.3f} after")
         if after is not None:
             tables.render(after, self.console, before)
+        if shared is not None:
+            self._say(f"ranks      {shared.line()}")
         self._say(f"memory     {max(hosts) / 2**30:.2f} GiB of the machine's at most")
         self.console.print(f"adapter    {self.folder.adapter} (of update {trained['adapter_of_update']})")

@@ -15,6 +15,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTTrainer
 from typing_extensions import override
 
+from toolkit.ranks import here
 from toolkit.training.gradient_checkpointing import CheckpointFirst
 from toolkit.training.methods.base import Method
 from toolkit.training.mixins.compute_loss import MethodLoss
@@ -26,6 +27,7 @@ from toolkit.training.mixins.packed_batches import PackedBatches
 from toolkit.training.mixins.save_checkpoint import WholeCheckpoints
 from toolkit.training.packing import KnownLengths, PackingCollator
 from toolkit.training.sft_config import sft_config
+from toolkit.training.shared_time import SharedTime
 
 
 class Trainer(
@@ -40,6 +42,7 @@ class Trainer(
         self.method, self.prepared, self.updates = method, method.prepared, method.prepared.updates
         self.saving_in = output
         loaded, tables, budget = self.prepared.loaded, self.prepared.tables, self.prepared.budget
+        self.shared = SharedTime(cuda=self.prepared.cuda) if here().size > 1 else None
         collator = method.collator()
         self.fill = dict
         if isinstance(collator, PackingCollator) and self.prepared.loaded.packing.known_lengths:

@@ -26,6 +26,7 @@ from toolkit.training.out_of_memory import memory_error, memory_told
 from toolkit.training.packing import MICRO_BATCHES, KnownLengths
 from toolkit.training.prepared import Prepared
 from toolkit.training.ranks import Gradients
+from toolkit.training.shared_time import SharedTime
 
 Failed = tuple[str, tuple[int, int]]  # what torch said, and rows and tokens of the micro-batch that did not fit
 
@@ -46,6 +47,7 @@ class MemoryCuts(TrainerMixin):
     noted: Callable[[dict[str, Any], str], None] = staticmethod(lambda row, line: None)
     under_way = 0
     gradients: Gradients | None = None  # where ranks sum theirs
+    shared: SharedTime | None
     meet: Callable[..., bool]
     _failed: Failed | None = None  # in this rank's part of an evaluation
     _tried: tuple[str, ...] = ()
@@ -95,6 +97,7 @@ class MemoryCuts(TrainerMixin):
         self, model: Any, own: Callable[[dict[str, Any]], torch.Tensor], inputs: dict[str, Any]
     ) -> torch.Tensor:
         """The loss of an update of which this rank makes its `own` part, all of them with the same cut."""
+        assert self.shared is not None
         self._random, self.under_way = self._random_state(), 0
         while True:
             self._recompute_if_cut_so()
@@ -104,6 +107,7 @@ class MemoryCuts(TrainerMixin):
                 if self.gradients is None:
                     self.gradients = Gradients([p for p in self.model.parameters() if p.requires_grad])
                 loss = own(pieces)
+                self.shared.own_part_ends()
             except (RuntimeError, MemoryError) as error:
                 told = memory_told(error)
                 if told is None:
@@ -111,7 +115,9 @@ class MemoryCuts(TrainerMixin):
                 failed = (told, self._size()[:2])
             if not self.meet(failed=failed is not None):
                 assert loss is not None and self.gradients is not None
-                return self.gradients.sum(loss)
+                loss = self.gradients.sum(loss)
+                self.shared.summed()
+                return loss
             loss = None  # and what it holds
             self._cut_together("training", failed)
             self._throw_away(model)

@@ -17,6 +17,7 @@ from toolkit.training.mixins import TrainerMixin
 from toolkit.training.packing import MICRO_BATCHES
 from toolkit.training.prepared import Prepared
 from toolkit.training.ranks import RankShare, own_chance
+from toolkit.training.shared_time import SharedTime
 
 
 class PackedBatches(TrainerMixin):
@@ -26,7 +27,7 @@ class PackedBatches(TrainerMixin):
     `fill`: what is done to an update before it is trained on (`toolkit.training.packing.KnownLengths`). `stopping`:
     whether this process was asked to stop, and `told_to_stop`, whether any rank was, as of the latest update.
     `under_way`: which micro-batch of an update is. `among_ranks` (`MemoryCuts` has it) is handed what makes this rank's
-    part of an update, and returns the update's loss, with its gradients in place.
+    part of an update, and returns the update's loss, with its gradients in place. `shared` is told its tokens.
     """
 
     prepared: Prepared
@@ -39,6 +40,7 @@ class PackedBatches(TrainerMixin):
     told_to_stop = False
     among_ranks: Callable[[Any, Callable[[dict[str, Any]], torch.Tensor], dict[str, Any]], torch.Tensor]
     under_way = 0
+    shared: SharedTime | None = None
 
     @override
     def get_train_dataloader(self) -> Any:
@@ -58,6 +60,8 @@ class PackedBatches(TrainerMixin):
         if self.prepared.budget is not None or here().size > 1:
             whole = [self.fill(update) for update in itertools.islice(epoch_iterator, num_batches)]
             real, trained = (sum(update.pop(name) for update in whole) for name in ("real_tokens", "trained"))
+            if self.shared is not None:
+                self.shared.tokens.append(real)
             real, trained = here().sums(real, trained)
             self.real_tokens += real
             # filled in by the card: a copy of a number makes the host wait
