@@ -15,14 +15,23 @@ brackets are not closed is not completed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.chats import ToolCall
 from toolkit.data.call_forms import FORMS, Form, NotRead, Tools
+from toolkit.data.call_objects import (
+    NO_CALL,
+    call_of,
+    hermes_problem,
+    items_of,
+    json_problem,
+    jsonrpc_problem,
+    llama_problem,
+)
+from toolkit.data.lenient_json import LOOKS_LIKE_CALL, decode, end_of_value, why
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +54,15 @@ class Parsed:
     problems: tuple[str, ...] = ()
 
 
-NAME_KEYS = ("name", "tool", "function", "tool_name")
-ARGUMENT_KEYS = ("arguments", "parameters", "args", "params", "input")
-_WRAPPERS = ("tool_calls", "calls")
 _THINKING = re.compile(r"\s*<think>(.*?)(</think>|\Z)", re.DOTALL)
 _MARK = "<tool_call>"
 _CLOSING_MARK = re.compile(r"\s*</tool_call>")
 _OPENER = re.compile(r"[{\[]|<tool_call>")
 _EMPTY_FENCE = re.compile(r"```[\w+-]*\s*(?:```|\Z)")
 _WHOLE_FENCE = re.compile(r"```[\w+-]*\s*(.*?)\s*```", re.DOTALL)
-_LOOKS_LIKE_CALL = re.compile(
-    r"""\[?\s*\{\s*["'](?:tool|tool_name|function|name|tool_calls|jsonrpc|method|arguments|parameters)["']\s*:"""
-)
 _NEXT_VALUE = re.compile(r"\n[{\[]|<tool_call>")
 _AFTER_VALUE = re.compile(r"[ \t]*([}\]]+)|\s*[,;](?=\s*\{)")
 _BRACKETS = re.compile(r"(?:[{\[]\s*){32,}")
-_TRAILING_COMMA = re.compile(r",(\s*[}\]])")
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_STRICT = json.JSONDecoder(parse_constant=lambda name: _refuse_constant(name))
-_LAX = json.JSONDecoder(strict=False)
 
 
 def parse(text: str, call_format: str, tools: Tools = ()) -> Parsed:
@@ -82,12 +81,12 @@ def parse(text: str, call_format: str, tools: Tools = ()) -> Parsed:
 
 def parse_hermes(text: str) -> Parsed:
     """Calls between <tool_call> marks."""
-    return _Reader(text, "hermes", _hermes_problem).read()
+    return _Reader(text, "hermes", hermes_problem).read()
 
 
 def parse_llama(text: str) -> Parsed:
     """A call as an object with `name` and `parameters`, which may stand behind <|python_tag|>."""
-    return _Reader(text.replace("<|python_tag|>", "", 1), "llama", _llama_problem).read()
+    return _Reader(text.replace("<|python_tag|>", "", 1), "llama", llama_problem).read()
 
 
 def _parse_form(text: str, form: Form, tools: Tools) -> Parsed:
@@ -124,12 +123,12 @@ def _parse_form(text: str, form: Form, tools: Tools) -> Parsed:
 
 def parse_json(text: str) -> Parsed:
     """Calls as {"tool", "arguments"} objects, one a line, in a list or in a fence."""
-    return _Reader(text, "json", _json_problem).read()
+    return _Reader(text, "json", json_problem).read()
 
 
 def parse_jsonrpc(text: str) -> Parsed:
     """Calls as JSON-RPC 2.0 requests of `tools/call`, or an array of them."""
-    return _Reader(text, "jsonrpc", _jsonrpc_problem).read()
+    return _Reader(text, "jsonrpc", jsonrpc_problem).read()
 
 
 PARSERS: Mapping[str, Callable[[str], Parsed]] = {
@@ -205,7 +204,7 @@ class _Reader:
         values = 0
         while True:
             start = position + len(text[position:]) - len(text[position:].lstrip())
-            found = _decode(text, start) if text.startswith(("{", "["), start) else None
+            found = decode(text, start) if text.startswith(("{", "["), start) else None
             if found is None:
                 break
             value, position, mended = found
@@ -222,11 +221,11 @@ class _Reader:
         stop = text.find("</tool_call>", position)
         inside = text[position:stop].strip() if stop >= 0 else text[position:].strip()
         end = stop + len("</tool_call>") if stop >= 0 else len(text)
-        if not values and (fence := _WHOLE_FENCE.fullmatch(inside)) and (found := _decode(fence[1], 0)):
+        if not values and (fence := _WHOLE_FENCE.fullmatch(inside)) and (found := decode(fence[1], 0)):
             self._deviation("a code fence between <tool_call> marks")
             self._take_marked(found[0], found[2])
         else:
-            self._broken(f"between <tool_call> marks: not JSON: {_why(inside)}")
+            self._broken(f"between <tool_call> marks: not JSON: {why(inside)}")
         return end
 
     def _take_marked(self, value: Any, mended: str) -> None:
@@ -238,7 +237,7 @@ class _Reader:
 
     def _bare(self, text: str, start: int) -> int:
         """Read the JSON value, if it is one, that begins at a bracket; returns where to go on."""
-        found = _decode(text, start)
+        found = decode(text, start)
         if found is not None:
             value, stop, mended = found
             if not self._take(value, mended, marked=False):
@@ -251,23 +250,23 @@ class _Reader:
                     self._deviation("a comma between calls")
                 return after.end()
             return stop
-        if not _LOOKS_LIKE_CALL.match(text, start):
+        if not LOOKS_LIKE_CALL.match(text, start):
             # A long run of brackets is degenerate text; trying each of them would take quadratic time.
             run = _BRACKETS.match(text, start)
             stop = run.end() if run else start + 1
             self.prose.append(text[start:stop])
             return stop
-        stop = _closing(text, start)
+        stop = end_of_value(text, start)
         if another := _NEXT_VALUE.search(text, start, stop):
             stop = another.start()
-        self._broken(f"not JSON: {_why(text[start:stop])}")
+        self._broken(f"not JSON: {why(text[start:stop])}")
         return stop
 
     def _take(self, value: Any, mended: str, *, marked: bool) -> bool:
         """Note the calls in a JSON value; False when it is no call."""
-        items, wrapped = _items(value)
-        found = [_call_of(item, marked=marked) for item in items]
-        if all(one == _NO_CALL for one in found):
+        items, wrapped = items_of(value)
+        found = [call_of(item, marked=marked) for item in items]
+        if all(one == NO_CALL for one in found):
             return False
         if wrapped:
             self._deviation("an object around the list of calls")
@@ -276,7 +275,7 @@ class _Reader:
             if one.call is not None:
                 self.calls.append(one.call)
             self.valid = self.valid and one.valid
-            if one == _NO_CALL:
+            if one == NO_CALL:
                 self._deviation("an item of the list is no call")
                 continue
             for note in (one.problem, self.style(item, marked)):
@@ -286,165 +285,3 @@ class _Reader:
             self.valid = False
             self._note(mended)
         return True
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What an object was taken for; neither call nor problem when it is just data."""
-
-    call: ToolCall | None = None
-    problem: str = ""
-    valid: bool = True
-
-
-_NO_CALL = _Found()
-
-
-def _items(value: Any) -> tuple[list[Any], bool]:
-    """The objects in a JSON value that may be calls, and whether another object was around them."""
-    if isinstance(value, list):
-        return value, False
-    if not any(key in value for key in (*NAME_KEYS, "method")):
-        for key in _WRAPPERS:
-            if isinstance(value.get(key), list):
-                return value[key], True
-    return [value], False
-
-
-def _call_of(item: Any, *, marked: bool) -> _Found:
-    if not isinstance(item, dict):
-        return _NO_CALL
-    if isinstance(item.get("method"), str):
-        return _call_of_request(item)
-    if isinstance(item.get("function"), dict):
-        return _call_of(item["function"], marked=marked)
-    name = next((item[key] for key in NAME_KEYS if isinstance(item.get(key), str)), None)
-    key = next((key for key in ARGUMENT_KEYS if key in item), None)
-    meant = marked or "tool" in item or key == "arguments"
-    if not name or ("description" in item and not meant):  # a tool's schema has a description, a call has none
-        return _NO_CALL
-    if key is None:
-        # {"name": "Ada"} in an answer is data; only a mark or the key `tool` says that it is meant as a call.
-        return _Found(ToolCall(name, {}), "a call without arguments") if meant else _NO_CALL
-    return _with_arguments(name, item[key]) if meant or isinstance(item[key], dict) else _NO_CALL
-
-
-def _call_of_request(item: dict[str, Any]) -> _Found:
-    params = item.get("params", {})
-    if item["method"] != "tools/call":
-        if "jsonrpc" not in item or not item["method"]:
-            return _NO_CALL
-        found = _with_arguments(item["method"], params)
-        return replace(found, problem=found.problem or "the tool's name stands as the method, not tools/call")
-    name = None
-    if isinstance(params, dict):
-        name = next((params[key] for key in NAME_KEYS if isinstance(params.get(key), str)), None)
-    if not name:
-        return _Found(problem='tools/call without a "name" in "params"')
-    key = next((key for key in ARGUMENT_KEYS if key in params), None)
-    return _Found(ToolCall(name, {})) if key is None else _with_arguments(name, params[key])
-
-
-def _with_arguments(name: str, arguments: Any) -> _Found:
-    if isinstance(arguments, dict):
-        return _Found(ToolCall(name, arguments))
-    if arguments is None:
-        return _Found(ToolCall(name, {}), "arguments are null")
-    if isinstance(arguments, str):
-        try:
-            inner = _STRICT.decode(arguments) if arguments.strip() else {}
-        except (ValueError, RecursionError):
-            return _Found(problem="arguments are a string that is not JSON", valid=False)
-        if isinstance(inner, dict):
-            return _Found(ToolCall(name, inner), "arguments as a JSON string")
-    return _Found(problem="arguments are not an object")
-
-
-def _hermes_problem(item: dict[str, Any], marked: bool) -> str:
-    if not marked:
-        return "a call without <tool_call> marks"
-    return "" if "name" in item and "arguments" in item else 'keys other than "name" and "arguments"'
-
-
-def _llama_problem(item: dict[str, Any], marked: bool) -> str:
-    if marked:
-        return "<tool_call> marks around a call"
-    return "" if "name" in item and "parameters" in item else 'keys other than "name" and "parameters"'
-
-
-def _json_problem(item: dict[str, Any], marked: bool) -> str:
-    if marked:
-        return "<tool_call> marks around a call"
-    return "" if "tool" in item and "arguments" in item else 'keys other than "tool" and "arguments"'
-
-
-def _jsonrpc_problem(item: dict[str, Any], marked: bool) -> str:
-    if marked:
-        return "<tool_call> marks around a call"
-    params = item.get("params")
-    request = item.get("jsonrpc") == "2.0" and item.get("method") == "tools/call" and "id" in item
-    if not request:
-        return 'no JSON-RPC request ("jsonrpc": "2.0", "id", "method": "tools/call")'
-    return "" if isinstance(params, dict) and "name" in params else 'no "name" in "params"'
-
-
-def _decode(text: str, start: int) -> tuple[Any, int, str] | None:
-    """The object or array at `start`, where it ends, and what had to be mended; None when there is none."""
-    for decoder, mended in ((_STRICT, ""), (_LAX, "not strict JSON: a raw line break in a string, or NaN")):
-        try:
-            value, stop = decoder.raw_decode(text, start)
-            return value, stop, mended
-        except (ValueError, RecursionError):
-            continue
-    if not _LOOKS_LIKE_CALL.match(text, start):
-        return None
-    stop = _closing(text, start)
-    try:
-        value = _LAX.decode(_without_trailing_commas(text[start:stop]))
-    except (ValueError, RecursionError):
-        return None
-    return value, stop, "not strict JSON: a comma before a closing bracket"
-
-
-def _closing(text: str, start: int) -> int:
-    """Where the bracket at `start` closes, or the next closing mark, or the end of the text."""
-    depth, position = 0, start
-    while position < len(text):
-        if text[position] == '"':
-            string = _STRING.match(text, position)
-            if string is None:
-                return len(text)
-            position = string.end()
-            continue
-        if text.startswith("</tool_call>", position):
-            return position
-        depth += (text[position] in "{[") - (text[position] in "}]")
-        position += 1
-        if depth == 0:
-            return position
-    return len(text)
-
-
-def _without_trailing_commas(text: str) -> str:
-    parts: list[str] = []
-    position = 0
-    for string in _STRING.finditer(text):
-        parts += [_TRAILING_COMMA.sub(r"\1", text[position : string.start()]), string[0]]
-        position = string.end()
-    return "".join([*parts, _TRAILING_COMMA.sub(r"\1", text[position:])])
-
-
-def _why(text: str) -> str:
-    try:
-        _STRICT.decode(text)
-    except RecursionError:
-        return "nested too deeply"
-    except json.JSONDecodeError as error:
-        return f"{error.msg.removesuffix(' at')} at character {error.pos}"
-    except ValueError as error:
-        return str(error)
-    return "text after the JSON value" if text else "nothing there"
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is Python's, not JSON's")
