@@ -17,7 +17,7 @@ from toolkit.data.keys import table_key
 from toolkit.data.notes import Reading
 from toolkit.data.parts import Part, chat_hash, few_held_out
 from toolkit.data.pipeline import Settings
-from toolkit.data.render import TEXT_ROLES
+from toolkit.data.rows import TEXT_ROLES
 from toolkit.data.sources import MOST_SHOWN, load_chats
 from toolkit.data.table import TokenTable, find, refuse_bad, refuse_dropped
 from toolkit.data.tablefile import write

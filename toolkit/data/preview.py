@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from toolkit.data.render import Renderer, Row
+    from toolkit.data.render import Renderer
+    from toolkit.data.rows import Row
     from toolkit.recipe.load import LoadedRecipe
 
 _LOOKED_AT = 500  # chats among which one of each kind is sought
