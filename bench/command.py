@@ -26,11 +26,11 @@ from toolkit.engines.measured import Measured, kind_of, record, signature, store
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError
 from toolkit.files import write_text
-from toolkit.hardware import cpu_flags, cpu_name, free_cores, usable_cores
+from toolkit.hardware import AMPERE, cpu_flags, cpu_name, free_cores, usable_cores
 from toolkit.models.families import load_shape
 from toolkit.models.shape import ModelShape
 from toolkit.planning import calibration
-from toolkit.planning.cards import AMPERE, CARDS, Card, cpu_card, query_smi, seen_gpus
+from toolkit.planning.cards import CARDS, Card, cpu_card, query_smi, seen_gpus
 from toolkit.planning.lengths import lengths_of
 from toolkit.recipe.schema import Recipe
 from toolkit.reports.bench import gib, pairs

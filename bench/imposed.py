@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from toolkit.planning.cards import AMPERE, Card
+from toolkit.hardware import AMPERE
+from toolkit.planning.cards import Card
 
 
 class Properties:

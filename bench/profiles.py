@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from toolkit.data.table import IGNORED
 from toolkit.errors import InputError
-from toolkit.planning.cards import AMPERE, Card, find_card
+from toolkit.hardware import AMPERE
+from toolkit.planning.cards import Card, find_card
 from toolkit.recipe.schema import Recipe
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-BUILTIN = "builtin:tools"
-TEST_SET = "builtin:test"
+BUILTIN_PREFIX = "builtin:"
+BUILTIN = f"{BUILTIN_PREFIX}tools"
+TEST_SET = f"{BUILTIN_PREFIX}test"
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+AMPERE = (8, 0)  # the first compute capability with bfloat16 and flash attention
 FLASH4 = (9, 10)  # majors of compute capabilities for which FlashAttention 4 has kernels forward and backward
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")  # a CPU with one of them has bfloat16 products
 
@@ -25,7 +26,7 @@ class Gpu:
 
     @property
     def has_bf16(self) -> bool:
-        return self.capability >= (8, 0)
+        return self.capability >= AMPERE
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def _with(recipe: Recipe, commit: Callable[[SourceSection], str | None]) -> Reci
 
 
 def _found(source: SourceSection) -> str | None:
-    return None if source.source.startswith("builtin:") or local_files(source.source) else commit_of(source)
+    return None if source.builtin or local_files(source.source) else commit_of(source)
 
 
 def _name(source: SourceSection) -> tuple[str, str | None, str | None]:

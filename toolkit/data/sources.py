@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.chats import BUILTIN, TEST_SET, Chat
+from toolkit.chats import BUILTIN, BUILTIN_PREFIX, TEST_SET, Chat
 from toolkit.data.columns import chosen, format_of, renamed
 from toolkit.data.formats import convert
 from toolkit.data.hub_files import hub_files
@@ -64,7 +64,7 @@ def local_files(source: str) -> list[Path] | None:
         return files
     if path.exists():
         return [path]
-    if source.startswith("builtin:"):
+    if source.startswith(BUILTIN_PREFIX):
         return None
     if _HUB_ID.match(source) and not source.startswith(("./", "../")) and kind_of(path) is None:
         return None
@@ -88,7 +88,7 @@ def _weighted(spec: SourceSection, reading: Reading, workers: int) -> Iterator[C
 
 
 def _chats(spec: SourceSection, reading: Reading, workers: int) -> Iterator[Chat]:
-    if spec.source.startswith("builtin:"):
+    if spec.builtin:
         for chat in _builtin(spec, workers):
             reading.rows += 1
             yield chat

@@ -19,9 +19,9 @@ from toolkit.cache import cache_root
 from toolkit.doctor.libraries import Loaded, load_libraries
 from toolkit.engines.attention import attention_on
 from toolkit.errors import first_line
-from toolkit.hardware import cpu_flags, cpu_name, usable_cores
+from toolkit.hardware import AMPERE, cpu_flags, cpu_name, usable_cores
 from toolkit.machine import free_bytes
-from toolkit.planning.cards import AMPERE, SeenGpu, seen_gpus, smi_failure
+from toolkit.planning.cards import SeenGpu, seen_gpus, smi_failure
 from toolkit.versions import installed
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from toolkit.doctor.gpu import gpu_hints, library_lines
 from toolkit.doctor.report import Line, Report
 from toolkit.engines.base import Engine
 from toolkit.engines.registry import ENGINES
-from toolkit.hardware import BF16_FLAGS, FLASH4, Gpu, Hardware
+from toolkit.hardware import AMPERE, BF16_FLAGS, FLASH4, Gpu, Hardware
 from toolkit.planning.cards import GIB, SeenGpu
 
 LEAST_DISK = 2 * GIB  # the quickstart's model, token table and run
@@ -93,7 +93,7 @@ def _bf16(facts: Facts) -> Line:
 
 def _gpu(gpu: SeenGpu) -> Line:
     major, minor = gpu.capability
-    dtype = "bfloat16" if gpu.capability >= (8, 0) else "no bfloat16: fp16, as in recipes/tools-t4.toml"
+    dtype = "bfloat16" if gpu.capability >= AMPERE else "no bfloat16: fp16, as in recipes/tools-t4.toml"
     return Line(
         gpu.name, f"{gpu.memory / GIB:.1f} GiB, compute capability {major}.{minor}, driver {gpu.driver}", None, dtype
     )

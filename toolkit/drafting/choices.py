@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from toolkit.data.parts import LEAST_CHATS
 from toolkit.drafting.look import Look
+from toolkit.hardware import AMPERE
 from toolkit.models.families import find_shape, why_not_packed
 from toolkit.planning.cards import SeenGpu
 from toolkit.recipe.schema import ModelSection
@@ -92,7 +93,7 @@ def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, le
         pairs.append(
             ("max_minutes", MINUTES_ON_CPU, "fewer updates where all take longer; leave it out to make them all")
         )
-    elif gpu.capability < (8, 0):
+    elif gpu.capability < AMPERE:
         pairs += [("bf16", False, f"{gpu.name} has no bfloat16"), ("fp16", True, "")]
     return pairs
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from toolkit.chats import BUILTIN_PREFIX
 from toolkit.data.readers import KINDS, PACKED
 from toolkit.drafting.choices import MOST_BAD, Choices, choose
 from toolkit.drafting.look import Look, look
@@ -131,7 +132,7 @@ def text(found: Look, choices: Choices, gpu: SeenGpu | None, target: Path, *, de
 def _from(source: Path, target: Path) -> str:
     """The source as a recipe in `target`'s folder names it."""
     path = os.path.relpath(source.resolve(), target.resolve().parent)
-    return f"./{path}" if path.startswith(("~", "builtin:")) else path
+    return f"./{path}" if path.startswith(("~", BUILTIN_PREFIX)) else path
 
 
 def _pair(key: str, value: object, told: str) -> str:

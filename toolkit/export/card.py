@@ -95,7 +95,7 @@ def _data(recipe: Recipe) -> str:
 
 def data_lines(sources: Iterable[SourceSection]) -> Iterable[str]:
     for source in sources:
-        more = f", {source.size:,} chats, seed {source.seed}" if source.source.startswith("builtin:") else ""
+        more = f", {source.size:,} chats, seed {source.seed}" if source.builtin else ""
         name = Path(source.source).name if "/" in source.source and Path(source.source).exists() else source.source
         yield f"{name} ({source.split}{more})"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.chats import ToolCall
+from toolkit.chats import BUILTIN, BUILTIN_PREFIX, ToolCall
 from toolkit.data.notes import Remarks, RowError
 from toolkit.data.schemas import read_tools
 from toolkit.data.seen import SeenTools
@@ -16,11 +16,10 @@ from toolkit.errors import InputError, Problem, did_you_mean
 from toolkit.recipe.schema import Recipe
 from toolkit.world import DOMAINS, TOOLS, World
 
-PREFIX = "builtin:"
 ON_OFFER = 8  # as many as one built-in chat has at most
 SEEN_ON_OFFER = 16  # of those seen in training
 SEEN_CHARACTERS = 8_000  # about 2,000 tokens, which leaves room for a chat
-HOW = f"give some: --tools FILE (a JSON list of function schemas) or {PREFIX}DOMAIN"
+HOW = f"give some: --tools FILE (a JSON list of function schemas) or {BUILTIN_PREFIX}DOMAIN"
 
 
 @dataclass(slots=True)
@@ -77,14 +76,16 @@ def choose_tools(
     if word == "none":
         return Toolbox(source="--tools none")
     if word is None:
-        sources = [one for one in recipe.data.sources if one.source == "builtin:tools"] if recipe else []
+        sources = [one for one in recipe.data.sources if one.source == BUILTIN] if recipe else []
         if recipe is not None and sources and len(sources) == len(recipe.data.sources):
             domains = sources[0].domains or list(DOMAINS)
             names = _across(domains, min(ON_OFFER, sources[0].max_tools) if sources[0].domains else ON_OFFER)
-            return _builtin(names, f"of the recipe's domains; others with --tools {PREFIX}DOMAIN", seed, execute)
+            return _builtin(
+                names, f"of the recipe's domains; others with --tools {BUILTIN_PREFIX}DOMAIN", seed, execute
+            )
         return _seen(seen, seed, execute)
-    if word.startswith(PREFIX):
-        wanted = [name.strip() for name in word.removeprefix(PREFIX).split(",") if name.strip()]
+    if word.startswith(BUILTIN_PREFIX):
+        wanted = [name.strip() for name in word.removeprefix(BUILTIN_PREFIX).split(",") if name.strip()]
         return _builtin(_named(wanted, word), f"of {word}", seed, execute)
     return Toolbox(_read(Path(word).expanduser(), word), None, f"of {word}")
 
@@ -146,7 +147,9 @@ def _named(wanted: Sequence[str], word: str) -> list[str]:
             near = did_you_mean(name, [*DOMAINS, *TOOLS]) or f", wanted one of {', '.join(DOMAINS)}, or a tool's name"
             problems.append(Problem("--tools", f"no domain or tool {name}{near}"))
     if not wanted:
-        problems.append(Problem("--tools", f"{word} names nothing; wanted {PREFIX} and one of {', '.join(DOMAINS)}"))
+        problems.append(
+            Problem("--tools", f"{word} names nothing; wanted {BUILTIN_PREFIX} and one of {', '.join(DOMAINS)}")
+        )
     if problems:
         raise InputError(problems)
     return list(dict.fromkeys(names))
@@ -157,7 +160,7 @@ def _read(path: Path, word: str) -> tuple[dict[str, Any], ...]:
     if not path.is_file():
         around = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
         near = did_you_mean(path.name, around)
-        raise InputError(f"--tools: no file {word}{near}; wanted a JSON file, or {PREFIX}DOMAIN")
+        raise InputError(f"--tools: no file {word}{near}; wanted a JSON file, or {BUILTIN_PREFIX}DOMAIN")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         listed = value["tools"] if isinstance(value, dict) and "tools" in value else value

@@ -17,6 +17,7 @@ import torch
 from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 
+from toolkit.hardware import AMPERE
 from toolkit.kernels.flash4 import flash4_agrees, flash4_rows
 from toolkit.kernels.row_attention import attend_rows, hidden_from, kernel_agrees
 from toolkit.kernels.row_states import closed, lacking
@@ -27,7 +28,6 @@ from toolkit.models.families import family_of
 Kernel = Literal["flash4", "flash", "xformers", "rows"]
 
 PACKED = "toolkit_packed"
-FLASH = (8, 0)  # compute capability that PyTorch's variable-length attention needs
 # newer torch wants to be told that keys serve several heads; before, it just did so
 GQA: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters else {}
 
@@ -133,7 +133,7 @@ def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether PyTorch's variable-length attention runs on this device in this dtype, and flash attention is not off."""
     if device.type != "cuda" or dtype == torch.float32 or not torch.backends.cuda.flash_sdp_enabled():
         return False
-    return torch.cuda.get_device_capability(device) >= FLASH
+    return torch.cuda.get_device_capability(device) >= AMPERE
 
 
 def _rows(

@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from toolkit.errors import first_line
+from toolkit.hardware import AMPERE
 from toolkit.kernels.row_attention import agrees, give_gradients, logs_shape, repeated, summed
-
-OLDER_THAN = (8, 0)  # compute capability from which PyTorch's own variable-length attention is there, and faster
 
 
 @torch.library.custom_op("toolkit::xformers_rows", mutates_args=())
@@ -99,7 +98,7 @@ def attention() -> Any:
 
 def wanted(device: torch.device) -> bool:
     """Whether this is a card that it is for."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) < OLDER_THAN
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) < AMPERE
 
 
 @functools.cache

@@ -18,10 +18,10 @@ import subprocess
 from dataclasses import dataclass
 
 from toolkit.errors import InputError, did_you_mean
+from toolkit.hardware import AMPERE
 from toolkit.words import counted
 
 GIB = 2**30
-AMPERE = (8, 0)  # the first compute capability with bfloat16 and flash attention
 
 
 @dataclass(frozen=True, slots=True)

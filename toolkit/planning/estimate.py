@@ -58,7 +58,7 @@ def sample(recipe: Recipe, source: SourceSection) -> Sampled | None:
     """
     data = recipe.data
     told = data.call_format, data.tool_prompt, data.thinking == "split"
-    if source.source.startswith("builtin:"):
+    if source.builtin:
         return _cached(source.model_dump_json(), *told)
     return _sample(source, *told) if local_files(source.source) is not None else None
 

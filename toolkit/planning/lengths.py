@@ -169,7 +169,7 @@ def eval_chats(recipe: Recipe, chats: int) -> int:
 
 
 def _all_built_in(recipe: Recipe) -> bool:
-    return all(source.source.startswith("builtin:") for source in recipe.data.sources)
+    return all(source.builtin for source in recipe.data.sources)
 
 
 def _count(source: SourceSection) -> int | None:
@@ -177,7 +177,7 @@ def _count(source: SourceSection) -> int | None:
 
     Raises `DataError` for a file that is not there.
     """
-    if source.source.startswith("builtin:"):
+    if source.builtin:
         count = source.size
     else:
         files = local_files(source.source)

@@ -88,7 +88,7 @@ def _sharing(plan: Plan) -> list[tuple[str, str]]:
 
 def _few_held_out(plan: Plan) -> str:
     recipe = plan.recipe
-    if all(source.source.startswith("builtin:") for source in recipe.data.sources):
+    if all(source.builtin for source in recipe.data.sources):
         return ""  # which have held-out chats of their own, as many as asked for
     held_out = recipe.eval.holdout * plan.lengths.chats / max(1e-9, 1 - recipe.eval.holdout)  # of those trained on
     return few_held_out(recipe, round(held_out))

@@ -156,7 +156,7 @@ def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
             f'wanted "{BUILTIN}", and then toolkit eval RUN --data {TEST_SET}',
         )
         return
-    if not source.source.startswith("builtin:"):
+    if not source.builtin:
         for key in BUILTIN_ONLY:
             if getattr(source, key) != SourceSection.model_fields[key].get_default(call_default_factory=True):
                 yield ((*path, key), (*path, "source")), f'only for source = "builtin:tools", not for "{source.source}"'
@@ -181,7 +181,7 @@ def _columns(path: Path, source: SourceSection) -> Iterator[Finding]:
     if not named:
         return
     key = (*path, "columns")
-    if source.source.startswith("builtin:"):
+    if source.builtin:
         yield (key, (*path, "source")), f'"{source.source}" has no columns; they are for files and data sets'
     if "messages" in named and ("user" in named or "assistant" in named):
         yield ((*key, "messages"),), "given beside user or assistant, wanted either messages, or user and assistant"

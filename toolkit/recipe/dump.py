@@ -7,6 +7,7 @@ from typing import Any
 
 import tomli_w
 
+from toolkit.chats import BUILTIN_PREFIX
 from toolkit.recipe.checks import BUILTIN_ONLY
 from toolkit.recipe.schema import Recipe
 
@@ -30,7 +31,7 @@ def _table(name: str, values: Mapping[str, Any]) -> Iterator[str]:
         for item in items:
             yield ""
             yield f"[[{name}.{key}]]"
-            builtin = str(item["source"]).startswith("builtin:")
+            builtin = str(item["source"]).startswith(BUILTIN_PREFIX)
             for inner, value in item.items():
                 if builtin or inner not in BUILTIN_ONLY:
                     yield _pair(inner, value)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolkit.chats import BUILTIN_PREFIX
 from toolkit.errors import InputError, Problem, RecipeError, did_you_mean
 from toolkit.recipe import toml
 from toolkit.recipe.checks import Rule
@@ -151,7 +152,7 @@ class _Layer:
             sources = table.get("sources") if isinstance(table := self.values.get(section), dict) else None
             for index, item in enumerate(sources if isinstance(sources, list) else []):
                 written = item.get("source") if isinstance(item, dict) else None
-                if not isinstance(written, str) or not written or written.startswith(("builtin:", "~")):
+                if not isinstance(written, str) or not written or written.startswith((BUILTIN_PREFIX, "~")):
                     continue
                 try:
                     beside, here = (folder / written).exists(), Path(written).exists()

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from toolkit.chats import BUILTIN_PREFIX
+
 # nothing that is counted in a run is more than a thousand million
 Positive = Annotated[int, Field(gt=0, le=10**9)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -85,6 +87,11 @@ class SourceSection(Section):
     domains: list[str] = Field(default_factory=list, description="only tools of these domains; empty means all")
     kinds: dict[str, float] = Field(default_factory=dict, description="share of each kind; empty means the usual mix")
     max_tools: Positive = Field(8, description="most tools on offer in one chat")
+
+    @property
+    def builtin(self) -> bool:
+        """Whether its chats are made here, and not read."""
+        return self.source.startswith(BUILTIN_PREFIX)
 
 
 class DataSection(Section):
