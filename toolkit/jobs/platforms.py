@@ -51,6 +51,17 @@ class Platform(ABC):
         """What starts the job, the usual way first."""
 
 
+_DATACENTER = {  # cards by the names that SkyPilot and Modal share
+    "t4": "T4",
+    "l4": "L4",
+    "a10g": "A10G",
+    "l40s": "L40S",
+    "a100-80": "A100-80GB",
+    "h100": "H100",
+    "h200": "H200",
+}
+
+
 class HfJobs(Platform):
     """Hugging Face Jobs: `hf jobs uv run` with a PEP 723 script, its folder and a bucket mounted."""
 
@@ -113,15 +124,9 @@ class SkyPilot(Platform):
     accelerators: ClassVar[Mapping[tuple[str, int], str]] = {
         (name, 1): title
         for name, title in {
-            "t4": "T4",
-            "l4": "L4",
-            "a10g": "A10G",
-            "l40s": "L40S",
+            **_DATACENTER,
             "a6000": "RTXA6000",
             "a100-40": "A100",
-            "a100-80": "A100-80GB",
-            "h100": "H100",
-            "h200": "H200",
             "rtx3090": "RTX3090",
             "rtx4090": "RTX4090",
             "rtx5090": "RTX5090",
@@ -191,17 +196,7 @@ class Modal(Platform):
     title = "Modal"
     longest = 24
     accelerators: ClassVar[Mapping[tuple[str, int], str]] = {
-        (name, 1): title
-        for name, title in {
-            "t4": "T4",
-            "l4": "L4",
-            "a10g": "A10G",
-            "l40s": "L40S",
-            "a100-40": "A100-40GB",
-            "a100-80": "A100-80GB",
-            "h100": "H100",
-            "h200": "H200",
-        }.items()
+        (name, 1): title for name, title in {**_DATACENTER, "a100-40": "A100-40GB"}.items()
     }
 
     def accelerator(self, card: Card, gpus: int) -> str:
