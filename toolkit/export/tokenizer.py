@@ -147,6 +147,16 @@ def looks_special(token: str) -> bool:
     )
 
 
+def is_control(token: Any) -> bool:
+    """Whether an added token of a tokenizer is a control token in a GGUF."""
+    return bool(token.special) or looks_special(token.content)
+
+
+def written(token: str) -> str:
+    """An added token, or a run of SentencePiece's blanks, as it stands in a text."""
+    return token.replace("▁", " ")
+
+
 def _tokens(tokenizer: Any, vocabulary: dict[str, int], size: int) -> tuple[list[str], list[int]]:
     by_id = {number: token for token, number in vocabulary.items()}
     added = tokenizer.added_tokens_decoder
@@ -157,8 +167,8 @@ def _tokens(tokenizer: Any, vocabulary: dict[str, int], size: int) -> tuple[list
             tokens.append(f"[PAD{number}]")
             types.append(UNUSED)
         elif number in added:
-            control = added[number].special or looks_special(token)
-            tokens.append(token if control else token.replace("▁", " "))
+            control = is_control(added[number])
+            tokens.append(token if control else written(token))
             types.append(CONTROL if control else USER_DEFINED)
         else:
             tokens.append(token)

@@ -17,7 +17,7 @@ from toolkit.export.verify import verify
 from toolkit.export.verify.files import GgufFile
 from toolkit.export.verify.runtime import TokenizerFindings, compare_tokenizers
 from toolkit.export.verify.verification_data import Material, gather
-from toolkit.export.verify.vocabulary import Override, own_marks, with_overrides
+from toolkit.export.verify.vocabulary import Override, overrides, own_marks, with_overrides
 from toolkit.exports import ExportFolder
 from toolkit.inference.gguf import GgufModel
 
@@ -126,6 +126,52 @@ def test_every_own_mark_is_tried(folder: Path) -> None:
     for token in [*KNOWN, *UNKNOWN, *(one.content for one in tokenizer.added_tokens_decoder.values())]:
         assert any(token in text for text in texts)
     assert len(texts) == 2
+
+
+def test_runs_of_blanks_are_tried_as_they_are_written(folder: Path) -> None:
+    """SentencePiece's tokenizers have runs of blanks as added tokens, which no text holds as `▁▁`."""
+    tokenizer = load_tokenizer(Path(ExportFolder(folder).record().base.folder))
+    tokenizer.add_tokens(["▁▁▁"])
+    texts = own_marks(tokenizer)
+    assert any(f"a{7 * ' '}\n{6 * ' '}" in text for text in texts) and not any("▁" in text for text in texts)
+
+
+class Recorded:
+    """A runtime that knows texts of `control` tokens in any file."""
+
+    def __init__(self, tokens: list[str], control: set[str]) -> None:
+        self.ids = {token: number for number, token in enumerate(tokens)}
+        self.control = control
+        self.asked: list[str] = []
+
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        self.asked.append(text)
+        lines = [line.removeprefix("a").removesuffix("a") if "\n" not in text else line for line in text.split("\n")]
+        return [self.ids[line] for line in lines if line in self.ids and (special or line not in self.control)]
+
+
+class Listed:
+    """A file's tokens and their types."""
+
+    def __init__(self, tokens: list[str], types: list[int]) -> None:
+        self.values = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types}
+
+    def value(self, key: str) -> Any:
+        return self.values[key]
+
+
+def test_a_large_vocabulary_is_put_to_llama_cpp_in_short_texts() -> None:
+    """Every token is, and what it makes of each is found wherever it stands: one long text takes llama.cpp the square
+    of its length where a vocabulary has thousands of marks."""
+    tokens = [f"<{number}>" for number in range(3000)] + [f"▁word{number}" for number in range(3000)]
+    types = [NORMAL] * 6000 + [CONTROL] * 2000
+    tokens += [f"<unused{number}>" for number in range(2000)]
+    model: Any = Recorded(tokens, {"<7>", "<2999>", *tokens[6000:]})
+    file: Any = Listed(tokens, types)
+    assert overrides(model, file) == [Override("<7>", 7, True), Override("<2999>", 2999, True)]
+    asked = [line for text in model.asked for line in text.split("\n")]
+    assert {*tokens[:3000], *tokens[6000:]} <= set(asked) and not {*tokens[3000:6000]} & set(asked)
+    assert max(map(len, model.asked)) < 8000 and len(model.asked) < 40
 
 
 def test_a_tokenizer_with_other_marks(folder: Path) -> None:

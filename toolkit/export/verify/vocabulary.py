@@ -10,22 +10,23 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
-from toolkit.export.tokenizer import CONTROL, NORMAL, USER_DEFINED, read_tokenizer
+from toolkit.export.tokenizer import CONTROL, NORMAL, USER_DEFINED, is_control, read_tokenizer, written
 
 if TYPE_CHECKING:
     from toolkit.export.verify.files import GgufFile
     from toolkit.inference.gguf import GgufModel
 
 _MARK = re.compile(r"<[^<>\s]{1,40}>|\[[A-Z][A-Z_]{1,20}\]|</s>")
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"▁?[^\W_]+")
 _IN_A_TEXT = 8  # tokens of a text that is tokenised by both
 _MOST_MARKS = 160  # ordinary tokens that look like control tokens
+_TOGETHER = 400  # tokens that are put to llama.cpp as one text
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,12 @@ class Override:
 
 
 def own_marks(tokenizer: Any) -> list[str]:
-    """Texts that hold every added token of a tokenizer, and ordinary tokens that look like control tokens."""
-    added = {number: token.content for number, token in sorted(tokenizer.added_tokens_decoder.items())}
+    """Texts that hold every added token of a tokenizer, as it is written in a text, and ordinary tokens that look like
+    control tokens."""
+    added = {
+        number: token.content if is_control(token) else written(token.content)
+        for number, token in sorted(tokenizer.added_tokens_decoder.items())
+    }
     plain = [token for token, number in tokenizer.get_vocab().items() if number not in added and _MARK.fullmatch(token)]
     plain = sorted(plain, key=lambda token: (len(token), token))
     step = max(1, len(plain) // _MOST_MARKS)
@@ -56,8 +61,10 @@ def overrides(model: GgufModel, file: GgufFile) -> list[Override]:
     tokens: list[str] = file.value("tokenizer.ggml.tokens")
     types: list[int] = file.value("tokenizer.ggml.token_type")
     pairs = zip(tokens, types, strict=True)
-    plain = "\n".join(token for token, kind in pairs if kind == NORMAL and not _WORD.fullmatch(token))
-    more = Counter(model.tokenize(plain)) - Counter(model.tokenize(plain, special=False))
+    plain = [token for token, kind in pairs if kind == NORMAL and not _WORD.fullmatch(token)]
+    more: Counter[int] = Counter()
+    for text in _texts(plain):
+        more += Counter(model.tokenize(text)) - Counter(model.tokenize(text, special=False))
     found = []
     for number in sorted(more):  # beside the tokens looked for there are those that stand next to them
         inside = f"a{tokens[number]}a"
@@ -65,11 +72,17 @@ def overrides(model: GgufModel, file: GgufFile) -> list[Override]:
         if types[number] == NORMAL and number in read and read != model.tokenize(inside, special=False):
             found.append(Override(tokens[number], number, control=True))
     marks = [number for number, kind in enumerate(types) if kind in (CONTROL, USER_DEFINED)]
-    met = set(model.tokenize("\n".join(tokens[number] for number in marks)))
+    met = {number for text in _texts([tokens[number] for number in marks]) for number in model.tokenize(text)}
     for number in marks:
         if number not in met and number not in model.tokenize(f"a{tokens[number]}a"):
             found.append(Override(tokens[number], number, control=False))
     return found
+
+
+def _texts(tokens: Sequence[str]) -> Iterator[str]:
+    """All tokens, a line each, in several texts: llama.cpp looks in a text for every mark of the vocabulary behind every
+    place where it found one, which takes the square of a text's length."""
+    return ("\n".join(tokens[start : start + _TOGETHER]) for start in range(0, len(tokens), _TOGETHER))
 
 
 def with_overrides(tokenizer: Any, changed: Sequence[Override]) -> Any:
