@@ -80,8 +80,8 @@ def overrides(model: GgufModel, file: GgufFile) -> list[Override]:
 
 
 def _texts(tokens: Sequence[str]) -> Iterator[str]:
-    """All tokens, a line each, in several texts: llama.cpp looks in a text for every mark of the vocabulary behind every
-    place where it found one, which takes the square of a text's length."""
+    """All tokens, a line each, in several texts: behind every mark that it found, llama.cpp looks for every mark of the
+    vocabulary up to the text's end."""
     return ("\n".join(tokens[start : start + _TOGETHER]) for start in range(0, len(tokens), _TOGETHER))
 
 
