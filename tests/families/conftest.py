@@ -57,10 +57,14 @@ WHOLE = ("qwen3", "gemma3_text")
 """Families of which every test is made each time; of the others the longest ones belong to the longer tests."""
 LONGEST = ("test_from_a_run_to_files_that_are_shown_to_be_the_model", "test_compiled_equals_eager")
 
+OF_A_WHOLE = "test_from_a_run_to_an_export_of_the_text_alone"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         name = getattr(item, "originalname", "")
+        if name == OF_A_WHOLE and "[mistral3]" not in item.name:
+            item.add_marker(pytest.mark.slow)
         if name in LONGEST and not any(f"[{family}" in item.name for family in WHOLE[: LONGEST.index(name) + 1]):
             item.add_marker(pytest.mark.slow)
 

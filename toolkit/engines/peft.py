@@ -13,9 +13,9 @@ from toolkit.engines.precision import weight_dtype
 from toolkit.engines.setup import Setup
 from toolkit.errors import EngineError, ModelError
 from toolkit.hardware import Hardware
+from toolkit.models.loading import load_model
 from toolkit.progress import without_bars
 from toolkit.recipe.schema import Recipe
-from toolkit.trusted import load_model
 
 DROPOUT = 2.35  # bytes that are kept on CUDA for each dropped feature; fitted
 

@@ -33,7 +33,7 @@ from toolkit.engines.precision import weight_dtype
 from toolkit.engines.setup import Checkpointing, Setup
 from toolkit.errors import EngineError
 from toolkit.hardware import Hardware
-from toolkit.models.families import FAMILIES, UNKNOWN, more_to_close
+from toolkit.models.families import FAMILIES, UNKNOWN, left_out, more_to_close
 from toolkit.models.shape import ATTENTION, MLP, ModelShape
 from toolkit.progress import without_bars
 from toolkit.ranks import here
@@ -83,6 +83,9 @@ class Unsloth(Engine):
         if packs and (more := more_to_close(recipe.model, recipe.train.max_length)) is not None:
             message = f'"unsloth" can\'t pack this model\'s chats: {more}; wanted "peft", or micro_batch = "fixed"'
             yield Reason((key, ("train", "micro_batch")), message, f"Unsloth can't pack this model's chats: {more}")
+        if left_out(recipe.model) is not None:
+            message = '"unsloth" would load all of this model of text and images; wanted "peft" or "compiled"'
+            yield Reason((key, ("model", "name")), message, "Unsloth would load all of this model of text and images")
 
     def reserves(self, recipe: Recipe) -> Iterator[Reason]:
         train = recipe.train

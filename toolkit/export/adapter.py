@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
+from toolkit.models.loading import text_name
 from toolkit.trusted import ADAPTER_CONFIG as CONFIG
 from toolkit.trusted import ADAPTER_WEIGHTS as WEIGHTS
 from toolkit.trusted import check_adapter
@@ -170,6 +171,11 @@ def _check_names(adapter: Adapter, names: Iterable[str], base: Mapping[str, Any]
             raise ModelError(
                 f"{adapter.folder}: the adapter trains {name.removesuffix('.weight')}, but the base's embedding and "
                 "head are one tensor; there is no such merged model. Train without it"
+            )
+        if name not in base and text_name(name) != name:
+            raise ModelError(
+                f"{adapter.folder}: the adapter was trained with the part that sees images around the text's ({name}); "
+                "only the text part of such a model can be exported: train on that alone, as `toolkit run` does"
             )
         if name not in base:
             raise ModelError(

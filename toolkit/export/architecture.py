@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit import trusted
 from toolkit.errors import ModelError
-from toolkit.models.families import FAMILIES, Config, Family, family_for
+from toolkit.models.families import FAMILIES, Config, Family, family_for, text_part
 from toolkit.models.families.base import Part, RopeFactors
 from toolkit.models.shape import ModelShape
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model's family, sizes and settings; `config` is all of its config.json. `rope_factors`: tensors of
-    the rope, by their names in a GGUF (`Family.rope`)."""
+    """A model's family, sizes and settings; `config` is all of its config.json, or of its text part's. `rope_factors`:
+    tensors of the rope, by their names in a GGUF (`Family.rope`)."""
 
     family: Family
     class_name: str
@@ -68,12 +68,12 @@ class Architecture:
         return self.family.from_gguf(name, weight, self.shape, self.config).reshape(self.tensors[name])
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder. Raises `ModelError`."""
+def read_config(folder: Path) -> Config:
+    """config.json of a model folder, or what its text part's would be. Raises `ModelError`."""
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(f"{folder}: no config.json; wanted a Hugging Face model folder")
-    return trusted.read_config(path)
+    return text_part(trusted.read_config(path))
 
 
 def read_architecture(folder: Path) -> Architecture:

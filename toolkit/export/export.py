@@ -43,6 +43,7 @@ from toolkit.exports import (
 )
 from toolkit.files import clear_all_leftovers
 from toolkit.hashes import sha256_of
+from toolkit.models.families import left_out
 from toolkit.progress import Bar
 from toolkit.runs import command_line
 from toolkit.terminal import new_console
@@ -107,8 +108,7 @@ def export(
             template=source.template,
             say=console.print,
         )
-    if source.note:
-        notes.append(source.note)
+    notes += filter(None, (source.note, left_out(source.model)))
     for note in notes:
         console.print(f"note       {note}")
     if adapter is not None and not adapter_only:

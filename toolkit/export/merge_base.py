@@ -17,8 +17,9 @@ from toolkit.data.tokenizers import load_tokenizer
 from toolkit.export.merge import open_merged
 from toolkit.export.tensors import Weights
 from toolkit.exports import MergeRecord, MergeScore
+from toolkit.models.loading import load_model
 from toolkit.progress import without_bars
-from toolkit.trusted import load_adapter, load_model
+from toolkit.trusted import load_adapter
 
 if TYPE_CHECKING:
     from toolkit.data.template import ChatTemplate

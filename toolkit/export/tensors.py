@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
+from toolkit.models.loading import text_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,14 +36,14 @@ class Checkpoint:
     def __init__(self, folder: Path, architecture: Architecture) -> None:
         self.folder = folder
         self.architecture = architecture
-        self._files = _index(folder)
+        self._files = {text_name(stored): (path, stored) for stored, path in _index(folder).items()}
         self._check()
 
     def read(self, name: str) -> Tensor:
         import torch
 
         tensor = self.stored(name).to(torch.float32)
-        require_finite(tensor, f"{self._files[name]}: {name}")
+        require_finite(tensor, f"{self._files[name][0]}: {name}")
         return tensor
 
     def stored(self, name: str) -> Tensor:
@@ -50,8 +51,9 @@ class Checkpoint:
         from safetensors import safe_open
 
         # opened anew for each: a file's mapped pages count as this process's memory for as long as it is open
-        with safe_open(self._files[name], framework="pt") as file:
-            return file.get_tensor(name)
+        path, stored = self._files[name]
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(stored)
 
     def _check(self) -> None:
         from safetensors import SafetensorError, safe_open
@@ -59,12 +61,12 @@ class Checkpoint:
         wanted = self.architecture.tensors
         if missing := [name for name in wanted if name not in self._files]:
             raise ModelError(f"{self.folder}: {len(missing)} weights are missing, {missing[0]} the first")
-        for path in sorted(set(self._files.values())):
+        for path in sorted({path for path, _ in self._files.values()}):
             try:
                 with safe_open(path, framework="pt") as file:
-                    for name in file.keys():  # noqa: SIM118 (a method of safe_open)
-                        if name in wanted and self._files[name] == path:
-                            piece = file.get_slice(name)
+                    for name, (holder, stored) in self._files.items():
+                        if name in wanted and holder == path:
+                            piece = file.get_slice(stored)
                             _check_one(f"{path}: {name}", tuple(piece.get_shape()), piece.get_dtype(), wanted[name])
             except (SafetensorError, OSError) as error:
                 raise ModelError(f"{path}: not a readable safetensors file ({error})") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit.data.parts import few_held_out
-from toolkit.models.families import unknown_family
+from toolkit.models.families import left_out, unknown_family
 from toolkit.planning.calibration import past_error
 from toolkit.planning.cards import GIB, Card
 from toolkit.planning.kernel_time import Rates, Seconds
@@ -38,6 +38,7 @@ def _lines(plan: Plan, *, braille: bool) -> list[tuple[str, str]]:
             f"({plan.trainable / plan.shape.parameters:.2%})",
         ),
         *([("", unknown)] if (unknown := unknown_family(plan.shape)) else []),
+        *([("", more)] if (more := left_out(plan.recipe.model)) else []),
         ("engine", str(plan.engine)),
         *([("", plan.engine.note)] if plan.engine.note else []),
         ("fast path", str(plan.fast_path)),

@@ -23,8 +23,9 @@ from toolkit.export.merge_base import load_into
 from toolkit.export.verify.files import GgufFile, GgufWeights
 from toolkit.export.verify.verification_data import Material, ScoredRow
 from toolkit.exports import ExportRecord
+from toolkit.models.loading import load_config, load_model
 from toolkit.progress import without_bars
-from toolkit.trusted import load_adapter, load_config, load_model
+from toolkit.trusted import load_adapter
 
 if TYPE_CHECKING:
     from torch import Tensor

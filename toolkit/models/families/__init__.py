@@ -30,6 +30,10 @@ from toolkit.trusted import check_folder, read_config
 if TYPE_CHECKING:
     from toolkit.recipe.schema import ModelSection
 
+_SAID_OUTSIDE = (
+    *("tie_word_embeddings", "dtype", "torch_dtype", "quantization_config"),
+    *("bos_token_id", "eos_token_id", "pad_token_id"),
+)
 _KNOWN = {shape: names for kind in sorted(FAMILIES, reverse=True) for shape, names in FAMILIES[kind].known().items()}
 KNOWN: dict[str, ModelShape] = {name: shape for shape, names in _KNOWN.items() for name in names}
 """Shapes that need no config.json at hand."""
@@ -47,11 +51,33 @@ def family_for(config: Config) -> Family:
 
 
 def text_part(config: Config) -> Config:
-    """The part of a config.json that describes what is trained: where a model has more than text, of a type that
-    transformers loads the text of alone, its `text_config`."""
+    """The part of a config.json that describes what is trained: of a model that has more than text, in `whole_types` of
+    a family, the config.json that its text part would have alone; else `config` itself.
+
+    Published files leave out what is as transformers has it, and say some of the text's settings outside of
+    `text_config`.
+    """
     text = config.get("text_config")
     whole = any(config.get("model_type") in family.whole_types for family in FAMILIES.values())
-    return {**text, "model_type": text.get("model_type", "")} if whole and isinstance(text, dict) else config
+    if not whole or not isinstance(text, dict):
+        return config
+    kind = str(text.get("model_type") or "")
+    family = FAMILIES.get(kind, UNKNOWN)
+    outside = {key: config[key] for key in _SAID_OUTSIDE if config.get(key) is not None}
+    named = {"model_type": kind, "architectures": [family.class_name]}
+    return {**family.text_defaults, **outside, **text, **named}
+
+
+def left_out(model: ModelSection) -> str | None:
+    """What to say of a recipe's model of which only the text part is trained and exported; None of others, and where
+    no config.json is here to tell."""
+    config = _config_of(model)
+    if config is None or (text := text_part(config)) is config:
+        return None
+    return (
+        f"{config.get('model_type')} is a model of text and images: its text part ({text['model_type']}) is trained "
+        "and exported, what sees images is left out"
+    )
 
 
 def shape_from_config(config: Config, where: str) -> ModelShape:

@@ -67,8 +67,10 @@ class Family:
     model_type: str
     """In config.json."""
     whole_types: tuple[str, ...] = ()
-    """Types of models with more than text whose text part transformers loads as one of the family, by the `text_config`
-    of their config.json."""
+    """Types of models with more than text whose text part, by the `text_config` of their config.json, may be one of the
+    family: it is loaded alone (`toolkit.models.loading`)."""
+    text_defaults: Config = {}  # noqa: RUF012
+    """What such a `text_config` may leave out, as transformers has it then."""
     class_name: str | None = None
     """transformers' class; None: models of this family are planned and trained, but not exported."""
 

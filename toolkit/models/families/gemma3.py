@@ -22,6 +22,17 @@ PATTERN = 6  # of which every last layer sees all tokens, as llama.cpp has it wh
 @register
 class Gemma3(Family):
     model_type, gguf_arch = "gemma3_text", "gemma3"
+    whole_types = ("gemma3",)
+    text_defaults = {  # noqa: RUF012
+        "vocab_size": 262_208,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131_072,
+        "rms_norm_eps": 1e-6,
+        "query_pre_attn_scalar": 256,
+        "tie_word_embeddings": True,
+    }
     class_name = "Gemma3ForCausalLM"
     qk_norm = True
     tied_by_default = True
@@ -39,6 +50,13 @@ class Gemma3(Family):
             ),
             self.sizes(1152, 6912, 26, 4, 1, 262_144, tied=True, head_dim=256): (
                 *("google/gemma-3-1b-pt", "google/gemma-3-1b-it"),
+            ),
+            # of the text parts
+            self.sizes(2560, 10_240, 34, 8, 4, 262_208, tied=True, head_dim=256): (
+                *("google/gemma-3-4b-pt", "google/gemma-3-4b-it"),
+            ),
+            self.sizes(3840, 15_360, 48, 16, 8, 262_208, tied=True, head_dim=256): (
+                *("google/gemma-3-12b-pt", "google/gemma-3-12b-it"),
             ),
         }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @register
 class Ministral3(Llama):
     model_type, gguf_arch = "ministral3", "mistral3"
+    whole_types = ("mistral3",)  # of Mistral Small 3 too, whose text part is a mistral
     class_name = "Ministral3ForCausalLM"
     fused_by_unsloth = False
     attention_bias = ()
