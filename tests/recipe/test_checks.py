@@ -87,6 +87,15 @@ def load_text(tmp_path: Path, text: str) -> list[str]:
             "[[data.sources]]\nsource='builtin:tools'\ndomains=['mail', 'wether']",
             ["domains.1: ", "did you mean weather?"],
         ),
+        (
+            "[[data.sources]]\nsource='builtin:tools'\ndecisions=0.1\nmax_tools=3",
+            ["x.toml:3: data.sources.0.decisions: for training chats over all domains", "max_tools: x.toml:4"],
+        ),
+        (
+            "[[data.sources]]\nsource='builtin:tools'\nrationales=true\nsplit='tools'",
+            ["x.toml:3: data.sources.0.rationales: for training chats", "split: x.toml:4"],
+        ),
+        ("[[data.sources]]\nsource='a.jsonl'\nrationales=true", ["data.sources.0.rationales: only for", "a.jsonl"]),
         ("[export]\ngguf=['q8_0', 'Q4_K_M']", ["x.toml:2: export.gguf.1: ", "did you mean q4_k_m?"]),
     ],
 )

@@ -30,6 +30,8 @@ BUILTIN = st.fixed_dictionaries(
         "domains": st.lists(st.sampled_from(["mail", "weather"]), max_size=3),
         "kinds": st.dictionaries(st.sampled_from(["single", "refuse"]), st.floats(0.1, 1e20), max_size=2),
         "weight": st.floats(1e-300, 1000),
+        "decisions": st.just(0.0),
+        "rationales": st.just(False),
     },
 )
 FILES = st.fixed_dictionaries(

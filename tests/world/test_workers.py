@@ -15,7 +15,10 @@ from toolkit.world.catalog import Catalog
 from toolkit.world.spec import Unsuitable
 
 
-@pytest.mark.parametrize("options", [{"seed": 3}, {"domains": ("home",), "kinds": {"clarify": 1, "refuse": 1}}])
+@pytest.mark.parametrize(
+    "options",
+    [{"seed": 3, "decisions": 0.2, "rationales": True}, {"domains": ("home",), "kinds": {"clarify": 1, "refuse": 1}}],
+)
 def test_workers_make_the_same_chats(options: dict[str, object]) -> None:
     alone = list(chats(700, **options))  # type: ignore[arg-type]
     assert list(chats(700, workers=2, **options)) == alone  # type: ignore[arg-type]

@@ -128,6 +128,8 @@ def _builtin(spec: SourceSection, workers: int) -> Iterator[Chat]:
         kinds=spec.kinds,
         max_tools=spec.max_tools,
         test=spec.source == TEST_SET,
+        decisions=spec.decisions,
+        rationales=spec.rationales,
         workers=workers if spec.size >= _MANY and workers > _FEW_PROCESSES else 1,
     )
 

@@ -21,7 +21,7 @@ Rule = Callable[[Recipe], Iterable[Finding]]
 
 GGUF_QUANTS = ("f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
 HUB_ONLY = ("config", "revision", "commit")
-BUILTIN_ONLY = ("size", "seed", "domains", "kinds", "max_tools")
+BUILTIN_ONLY = ("size", "seed", "domains", "kinds", "max_tools", "decisions", "rationales")
 HEAD_NAMES = ("lm_head", "embed_tokens")
 
 
@@ -162,7 +162,7 @@ def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
                 yield ((*path, key), (*path, "source")), f'only for source = "builtin:tools", not for "{source.source}"'
     elif key := next((name for name in HUB_ONLY if getattr(source, name) is not None), ""):
         yield ((*path, key), (*path, "source")), f'of a data set of the hub; "{source.source}" has none'
-    elif source.domains or source.split != "train":
+    elif source.domains or source.split != "train" or source.decisions or source.rationales:
         yield from _builtin(path, source)
     yield from _columns(path, source)
     known = [kind for kind in KINDS if kind != "other"]
@@ -195,7 +195,7 @@ def _columns(path: Path, source: SourceSection) -> Iterator[Finding]:
 
 def _builtin(path: Path, source: SourceSection) -> Iterator[Finding]:
     # a few milliseconds to import, so only for the recipes that ask
-    from toolkit.world.catalog import DOMAINS, SPLITS
+    from toolkit.world.catalog import DOMAINS, SPLITS, is_varied
 
     if source.split not in SPLITS:
         near = did_you_mean(source.split, SPLITS) or f", wanted one of {', '.join(SPLITS)}"
@@ -204,6 +204,12 @@ def _builtin(path: Path, source: SourceSection) -> Iterator[Finding]:
         if domain not in DOMAINS:
             near = did_you_mean(domain, DOMAINS) or f", wanted one of {', '.join(DOMAINS)}"
             yield ((*path, "domains", index),), f'the built-in chats have no domain "{domain}"{near}'
+    if not is_varied(source.split, source.domains, source.max_tools):
+        named = "split" if source.split != "train" else "domains" if source.domains else "max_tools"
+        for key in ("decisions", "rationales"):
+            if getattr(source, key):
+                message = 'for training chats over all domains, with split = "train" and max_tools of at least 4'
+                yield ((*path, key), (*path, named)), message
 
 
 def _export(recipe: Recipe) -> Iterator[Finding]:

@@ -87,6 +87,12 @@ class SourceSection(Section):
     domains: list[str] = Field(default_factory=list, description="only tools of these domains; empty means all")
     kinds: dict[str, float] = Field(default_factory=dict, description="share of each kind; empty means the usual mix")
     max_tools: Positive = Field(8, description="most tools on offer in one chat")
+    decisions: Fraction = Field(
+        0.0, description="share of chats in which a result decides the next call, beside those of the usual mix"
+    )
+    rationales: bool = Field(
+        False, description="the assistant writes what decides before a call that hangs on a result"
+    )
 
     @property
     def builtin(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -17,6 +18,7 @@ from toolkit.world.spec import CHAINS, TOOLS, Chain, Unsuitable
 DOMAINS: tuple[str, ...] = tuple(sorted({tool.domain for tool in TOOLS.values() if tool.trained}))
 _ALL_DOMAINS: tuple[str, ...] = tuple(sorted({tool.domain for tool in TOOLS.values()}))
 SPLITS = ("train", "phrasing", "tools")
+DECISIONS = "decisions"  # a kind of making: the chats are chains, or several calls at once
 TEST_SIZE = 1000
 MIX: Mapping[str, float] = {
     "single": 0.35,
@@ -83,6 +85,7 @@ class Catalog:
     domains: tuple[str, ...]
     max_tools: int
     test: bool = False
+    rationales: bool = False  # whether the assistant writes what decides before a call
 
     @property
     def name(self) -> str:
@@ -109,7 +112,7 @@ class Catalog:
     @property
     def varied(self) -> bool:
         """Whether tools go under other names and invented ones join them: for training on all domains."""
-        return self.split == "train" and set(self.domains) == set(DOMAINS) and self.max_tools >= 4
+        return is_varied(self.split, self.domains, self.max_tools)
 
     @property
     def question_key(self) -> str:
@@ -239,6 +242,11 @@ class Catalog:
         return tuple(chosen)
 
 
+def is_varied(split: str, domains: Sequence[str], max_tools: int) -> bool:
+    """See `Catalog.varied`; no domains mean all."""
+    return split == "train" and set(domains or DOMAINS) == set(DOMAINS) and max_tools >= 4
+
+
 @cache
 def _alike(name: str) -> frozenset[str]:
     """Tools whose names share a word with this one's."""
@@ -262,9 +270,15 @@ def could_serve(name: str, wanted: str) -> bool:
 
 
 def choose(
-    split: str, domains: Sequence[str], kinds: Mapping[str, float] | None, max_tools: int, test: bool = False
+    split: str,
+    domains: Sequence[str],
+    kinds: Mapping[str, float] | None,
+    max_tools: int,
+    test: bool = False,
+    decisions: float = 0.0,
+    rationales: bool = False,
 ) -> tuple[Catalog, dict[str, float]]:
-    """The catalog and the share of each kind. Raises DataError with everything that is wrong."""
+    """The catalog, and the share of each kind and of `DECISIONS`. Raises DataError with everything that is wrong."""
     problems: list[Problem] = []
     source = TEST_SET if test else BUILTIN
 
@@ -286,10 +300,15 @@ def choose(
         problems.append(Problem(source, "the shares of all kinds are 0"))
     if max_tools < 1:
         problems.append(Problem(source, f"max_tools must be at least 1, not {max_tools}"))
+    if isinstance(decisions, bool) or not isinstance(decisions, (int, float)) or not 0 <= decisions <= 1:
+        problems.append(Problem(source, f"decisions must be a share from 0 to 1, not {decisions!r}"))
+    every = _ALL_DOMAINS if test else DOMAINS
+    catalog = Catalog(split, tuple(dict.fromkeys(domains)) or every, max_tools, test, rationales)
+    if (decisions or rationales) and not problems and not catalog.varied:
+        what = "decisions" if decisions else "rationales"
+        problems.append(Problem(source, f'{what}: only with split "train", all domains and max_tools of at least 4'))
     if problems:
         raise DataError(problems)
-    every = _ALL_DOMAINS if test else DOMAINS
-    catalog = Catalog(split, tuple(dict.fromkeys(domains)) or every, max_tools, test)
     if kinds is None and catalog.varied:
         shares = dict(TRAINING_MIX)
     missing = [kind for kind, share in shares.items() if share and not catalog.possible(kind)]
@@ -297,4 +316,8 @@ def choose(
     if missing and (kinds is not None or len(missing) == len(shares)):
         what = f"no chats of kind {', '.join(missing)} with split {split!r}, max_tools {max_tools}"
         raise DataError(Problem(source, f"{what} and domains {', '.join(catalog.domains)}: add domains or tools"))
-    return catalog, {kind: share for kind, share in shares.items() if share and kind not in missing}
+    shares = {kind: share for kind, share in shares.items() if share and kind not in missing}
+    if decisions:
+        total = math.fsum(shares.values())
+        shares = {kind: share / total * (1 - decisions) for kind, share in shares.items()} | {DECISIONS: decisions}
+    return catalog, {kind: share for kind, share in shares.items() if share}

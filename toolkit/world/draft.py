@@ -31,7 +31,8 @@ from toolkit.world.language import (
 )
 from toolkit.world.lexicon import person, words
 from toolkit.world.paraphrase import paraphrase
-from toolkit.world.spec import TOOLS, Chain, Sampler, Unsuitable
+from toolkit.world.rationale import rationale
+from toolkit.world.spec import TOOLS, Sampler, Unsuitable
 from toolkit.world.world import World
 
 _REGISTERS = ("plain", "terse", "polite", "rambling")
@@ -56,6 +57,7 @@ class Draft:
         self.satisfied = True  # whether the user would say "great" before the next request
         self.told = ""  # what the system turn says about the user
         self.invented: dict[str, dict[str, Any]] = {}  # schemas of tools that only this chat has
+        self._reason = ""  # stands before the next call
 
     # the user
 
@@ -198,10 +200,21 @@ class Draft:
     def schema(self, name: str) -> dict[str, Any]:
         return self.invented.get(name) or TOOLS[name].schema
 
+    def because(self, way: str, *, holds: bool = True, **fields: Any) -> str:
+        """What decides the next call, for the assistant to write before it; "" where chats have no rationales.
+
+        Its wording has a chance of its own, so that chats are the same with and without.
+        """
+        if self.catalog.rationales:
+            chance = Random(f"rationale {self.world.seed} {len(self.turns)}")
+            self._reason = rationale(chance, way, fields, holds=holds)
+        return self._reason
+
     def call(self, *calls: tuple[str, Mapping[str, Any]], may_fail: bool = False) -> list[Any]:
         """One assistant turn with these calls, and a tool turn for each with what the tool returned."""
         made = tuple(ToolCall(name, self._in_order(name, arguments)) for name, arguments in calls)
-        self.turns.append(Turn("assistant", tool_calls=made))
+        self.turns.append(Turn("assistant", self._reason, tool_calls=made))
+        self._reason = ""
         results: list[Any] = []
         for item in made:
             text = self.world.call(item.name, item.arguments)
@@ -251,28 +264,6 @@ class Draft:
         (result,) = self.call((name, arguments), may_fail=may_fail)
         self.report((name, arguments, result))
         return result
-
-
-class Do:
-    """What a chain makes its calls with."""
-
-    def __init__(self, draft: Draft, chain: Chain) -> None:
-        self._draft = draft
-        self._chain = chain
-
-    def __call__(self, name: str, /, **arguments: Any) -> Any:
-        return self.all((name, arguments))[0]
-
-    def attempt(self, name: str, /, **arguments: Any) -> Any:
-        """A call that may, or must, come back with an error."""
-        return self._draft.call((name, arguments), may_fail=True)[0]
-
-    def all(self, *calls: tuple[str, Mapping[str, Any]]) -> list[Any]:
-        """Several calls in one assistant turn."""
-        for name, _ in calls:
-            if name not in self._chain.tools:
-                raise ValueError(f"chain {self._chain.name} calls {name}, which it does not name")
-        return self._draft.call(*calls)
 
 
 def _capital(text: str) -> str:

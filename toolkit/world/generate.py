@@ -11,7 +11,8 @@ from typing import Any
 
 from toolkit.chats import Chat, Turn
 from toolkit.errors import DataError
-from toolkit.world.catalog import Catalog, choose
+from toolkit.world.catalog import DECISIONS, Catalog, choose
+from toolkit.world.deciding import deciding, kind_of
 from toolkit.world.disguise import disguise
 from toolkit.world.draft import Draft, context_slots
 from toolkit.world.inventing import INVENTED
@@ -41,6 +42,8 @@ def chats(
     max_tools: int = 8,
     test: bool = False,
     workers: int = 1,
+    decisions: float = 0.0,
+    rationales: bool = False,
 ) -> Iterator[Chat]:
     """Chats in which a user asks, tools run and the assistant answers; no user turn comes twice.
 
@@ -59,12 +62,14 @@ def chats(
         test: "phrasing" or "tools" of the test set instead: templates and tools that neither training nor the
             development set has, for final figures only.
         workers: processes that make them; 1: this one.
+        decisions: share of chats in which a result decides, beside those of the kinds; the kinds share the rest.
+        rationales: where a result decides, the assistant writes what it decides by before the call.
 
     Raises:
         DataError: an unknown split, domain or kind, a kind that can't be made, or no unused user text left.
         ToolkitError: a worker died.
     """
-    catalog, shares = choose(split, domains, kinds, max_tools, test)
+    catalog, shares = choose(split, domains, kinds, max_tools, test, decisions, rationales)
     source = Source(seed, catalog)
     order = zip(range(size), _order(seed, catalog.name, shares), strict=False)
     if workers == 1:
@@ -138,7 +143,11 @@ def _make(r: Random, index: int, kind: str, catalog: Catalog) -> Chat:
     world_seed = r.getrandbits(32)
     draft = Draft(r, World(world_seed), catalog)
     varied = catalog.varied
-    flags = _ways(r, kind, varied)[kind](draft)
+    if kind == DECISIONS:
+        flags = deciding(draft)
+        kind = kind_of(flags)
+    else:
+        flags = _ways(r, kind, varied)[kind](draft)
     offer = flags.pop("offer", None) or catalog.offer(r, draft.needed)
     system = _system(draft)
     chat = Chat(

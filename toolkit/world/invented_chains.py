@@ -6,7 +6,7 @@ has to be read first, or what happens depends on a value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from toolkit.world.draft import Draft
 from toolkit.world.invented import Invented, Thing
 from toolkit.world.language import said, shown, spoken
+from toolkit.world.rationale import denied, versus
 from toolkit.world.scene import Scene, ordered
 from toolkit.world.spec import Unsuitable
 from toolkit.world.values import kind_of
@@ -32,7 +33,10 @@ def multi_step(d: Draft) -> Flags:
     """A later call made from what an earlier one returned, in one of the patterns."""
     s = Scene(d)
     thing = s.shop.thing()
-    pattern = d.r.choice(_PATTERNS)
+    return _chain(s, thing, d.r.choice(_PATTERNS))
+
+
+def _chain(s: Scene, thing: Thing, pattern: Callable[[Scene, Thing], Sequence[Invented]]) -> Flags:
     wanted = pattern(s, thing)
     broad = ("batch", "total", "find", "match", *(["get"] if pattern is _previous else []))
     return {
@@ -73,6 +77,7 @@ def _above(s: Scene, thing: Thing) -> Sequence[Invented]:
     s.d.user(s.filled(source, {look.slot("id"): one, "_bar": bar}))
     s.call((look, arguments))
     act = acts[0] if found > bar else acts[1]
+    _against(s, look, found, bar, "above", found > bar, f"{act.action} {one}")
     s.serve(act, {act.slot("id"): one})
     return look, *acts
 
@@ -91,6 +96,7 @@ def _higher(s: Scene, thing: Thing) -> Sequence[Invented]:
     if found[0] == found[1]:
         raise Unsuitable("alike")
     best = ids[found.index(max(found) if key == "higher" else min(found))]
+    s.d.because("which", **versus(list(map(shown, ids)), found, ids.index(best), key))
     s.serve(act, {act.slot("id"): best})
     return look, act
 
@@ -142,6 +148,7 @@ def _before(s: Scene, thing: Thing) -> Sequence[Invented]:
     source = s.line("say", "before", put, id=s.slot(put, "id"), other="{_other}", value=s.slot(put, "value"))
     s.d.user(s.filled(source, {put.slot("id"): one, "_other": other, put.slot("value"): new}))
     (found,) = s.call((look, {look.slot("id"): one}))
+    s.d.because("before", value=found[look.attribute], new=said(new).text, other=other)
     s.serve_all(
         (put, ordered(put, {put.slot("id"): one, put.slot("value"): said(new).value})),
         (put, ordered(put, {put.slot("id"): other, put.slot("value"): found[look.attribute]})),
@@ -161,6 +168,7 @@ def _previous(s: Scene, thing: Thing) -> Sequence[Invented]:
     source = s.line("say", "previous", put, id=s.slot(put, "id"), other="{_other}", value=s.slot(put, "value"))
     s.d.user(s.filled(source, {put.slot("id"): one, "_other": other, put.slot("value"): new}))
     (found,) = s.call((put, ordered(put, {put.slot("id"): one, put.slot("value"): said(new).value})))
+    s.d.because("before", value=found["previous"], new=said(new).text, other=other)
     s.serve(put, ordered(put, {put.slot("id"): other, put.slot("value"): found["previous"]}))
     return (put,)
 
@@ -179,6 +187,7 @@ def _noted(s: Scene, thing: Thing) -> Sequence[Invented]:
     s.d.user(s.filled(source, {look.slot("id"): one, "_reason": f'"{text}"'}))
     (found,) = s.call((look, {look.slot("id"): one}))
     reason = text.replace("N", shown(found[look.attribute]))
+    s.d.because("within", noun=f"the {spoken(look.attribute)}", value=found[look.attribute], whole=reason)
     s.serve(act, ordered(act, {act.slot("id"): one, act.slot("reason"): reason}))
     return look, act
 
@@ -198,6 +207,8 @@ def _below(s: Scene, thing: Thing) -> Sequence[Invented]:
     source = s.line("say", "below", look, id=s.slot(look, "id"), bar="{_bar}", **words)
     s.d.user(s.filled(source, {look.slot("id"): one, "_bar": bar}))
     s.call((look, {look.slot("id"): one}))
+    then = f"set it to {bar}" if found < bar else f"{act.action} {one}"
+    _against(s, look, found, bar, "below", found < bar, then)
     if found < bar:
         s.serve(put, ordered(put, {put.slot("id"): one, put.slot("value"): bar}))
     else:
@@ -253,6 +264,43 @@ def _summed(s: Scene, thing: Thing) -> Sequence[Invented]:
     return total, put
 
 
+def _empty(s: Scene, thing: Thing) -> Sequence[Invented]:
+    """What happens depends on whether a search finds anything."""
+    find = s.shop.make("find", thing)
+    find = replace(find, result={key: f"?{kind}" for key, kind in find.result.items()})
+    s.shop.tools[find.name] = find
+    acts = [s.shop.make("act", thing, action=action) for action in s.r.sample(tuple(thing.actions), 2)]
+    s.ready(find, *acts)
+    (one,) = s.ids(acts[0], "id", 1)
+    value = s.draw(find, "value")
+    ways = {f"{name}{number}": word for number, act in enumerate(acts, 1) for name, word in act.words().items()}
+    words = {
+        "one": "{_one}",
+        "act": acts[0].action,
+        "act2": acts[1].action,
+        "done": ways["done1"],
+        "done2": ways["done2"],
+    }
+    source = s.line("say", "empty", find, value=s.slot(find, "value"), **words)
+    s.d.user(s.filled(source, {find.slot("value"): value, "_one": one}))
+    (found,) = s.call((find, {find.slot("value"): said(value).value}))
+    act = acts[1] if found["ids"] else acts[0]
+    s.d.because("empty", holds=not found["ids"], found=shown(found["ids"]), then=f"{act.action} {one}")
+    s.serve(act, {act.slot("id"): one})
+    return find, *acts
+
+
+def deciding(d: Draft) -> Flags:
+    """Those of the chains in which a result decides."""
+    s = Scene(d)
+    return _chain(s, s.shop.thing(), d.r.choice(_DECIDING))
+
+
+def _against(s: Scene, look: Invented, found: Any, bar: int, side: str, holds: bool, then: str) -> None:
+    noun, test = f"the {spoken(look.attribute)}", f"is {side} {bar}"
+    s.d.because("bound", holds=holds, noun=noun, value=found, bound=bar, test=test, denied=denied(test), then=then)
+
+
 _NOTES = (
     *("{attr} N", "{attr}: N", "N now", "N too many"),
     *("it was at N", "N by the record", "only N left", "N, checked twice"),
@@ -261,3 +309,4 @@ _PATTERNS = (
     *(_copy, _above, _above, _higher, _higher, _each, _first, _made),
     *(_before, _previous, _previous, _noted, _noted, _below, _linked, _linked, _linked, _closest, _summed),
 )
+_DECIDING = (_above, _above, _below, _higher, _higher, _before, _previous, _noted, _empty, _empty)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from toolkit.world.catalog import could_serve
-from toolkit.world.draft import Do, Draft, draw, sample
+from toolkit.world.doing import Do
+from toolkit.world.draft import Draft, draw, sample
 from toolkit.world.facts import fact, likely_answerer
 from toolkit.world.language import Filled, compose, join, phrases, said, spoken
 from toolkit.world.lexicon import address, iban, person, phone, words

@@ -84,6 +84,9 @@ class World:
             elif key == "ids":
                 limits = [item for item in arguments.values() if isinstance(item, int)]
                 count = min(r.choice((1, 2, 2, 3)), *limits, 3)
+                if kind.startswith("?"):  # or none
+                    count = min(r.choice((0, 0, 1, 2)), count)
+                kind = kind.removeprefix("?")
                 found[key] = list(dict.fromkeys(value(kind, r, self) for _ in range(count)))
             else:
                 item = value(kind, r, self)

@@ -18,7 +18,8 @@ from typing import Any
 
 from toolkit.world.draft import Draft
 from toolkit.world.language import Filled, fill, parse, said, shown
-from toolkit.world.shelf.decisions import decided, outweighed, together
+from toolkit.world.rationale import versus
+from toolkit.world.shelf.decisions import asked, decided, outweighed, together
 from toolkit.world.shelf.display import Display, Shown, framed
 from toolkit.world.shelf.entry import Entry, Param, Result, lines, serves, shelf
 from toolkit.world.spec import Unsuitable
@@ -98,6 +99,13 @@ def multi_step(d: Draft) -> Flags:
     return {"offer": show.offer(*entries), "shelf": True, "chain": f"shelf {name}"}
 
 
+def deciding(d: Draft) -> Flags:
+    """Such a chain in which a result decides, or a question about which of two has more."""
+    show = Display(d)
+    entries, name = d.r.choices(_DECIDING, _DECIDING_SHARES)[0](show)
+    return {"offer": show.offer(*entries), "shelf": True, "chain": f"shelf {name}"}
+
+
 @cache
 def frames(part: str) -> Mapping[str, tuple[str, ...]]:
     """Words of a part of chains.toml that has no chains: one a line, or between slashes."""
@@ -112,13 +120,32 @@ def _outweighed(show: Display) -> tuple[list[Entry], str]:
     return outweighed(show, frames("outweigh"))
 
 
+def _asked(show: Display) -> tuple[list[Entry], str]:
+    return asked(show, frames("outweigh"))
+
+
 def _together(show: Display) -> tuple[list[Entry], str]:
     return together(show, frames("together"))
 
 
 def _written(show: Display) -> tuple[list[Entry], str]:
+    return _of(show, show.r.choice(written()))
+
+
+def _weighing(show: Display) -> tuple[list[Entry], str]:
+    """One of those that compare two things, or give on what was set before."""
+    return _of(show, show.r.choice(weighing()))
+
+
+@cache
+def weighing() -> tuple[Written, ...]:
+    return tuple(
+        chain for chain in written() if any(step.each or "1.was" in step.arguments.values() for step in chain.steps)
+    )
+
+
+def _of(show: Display, chain: Written) -> tuple[list[Entry], str]:
     d = show.d
-    chain = d.r.choice(written())
     source = d.r.choice(chain.say)
     slots = _drawn(show, chain)
     request = show.fill(source, slots)
@@ -133,8 +160,11 @@ def _written(show: Display) -> tuple[list[Entry], str]:
     for step in chain.steps:
         tool = tools[step.entry.name]
         arguments = {name: _resolved(raw, request, found) for name, raw in step.arguments.items()}
+        if any(raw == "1.was" for raw in step.arguments.values()):
+            new = next(request.arguments[name] for name in arguments if step.arguments[name] == "1.was")
+            d.because("before", value=found[0]["was"], new=new, other=said(slots["other"]).text)
         if step.each:
-            found.append(_best(d, tool, step, arguments))
+            found.append(_best(d, tool, step, arguments, [said(item).text for item in slots[step.each]]))
             continue
         taken = [re.fullmatch(r"(\d)\.(\w+)", raw) for raw in step.arguments.values()]
         each = {(index, one.each) for index, one in enumerate(chain.steps, 1) if one.each}
@@ -165,8 +195,8 @@ def _drawn(show: Display, chain: Written) -> dict[str, Any]:
     return slots
 
 
-def _best(d: Draft, tool: Shown, step: Step, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A call for each value at once; the result that counts, with its value."""
+def _best(d: Draft, tool: Shown, step: Step, arguments: Mapping[str, Any], items: list[str]) -> dict[str, Any]:
+    """A call for each value (`items`: as they are said) at once; the result that counts, with its value."""
     most, field = step.best
     options = [{**arguments, step.each: value} for value in arguments[step.each]]
     results = d.call(*(tool.call(one) for one in options))
@@ -174,6 +204,9 @@ def _best(d: Draft, tool: Shown, step: Step, arguments: Mapping[str, Any]) -> di
         raise Unsuitable("alike")
     first = (results[0][field] > results[1][field]) == (most == "max")
     index = 0 if first else 1
+    values = [result[field] for result in results]
+    more, less = ("later", "earlier") if isinstance(values[0], str) else ("higher", "lower")
+    d.because("which", **versus(items, values, index, more if most == "max" else less))
     return {**results[index], step.each: options[index][step.each]}
 
 
@@ -217,3 +250,5 @@ def _linked(show: Display) -> tuple[list[Entry], str]:
 
 _WAYS = (_written, _decided, _outweighed, _together, _linked)
 _SHARES = (_WRITTEN, _DECIDED, _OUTWEIGHED, _TOGETHER, 1 - _WRITTEN - _DECIDED - _OUTWEIGHED - _TOGETHER)
+_DECIDING = (_decided, _outweighed, _asked, _together, _weighing)
+_DECIDING_SHARES = (0.42, 0.24, 0.1, 0.12, 0.12)

@@ -15,7 +15,8 @@ from datetime import date, timedelta
 from functools import cache
 from typing import Any
 
-from toolkit.world.language import Filled, Said, neat, parse, said, shown
+from toolkit.world.language import Filled, Said, compose, neat, parse, plain, said, shown
+from toolkit.world.rationale import denied, versus
 from toolkit.world.shelf.display import Display, Shown, framed
 from toolkit.world.shelf.entry import Entry, Param, Result, serves, shelf
 from toolkit.world.spec import Unsuitable
@@ -33,6 +34,25 @@ class _Ready:
     entry: Entry
     filled: Filled
     slots: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One request for two things, and which of the two results is the `word` one ("higher")."""
+
+    first: Entry
+    result: Result
+    look: _Ready
+    tool: Shown
+    calls: list[tuple[str, dict[str, Any]]]
+    values: list[Any]
+    best: int
+    word: str
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a rationale says of the two."""
+        return versus([said(item).text for item in self.look.slots[self.first.many]], self.values, self.best, self.word)
 
 
 @cache
@@ -82,7 +102,10 @@ def decided(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[En
     _say(show, r.choice(frames["say"]), result, look, one, other, test=test)
     show.d.needed.append(tool.name)
     show.d.call(tool.call(look.filled.arguments))
-    taken = one if (value > bound.value) == more else other
+    holds = (value > bound.value) == more
+    taken = one if holds else other
+    fields = {"noun": result.noun, "value": value, "bound": bound.text, "test": test, "denied": denied(test)}
+    show.d.because("bound", holds=holds, **fields, then=_words(taken))
     _serve(show, taken, {one.entry.name: one, other.entry.name: other})
     return _entries(first, one, other), "decided"
 
@@ -90,18 +113,9 @@ def decided(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[En
 def outweighed(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[Entry], str]:
     """Two calls at once, and a request about what has more, or one of two requests by which has more."""
     r = show.r
-    first, result = r.choice(compared())
-    look = _ready(show, first, several=True)
-    options = [{**look.filled.arguments, first.many: said(item).value} for item in look.slots[first.many]]
-    tool = show.show(first, list(options[0]))
-    values = [_result(show, tool, option)[result.name] for option in options]
-    if values[0] == values[1] or len(options) != 2:
-        raise Unsuitable("nothing to choose by")
-    more = r.random() < 0.5
-    best = 0 if (values[0] > values[1]) == more else 1
-    kind = "day" if _is_day_or_time(values[0]) else "number"
-    word = r.choice(frames[f"{kind}_{'more' if more else 'less'}"])
-    item = look.slots[first.many][best]
+    pair = _pair(show, frames)
+    first, result, look, tool, word = pair.first, pair.result, pair.look, pair.tool, pair.word
+    item = look.slots[first.many][pair.best]
     choices = [one for one in about(first.params[first.many].kind) if not serves(one[0].name, first.name)]
     show.d.needed.append(tool.name)
     if choices and r.random() < _ABOUT_IT:
@@ -114,18 +128,49 @@ def outweighed(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list
         filled = show.fill(named, slots)
         request = _Ready(entry, filled, slots)
         _say(show, r.choice(frames["about"]), result, look, request, request, word=word)
-        show.d.call(*(tool.call(option) for option in options))
+        show.d.call(*pair.calls)
         second = show.show(entry, [*filled.arguments, param.name])
         show.d.needed.append(second.name)
         arguments = {**filled.arguments, param.name: said(item).value}
+        show.d.because("which", **pair.fields)
         show.serve((second, arguments, {**slots, param.name: item}))
         return [first, entry], "about the one"
     one, other = _alternatives(show, first)
     said_first = said(look.slots[first.many][0]).text
     _say(show, r.choice(frames["compare"]), result, look, one, other, word=word, item=said_first)
-    show.d.call(*(tool.call(option) for option in options))
-    _serve(show, one if best == 0 else other, {one.entry.name: one, other.entry.name: other})
+    show.d.call(*pair.calls)
+    taken = one if pair.best == 0 else other
+    show.d.because("whether", holds=pair.best == 0, **pair.fields, asked=said_first, then=_words(taken))
+    _serve(show, taken, {one.entry.name: one, other.entry.name: other})
     return _entries(first, one, other), "outweighed"
+
+
+def asked(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[Entry], str]:
+    """Two calls at once, and the question which has more: answered, with no call after it."""
+    pair = _pair(show, frames)
+    show.d.needed.append(pair.tool.name)
+    _say(show, show.r.choice(frames["ask"]), pair.result, pair.look, pair.look, pair.look, word=pair.word)
+    show.d.call(*pair.calls)
+    item = said(pair.look.slots[pair.first.many][pair.best]).text.strip('"')
+    answer = compose(show.r.choice(frames["answer"]), {**pair.fields, "item": item, "bare": _bare(pair.result.noun)})
+    show.d.say(answer)
+    return [pair.first], "asked"
+
+
+def _pair(show: Display, frames: Mapping[str, Sequence[str]]) -> _Pair:
+    r = show.r
+    first, result = r.choice(compared())
+    look = _ready(show, first, several=True)
+    options = [{**look.filled.arguments, first.many: said(item).value} for item in look.slots[first.many]]
+    tool = show.show(first, list(options[0]))
+    values = [_result(show, tool, option)[result.name] for option in options]
+    if values[0] == values[1] or len(options) != 2:
+        raise Unsuitable("nothing to choose by")
+    more = r.random() < 0.5
+    best = 0 if (values[0] > values[1]) == more else 1
+    kind = "day" if _is_day_or_time(values[0]) else "number"
+    word = r.choice(frames[f"{kind}_{'more' if more else 'less'}"])
+    return _Pair(first, result, look, tool, [tool.call(option) for option in options], values, best, word)
 
 
 @cache
@@ -167,6 +212,7 @@ def together(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[E
     second = show.show(entry, [*filled.arguments, param.name])
     show.d.needed.append(second.name)
     whole = f"{words}{mark}{value}"
+    show.d.because("within", noun=result.noun, value=value, whole=whole)
     show.serve((second, {**filled.arguments, param.name: whole}, {**slots, param.name: whole}))
     return [first, entry], "together"
 
@@ -183,6 +229,10 @@ def _texts() -> tuple[tuple[Entry, Param], ...]:
         and entry.params[name].kind.startswith("quoted")
         and any(parse(x).imperative and _slot(entry.params[name]).search(x) for x in entry.say)
     )
+
+
+def _words(request: _Ready) -> str:
+    return plain(request.filled.pieces)
 
 
 def _ready(show: Display, entry: Entry, *, several: bool = False) -> _Ready:

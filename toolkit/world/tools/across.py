@@ -5,8 +5,9 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from toolkit.world.language import Said, day, near_day
+from toolkit.world.language import Said, day, near_day, said
 from toolkit.world.lexicon import cities, words
+from toolkit.world.rationale import among
 from toolkit.world.spec import TOOLS, Unsuitable, chain, only
 from toolkit.world.world import World
 
@@ -59,6 +60,10 @@ def invite_contact(do: Any, s: dict[str, Any]) -> dict[str, Any]:
 def rain_todo(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     day_ = do("weather_on_date", city=s["_city"], date=s["_soon"])
     wet = day_["rain_chance"] >= 50
+    do.because(
+        "bound", holds=wet, noun="the chance of rain", value=day_["rain_chance"], bound=50, test="is at least 50",
+        denied="is not at least 50", then=f"add {said(s['_task' if wet else '_other_task']).value}",
+    )  # fmt: skip
     done = do("add_todo", text=s["_task"] if wet else s["_other_task"])
     return {"chance": day_["rain_chance"], "text": done["text"]}
 
@@ -75,6 +80,7 @@ def price_abroad(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     if len(rows) < 2 or len({row["price"] for row in rows}) < len(rows):
         raise Unsuitable("nothing to choose from")
     best = min(rows, key=lambda row: row["price"])
+    do.because("most", **among([row["price"] for row in rows], best["price"], "lowest", best["name"]))
     return {**best, **do("convert_currency", amount=best["price"], from_currency="EUR", to_currency=s["_currency"])}
 
 
@@ -94,6 +100,10 @@ def note_mail(do: Any, s: dict[str, Any]) -> dict[str, Any]:
 def heat_by_weather(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     outside = do("current_weather", city=s["_city"])["temperature"]
     target = s["_temperature"] if outside >= 10 else s["_temperature"] + 2
+    do.because(
+        "bound", holds=outside < 10, noun="the temperature", value=outside, bound=10, test="is below 10",
+        denied="is not below 10", then=f"set it to {target}",
+    )  # fmt: skip
     return {"outside": outside, **do("set_thermostat", room=s["_room"], temperature=target)}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from toolkit.world.language import Said, neat
 from toolkit.world.lexicon import words
+from toolkit.world.rationale import versus
 from toolkit.world.spec import ToolFailure, Unsuitable, chain, integer, number, optional, part, string, tool
 from toolkit.world.world import World
 
@@ -303,6 +304,9 @@ def limit_to_spent(do: Any, s: dict[str, Any]) -> dict[str, Any]:
 def dearer_share(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     rows = do.all(("stock_price", {"ticker": s["_ticker"]}), ("stock_price", {"ticker": s["_other"]}))
     dear = max(rows, key=lambda row: row["price"])
+    do.because(
+        "which", **versus([row["ticker"] for row in rows], [row["price"] for row in rows], rows.index(dear), "higher")
+    )
     return {**dear, **do("convert_currency", amount=dear["price"], from_currency="EUR", to_currency=s["_currency"])}
 
 

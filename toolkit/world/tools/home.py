@@ -7,6 +7,7 @@ from typing import Any
 
 from toolkit.world.language import Said, moment, neat
 from toolkit.world.lexicon import words
+from toolkit.world.rationale import versus
 from toolkit.world.spec import (
     ToolFailure,
     Unsuitable,
@@ -264,6 +265,11 @@ def _chain_slots(r: Random, w: World) -> dict[str, Any]:
 def heat_if_cold(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     value = do("read_sensor", room=s["_room"], sensor="temperature")["value"]
     room, way = (s["_room"], "cold") if value < s["_limit"] else (s["_other"], "warm")
+    limit = s["_limit"]
+    do.because(
+        "bound", holds=way == "cold", noun="the temperature", value=value, bound=limit, test=f"is below {limit}",
+        denied=f"is not below {limit}", then=f"heat the {room}",
+    )  # fmt: skip
     return {"way": way, "value": value, "where": room, **do("set_thermostat", room=room, temperature=s["_temperature"])}
 
 
@@ -280,6 +286,8 @@ def vacuum_drier(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     dry, wet = sorted(rows, key=lambda row: row["value"])
     if dry["value"] == wet["value"]:
         raise Unsuitable("equally humid")
+    humid = [row["value"] for row in rows]
+    do.because("which", **versus([row["room"] for row in rows], humid, rows.index(dry), "lower"))
     do("start_vacuum", room=dry["room"], minutes=s["_minutes"])
     return {"dry": dry["room"], "value": dry["value"]}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from toolkit.world.language import Said
 from toolkit.world.lexicon import cities, words
+from toolkit.world.rationale import versus
 from toolkit.world.spec import (
     ToolFailure,
     Unsuitable,
@@ -225,6 +226,8 @@ def nearer_then_places(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     near, far = sorted(routes, key=lambda row: row["km"])
     if near["km"] == far["km"]:
         raise Unsuitable("equally far")
+    far_off = [row["km"] for row in routes]
+    do.because("which", **versus([row["destination"] for row in routes], far_off, routes.index(near), "lower"))
     places = do("find_places", category=s["_category"], city=near["destination"])["places"]
     return {"near": near["destination"], "km": near["km"], "names": [row["name"] for row in places]}
 

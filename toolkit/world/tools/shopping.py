@@ -7,6 +7,7 @@ from typing import Any
 
 from toolkit.world.language import Said
 from toolkit.world.lexicon import words
+from toolkit.world.rationale import among
 from toolkit.world.spec import ToolFailure, Unsuitable, chain, integer, number, optional, part, string, tool
 from toolkit.world.world import World
 
@@ -263,6 +264,7 @@ def _cheapest(do: Any, query: str, quantity: int) -> dict[str, Any]:
     if len(rows) < 2 or len({row["price"] for row in rows}) < len(rows):
         raise Unsuitable("nothing to choose from")
     best: dict[str, Any] = min(rows, key=lambda row: row["price"])
+    do.because("most", **among([row["price"] for row in rows], best["price"], "lowest", best["id"]))
     do("add_to_cart", product_id=best["id"], quantity=quantity)
     return best
 
@@ -281,6 +283,7 @@ def add_cheapest_total(do: Any, s: dict[str, Any]) -> dict[str, Any]:
 def remove_dearest(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     rows = do("view_cart")["lines"]
     dear = max(rows, key=lambda row: row["price"])
+    do.because("most", **among([row["price"] for row in rows], dear["price"], "highest", dear["product_id"]))
     return {"price": dear["price"], **do("remove_from_cart", product_id=dear["product_id"])}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from toolkit.world.language import day
 from toolkit.world.lexicon import cities, person
+from toolkit.world.rationale import among, versus
 from toolkit.world.spec import (
     ToolFailure,
     Unsuitable,
@@ -286,13 +287,17 @@ def _search(do: Any, s: dict[str, Any]) -> list[dict[str, Any]]:
 
 @chain("travel", "search_flights", "book_flight", sample=_chain_slots)
 def book_cheapest_flight(do: Any, s: dict[str, Any]) -> dict[str, Any]:
-    best = min(_search(do, s), key=lambda row: row["price"])
+    rows = _search(do, s)
+    best = min(rows, key=lambda row: row["price"])
+    do.because("most", **among([row["price"] for row in rows], best["price"], "lowest", best["flight"]))
     return {**best, **do("book_flight", flight=best["flight"], date=s["_date"], passenger=s["_passenger"])}
 
 
 @chain("travel", "search_flights", "book_flight", sample=_chain_slots)
 def book_earliest_flight(do: Any, s: dict[str, Any]) -> dict[str, Any]:
-    first = min(_search(do, s), key=lambda row: row["departs"])
+    rows = _search(do, s)
+    first = min(rows, key=lambda row: row["departs"])
+    do.because("most", **among([row["departs"] for row in rows], first["departs"], "earliest", first["flight"]))
     return {**first, **do("book_flight", flight=first["flight"], date=s["_date"], passenger=s["_passenger"])}
 
 
@@ -303,6 +308,7 @@ def book_cheapest_hotel(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     if len({row["night"] for row in rows}) < len(rows):
         raise Unsuitable("equal prices")
     best = min(rows, key=lambda row: row["night"])
+    do.because("most", **among([row["night"] for row in rows], best["night"], "lowest", best["hotel"]))
     return {**best, **do("book_hotel", hotel=best["hotel"], **stay)}
 
 
@@ -314,6 +320,8 @@ def cancel_dearer(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     cheap, dear = sorted(rows, key=lambda row: row["price"])
     if cheap["price"] == dear["price"]:
         raise Unsuitable("equally dear")
+    paid = [row["price"] for row in rows]
+    do.because("which", **versus([row["id"] for row in rows], paid, rows.index(dear), "higher"))
     return {"price": dear["price"], **do("cancel_booking", booking_id=dear["id"])}
 
 

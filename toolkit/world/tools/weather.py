@@ -9,6 +9,7 @@ from typing import Any
 
 from toolkit.world.language import Said, day, near_day, small
 from toolkit.world.lexicon import cities, city
+from toolkit.world.rationale import versus
 from toolkit.world.spec import (
     ToolFailure,
     Unsuitable,
@@ -207,6 +208,8 @@ def warmer_city(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     cold, warm = sorted(rows, key=lambda row: row["temperature"])
     if warm["temperature"] == cold["temperature"]:
         raise Unsuitable("equally warm")
+    heat = [row["temperature"] for row in rows]
+    do.because("which", **versus([row["city"] for row in rows], heat, rows.index(warm), "higher"))
     ahead = do("weather_forecast", city=warm["city"], days=s["_days"])["forecast"]
     highs = [row["high"] for row in ahead]
     return {
@@ -227,6 +230,7 @@ def run_outside(do: Any, s: dict[str, Any]) -> dict[str, Any]:
     else:
         place = s["_city"]
         way = "here"
+    do.because("state", noun="the air", value=air["level"], then=f"look at {place}")
     now = do("current_weather", city=place)
     return {"way": way, "aqi": air["aqi"], "level": air["level"], **{k: now[k] for k in ("conditions", "temperature")}}
 
