@@ -73,6 +73,34 @@ def test_usage_errors(call: Any, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["eval", "runs/x", "--set", "a=1"],
+            "--chats, --max-new-tokens and --batch-size change that, --recipe FILE.toml",
+        ),
+        (["export", "runs/x", "--set", "a=1"], "--gguf, --merge-base,"),
+        (["serve", "runs/x", "--set", "a=1"], "Hint: --set changes a recipe: run, plan, launch and data take it"),
+        (["run", "--resume", "runs/x"], "toolkit run runs/x/recipe.toml --resume runs/x"),
+        (["run", "--no-export", "--resume=a b"], "toolkit run 'a b/recipe.toml' --resume 'a b'"),
+        (["run", "--resume"], "toolkit run runs/mine-2/recipe.toml --resume runs/mine-2"),
+        (["run", "other.toml", "--resume"], "toolkit run runs/other/recipe.toml --resume runs/other"),
+        (["run", "new.toml", "--resume"], "toolkit run runs/NAME/recipe.toml --resume runs/NAME"),
+        (["run", "x.toml", "--gpus"], None),
+        (["plan"], None),
+    ],
+)
+def test_what_to_type_instead(call: Any, tmp_path: Path, words: list[str], told: str | None) -> None:
+    for age, name in enumerate(("mine-3", "mine-2", "mine", "other")):  # the newest first; mine-3 has ended
+        RunFolder.create(tmp_path / "runs" / name, "")
+        os.utime(tmp_path / "runs" / name / "recipe.toml", (1e9 - age, 1e9 - age))
+    (tmp_path / "runs" / "mine-3" / "summary.json").write_text("{}")
+    code, _, err = call(*words)
+    assert code == 2 and "Error: " in err
+    assert err.splitlines()[-1].startswith("Hint: ") == (told is not None) and (told or "") in err
+
+
+@pytest.mark.parametrize(
     ("word", "verb"),
     [
         ("trian", "run"),

@@ -84,15 +84,16 @@ class InterruptedRun(ToolkitError):
     exit_code = 130
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], *, alike: float | None = None) -> str:
     """`", did you mean lora_dropout?"` for the nearest of `known`, or an empty string where none is near.
 
-    Of words of up to 3 letters, as `t4`, half may differ.
+    Of words of up to 3 letters, as `t4`, half may differ; of others two fifths, or what `alike` leaves of 1.
 
     Comparing takes a time that grows with the square of the lengths, so long words and the 1,001st of `known` are left.
     """
     if len(word) > _LONGEST_WORD:
         return ""
     short = [other for other in islice(known, 1000) if isinstance(other, str) and len(other) <= _LONGEST_WORD]
-    near = difflib.get_close_matches(word, short, n=1, cutoff=0.5 if len(word) <= 3 else 0.6)
+    cutoff = alike or (0.5 if len(word) <= 3 else 0.6)
+    near = difflib.get_close_matches(word, short, n=1, cutoff=cutoff)
     return f", did you mean {near[0]}?" if near else ""

@@ -12,7 +12,7 @@ from toolkit.errors import RunError
 if TYPE_CHECKING:
     from rich.console import Console
 
-Outcome = Literal["pass", "fail", "skip"]
+Outcome = Literal["pass", "warn", "fail", "skip"]
 CheckName = Literal["structure", "weights", "tokenizer", "template", "agreement", "runtime", "calls", "control"]
 
 QUESTIONS: dict[CheckName, str] = {
@@ -42,8 +42,9 @@ class Step:
 class Check:
     """One question about one file (None: about all), its answer in a line, and the numbers behind it.
 
-    `advice` says what to do, on a failed check only. `details` are lines for who looks closer; `notes` say what the
-    runtime does to any such file, which is no fault of this one but worth knowing.
+    "warn" is a pass that a user should know of. `advice` says what to do, on a failed check or a warning only.
+    `details` are lines for who looks closer; `notes` say what the runtime does to any such file, which is no fault of
+    this one but worth knowing.
     """
 
     name: CheckName
@@ -83,6 +84,10 @@ class VerifyReport:
         return [check for check in self.checks if check.outcome == "fail"]
 
     @property
+    def warned(self) -> list[Check]:
+        return [check for check in self.checks if check.outcome == "warn"]
+
+    @property
     def skipped(self) -> list[Check]:
         return [check for check in self.checks if check.outcome == "skip"]
 
@@ -95,8 +100,9 @@ class VerifyReport:
     def verdict(self) -> str:
         if self.failures:
             return f"failed: {len(self.failures)} of {len(self.checks)} checks"
+        warned = f", {len(self.warned)} of them with a warning" if self.warned else ""
         left_out = f", {len(self.skipped)} could not be made" if self.skipped else ""
-        return f"passed: {len(self.checks) - len(self.skipped)} checks{left_out}"
+        return f"passed: {len(self.checks) - len(self.skipped)} checks{warned}{left_out}"
 
     @property
     def times(self) -> str:
@@ -139,7 +145,8 @@ class VerifyReport:
 
 def show(console: Console, check: Check) -> None:
     """One check on a terminal."""
-    mark = {"pass": "ok", "fail": "FAILED", "skip": "not made"}[check.outcome]
-    console.print(f"{mark:9}  {check}", markup=False, style="bold red" if check.outcome == "fail" else None)
+    mark = {"pass": "ok", "warn": "WARNING", "fail": "FAILED", "skip": "not made"}[check.outcome]
+    style = {"fail": "bold red", "warn": "yellow"}.get(check.outcome)
+    console.print(f"{mark:9}  {check}", markup=False, style=style)
     for note in check.notes:
         console.print(f"note       {note}", markup=False)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.data.toys import ADD, QWEN_LIKE, WEATHER, save_tokenizer, tool, weather_chat, weather_row, write_jsonl
-from toolkit.chats import Chat, ToolCall, Turn
+from toolkit.chats import KINDS, Chat, ToolCall, Turn
 from toolkit.data.check import CheckReport, check
 from toolkit.data.table import find
 from toolkit.data.violations import violations
@@ -104,6 +104,21 @@ def test_good_data_is_ok_and_its_table_kept(tmp_path: Path, model: Path) -> None
     for expected in ("single", "messages", "tokens by role", "rows by tokens", "cuts 0 rows", "data ok"):
         assert expected in text
     assert printed(check(recipe)) == text, "a second check reads the kept table and says the same"
+
+
+def test_other_kinds_are_explained(tmp_path: Path, model: Path) -> None:
+    plain = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
+    kinds = [None, None, "single", "refusal", "blue", ["x"]]
+    rows = [{**(weather_row(f"city {i}") if i else plain), "kind": kind} for i, kind in enumerate(kinds)]
+    report = check(loaded(write_jsonl(tmp_path / "x.jsonl", rows)))
+    assert report.ok and report.kinds == {"other": 5, "single": 1}
+    assert "other: 5 chats whose rows name no kind, 4 of them with calls." in printed(report)
+    assert report.findings == [
+        f"{tmp_path}/x.jsonl:5: rows: key kind is not used: none of {', '.join(KINDS[:-1])} [2 rows]",
+        f"{tmp_path}/x.jsonl:4: rows: key kind is not used: refusal, did you mean refuse? [1 row]",
+    ]
+    told = printed(check(loaded(write_jsonl(tmp_path / "y.jsonl", rows[2:3]))))
+    assert "name no kind" not in told
 
 
 def test_everything_wrong_is_found_at_once(tmp_path: Path, model: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.toys import QWEN_LIKE, save_tokenizer, tokenizer, weather_chat, weather_row, write_jsonl
+from toolkit.chats import Turn
 from toolkit.data.preview import chosen, page, preview, shown, terminal_text
 from toolkit.data.render import Renderer
 from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection
@@ -78,3 +79,16 @@ def test_the_command_prints_and_writes(tmp_path: Path, monkeypatch: pytest.Monke
     assert "It rains in [bold]Oslo[/bold].<|im_end|>" in output, "a chat's text is never read as markup"
     assert f"{path}:2 (other)" in output
     assert (tmp_path / "out" / "p.html").read_text().count("<h2>") == 2
+
+
+def test_what_a_terminal_would_obey_is_shown(tmp_path: Path) -> None:
+    """A bell, a backspace and an escape in a text are seen, here and on the page, and never sent."""
+    turns = (Turn("user", "Ring\a it\b"), Turn("assistant", "Done\x1b[2J."))
+    chat = replace(CHAT, turns=turns)
+    (row,) = RENDERER.rows(chat)
+    made = shown(RENDERER, chat, row, 2048)
+    console = new_console(file=io.StringIO(), width=80)
+    console.print(terminal_text(made, ("[[", "]]")), soft_wrap=True)
+    for output in (console.file.getvalue(), html.unescape(re.sub("<.*?>", "", page([made])))):  # type: ignore[attr-defined]
+        assert "Ring\\u0007" in output and "it\\u0008" in output and "Done\\u001b[2J." in output
+        assert not set(output) & set("\a\b\x1b")

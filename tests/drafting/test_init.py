@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ import pytest
 import zstandard
 
 from tests.command import toolkit
-from tests.data.toys import ADD, QWEN_LIKE, save_tokenizer, weather_row
-from toolkit.data.parts import part_chats
+from tests.data.toys import ADD, QWEN_LIKE, save_tokenizer, tool, weather_row
+from toolkit.data.parts import Part, part_chats
 from toolkit.drafting import draft as drafting
 from toolkit.drafting.draft import draft
 from toolkit.engines.recipes import load
@@ -69,6 +70,7 @@ FORMATS: dict[str, Callable[[int], Row]] = {
         "conversations": said("toolace", f"{i}: 2 and 3?", "[add(a=2, b=3)]"),
     },
 }
+PARTS: tuple[Part, Part] = ("train", "eval")
 TALK = {"alpaca", "prompt_completion"}  # without tools
 
 
@@ -199,6 +201,8 @@ def test_bad_rows_and_what_stands_there_twice(tmp_path: Path) -> None:
     assert "61 chats (messages); 1 of them stand there twice" in told
     assert "bad rows   2 of 63 rows can't be used (3.17%)" in told and f"{path}:61: no known format: found a" in told
     assert f"{path}:63: " in told and loaded.recipe.data.max_bad == 0.05
+    assert "0.05                          # up to 5% of rows may be left out: 2 of 63" in loaded.path.read_text()
+    assert ", x.jsonl:61, x.jsonl:63; without this a run refuses" in loaded.path.read_text()
     list(part_chats(loaded.recipe, "train"))  # which takes as many as that
     worse, told = made(write(tmp_path / "y.jsonl", [*good[:8], *[{"a": 1}] * 3]))
     assert worse.recipe.data.max_bad == 0 and "refuse until they are mended" in told
@@ -220,6 +224,34 @@ def test_what_cant_be_read_is_refused(tmp_path: Path, name: str, content: bytes,
     with pytest.raises(DataError) as error:
         list(draft(tmp_path / name))
     assert message in str(error.value) and not (tmp_path / "x.toml").exists()
+
+
+@pytest.mark.parametrize("name", ["pipe.jsonl", "pipe.csv"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name}: a named pipe; data is read more than once, so write it into a file"):
+        list(draft(tmp_path / name))
+
+
+def test_what_training_never_sees_is_said(tmp_path: Path) -> None:
+    """The only chats of a kind, and the only calls of a tool, where they are held out; and no others."""
+    found = rows("messages", 40)
+    for n, row in enumerate(found):
+        row["tools"] = [tool(f"weather_{n}", city={"type": "string"})]
+        row["messages"][2]["tool_calls"][0]["function"]["name"] = f"weather_{n}"
+    loaded, told = made(write(tmp_path / "x.jsonl", found))
+    trained, held = ([int(chat.where.rpartition(":")[2]) for chat in part_chats(loaded.recipe, part)] for part in PARTS)
+    (line,) = [line for line in told.splitlines() if line.startswith("held out")]
+    names = line.partition("all chats that call ")[2].partition(" and 7 more: training sees no such call. Add")[0]
+    assert len(held) == 12 and len(names.split(", ")) == 5
+    assert {int(name.removeprefix("weather_")) + 1 for name in names.split(", ")} <= set(held)
+    for kind, lines in {"refuse": held[:1], "clarify": [held[0], trained[0]], "irrelevance": held[:2]}.items():
+        labelled = [{**row, "kind": kind} if n + 1 in lines else row for n, row in enumerate(found)]
+        _, told = made(write(tmp_path / "y.jsonl", labelled), force=True)
+        whose = {"refuse": "the only chat", "irrelevance": "all 2 chats"}.get(kind)
+        assert (f'of kind "{kind}"' in told) == bool(whose)
+        if whose:
+            assert f'held out   {whose} of kind "{kind}" ({tmp_path}/y.jsonl:' in told and "training sees none." in told
 
 
 def test_wrong_names(tmp_path: Path) -> None:

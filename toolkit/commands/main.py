@@ -19,6 +19,7 @@ from toolkit import __version__
 from toolkit.commands import chat, doctor, eval, export, init, launch, plan, push, report, run, runs, serve, verify
 from toolkit.commands.bench import bench_app
 from toolkit.commands.data import data_app
+from toolkit.commands.hints import hint
 from toolkit.environment import is_one_of_several, quiet
 from toolkit.errors import EngineError, InputError, InterruptedRun, ToolkitError, did_you_mean
 from toolkit.machine import PANIC, refusal
@@ -135,6 +136,9 @@ def main() -> None:
             told = io.StringIO()
             error.show(file=told)
             say(told.getvalue(), file=sys.stderr, end="")
+            missing = getattr(getattr(error, "param", None), "name", None)
+            if way := hint(sys.argv[1:], getattr(error, "option_name", None), missing):
+                warn(f"Hint: {way}")
             sys.exit(error.exit_code)
         if told_by_machine := refusal(error):
             _report(ToolkitError(told_by_machine))

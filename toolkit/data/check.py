@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
 
 _BINS = 12
+_OTHER_KINDS = [kind for kind in KINDS if kind not in ("refuse", "other")]
 _BAR = 40
 
 
@@ -53,13 +54,14 @@ class CheckReport:
     is not used. `unrendered` are chats that the chat template or the mask refuses, `violations` calls that break their
     tool's schema, `duplicates` chats that stand in the data before, `leaked` held-out chats that are trained on too,
     `limits` what the recipe's own limits refuse (data.max_bad among them). `untrained` counts answers that the data
-    asks not to train.
+    asks not to train, `others_calling` chats with calls whose rows name no kind.
     """
 
     chats: int = 0
     untrained: int = 0
     few_held_out: str = ""
     kinds: Counter[str] = field(default_factory=Counter)
+    others_calling: int = 0
     sources: Counter[tuple[str, str]] = field(default_factory=Counter)
     readings: list[Reading] = field(default_factory=list)
     unrendered: list[Problem] = field(default_factory=list)
@@ -134,6 +136,7 @@ def check(loaded: LoadedRecipe) -> CheckReport:
     for chat in load_chats(recipe.data.sources, report.readings[0]):
         report.chats += 1
         report.kinds[chat.kind] += 1
+        report.others_calling += chat.kind == "other" and any(turn.tool_calls for turn in chat.turns)
         report.sources[chat.source, str(chat.meta.get("format", "builtin"))] += 1
         report.untrained += sum(not turn.trained for turn in chat.turns)
         report.violations += violations(chat)
@@ -216,6 +219,13 @@ def _print_counts(report: CheckReport, console: Console) -> None:
             kinds.add_row(kind, f"{report.kinds[kind]:,}", f"{report.kinds[kind] / report.chats:.1%}")
     kinds.add_row("all", f"{report.chats:,}", "")
     console.print(kinds)
+    if others := report.kinds["other"]:
+        console.print(
+            f"other: {counted(others, 'chat')} whose rows name no kind, {report.others_calling:,} of them with calls. "
+            f'A row may say "kind": "refuse" (or {", ".join(_OTHER_KINDS)})'
+            ", by which answers are judged and counted: docs/data-formats.md",
+            soft_wrap=True,
+        )
     sources = Table(title="chats by source", title_justify="left")
     sources.add_column("source", overflow="fold")
     sources.add_column("format")

@@ -31,6 +31,7 @@ from toolkit.data.schemas import Tools, read_tools
 from toolkit.data.spoken_turns import Said, finish
 from toolkit.data.suspects import remark_on_tool_talk
 from toolkit.data.turns import CALL_ROLES, ROLES, list_of_turns, read_turns
+from toolkit.errors import did_you_mean
 
 Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "xlam", "hermes", "glaive", "toolace"]
 
@@ -75,14 +76,14 @@ def convert(
     try:
         found = detect(row) if format == "auto" else format
         fields = Fields(row, "the row")
-        kind = fields.take("kind")
+        kind = _kind(fields, remarks)
         said, tools = _CONVERTERS[found](fields, remarks)
         _refuse_untrained(fields)
         turns = finish(said, tools, remarks)
         chat = Chat(
             turns=turns,
             tools=tools.schemas,
-            kind=kind if kind in KINDS else "other",
+            kind=kind,
             source=source,
             where=where,
             meta={"format": found},
@@ -92,6 +93,17 @@ def convert(
     except RecursionError:
         raise RowError("nested too deep", cause="nested too deep") from None
     return chat
+
+
+def _kind(fields: Fields, remarks: Remarks) -> str:
+    """What a row says it is, where that is one of `KINDS`."""
+    kind = fields.take("kind")
+    if kind is None or kind in KINDS:
+        return kind or "other"
+    near = did_you_mean(kind, KINDS) if isinstance(kind, str) else ""
+    told = f"{shown(kind)}{near}" if near else f"none of {', '.join(KINDS[:-1])}"
+    remarks[f"rows: key kind is not used: {told}"] += 1
+    return "other"
 
 
 def detect(row: dict[str, Any]) -> Format:

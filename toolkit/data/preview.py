@@ -15,6 +15,7 @@ from toolkit.data.pipeline import Settings
 from toolkit.errors import InputError
 from toolkit.files import write_text
 from toolkit.pages.page import Token, render
+from toolkit.terminal import clean
 from toolkit.words import counted
 
 if TYPE_CHECKING:
@@ -70,17 +71,18 @@ def chosen(chats: Iterable[Chat], n: int) -> list[Chat]:
 
 
 def shown(renderer: Renderer, chat: Chat, row: Row, max_length: int) -> Shown:
-    """A row's tokens as the preview shows them."""
+    """A row's tokens as the preview shows them, with what a terminal or browser would swallow or obey as escapes."""
     encoded = renderer.encode(row)
     tokens = []
     end = 0
     for index, (start, stop) in enumerate(renderer.offsets(row)):
         text = row.text[max(start, end) : max(stop, end)]
         end = max(stop, end)
-        tokens.append(Token(text, int(encoded.input_ids[index]), bool(encoded.trained[index]), index >= max_length))
+        number, trained = int(encoded.input_ids[index]), bool(encoded.trained[index])
+        tokens.append(Token(clean(text), number, trained, index >= max_length))
     kept = [token for token in tokens if not token.cut]
-    trained = sum(token.trained for token in kept)
-    title = f"{chat.where} ({chat.kind}): {counted(len(kept), 'token')}, {trained:,} trained"
+    count = sum(token.trained for token in kept)
+    title = f"{chat.where} ({chat.kind}): {counted(len(kept), 'token')}, {count:,} trained"
     return Shown(title, tokens)
 
 

@@ -63,6 +63,9 @@ def local_files(source: str) -> list[Path] | None:
             raise DataError(f"{source}: no data files in this folder; wanted {', '.join(KINDS)}")
         return files
     if path.exists():
+        if not path.is_file():
+            what = "a named pipe" if path.is_fifo() else "no regular file"
+            raise DataError(f"{source}: {what}; data is read more than once, so write it into a file and name that")
         return [path]
     if source.startswith(BUILTIN_PREFIX):
         return None

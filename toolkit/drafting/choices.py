@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from toolkit.data.notes import Reading
 from toolkit.data.parts import LEAST_CHATS
 from toolkit.drafting.look import Look
 from toolkit.hardware import AMPERE
 from toolkit.models.families import find_shape, why_not_packed
 from toolkit.planning.cards import SeenGpu
 from toolkit.recipe.schema import ModelSection
+from toolkit.terminal import one_line
 from toolkit.words import counted
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)  # tokens of a row
 MOST_ON_CPU = 2048
 MINUTES_ON_CPU = 15
 MOST_BAD = 0.1  # share of rows that may be left out without another look at the data
+_NAMED = 3  # bad rows
 _SHARES = (0.01, 0.02, 0.05, MOST_BAD)
 
 Pairs = list[tuple[str, object, str]]
@@ -68,8 +71,16 @@ def _data(found: Look) -> Pairs:
     share = reading.bad / max(1, reading.rows)
     if reading.bad and share <= MOST_BAD:
         enough = next(step for step in _SHARES if step >= share)
-        how.append(("max_bad", enough, f"{reading.summary()}; without this a run refuses"))
+        told = f"of rows may be left out: {reading.summary()}, {_places(reading)}; without this a run refuses"
+        how.append(("max_bad", enough, f"up to {enough:.0%} {told}"))
     return how
+
+
+def _places(reading: Reading) -> str:
+    """The first bad rows, as `chats.jsonl:17, chats.jsonl:20 and 3 more`."""
+    first = [problem.where for cause in reading.causes.values() for problem in cause.first][:_NAMED]
+    more = f" and {reading.bad - len(first):,} more" if reading.bad > len(first) else ""
+    return one_line(", ".join(where.rpartition("/")[2] for where in first)) + more
 
 
 def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, length: int) -> Pairs:

@@ -17,6 +17,7 @@ from toolkit.models import WHEEL_MODELS
 from toolkit.planning.cards import SeenGpu, seen_gpus
 from toolkit.recipe.dump import value_text
 from toolkit.recipe.schema import ColumnsSection, ModelSection
+from toolkit.terminal import one_line
 from toolkit.words import counted, next_steps, typed
 
 ON_GPU = "Qwen/Qwen3-1.7B"
@@ -25,6 +26,7 @@ _SUFFIXES = (*KINDS, ".ndjson", *PACKED)
 EXAMPLE = "user=question,assistant=answer"
 _NAMED = 5  # tools, and kinds of bad rows
 _COMMENTS_AT = 40  # column
+_MORE = "Add more of them, or name what is held out in eval.sources"
 
 
 def draft(
@@ -58,6 +60,7 @@ def draft(
         raise InputError(f"{target}: can't be written: {error.strerror}; name another with --out") from None
     load(target)  # a recipe that can't be read back would be a bug, and is better met here
     yield from _told(found, choices)
+    yield from _held_out(found, choices)
     yield f"written    {target}: {section.name}, {choices.held_out:,} of {counted(found.different, 'chat')} held out"
     yield from next_steps(*(typed(*verb, target) for verb in (("data", "check"), ("plan",), ("run",))))
 
@@ -108,10 +111,22 @@ def _told(found: Look, choices: Choices) -> Iterator[str]:
     yield f"tokens     {found.mean:,.0f} a chat, the longest {max(found.tokens):,} ({how})"
 
 
+def _held_out(found: Look, choices: Choices) -> Iterator[str]:
+    """What training never sees, as all of its chats are held out."""
+    groups, callers = found.untrained(choices.held_out)
+    for name, group in list(groups.items())[:_NAMED]:
+        only = "the only chat" if group.chats == 1 else f"all {group.chats:,} chats"
+        yield f"held out   {only} {name} ({group.where}): training sees none. {_MORE}"
+    if callers:
+        names = ", ".join(one_line(name) for name in list(callers)[:_NAMED])
+        names += f" and {len(callers) - _NAMED:,} more" if len(callers) > _NAMED else ""
+        yield f"held out   all chats that call {names}: training sees no such call. {_MORE}"
+
+
 def text(found: Look, choices: Choices, gpu: SeenGpu | None, target: Path, *, default: bool) -> str:
     """The recipe. Sources are named from its folder, as recipes do."""
     lines = [
-        f"# For {found.source.name}, by `toolkit init`. Every key: docs/recipe.md",
+        f"# For {one_line(found.source.name)}, by `toolkit init`. Every key: docs/recipe.md",
         f"#   toolkit run {target.name}",
         "",
     ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,10 +31,25 @@ _NO_LIMIT = 2**24
 
 
 @dataclass(slots=True)
+class Group:
+    """Chats that are alike in what they teach: how many, and the one that is held out last of them (`part_chats`)."""
+
+    chats: int = 0
+    highest: int = -1  # of their hashes
+    where: str = ""
+
+    def add(self, chat: Chat, content: int) -> None:
+        self.chats += 1
+        if content > self.highest:
+            self.highest, self.where = content, chat.where
+
+
+@dataclass(slots=True)
 class Look:
     """What stands in the data.
 
-    `different`: chats but for those that stand there twice. `tokens`: the length of each row that was measured, in
+    `hashes`: of chats' content, so those that stand there twice have one. `groups`: chats by what they show; `callers`:
+    by the tool that they call. `tokens`: the length of each row that was measured, in
     tokens; `answers`: of each assistant's turn, by estimate. `counted`: by the model's tokenizer, else estimated.
     `unrendered`: chats that the model's template can't show.
     """
@@ -42,7 +58,9 @@ class Look:
     columns: ColumnsSection = field(default_factory=ColumnsSection)
     call_format: CallFormat = "native"
     chats: int = 0
-    different: int = 0
+    hashes: set[int] = field(default_factory=set)
+    groups: dict[str, Group] = field(default_factory=dict)
+    callers: dict[str, Group] = field(default_factory=dict)
     formats: Counter[str] = field(default_factory=Counter)
     roles: Counter[str] = field(default_factory=Counter)
     tools: Counter[str] = field(default_factory=Counter)
@@ -53,6 +71,20 @@ class Look:
     answers: list[float] = field(default_factory=list)
     counted: bool = False
     unrendered: list[Problem] = field(default_factory=list)
+
+    @property
+    def different(self) -> int:
+        """Chats but for those that stand there twice."""
+        return len(self.hashes)
+
+    def untrained(self, held_out: int) -> tuple[dict[str, Group], dict[str, Group]]:
+        """The groups of chats, and of callers, of which nothing is trained on where `held_out` chats are held out."""
+        if not held_out:
+            return {}, {}
+        border = heapq.nsmallest(held_out + 1, self.hashes)[-1]
+        parts = ({n: one for n, one in all_.items() if one.highest < border} for all_ in (self.groups, self.callers))
+        groups, callers = parts
+        return groups, callers
 
     @property
     def longest(self) -> int:
@@ -82,19 +114,16 @@ def look(source: Path, model: ModelSection, columns: ColumnsSection | None = Non
         raise DataError(f"{source}: no such file or folder{did_you_mean(source.name, around)}")
     folder = _folder(model)
     found = Look(source, columns or ColumnsSection())
-    hashes: set[int] = set()
     kept: list[Chat] = []
     longest: list[tuple[float, Chat]] = []
     for chat in load_chats([SourceSection(source=str(source), columns=found.columns)], found.reading):
         found.chats += 1
-        hashes.add(chat_hash(chat))
         _count(chat, found)
         size = sum(tokens for tokens, _ in estimated(chat, "native"))
         if len(kept) < MEASURED:
             kept.append(chat)
         elif len(longest) < LONGEST_KNOWN or size > longest[-1][0]:
             longest = sorted([*longest, (size, chat)], key=lambda one: -one[0])[:LONGEST_KNOWN]
-    found.different = len(hashes)
     if not found.chats:
         reading = found.reading
         raise DataError([*reading.by_cause(), Problem("", f"{reading.summary()}, so there is nothing to train on")])
@@ -117,10 +146,32 @@ def _count(chat: Chat, found: Look) -> None:
     found.tools.update(tool["function"]["name"] for tool in chat.tools)
     found.with_tools += bool(chat.tools)
     found.with_calls += any(turn.tool_calls for turn in chat.turns)
+    content = chat_hash(chat)
+    found.hashes.add(content)
+    for name in _shows(chat):
+        found.groups.setdefault(name, Group()).add(chat, content)
+    for name in {call.name for turn in chat.turns for call in turn.tool_calls}:
+        found.callers.setdefault(name, Group()).add(chat, content)
     for turn in chat.turns:
         if turn.role == "assistant" and turn.trained:
             size = len(turn.content) + sum(len(call.name) + len(str(call.arguments)) + 40 for call in turn.tool_calls)
             found.answers.append(CHARACTERS * size)
+
+
+def _shows(chat: Chat) -> Iterator[str]:
+    """What a model may learn from a chat, in words that follow "chat"."""
+    if chat.kind != "other":
+        yield f'of kind "{chat.kind}"'
+    calls = [len(turn.tool_calls) for turn in chat.turns if turn.tool_calls]
+    if not chat.tools:
+        yield "without tools"
+    elif not calls:
+        yield "that has tools and calls none"
+    else:
+        if max(calls) > 1:
+            yield "with several calls in one turn"
+        if len(calls) > 1:
+            yield "with one call after another"
 
 
 def _measure(found: Look, chats: Sequence[Chat], model: ModelSection, folder: Path | None) -> None:

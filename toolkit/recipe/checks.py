@@ -220,7 +220,7 @@ def _export(recipe: Recipe) -> Iterator[Finding]:
 
 def no_quant(name: str) -> str:
     """What to say of a GGUF type that can't be written, with the nearest that can."""
-    near = did_you_mean(name.lower(), GGUF_QUANTS)
+    near = did_you_mean(name.lower(), GGUF_QUANTS, alike=0.5)
     return f"{name} is no GGUF type that can be written, wanted one of {', '.join(GGUF_QUANTS)}{near}"
 
 

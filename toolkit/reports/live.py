@@ -10,6 +10,7 @@ from rich.text import Text
 from toolkit.reports.log import Facts
 from toolkit.reports.reading import Reader
 from toolkit.reports.verdicts import Verdict
+from toolkit.terminal import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +20,7 @@ STYLES = {"stop": "bold red", "warning": "bold yellow", "note": "bold", "good": 
 
 def terminal_text(verdict: Verdict) -> Text:
     """A verdict for the terminal; its level is a word, which colour only repeats."""
-    found = Text(verdict.line)
+    found = Text(clean(verdict.line))
     found.stylize(STYLES[verdict.level], 0, len(verdict.level))
     return found
 

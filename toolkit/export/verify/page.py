@@ -12,7 +12,7 @@ from toolkit.export_report import QUESTIONS, Check, CheckName, VerifyReport
 from toolkit.files import write_text
 from toolkit.pages.page import render
 
-MARKS = {"pass": "✓ pass", "fail": "✗ fail", "skip": "– not made"}
+MARKS = {"pass": "✓ pass", "warn": "! warning", "fail": "✗ fail", "skip": "– not made"}
 METHOD = (
     "The trained model is the base with PEFT's adapter beside it, unmerged. Agreement: a file's weights, dequantised "
     "by the gguf package into a transformers model whose rope and norm follow the file's keys, at every trained token "
@@ -70,7 +70,7 @@ def as_html(report: VerifyReport) -> str:
 def as_markdown(report: VerifyReport) -> str:
     """The same for a terminal or a repository."""
     lines = [f"# {report.name}: are these files the trained model?", "", f"**{report.verdict}**", ""]
-    lines += [f"- {check}" for check in report.failures]
+    lines += [f"- {check}" for check in [*report.failures, *report.warned]]
     lines += ["", *_markdown_table(["file", *_names(report)], [[f, *map(_mark, row)] for f, row in _matrix(report)])]
     if rows := _table(report):
         lines += ["", *_markdown_table(list(_TABLE), rows)]

@@ -59,7 +59,7 @@ CALLS: dict[str, float] = {"F16": 0.95, "BF16": 0.90, "Q8_0": 0.85, "Q6_K": 0.75
 makes another call, so this falls faster than the share of places with the same top-1."""
 
 FEW_CALLS = 0.8
-"""Below this share of the same calls, the line of a check that passed advises a finer type."""
+"""Below this share of the same calls, a check that passed is a warning, and advises a finer type."""
 
 CONTROL_FACTOR = 3.0
 """By how many times the base without adapter must be farther (in KL) than the farthest file."""
