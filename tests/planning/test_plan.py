@@ -371,3 +371,24 @@ def test_a_time_budget_holds_what_fits() -> None:
     roomy = planned("tools", "t4", "train.max_minutes=6000")
     assert roomy.updates == whole.updates and "all updates fit into train.max_minutes = 6000" in shown(roomy)
     assert "max_minutes" not in shown(whole)
+
+
+def test_an_export_and_its_check_take_their_time() -> None:
+    """Fitted to what was measured, 154 to 170 s for 4 chats of Qwen3-1.7B beside an H200, and bounded as a run."""
+    none, four, many = (
+        planned("tools", "h200", f"export.gguf={types}", f"export.chats={chats}").time
+        for types, chats in (("[]", 4), ('["q8_0"]', 4), ('["q8_0", "q4_k_m"]', 400))
+    )
+    assert none is not None and four is not None and many is not None
+    assert none.export == 0 and none.total == none.trained
+    assert 120 < four.export < 220 and four.total == four.trained + four.export
+    assert 600 < many.export < 720, "the comparison ends after export.max_minutes = 10"
+    text = shown(planned("tools", "h200", 'export.gguf=["q8_0"]', "export.max_minutes=1"))
+    assert " of decoding + 1 min " in text and "of export and its check" in text
+    assert "export" not in shown(planned("tools", "h200", "export.gguf=[]")).partition("\ncost")[0]
+
+
+def test_a_time_budget_is_not_for_the_export() -> None:
+    plan = planned("tools", "t4", "train.max_minutes=30", 'export.gguf=["q8_0"]')
+    assert plan.time is not None and plan.time.trained <= 1800 < plan.time.total
+    assert "fit into train.max_minutes = 30 (predicted)" in shown(plan)

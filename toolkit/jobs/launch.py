@@ -68,7 +68,8 @@ class Launch:
         if plan.time is not None:
             most = f", for ${job.minutes / 60 * plan.price * job.gpus:.2f}" if plan.price is not None else ""
             cost = f", ${plan.cost:.2f}" if plan.cost is not None else ", its price is not known here: --price"
-            yield f"predicted  {plan.time.total / 60:,.0f} minutes of training{cost} (toolkit plan)"
+            work = "training and export" if plan.time.export else "training"
+            yield f"predicted  {plan.time.total / 60:,.0f} minutes of {work}{cost} (toolkit plan)"
             yield f"ends       after {hours(job.minutes)} at the latest{most}"
         if self.cut:
             yield "budget     train.max_minutes is set so that training ends before the job is ended"
@@ -193,11 +194,12 @@ def _timed(recipe: Recipe, plan: Plan, platform: Platform, timeout: float | None
         minutes = most
     if minutes <= START:
         raise InputError(f"--timeout {minutes / 60:g}: too short: installing alone may take {counted(START, 'minute')}")
-    left, limit = float(minutes - START), recipe.train.max_minutes
-    enough = training is not None and SLACK * training <= left if limit is None else limit <= left
+    export = SLACK * plan.time.export / 60 if plan.time is not None else 0.0
+    left, limit = max(1.0, minutes - START - export), recipe.train.max_minutes
+    enough = training is not None and SLACK * training <= left + export if limit is None else limit <= left
     if enough:
         return minutes, recipe, False
-    train = recipe.train.model_copy(update={"max_minutes": left})
+    train = recipe.train.model_copy(update={"max_minutes": round(left, 1)})
     return minutes, recipe.model_copy(update={"train": train}), True
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.planning.cards import Card
 from toolkit.planning.decode_time import decode_seconds
+from toolkit.planning.export_time import export_seconds
 from toolkit.planning.kernel_time import UPDATE_GAP, Rates, Seconds, evaluating, training
 from toolkit.planning.lengths import Lengths
 from toolkit.planning.sharing import Sharing
@@ -18,7 +19,7 @@ from toolkit.planning.steps import Updates
 
 if TYPE_CHECKING:
     from toolkit.engines.setup import Setup
-    from toolkit.recipe.schema import EvalSection
+    from toolkit.recipe.schema import EvalSection, ExportSection
 
 ALONE = Sharing()
 CPU_EFFICIENCY = {"fp32": 0.63, "bf16": 0.47}  # of a core's products; measured with SmolLM2-135M on two cores
@@ -63,7 +64,7 @@ def doubt(card: Card) -> tuple[float, float]:
 @dataclass(frozen=True, slots=True)
 class Time:
     """Predicted seconds. `update` for one update, `training` for all, `evaluation` for the evaluation losses,
-    `decoding` for the answers that are measured.
+    `decoding` for the answers that are measured, `export` for the files that are written after it, and their check.
 
     `kinds`: where an update's go. `host_bound`: launching takes longer than computing, so a faster card would not help.
     """
@@ -73,6 +74,7 @@ class Time:
     evaluation: float
     padding: float
     decoding: float = 0.0
+    export: float = 0.0
 
     @property
     def update(self) -> float:
@@ -80,6 +82,11 @@ class Time:
 
     @property
     def total(self) -> float:
+        return self.trained + self.export
+
+    @property
+    def trained(self) -> float:
+        """What train.max_minutes is about: all but the export."""
         return self.training + self.evaluation + self.decoding
 
     @property
@@ -93,8 +100,7 @@ class Work:
 
     `pieces`: micro-batches of an update in the mean, where its chats are packed without padding; None where
     `accumulation` micro-batches of `batch` chats are padded. `sharing`: how ranks share them; `pieces` are those of the
-    rank that has most. `decodings`: how often `decoded` chats are, as
-    `settings` say.
+    rank that has most. `decodings`: how often `decoded` chats are, as `settings` say.
     """
 
     setup: Setup
@@ -110,10 +116,12 @@ class Work:
     decodings: int = 0
     decoded: int = 0
     settings: EvalSection | None = None
+    export: ExportSection | None = None
 
 
 def predict(work: Work, rates: Rates) -> Time:
-    """Seconds for the updates, evaluation losses and measured answers of a run; loading and saving are not in it."""
+    """Seconds for the updates, evaluation losses, measured answers and export of a run; loading and saving are not in
+    it."""
     lengths, updates = work.lengths, work.updates
     if work.pieces is None and work.sharing.ranks == 1:
         chats: float = work.batch
@@ -136,6 +144,9 @@ def predict(work: Work, rates: Rates) -> Time:
         decoding=work.decodings
         * decode_seconds(work.setup, rates, lengths, work.settings, -(-work.decoded // work.sharing.ranks))
         if work.settings
+        else 0.0,
+        export=export_seconds(work.setup, rates, lengths, work.settings, work.export)
+        if work.settings and work.export
         else 0.0,
     )
 

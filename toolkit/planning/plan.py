@@ -273,6 +273,7 @@ def _work(recipe: Recipe, setup: Setup, lengths: Lengths, updates: Updates, shar
         decodings=decodings(recipe.eval, updates, _every(recipe, updates)),
         decoded=min(recipe.eval.generate, held_out),
         settings=recipe.eval,
+        export=recipe.export,
     )
 
 

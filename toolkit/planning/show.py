@@ -160,12 +160,13 @@ def _time(plan: Plan) -> list[tuple[str, str]]:
             f"{duration(time.total)} predicted: {counted(plan.updates.total, 'update')} x {time.update:.2f} s"
             + (f" ({least:.2f} to {most:.2f})" if rates.memory else "")
             + (f" + {duration(time.evaluation)} of evaluation" if time.evaluation else "")
-            + (f" + {duration(time.decoding)} of decoding" if time.decoding else ""),
+            + (f" + {duration(time.decoding)} of decoding" if time.decoding else "")
+            + (f" + {duration(time.export)} of export and its check" if time.export else ""),
         ),
         ("", f"an update (padding x {time.padding:.2f}): {_kinds(time.kinds, cuda=rates.memory is not None)}"),
         ("", _taken(plan.card, rates)),
     ]
-    lines += _budget(plan, time.total)
+    lines += _budget(plan, time.trained)
     if plan.packed_seconds is not None and plan.packed_seconds < WORTH_SAYING * time.total:
         options = " ".join(f"--set train.{key}={value}" for key, value in PACKED.items())
         pace = "the host sets the pace; " if time.host_bound else ""
