@@ -80,11 +80,11 @@ def export(
     are kept, and export.json and FAILED.txt say so: look at the record's `status`.
     """
     console = console or new_console(soft_wrap=True)
-    types = [] if adapter_only else list(dict.fromkeys(quant_type(name) for name in gguf))
     source = find_source(str(what), base)
     target = (out or _default_target(source)).expanduser()
-    require_free(target, force=force)
     notes = preflight(source.base, [] if adapter_only else gguf)
+    require_free(target, force=force)
+    types = [] if adapter_only else list(dict.fromkeys(quant_type(name) for name in gguf))
     architecture = read_architecture(source.base)
     adapter = open_adapter(source.adapter, architecture) if source.adapter is not None else None
     if lora or adapter_only:
