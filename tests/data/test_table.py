@@ -277,6 +277,13 @@ class TestParts:
         assert len(train) == 200
         assert {chat_hash(chat) for chat in train}.isdisjoint(chat_hash(chat) for chat in held)
 
+    def test_what_training_chats_have_more_of_does_not_change_the_held_out_ones(self) -> None:
+        def held(**more: Any) -> list[Chat]:
+            sources = [SourceSection(source="builtin:tools", size=100, **more)]
+            return eval_chats(Recipe(data=DataSection(sources=sources), eval=EvalSection(holdout=30)))
+
+        assert held(decisions=0.5, rationales=True) == held()
+
     def test_eval_sources_are_taken_as_they_are(self, tmp_path: Path) -> None:
         train, held = write_jsonl(tmp_path / "a.jsonl", rows(9)), write_jsonl(tmp_path / "b.jsonl", rows(4))
         settings = Recipe(
