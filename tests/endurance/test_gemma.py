@@ -55,7 +55,14 @@ def test_from_a_run_to_an_export_that_llama_cpp_agrees_with(gemma: Path, tmp_pat
         20,
         lora={"r": 8},
         data={"call_format": "hermes"},
-        train={"max_steps": 6, "gradient_checkpointing": False, "learning_rate": 1e-3, "micro_batch": "auto"},
+        train={
+            "max_steps": 6,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 1,
+            "gradient_checkpointing": False,
+            "learning_rate": 1e-3,
+            "micro_batch": "auto",
+        },
         eval={"early_stopping_patience": 0, "max_new_tokens": 12, "generate": 0},
     )
     done = run(load(recipe), tmp_path / "run", export=False)

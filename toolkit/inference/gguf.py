@@ -86,6 +86,7 @@ class GgufModel:
         self.process = LlamaProcess(path, n_ctx=n_ctx, threads=self.threads, parallel=parallel, lora=lora, plain=plain)
         self.process.ready()
         self._plain: int | None = None
+        self._first: list[int] | None = None
 
     def __enter__(self) -> GgufModel:
         return self
@@ -112,9 +113,16 @@ class GgufModel:
 
     def put_before(self) -> list[int]:
         """The tokens that llama.cpp puts before every prompt: the one that begins a text, or none."""
-        both = (self._ask("/tokenize", {"content": "a", "add_special": add})["tokens"] for add in (True, False))
-        with_them, without = both
-        return list(map(int, with_them[: len(with_them) - len(without)]))
+        if self._first is None:
+            both = (self._ask("/tokenize", {"content": "a", "add_special": add})["tokens"] for add in (True, False))
+            with_them, without = both
+            self._first = list(map(int, with_them[: len(with_them) - len(without)]))
+        return self._first
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """A prompt's ids, behind the token that begins a text where the file wants one. Of a text that begins with it,
+        as training's templates write theirs, llama.cpp itself would make two."""
+        return begun(self.tokenize(text), self.put_before())
 
     def apply_template(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None, **options: Any
@@ -228,7 +236,7 @@ class GgufModel:
         return found
 
     def _body(self, prompt: Sequence[int] | str, max_new_tokens: int, temperature: float, seed: int) -> dict[str, Any]:
-        given = prompt if isinstance(prompt, str) else list(prompt)
+        given = self.prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
         body: dict[str, Any] = {
             "prompt": given,
             "n_predict": max_new_tokens,
@@ -327,6 +335,11 @@ class GgufDecoder:
         stopped = bool(ids) and (ids[-1] in self.stop_ids or len(ids) < self.max_new_tokens)
         text = self.model.detokenize(ids[:-1] if stopped else ids)
         return Generated(text, len(ids), stopped)
+
+
+def begun(ids: list[int], first: list[int]) -> list[int]:
+    """Ids that begin with `first`, once."""
+    return ids if ids[: len(first)] == first else first + ids
 
 
 def cut_at_stop(ids: list[int], stops: frozenset[int]) -> list[int]:

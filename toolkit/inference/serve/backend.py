@@ -12,7 +12,7 @@ import httpx
 
 from toolkit.chats import Turn
 from toolkit.errors import DataError, ModelError
-from toolkit.inference.gguf import openai_message
+from toolkit.inference.gguf import begun, openai_message
 from toolkit.inference.prompting import Prompting
 from toolkit.inference.serve.bounds import Refused
 from toolkit.inference.serve.requests import Sampling
@@ -49,6 +49,7 @@ class Backend:
         self.name, self.prompting, self.n_ctx = name, prompting, n_ctx
         self._client = httpx.AsyncClient(transport=transport, base_url="http://llama.cpp", timeout=None)
         self._preparing = asyncio.Semaphore(1)  # long prompts are read one after the other
+        self._first: list[int] | None = None
 
     async def open(self) -> None:
         """Learn how long a chat may be: no longer than asked for, nor than the model was made for."""
@@ -75,11 +76,11 @@ class Backend:
         if options := self.prompting.options:
             body["chat_template_kwargs"] = options
         answer = await self._ask("/apply-template", body)
-        # llama.cpp takes the token that begins a text off what a template writes, and puts it before every prompt
-        return await self.text_prompt(answer["prompt"], begin=True)
+        return await self.text_prompt(answer["prompt"])
 
-    async def text_prompt(self, text: str, *, begin: bool = False) -> Prompt:
-        """A prompt's ids; with `begin` behind the token that begins a text, where the vocabulary wants one.
+    async def text_prompt(self, text: str) -> Prompt:
+        """A prompt's ids, behind the token that begins a text where the file wants one: what llama.cpp takes off what a
+        template writes, and training's renderer does not.
 
         Raises `Refused` when they leave no room for an answer.
         """
@@ -91,11 +92,15 @@ class Backend:
                     found += len(await self._tokenize(text[start : start + SLICE]))
                     if found - start // SLICE * 2 > most:  # a cut may make two tokens more
                         raise _too_long(f"more than {most}", self.n_ctx)
-            ids = await self._tokenize(text, begin=begin)
-        if len(ids) > most:
-            raise _too_long(str(len(ids)), self.n_ctx)
+            if self._first is None:
+                with_them, without = [await self._tokenize("a", begin=begin) for begin in (True, False)]
+                self._first = with_them[: len(with_them) - len(without)]
+            ids = await self._tokenize(text)
         if not ids:
             raise Refused(400, "the prompt is empty", param="prompt")
+        ids = begun(ids, self._first)
+        if len(ids) > most:
+            raise _too_long(str(len(ids)), self.n_ctx)
         return Prompt(ids, text[-100:])
 
     async def answer(self, prompt: Prompt, sampling: Sampling, more: dict[str, Any]) -> AsyncGenerator[Piece, None]:
