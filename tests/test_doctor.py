@@ -145,6 +145,8 @@ def test_optional_parts_are_told_of_and_how_to_get_them() -> None:
         report = judge(replace(machine, extras=hybrid))
         assert "hybrid             not installed  (fast layers of LFM2 and Qwen3.5" in text(report)
         assert any(hint.startswith("hybrid: ") for hint, _ in report.hints) == hinted, "of no use without a GPU"
+    (command,) = (line for _, line in judge(replace(GPU, extras={"hybrid": ["causal-conv1d>=1.7,<1.8"]})).hints)
+    assert command == 'python -m pip install --no-build-isolation "causal-conv1d<1.8,>=1.7"'
     old = judge(replace(FINE, extras={"gguf": ["libgguf==0.2.2"]}, installed={**FINE.installed, "libgguf": "0.1"}))
     assert "libgguf (0.1)" in old.hints[0][0]
 

@@ -63,6 +63,9 @@ FILES = (
     ),
 )
 
+BESIDE = (Constraints("constraints-gpu.txt", ("gpu", "hybrid"), EVERY),)
+"""Extras that have no pins of their own, and have to resolve beside those of a file."""
+
 
 def environment(python: str, extra: str = "") -> dict[str, str]:
     """What a marker asks of Linux on x86-64."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from tests.pins.constraints import FILES, ROOT, Constraints
+from tests.pins.constraints import BESIDE, FILES, ROOT, Constraints
 
 PAGE = ROOT / "docs" / "versions.md"
 SHOWN = [
@@ -87,14 +87,19 @@ def main() -> None:
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv is None:
         sys.exit("uv is not here: pip install uv")
-    found, failed = {}, False
-    for constraints in FILES:
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    failed = False
+    for constraints in (*FILES, *BESIDE):
         for python in constraints.pythons:
+            packages: dict[str, str] = {}
             try:
-                found[constraints.file, python] = resolved(constraints, python, uv)
+                packages = resolved(constraints, python, uv)
             except subprocess.CalledProcessError:
                 failed = True
-            print(f"{constraints.file}, Python {python}: {len(found.get((constraints.file, python), ()))} packages")
+            if constraints in FILES:
+                found[constraints.file, python] = packages
+            extras = ",".join(constraints.extras)
+            print(f"{constraints.file}, [{extras}], Python {python}: {len(packages)} packages")
     if failed:
         sys.exit(1)
     PAGE.write_text(page(found), encoding="utf-8")

@@ -30,9 +30,10 @@ HEAD = 128  # numbers in a head of most models
 OPTIONAL = {  # extras, and what they are for
     "gguf": "export to q6_k, q5_k_m and q4_k_m (other types go without)",
     "serve": "answers from GGUF files: toolkit serve, chat and the comparison after an export",
-    "hybrid": "fast layers of LFM2 and Qwen3.5 on a GPU, built with nvcc; without it they take PyTorch's slow path",
+    "hybrid": "fast layers of LFM2 and Qwen3.5 on a GPU, partly built with nvcc; without they take PyTorch's slow path",
 }
 FOR_GPUS = ("hybrid",)  # of no use without one
+BUILT = ("causal-conv1d",)  # against the torch that is here; by itself pip would build it against the newest
 HOSTED = ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE")  # what Colab and Kaggle set
 PINNED = ("triton", "xformers", "torchao", "numpy", "tokenizers", "unsloth_zoo")  # not asked for by name, but pinned
 

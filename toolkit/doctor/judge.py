@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from toolkit.doctor.facts import FLASH4_PACKAGE, FOR_GPUS, OPTIONAL, Facts
+from toolkit.doctor.facts import BUILT, FLASH4_PACKAGE, FOR_GPUS, OPTIONAL, Facts
 from toolkit.doctor.gpu import gpu_hints, library_lines
 from toolkit.doctor.report import Line, Report
 from toolkit.engines.base import Engine
@@ -69,7 +69,8 @@ def _optional(facts: Facts) -> tuple[list[Line], list[tuple[str, str]]]:
         lacking = _lacking(wanted, facts)
         lines.append(Line(name, f"{'' if not lacking else 'not '}installed", None, what))
         if lacking and (facts.gpus or name not in FOR_GPUS):
-            hints.append((f"{name}: {what}, needs {_named(lacking, facts)}", f"{PIP} {_quoted(lacking)}"))
+            built = "--no-build-isolation " if any(one.name in BUILT for one in lacking) else ""
+            hints.append((f"{name}: {what}, needs {_named(lacking, facts)}", f"{PIP} {built}{_quoted(lacking)}"))
     return lines, hints
 
 
