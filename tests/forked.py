@@ -2,11 +2,10 @@
 
 Run as a program it reads a job a line from standard input, starts a process for each rank, and answers in a line. A
 job: {"ranks": their command lines, "alone": whether the only one is no rank, "environment": what it has besides,
-"folder": for what they say, "when": rows of "metrics" to wait for, then "signal" to "to", the numbers of ranks,
-"spoilt": the number of a rank whose losses are NaN from the third update on, "scarce": {"rank", "update", "at"}, where
-a rank's memory runs out in an update at an operation, "times" times, or with "batch" for an update in a held-out one};
-the answer: {"codes": exit codes,
-"said": [[stdout, stderr], ...], "seconds": from the signal to the last rank's end}.
+"folder": for what they say, "signal": {"name", "rank", "update"}, which a rank gets in an update, "spoilt": the number
+of a rank whose losses are NaN from the third update on, "scarce": {"rank", "update", "at"}, where a rank's memory runs
+out in an update at an operation, "times" times, or with "batch" for an update in a held-out one};
+the answer: {"codes": exit codes, "said": [[stdout, stderr], ...], "seconds": from the first rank's end to the last's}.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import gc
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LONGEST = 120.0  # seconds of a job
+from tests.ports import kept_port
+
+LONGEST = 900.0  # seconds of a job, on the busiest machine: what takes longer waits for something
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,18 @@ class Forks:
         self.process.wait(30)
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def _signalled(how: dict[str, Any]) -> None:
+    """Let this process get a signal in an update, as if it came from outside."""
+    from toolkit.training.mixins.packed_batches import PackedBatches
+
+    usual, left = PackedBatches.training_step, [signal.Signals[how["name"]]]
+
+    def training_step(self: Any, model: Any, inputs: Any, items: Any = None) -> Any:
+        if left and self.state.global_step + 1 == how["update"]:
+            os.kill(os.getpid(), left.pop())
+        return usual(self, model, inputs, items)
+
+    PackedBatches.training_step = training_step  # type: ignore
 
 
 def _spoil() -> None:
@@ -133,6 +141,8 @@ def _start(words: list[str], rank: int, job: dict[str, Any], port: int) -> int:
         sys.argv = ["toolkit", *words]
         if rank == job.get("spoilt"):
             _spoil()
+        if rank == job.get("signal", {}).get("rank"):
+            _signalled(job["signal"])
         if rank == job.get("scarce", {}).get("rank"):
             _scarce(job["scarce"])
         from toolkit.commands.main import main
@@ -147,33 +157,25 @@ def _start(words: list[str], rank: int, job: dict[str, Any], port: int) -> int:
         os._exit(code)
 
 
-def _run(job: dict[str, Any]) -> dict[str, Any]:
-    folder, size, port = Path(job["folder"]), len(job["ranks"]), _free_port()
+def _run(job: dict[str, Any], port: int) -> dict[str, Any]:
+    folder, size = Path(job["folder"]), len(job["ranks"])
     running = {_start(words, rank, job, port): rank for rank, words in enumerate(job["ranks"])}
-    pids = {rank: pid for pid, rank in running.items()}
     codes: dict[int, int] = {}
-    began, sent = time.monotonic(), False
+    began, ends = time.monotonic(), list[float]()
     while running and time.monotonic() - began < LONGEST:
-        if "when" in job and not sent and _rows(Path(job["metrics"])) >= job["when"]:
-            for rank in job["to"]:
-                os.kill(pids[rank], signal.Signals[job["signal"]])
-            began, sent = time.monotonic(), True
         for pid in list(running):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
+                ends.append(time.monotonic())
         time.sleep(0.02)
-    seconds = time.monotonic() - began
     for pid, rank in running.items():
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         codes[rank] = 99
     said = [[(folder / f"{rank}.{name}").read_text() for name in ("out", "err")] for rank in range(size)]
+    seconds = max(ends, default=0.0) - min(ends, default=0.0)
     return {"codes": [codes[rank] for rank in range(size)], "said": said, "seconds": seconds}
-
-
-def _rows(metrics: Path) -> int:
-    return metrics.read_text().count("\n") if metrics.is_file() else 0
 
 
 def _serve() -> None:
@@ -188,7 +190,8 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
-        answers.write(json.dumps(_run(json.loads(line))) + "\n")
+        with kept_port() as port:
+            answers.write(json.dumps(_run(json.loads(line), port)) + "\n")
         answers.flush()
 
 

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +69,24 @@ def test_a_new_file_takes_no_other_s_name(tmp_path: Path, monkeypatch: pytest.Mo
             write_text(place / "x", "second", new=True)
         assert [path.read_text() for path in place.iterdir()] == ["first"]
         monkeypatch.setattr(os, "link", refused)
+
+
+def test_a_file_that_is_taken_for_a_leftover_as_it_is_begun_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the moments at which it is there and at which it is held."""
+    made, mkstemp = list[str](), tempfile.mkstemp
+
+    def watched(**where: Any) -> tuple[int, str]:
+        handle, name = mkstemp(**where)
+        if not made:
+            clear_leftovers(tmp_path / "x")
+        made.append(name)
+        return handle, name
+
+    monkeypatch.setattr(tempfile, "mkstemp", watched)
+    write_text(tmp_path / "x", "text", new=True)
+    assert (tmp_path / "x").read_text() == "text" and len(made) == 2 and hidden(tmp_path) == []
 
 
 def test_one_process_holds_a_folder(tmp_path: Path) -> None:

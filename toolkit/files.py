@@ -23,11 +23,9 @@ def write_text(path: Path, text: str, *, durable: bool = False, new: bool = Fals
     `new`: raises `FileExistsError` where there is one already; of two processes, one gets the name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=_prefix(path), dir=path.parent)
-    work = Path(name)
+    work, handle = _held_file(path)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            _hold(handle)
             file.write(text)
             file.flush()
             if durable:
@@ -84,6 +82,17 @@ def making_folder(target: Path) -> Iterator[Path]:
     finally:
         os.close(handle)
         remove(work)
+
+
+def _held_file(path: Path) -> tuple[Path, int]:
+    """A new file beside `path`, and the open handle by which it is known to be at work."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), dir=path.parent)
+        work = Path(name)
+        if _hold(handle) is not False and work.exists():
+            return work, handle
+        os.close(handle)  # another process took it for a leftover before it was held
+        work.unlink(missing_ok=True)
 
 
 def _held_folder(target: Path) -> tuple[Path, int]:

@@ -32,7 +32,8 @@ T = TypeVar("T")
 MEETING = timedelta(minutes=5)  # for all ranks to be there
 WAITING = timedelta(hours=12)  # for one that tokenises or decodes; one that has ended is noticed at once
 CARDS = timedelta(minutes=10)  # for cards, which wait for each other only once all hosts have come that far
-TELLING = 3.0  # seconds that a rank leaves to the first one to say what all would say
+TELLING = 10.0  # seconds that a rank leaves to the first one to say what all would say
+ENDING = 5.0  # seconds from a process's last connection to its end
 
 
 class Ranks:
@@ -194,6 +195,8 @@ class Several(Ranks):
             while self.rank and time.monotonic() < until:
                 if self.store.check([key]):
                     return None
+                if 0 in self.neighbours and not _is_alive(self.processes[0][1]):
+                    break
                 time.sleep(0.05)
             self.store.add(key, 1)
             return f"rank {self.rank}: " if self.rank else ""
@@ -223,7 +226,7 @@ class Several(Ranks):
 
     def _who_is_gone(self, error: RuntimeError) -> str:
         """Which rank it was, where it can be told: those of this machine by their processes."""
-        until = time.monotonic() + 2.0
+        until = time.monotonic() + ENDING
         while time.monotonic() < until:  # a process that closes its connections is not gone yet
             gone = [rank for rank in self.neighbours if not _is_alive(self.processes[rank][1])]
             if gone:

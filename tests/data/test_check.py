@@ -106,6 +106,18 @@ def test_good_data_is_ok_and_its_table_kept(tmp_path: Path, model: Path) -> None
     assert printed(check(recipe)) == text, "a second check reads the kept table and says the same"
 
 
+def test_a_table_that_another_process_makes_meanwhile_is_kept(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = loaded(write_jsonl(tmp_path / "x.jsonl", [weather_row()]))
+    assert check(recipe).ok
+    (made,) = (tmp_path / "cache" / "tables").iterdir()
+    before = made.stat().st_ino
+    monkeypatch.setattr("toolkit.data.check.find", lambda *_: None)
+    assert check(recipe).ok and made.stat().st_ino == before
+    assert list(made.parent.iterdir()) == [made]
+
+
 def test_other_kinds_are_explained(tmp_path: Path, model: Path) -> None:
     plain = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
     kinds = [None, None, "single", "refusal", "blue", ["x"]]

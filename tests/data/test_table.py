@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,26 @@ def test_workers_that_start_too_late_are_not_waited_for(
     path = write_jsonl(tmp_path / "x.jsonl", rows(60))
     alone = recipe(path)
     several = alone.model_copy(update={"data": alone.data.model_copy(update={"num_proc": 2})})
-    assert build(several, model, cache=tmp_path, progress=False).n_chats == 60
-    assert not multiprocessing.active_children()
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    other.start()
+    try:
+        assert build(several, model, cache=tmp_path, progress=False).n_chats == 60
+        assert multiprocessing.active_children() == [other], "which is none of its workers"
+    finally:
+        other.kill()
+        other.join()
+
+
+def test_a_table_that_another_process_finishes_meanwhile_is_kept(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was not there when it was looked for."""
+    settings = recipe(write_jsonl(tmp_path / "x.jsonl", rows(5)))
+    made = build(settings, model, cache=tmp_path, progress=False)
+    before = made.folder.stat().st_ino
+    monkeypatch.setattr("toolkit.data.table.find", lambda *_, **__: None)
+    assert build(settings, model, cache=tmp_path).content == made.content
+    assert made.folder.stat().st_ino == before and "made again" not in capsys.readouterr().err
 
 
 class Bomb:

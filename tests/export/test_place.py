@@ -114,6 +114,23 @@ def test_a_replacement_that_fails_or_is_killed_between_its_steps(folder: Path, m
     assert (folder / "export.json").is_file() and not old.exists()
 
 
+def test_a_replacement_at_work_is_not_undone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another export looks at the place between its two steps."""
+    rename = Path.rename
+
+    def watched(self: Path, target: Path) -> Path:
+        if self.name.startswith(".out.making-"):
+            require_free(folder, force=False)
+            assert not folder.exists() and folder.with_name(".out.old").is_dir()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    with new_folder(folder, replace=True) as work:
+        (work / "whole").write_text("")
+    assert [path.name for path in folder.iterdir()] == ["whole"]
+    assert [path.name for path in folder.parent.iterdir()] == ["out"]
+
+
 def test_what_a_killed_export_left_is_cleared_and_one_at_work_is_not(tmp_path: Path) -> None:
     left = tmp_path / ".out.making-abcdefgh"
     left.mkdir()
@@ -148,7 +165,7 @@ def test_of_exports_that_end_at_the_same_moment_one_gets_the_name_and_is_whole(t
 
     with ThreadPoolExecutor(2) as pool:
         for number in range(200):
-            target, ready = tmp_path / f"out{number}", threading.Barrier(2)
+            target, ready = tmp_path / f"out{number}", threading.Barrier(2, timeout=300)
             if replace:
                 target.mkdir()
                 (target / "export.json").write_text("old")

@@ -160,8 +160,7 @@ def test_interrupted_and_resumed_is_uninterrupted(recipe: Path, tmp_path: Path, 
     stopped = tmp_path / "stopped"
     options = [part for value in settings for part in ("--set", value)]
     words = ["run", str(recipe), *options, "--out", str(stopped)]
-    metrics = str(stopped / "metrics.jsonl")
-    ended = forks.toolkit(tmp_path / "said", *words, metrics=metrics, when=4, signal="SIGINT", to=[0])
+    ended = forks.toolkit(tmp_path / "said", *words, signal={"name": "SIGINT", "rank": 0, "update": 4})
     output = "".join(ended.said[0])
     assert ended.codes == [130], output
     assert re.search(r"^stopped at update \d+ of 20; saved; go on with: .*toolkit run ", output, re.MULTILINE), output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ from toolkit.data.table import TokenTable, find, refuse_bad, refuse_dropped
 from toolkit.data.tablefile import write
 from toolkit.data.violations import violations
 from toolkit.errors import DataError, ModelError, Problem
+from toolkit.files import making_folder
 from toolkit.words import counted
 
 if TYPE_CHECKING:
@@ -182,14 +183,14 @@ def _tokenise(recipe: Recipe, folder: Path, part: Part, report: CheckReport, ren
         return
     key = table_key(recipe, folder, part)
     place = cache_root() / "tables" / key
-    place.parent.mkdir(parents=True, exist_ok=True)
     reading = Reading(recipe.data.max_bad)
-    with tempfile.TemporaryDirectory(prefix=".check.", dir=place.parent) as scratch:
-        made = Path(scratch) / key
+    with making_folder(place) as scratch:
+        made = scratch / key
         write(recipe, folder, part, made, key=key, reading=reading, renderer=renderer)
         _describe(recipe, TokenTable(made), part, report)
-        if not reading.too_many and not place.exists():
-            made.rename(place)
+        if not reading.too_many:
+            with contextlib.suppress(OSError):  # another process has made it meanwhile
+                made.rename(place)
 
 
 def _describe(recipe: Recipe, table: TokenTable, part: str, report: CheckReport) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,26 +188,27 @@ def _workers(settings: Settings, count: int) -> Iterator[tuple[ProcessPoolExecut
     """The others, and what is done once each has started."""
     # Spawned, not forked: this process may hold threads (of torch, tokenizers or CUDA) that a fork would leave dead.
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())  # which make built-in chats, say
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(settings,))
     try:
         starting = [pool.submit(_started) for _ in range(count)]
         yield pool, starting
         if not all(future.done() for future in starting):
-            _end_workers()
+            _end_workers(others)
     except BrokenProcessPool as error:
         raise ToolkitError(
             "a process that builds the token table died, most likely for want of memory; set data.num_proc = 1"
         ) from error
     except BaseException:
-        _end_workers()
+        _end_workers(others)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_workers() -> None:
-    """Without waiting for those that have not finished importing."""
-    for worker in multiprocessing.active_children():
+def _end_workers(others: set[BaseProcess]) -> None:
+    """End all children but `others`, without waiting for those that have not finished importing."""
+    for worker in set(multiprocessing.active_children()) - others:
         worker.terminate()
 
 

@@ -194,11 +194,13 @@ def build(
     if table is None:
         key = table_key(recipe, folder, part, template)
         place = _place(key, cache)
-        if place.is_dir():
-            if progress:
-                warn(f"{part}: {place} is made again: {_damage(place, deep=True)}")
-            discard(place)
-        write(recipe, folder, part, place, key=key, cache=cache, progress=progress, template=template)
+        wrong = _damage(place, deep=True) if place.is_dir() else "it is not there"
+        if wrong is not None:  # else another process has finished it a moment ago
+            if place.is_dir():
+                if progress:
+                    warn(f"{part}: {place} is made again: {wrong}")
+                discard(place)
+            write(recipe, folder, part, place, key=key, cache=cache, progress=progress, template=template)
         table = TokenTable(place)
     refuse_bad(recipe, table.meta)
     refuse_dropped(recipe, table.meta)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from toolkit.errors import RunError
 from toolkit.exports import ExportFolder
-from toolkit.files import making_folder, remove, remove_unless_held
+from toolkit.files import is_held, locked, making_folder, remove, remove_unless_held
 from toolkit.words import typed
 
 _OURS = re.compile(
@@ -92,18 +92,20 @@ def _take(target: Path, work: Path) -> None:
 
 def _replace(target: Path, work: Path) -> None:
     old = _old(target)
-    try:
-        target.rename(old)
-    except OSError as error:  # none was there, or another export stands between these two steps
-        if error.errno not in {errno.ENOENT, *_TAKEN}:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(target))  # so that nobody takes it for what a killed export has left
+            target.rename(old)
+        except OSError as error:  # none was there, or another export stands between these two steps
+            if error.errno not in {errno.ENOENT, *_TAKEN}:
+                raise
+        try:
+            _take(target, work)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                old.rename(target)
             raise
-    try:
-        _take(target, work)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            old.rename(target)
-        raise
-    remove(old)
+        remove(old)
 
 
 def _old(target: Path) -> Path:
@@ -112,5 +114,6 @@ def _old(target: Path) -> Path:
 
 def _bring_back(target: Path) -> None:
     """Undo a replacement that was killed between its two steps."""
-    if not target.exists() and _old(target).is_dir():
-        _old(target).rename(target)
+    with contextlib.suppress(FileNotFoundError):
+        if not target.exists() and not is_held(_old(target)):
+            _old(target).rename(target)

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import deque
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from toolkit.inference.gguf_check import check_gguf
 
 BASE_SECONDS = 120.0  # to load a small file on a busy machine
 BYTES_PER_SECOND = 10e6  # the slowest disk that is waited for
+ENDING = 20.0  # seconds that a process may take to end, as one that writes its memory to a file
 KEPT_LINES = 50
 SOCKET = "llama.sock"
 
@@ -83,7 +83,8 @@ class LlamaProcess:
                 stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C in a terminal goes to the parent alone
             )
-            threading.Thread(target=self._listen, daemon=True).start()
+            self._listener = threading.Thread(target=self._listen, daemon=True)
+            self._listener.start()
             assert self._process.stdin is not None
             with contextlib.suppress(BrokenPipeError):  # it is gone already; `ready` says why
                 self._process.stdin.write(json.dumps(settings).encode() + b"\n")
@@ -127,7 +128,7 @@ class LlamaProcess:
     def ended(self) -> str:
         """Why the process is gone, in a line; its own last words where it had any."""
         try:
-            code = self._process.wait(5)
+            code = self._process.wait(ENDING)
         except subprocess.TimeoutExpired:
             return "it is there, but broke the connection"
         how = f"it ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}"
@@ -140,11 +141,7 @@ class LlamaProcess:
 
     def _reason(self) -> str:
         """What llama.cpp gave as the cause of a failed load, or its last complaint."""
-        for _ in range(20):  # its log is written by a thread of its own, and read by one
-            if self._errors:
-                break
-            time.sleep(0.05)
-        time.sleep(0.05)
+        self._listener.join(ENDING)  # reads to the end of what the process has said
         lines = [line.split(" E ", 1)[-1].strip() for line in self._errors if line.strip()]
         told = [line for line in lines if "error loading model" in line]
         return told[0].split("error loading model: ")[-1] if told else (lines[-1] if lines else "")

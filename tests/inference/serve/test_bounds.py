@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.inference.serve.fake import FakeLlama, backend, served
+from tests.ports import kept_port
 from tests.tiny import ADD
 from toolkit.errors import InputError
 from toolkit.inference.serve import bounds
@@ -21,6 +22,7 @@ from toolkit.inference.serve.command import Options, limits_of, listen
 
 CHAT = "/v1/chat/completions"
 BODY = {"messages": [{"role": "user", "content": "Hi"}]}
+LONGEST = 300  # seconds for an answer, on the busiest machine
 JSON = {"Content-Type": "application/json"}
 
 
@@ -28,7 +30,7 @@ def ask(
     port: int, path: str = CHAT, body: Any = BODY, method: str = "POST", **headers: str
 ) -> tuple[int, dict[str, str], Any]:
     """(status, headers, JSON) of a request; `headers` with _ for -, over those that every client sends."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONGEST)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     given = {**JSON, **{name.replace("_", "-"): value for name, value in headers.items()}}
     connection.request(method, path, None if method == "GET" else data, given)
@@ -67,7 +69,7 @@ def test_only_names_of_loopback_are_answered(port: int) -> None:
             status, headers, answer = ask(port, path, method=method, Host=host)
             assert status == 421 and answer["error"]["code"] == "wrong_host"
             assert not any(name.startswith("access-control") for name in headers)
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as old:
+    with socket.create_connection(("127.0.0.1", port), timeout=LONGEST) as old:
         old.sendall(b"GET /v1/models HTTP/1.0\r\n\r\n")
         assert b" 421 " in old.recv(1000)
 
@@ -115,7 +117,7 @@ def test_bodies_are_bounded(port: int) -> None:
     large = {"messages": [{"role": "user", "content": "x" * 70_000}]}
     status, _, answer = ask(port, body=large)
     assert status == 413 and "60000 bytes" in answer["error"]["message"]
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as raw:  # its length is not said
+    with socket.create_connection(("127.0.0.1", port), timeout=LONGEST) as raw:  # its length is not said
         head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/json\r\n"
         raw.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
         raw.sendall(b"".join(b"1000\r\n" + b" " * 4096 + b"\r\n" for _ in range(16)))
@@ -124,7 +126,7 @@ def test_bodies_are_bounded(port: int) -> None:
 
 def test_bodies_that_do_not_come(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "BODY_SECONDS", 0.2)
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as raw:
+    with socket.create_connection(("127.0.0.1", port), timeout=LONGEST) as raw:
         head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/json\r\n"
         raw.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
         assert b" 408 " in raw.recv(1000)
@@ -135,7 +137,7 @@ def test_requests_beyond_the_bound_are_told_to_wait(port: int, monkeypatch: pyte
     head = (
         f"POST {CHAT} HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
     )
-    waiting = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(3)]
+    waiting = [socket.create_connection(("127.0.0.1", port), timeout=LONGEST) for _ in range(3)]
     try:
         for one in waiting:
             one.sendall(head.encode())
@@ -271,12 +273,12 @@ def test_who_may_be_let_in() -> None:
 
 
 def test_a_port_that_is_taken() -> None:
-    with listen("127.0.0.1", 0) as other:
-        port = other.getsockname()[1]
-        with pytest.raises(InputError, match=rf"127.0.0.1:{port} is taken.*is free: --port ") as error:
+    with kept_port() as port:
+        taken = rf"127.0.0.1:{port} is taken.*is free: --port "
+        with listen("127.0.0.1", port), pytest.raises(InputError, match=taken) as error:
             listen("127.0.0.1", port)
         assert "\n" not in str(error.value)
-    listen("127.0.0.1", port).close()
+        listen("127.0.0.1", port).close()
     with pytest.raises(InputError, match="no address of this machine"):
         listen("not an address", 0)
 
@@ -285,7 +287,7 @@ def test_a_client_that_leaves_stops_its_answer() -> None:
     """Both before the first piece of an answer, and in the middle of one."""
     import asyncio
 
-    left = threading.Event()
+    reached, left = threading.Event(), threading.Event()
 
     class Slow(FakeLlama):
         async def __call__(self, request: Any) -> Any:
@@ -297,6 +299,7 @@ def test_a_client_that_leaves_stops_its_answer() -> None:
                     async def __aiter__(self) -> Any:
                         try:
                             while True:
+                                reached.set()
                                 yield self.parts[0]
                                 await asyncio.sleep(0.01)
                         finally:
@@ -307,11 +310,13 @@ def test_a_client_that_leaves_stops_its_answer() -> None:
 
     with served(State(Limits(None), backend=backend(Slow()))) as port:
         for stream in (False, True):
+            reached.clear()
             left.clear()
             body = json.dumps(chat(stream=stream)).encode()
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONGEST)
             connection.request("POST", CHAT, body, JSON)
             if stream:
                 assert connection.getresponse().read(10)
+            assert reached.wait(LONGEST)
             connection.close()
-            assert left.wait(20)
+            assert left.wait(LONGEST)
