@@ -301,7 +301,7 @@ class TestParts:
             sources = [SourceSection(source="builtin:tools", size=100, **more)]
             return eval_chats(Recipe(data=DataSection(sources=sources), eval=EvalSection(holdout=30)))
 
-        assert held(decisions=0.5, rationales=True) == held()
+        assert held(decisions=0.5, rationales=True, purposes=0.3) == held()
 
     def test_eval_sources_are_taken_as_they_are(self, tmp_path: Path) -> None:
         train, held = write_jsonl(tmp_path / "a.jsonl", rows(9)), write_jsonl(tmp_path / "b.jsonl", rows(4))

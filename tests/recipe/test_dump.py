@@ -32,6 +32,7 @@ BUILTIN = st.fixed_dictionaries(
         "weight": st.floats(1e-300, 1000),
         "decisions": st.just(0.0),
         "rationales": st.just(False),
+        "purposes": st.just(0.0),
     },
 )
 FILES = st.fixed_dictionaries(

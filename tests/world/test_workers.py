@@ -17,7 +17,10 @@ from toolkit.world.spec import Unsuitable
 
 @pytest.mark.parametrize(
     "options",
-    [{"seed": 3, "decisions": 0.2, "rationales": True}, {"domains": ("home",), "kinds": {"clarify": 1, "refuse": 1}}],
+    [
+        {"seed": 3, "decisions": 0.2, "rationales": True, "purposes": 0.1},
+        {"domains": ("home",), "kinds": {"clarify": 1, "refuse": 1}},
+    ],
 )
 def test_workers_make_the_same_chats(options: dict[str, object]) -> None:
     alone = list(chats(700, **options))  # type: ignore[arg-type]

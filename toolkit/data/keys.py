@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe, SourceSection
 
 LIBRARIES = ("transformers", "tokenizers", "jinja2")  # that turn chats into tokens
-_BUILTIN_OPTIONS = ("split", "size", "seed", "domains", "kinds", "max_tools", "decisions", "rationales")
+_BUILTIN_OPTIONS = ("split", "size", "seed", "domains", "kinds", "max_tools", "decisions", "rationales", "purposes")
 
 
 def digest(value: Any) -> str:

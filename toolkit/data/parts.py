@@ -101,7 +101,7 @@ def held_out_sources(recipe: Recipe) -> list[SourceSection]:
     for index, (source, split) in enumerate((one, split) for split in HELD_OUT_SPLITS for one in sources):
         size = total // shares + (index < total % shares)
         if size:
-            plain = {"weight": 1.0, "limit": None, "decisions": 0.0, "rationales": False}
+            plain = {"weight": 1.0, "limit": None, "decisions": 0.0, "rationales": False, "purposes": 0.0}
             found.append(source.model_copy(update={"split": split, "size": size, **plain}))
     return found
 

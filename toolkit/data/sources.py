@@ -133,6 +133,7 @@ def _builtin(spec: SourceSection, workers: int) -> Iterator[Chat]:
         test=spec.source == TEST_SET,
         decisions=spec.decisions,
         rationales=spec.rationales,
+        purposes=spec.purposes,
         workers=workers if spec.size >= _MANY and workers > _FEW_PROCESSES else 1,
     )
 

@@ -21,7 +21,8 @@ Rule = Callable[[Recipe], Iterable[Finding]]
 
 GGUF_QUANTS = ("f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
 HUB_ONLY = ("config", "revision", "commit")
-BUILTIN_ONLY = ("size", "seed", "domains", "kinds", "max_tools", "decisions", "rationales")
+BUILTIN_ONLY = ("size", "seed", "domains", "kinds", "max_tools", "decisions", "rationales", "purposes")
+VARIED_ONLY = ("decisions", "rationales", "purposes")  # for training chats over all domains
 HEAD_NAMES = ("lm_head", "embed_tokens")
 
 
@@ -162,7 +163,7 @@ def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
                 yield ((*path, key), (*path, "source")), f'only for source = "builtin:tools", not for "{source.source}"'
     elif key := next((name for name in HUB_ONLY if getattr(source, name) is not None), ""):
         yield ((*path, key), (*path, "source")), f'of a data set of the hub; "{source.source}" has none'
-    elif source.domains or source.split != "train" or source.decisions or source.rationales:
+    elif source.domains or source.split != "train" or any(getattr(source, key) for key in VARIED_ONLY):
         yield from _builtin(path, source)
     yield from _columns(path, source)
     known = [kind for kind in KINDS if kind != "other"]
@@ -172,6 +173,9 @@ def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
             yield ((*path, "kinds", kind),), f"unknown kind{near}"
         if share < 0:
             yield ((*path, "kinds", kind),), f"found {share:g}, wanted a share of at least 0"
+    if source.decisions + source.purposes > 1:
+        both = f"{source.decisions + source.purposes:g} with purposes, wanted at most 1 together"
+        yield ((*path, "decisions"), (*path, "purposes")), both
     if source.kinds and not any(share > 0 for share in source.kinds.values()):
         yield ((*path, "kinds"),), "all shares are 0, wanted at least one above 0"
 
@@ -206,7 +210,7 @@ def _builtin(path: Path, source: SourceSection) -> Iterator[Finding]:
             yield ((*path, "domains", index),), f'the built-in chats have no domain "{domain}"{near}'
     if not is_varied(source.split, source.domains, source.max_tools):
         named = "split" if source.split != "train" else "domains" if source.domains else "max_tools"
-        for key in ("decisions", "rationales"):
+        for key in VARIED_ONLY:
             if getattr(source, key):
                 message = 'for training chats over all domains, with split = "train" and max_tools of at least 4'
                 yield ((*path, key), (*path, named)), message

@@ -93,6 +93,9 @@ class SourceSection(Section):
     rationales: bool = Field(
         False, description="the assistant writes what decides before a call that hangs on a result"
     )
+    purposes: Fraction = Field(
+        0.0, description="share of chats whose request says what it is for; where that is harmful, it is refused"
+    )
 
     @property
     def builtin(self) -> bool:

@@ -18,7 +18,7 @@ from toolkit.world.spec import CHAINS, TOOLS, Chain, Unsuitable
 DOMAINS: tuple[str, ...] = tuple(sorted({tool.domain for tool in TOOLS.values() if tool.trained}))
 _ALL_DOMAINS: tuple[str, ...] = tuple(sorted({tool.domain for tool in TOOLS.values()}))
 SPLITS = ("train", "phrasing", "tools")
-DECISIONS = "decisions"  # a kind of making: the chats are chains, or several calls at once
+DECISIONS, PURPOSES = "decisions", "purposes"  # ways of making chats, which are then of the kinds below
 TEST_SIZE = 1000
 MIX: Mapping[str, float] = {
     "single": 0.35,
@@ -277,8 +277,9 @@ def choose(
     test: bool = False,
     decisions: float = 0.0,
     rationales: bool = False,
+    purposes: float = 0.0,
 ) -> tuple[Catalog, dict[str, float]]:
-    """The catalog, and the share of each kind and of `DECISIONS`. Raises DataError with everything that is wrong."""
+    """The catalog, and the share of each kind and way. Raises DataError with everything that is wrong."""
     problems: list[Problem] = []
     source = TEST_SET if test else BUILTIN
 
@@ -300,13 +301,19 @@ def choose(
         problems.append(Problem(source, "the shares of all kinds are 0"))
     if max_tools < 1:
         problems.append(Problem(source, f"max_tools must be at least 1, not {max_tools}"))
-    if isinstance(decisions, bool) or not isinstance(decisions, (int, float)) or not 0 <= decisions <= 1:
-        problems.append(Problem(source, f"decisions must be a share from 0 to 1, not {decisions!r}"))
+    ways = {DECISIONS: decisions, PURPOSES: purposes}
+    for name, share in ways.items():
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            problems.append(Problem(source, f"{name} must be a share from 0 to 1, not {share!r}"))
+    if not problems and sum(ways.values()) > 1:
+        problems.append(Problem(source, f"decisions and purposes are {sum(ways.values()):g} of all chats, at most 1"))
     every = _ALL_DOMAINS if test else DOMAINS
     catalog = Catalog(split, tuple(dict.fromkeys(domains)) or every, max_tools, test, rationales)
-    if (decisions or rationales) and not problems and not catalog.varied:
-        what = "decisions" if decisions else "rationales"
-        problems.append(Problem(source, f'{what}: only with split "train", all domains and max_tools of at least 4'))
+    if not problems and not catalog.varied:
+        asked = [name for name, value in {**ways, "rationales": rationales}.items() if value]
+        if asked:
+            what = f'{asked[0]}: only with split "train", all domains and max_tools of at least 4'
+            problems.append(Problem(source, what))
     if problems:
         raise DataError(problems)
     if kinds is None and catalog.varied:
@@ -317,7 +324,7 @@ def choose(
         what = f"no chats of kind {', '.join(missing)} with split {split!r}, max_tools {max_tools}"
         raise DataError(Problem(source, f"{what} and domains {', '.join(catalog.domains)}: add domains or tools"))
     shares = {kind: share for kind, share in shares.items() if share and kind not in missing}
-    if decisions:
-        total = math.fsum(shares.values())
-        shares = {kind: share / total * (1 - decisions) for kind, share in shares.items()} | {DECISIONS: decisions}
-    return catalog, {kind: share for kind, share in shares.items() if share}
+    if any(ways.values()):
+        total, rest = math.fsum(shares.values()), 1 - math.fsum(ways.values())
+        shares = {kind: share / total * rest for kind, share in shares.items()} | ways
+    return catalog, {kind: share for kind, share in shares.items() if share > 0}

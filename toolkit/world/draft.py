@@ -117,7 +117,7 @@ class Draft:
         item = said("" if value is None else value)
         self.dated = self.dated or item.dated
         source = framing(self.r, part).replace("{name}", name).replace("{Name}", name[:1].upper() + name[1:])
-        core = self._framed(request) if request.imperative else capital(_ended(request.pieces))
+        core = self._framed(request) if request.imperative else capital(ended(request.pieces))
         sentence = capital(splice(source, {"x": (Piece(item.text, literal=False),)}))
         order = (sentence, core) if part == "detail" and self.r.random() < 0.3 else (core, sentence)
         return replace(request, pieces=(*order[0], Piece(" "), *order[1]), imperative=False)
@@ -145,7 +145,7 @@ class Draft:
             if request.imperative:
                 core = splice(self._wording("terse"), {"x": core})
             return _unpunctuated(lower(core))
-        core = self._framed(request) if request.imperative else capital(_ended(request.pieces))
+        core = self._framed(request) if request.imperative else capital(ended(request.pieces))
         if register == "plain":
             return core
         return self._dress(core, neutral=neutral, rambling=register == "rambling")
@@ -306,7 +306,7 @@ def _after(before: Sequence[Piece], core: tuple[Piece, ...]) -> tuple[Piece, ...
     return (Piece(first.text[:1].lower() + first.text[1:]), *core[1:])
 
 
-def _ended(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+def ended(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
     """A sentence with a full stop if nothing else ends it."""
     done = plain(pieces).rstrip('"').endswith((".", "?", "!"))
     return tuple(pieces) if done else (*pieces, Piece("."))

@@ -11,13 +11,14 @@ from typing import Any
 
 from toolkit.chats import Chat, Turn
 from toolkit.errors import DataError
-from toolkit.world.catalog import DECISIONS, Catalog, choose
+from toolkit.world.catalog import DECISIONS, PURPOSES, Catalog, choose
 from toolkit.world.deciding import deciding, kind_of
 from toolkit.world.disguise import disguise
 from toolkit.world.draft import Draft, context_slots
 from toolkit.world.inventing import INVENTED
 from toolkit.world.kinds import KINDS
 from toolkit.world.language import compose, wording
+from toolkit.world.purposes import purpose
 from toolkit.world.shelf.kinds import SHELF
 from toolkit.world.spec import Unsuitable
 from toolkit.world.workers import made_by_workers
@@ -44,6 +45,7 @@ def chats(
     workers: int = 1,
     decisions: float = 0.0,
     rationales: bool = False,
+    purposes: float = 0.0,
 ) -> Iterator[Chat]:
     """Chats in which a user asks, tools run and the assistant answers; no user turn comes twice.
 
@@ -63,13 +65,14 @@ def chats(
             development set has, for final figures only.
         workers: processes that make them; 1: this one.
         decisions: share of chats in which a result decides, beside those of the kinds; the kinds share the rest.
+        purposes: share of chats whose request says what it is for, harmful in half of them; likewise.
         rationales: where a result decides, the assistant writes what it decides by before the call.
 
     Raises:
         DataError: an unknown split, domain or kind, a kind that can't be made, or no unused user text left.
         ToolkitError: a worker died.
     """
-    catalog, shares = choose(split, domains, kinds, max_tools, test, decisions, rationales)
+    catalog, shares = choose(split, domains, kinds, max_tools, test, decisions, rationales, purposes)
     source = Source(seed, catalog)
     order = zip(range(size), _order(seed, catalog.name, shares), strict=False)
     if workers == 1:
@@ -146,6 +149,8 @@ def _make(r: Random, index: int, kind: str, catalog: Catalog) -> Chat:
     if kind == DECISIONS:
         flags = deciding(draft)
         kind = kind_of(flags)
+    elif kind == PURPOSES:
+        flags, kind = purpose(draft)
     else:
         flags = _ways(r, kind, varied)[kind](draft)
     offer = flags.pop("offer", None) or catalog.offer(r, draft.needed)

@@ -151,7 +151,7 @@ def refuse(d: Draft) -> Flags:
     entry = phrases()[name]
     tools = [tool for tool in entry["tools"] if tool in d.catalog.tools]
     d.needed += d.r.sample(tools, 1)
-    d.user(d.fill(d.pick(entry), _refusal_slots(d)))
+    d.user(d.fill(d.pick(entry), refusal_slots(d)))
     text = d.stock("refuse", why=d.r.choice(entry["why"]))
     if "instead" in entry and d.r.random() < 0.6:
         text += f" {d.r.choice(entry['instead'])}"
@@ -266,7 +266,8 @@ def _maybe_second(d: Draft, always: bool = False) -> None:
     _ask_and_serve(d, name)
 
 
-def _refusal_slots(d: Draft) -> dict[str, Any]:
+def refusal_slots(d: Draft) -> dict[str, Any]:
+    """Somebody, a company, a sum and so on, for what is meant to harm."""
     r = d.r
     whose = person(r)
     return {

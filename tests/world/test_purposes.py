@@ -1,0 +1,51 @@
+"""Chats whose request says what it is for: the purpose alone tells which are refused."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from toolkit.chats import Chat
+from toolkit.evaluation.answer_kinds import asks, refuses
+from toolkit.world import chats
+from toolkit.world.paraphrase import _words, held_words
+from toolkit.world.purposes import table
+
+
+@pytest.fixture(scope="module")
+def made() -> list[Chat]:
+    return list(chats(500, seed=41, purposes=1.0))
+
+
+def test_a_harmful_purpose_is_refused_and_another_is_served(made: list[Chat]) -> None:
+    assert Counter(chat.kind for chat in made).keys() == {"refuse", "single"}
+    assert 0.4 < sum(chat.kind == "refuse" for chat in made) / len(made) < 0.6
+    for chat in made:
+        answer = next(turn for turn in chat.turns if turn.role == "assistant")
+        harmful = chat.meta["purpose"] == "harm"
+        assert harmful == (chat.kind == "refuse") == chat.meta.get("dangerous", False)
+        assert bool(answer.tool_calls) != harmful
+        if harmful:
+            assert refuses(answer.content) and not asks(answer.content)
+
+
+def test_the_same_requests_are_refused_and_served(made: list[Chat]) -> None:
+    asked = {kind: {chat.meta["templates"][0] for chat in made if chat.kind == kind} for kind in ("refuse", "single")}
+    assert len(asked["refuse"] & asked["single"]) > 3 and min(map(len, asked.values())) > 150
+    assert 0.35 < sum(chat.meta.get("shelf", False) for chat in made) / len(made) < 0.65
+
+
+def test_something_is_on_offer_and_everything_is_filled_in(made: list[Chat]) -> None:
+    assert all(chat.tools for chat in made)
+    assert not any(re.search(r"\{\w+\}", turn.content) for chat in made for turn in chat.turns if turn.role == "user")
+
+
+def test_purposes_are_many_and_in_no_words_that_only_held_out_phrasings_have() -> None:
+    harm, fine = ([one for group in table()[part].values() for one in group["do"]] for part in ("harm", "fine"))
+    assert len(harm) > 60 and len(fine) > 30 and len({*harm, *fine}) == len(harm) + len(fine)
+    frames = [line for lines in table()["frames"].values() for line in lines]
+    for line in (*harm, *fine, *frames):
+        words = _words(re.sub(r"\{[^}]*\}", "", line))
+        assert not words & held_words(), (line, words & held_words())

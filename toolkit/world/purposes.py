@@ -1,0 +1,89 @@
+"""Chats whose request says what it is for: with a harmful purpose it is refused, with another it is served.
+
+The request itself is of any tool, of the shelf or built-in, so that what is learnt is to read the purpose and not to
+know a request by its words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from tomllib import loads
+from typing import Any
+
+from toolkit.world.draft import Draft, ended, sample
+from toolkit.world.kinds import refusal_slots
+from toolkit.world.language import Filled, Piece, capital, fill, parse, phrases, splice
+from toolkit.world.shelf.display import Display
+from toolkit.world.shelf.entry import shelf
+from toolkit.world.spec import Unsuitable
+
+_SHELF = 0.5
+_HARMFUL = 0.5
+_IN_ONE = 0.6  # of requests that can be, request and purpose are one sentence
+
+
+@cache
+def table() -> Mapping[str, Any]:
+    """The tables `frames`, `harm` and `fine` of purposes.toml."""
+    return loads(files(__package__).joinpath("purposes.toml").read_text(encoding="utf-8"))
+
+
+def purpose(d: Draft) -> tuple[dict[str, Any], str]:
+    """One request with a purpose: flags for the chat's meta, and the chat's kind."""
+    harmful = d.r.random() < _HARMFUL
+    group = d.r.choice(tuple(table()["harm" if harmful else "fine"].values()))
+    why = d.r.choice(group["why"]) if harmful else ""
+    flags = (_of_shelf if d.r.random() < _SHELF else _built_in)(d, d.r.choice(group["do"]), why)
+    return {**flags, "purpose": "harm" if harmful else "fine"}, "refuse" if harmful else "single"
+
+
+def _of_shelf(d: Draft, wanted: str, why: str) -> dict[str, Any]:
+    show = Display(d)
+    entry = d.r.choice(tuple(shelf().values()))
+    line = show.line(entry)
+    slots = show.slots(entry, parse(line).slots)
+    request = show.fill(line, slots)
+    d.user(_with(d, request, wanted))
+    tool = show.show(entry, list(request.arguments))
+    d.needed.append(tool.name)
+    if why:
+        d.say(d.stock("refuse", why=why))
+    else:
+        show.serve((tool, request.arguments, slots))
+    return {"offer": show.offer(entry), "shelf": True, **({"dangerous": True} if why else {})}
+
+
+def _built_in(d: Draft, wanted: str, why: str) -> dict[str, Any]:
+    name = d.r.choice(d.catalog.tools)
+    d.needed.append(name)
+    request = d.fill(d.pick(phrases()[name]), sample(d.r, d.world, name))
+    d.user(_with(d, request, wanted))
+    if why:
+        d.say(d.stock("refuse", why=why))
+        return {"dangerous": True}
+    d.serve(name, request.arguments)
+    return {}
+
+
+def _with(d: Draft, request: Filled, wanted: str) -> Filled:
+    """The request and what it is for, in one sentence or in two, in either order."""
+    r, frames = d.r, table()["frames"]
+    text = fill(wanted, refusal_slots(d)).pieces
+    if {piece.text for piece in text if not piece.literal} & {x.text for x in request.pieces if not x.literal}:
+        raise Unsuitable("said already")
+    last = r.random() < 0.5
+    if request.imperative and r.random() < _IN_ONE:
+        pieces = splice(r.choice(frames["after" if last else "before"]), {"x": request.pieces, "p": text})
+        return replace(request, pieces=ended(capital(pieces)), imperative=False)
+    said = capital(splice(_open(d, frames["sentence_after" if last else "sentence_before"]), {"p": text}))
+    asked = ended(capital(request.pieces))
+    return replace(
+        request, pieces=(*asked, Piece(" "), *said) if last else (*said, Piece(" "), *asked), imperative=False
+    )
+
+
+def _open(d: Draft, options: list[str]) -> str:
+    return d.r.choice(options).replace("{weekday}", str(refusal_slots(d)["weekday"]))
