@@ -102,7 +102,10 @@ def test_two_cards_train_what_one_does(tmp_path: Path, kind: str) -> None:
     if "recorded" in kind:
         replayed, _, counted = said.partition("graphs     ")[2].rpartition("graphs     ")[2].partition(" of ")
         assert int(replayed.split()[-1].replace(",", "")) > 0, (replayed, counted)
-    print(kind, [round(sum(row["seconds"] for row in rows(f)[-20:] if "seconds" in row), 3) for f in (one, two)])
+    shared = json.loads(two.summary.read_text())["shared_updates"]
+    assert 0.5 < shared["balance"] <= 1 and 0 < shared["summing"] < shared["update"] and shared["waiting"] >= 0
+    seconds = [round(sum(row["seconds"] for row in rows(f)[-20:] if "seconds" in row), 3) for f in (one, two)]
+    print(kind, seconds, shared)
 
 
 def first_gradients(folder: RunFolder) -> Any:
