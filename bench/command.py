@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import report
+from bench.card_lock import CardLock
 from bench.measure import first_gpu, measure
 from bench.plan import VariantPlan, fixed_lengths
 from bench.profiles import THIS, Profile, Shape, find_profile, parse_shape
@@ -57,6 +58,7 @@ def run_command(
     parallel: int | None,
     restart: bool,
     kernels: int,
+    lock: Path | None,
     overrides: tuple[str, ...],
     console: Console,
 ) -> bool:
@@ -87,6 +89,7 @@ def run_command(
         parallel=parallel or (4 if gpu else 2),
         restart=restart,
         kernels=kernels,
+        lock=lock,
         gpu=gpu,
         threads=4 if gpu else free_cores(),
     )
@@ -126,7 +129,7 @@ def run_bench(settings: Settings, out: Path, console: Console) -> Results:
     """Measure and write OUT/results.jsonl; raises before anything is measured when OUT is taken."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: exists already; name another folder")
-    card = _card(settings)
+    card, lock = _card(settings), CardLock(settings.lock)
     scratch = Path(tempfile.mkdtemp(prefix="toolkit-bench-"))
     started = time.perf_counter()
     try:
@@ -140,7 +143,7 @@ def run_bench(settings: Settings, out: Path, console: Console) -> Results:
             highlight=False,
         )
         try:
-            measure(bench, results, card, out / "logs", console, lambda: results.save(out / FILE))
+            measure(bench, results, card, out / "logs", console, lambda: results.save(out / FILE), lock)
         finally:
             results.run["seconds"] = round(time.perf_counter() - started, 1)
             results.save(out / FILE)

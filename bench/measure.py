@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.card_lock import CardLock
 from bench.gates import judge
 from bench.settings import Bench, slug
 from bench.worker import ENDS, Job, WorkerProcess
@@ -27,7 +28,7 @@ NO_ROOM = 3 * 2**30  # free bytes below which it may have been the neighbours' f
 
 
 def measure(
-    bench: Bench, results: Results, card: Card, logs: Path, console: Console, save: Callable[[], None]
+    bench: Bench, results: Results, card: Card, logs: Path, console: Console, save: Callable[[], None], lock: CardLock
 ) -> Results:
     """Measure every variant of `bench`, filling `results`, and judge them. `save` is called after every turn."""
     for name in bench.jobs:
@@ -36,7 +37,7 @@ def measure(
     again: list[str] = []
 
     def run(names: Sequence[str], turns: Sequence[int]) -> list[str]:
-        return _Group(bench, results, card, logs, console, save, names, turns).run()
+        return _Group(bench, results, card, logs, console, save, lock, names, turns).run()
 
     every = range(1, bench.settings.turns + 1)
     if bench.settings.restart and len(groups) > 1:
@@ -139,11 +140,12 @@ class _Group:
         logs: Path,
         console: Console,
         save: Callable[[], None],
+        lock: CardLock,
         names: Sequence[str],
         turns: Sequence[int],
     ) -> None:
         self.bench, self.results, self.logs, self.console = bench, results, logs, console
-        self.names, self.turns, self.save = names, turns, save
+        self.names, self.turns, self.save, self.lock = names, turns, save, lock
         self.room = ROOM * card.memory
         self.sizes = {name: _sizes(bench, name) if bench.settings.gpu else (0.0, 0.0) for name in names}
         self.workers: dict[str, WorkerProcess] = {}
@@ -151,13 +153,18 @@ class _Group:
 
     def run(self) -> list[str]:
         """Measure; returns the variants that ran out of memory while others held much of it."""
+        self.lock.beside()
         try:
             self._start()
+            if not self.lock.alone():
+                self.results.run["beside_others"] = True
+                self.console.print("  others still load on this card: times are too long", highlight=False)
             self._take_turns()
             self._end()
         finally:
             for worker in self.workers.values():
                 worker.kill()
+            self.lock.free()
         return self.again
 
     def _start(self) -> None:

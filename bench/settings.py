@@ -42,7 +42,7 @@ class Settings:
 
     `restart`: where not all variants fit the card at once, start them again for every turn, so that drift hits all
     alike; else group after group is measured, which is faster. `kernels`: updates under torch's profiler after the last
-    turn.
+    turn. `lock`: a file of benches that measure one after the other.
     """
 
     recipe: Path
@@ -60,6 +60,7 @@ class Settings:
     threads: int = 4
     timeout: float = 420.0
     kernels: int = 0
+    lock: Path | None = None
 
     @property
     def all_updates(self) -> int:

@@ -83,6 +83,10 @@ def bench(
     kernels: Annotated[
         int, typer.Option(min=0, metavar="N", help="Updates more, under torch's profiler: where their time goes.")
     ] = 0,
+    lock: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Benches with the same file load side by side, and measure one by one."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Put a value over the recipe's.")
     ] = None,
@@ -134,6 +138,7 @@ def bench(
         parallel=parallel,
         restart=restart,
         kernels=kernels,
+        lock=lock,
         overrides=tuple(overrides or ()),
         console=console,
     )
