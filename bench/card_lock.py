@@ -37,14 +37,22 @@ class CardLock:
             return True
         end = time.monotonic() + patience
         while time.monotonic() < end:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # where it fails, nothing is held
-            except BlockingIOError:
-                time.sleep(_AGAIN)
-            else:
+            if self._taken(self._file):
                 return True
+            time.sleep(_AGAIN)
+        fcntl.flock(self._file, fcntl.LOCK_SH)  # waits for one that measures
+        if self._taken(self._file):
+            return True
         fcntl.flock(self._file, fcntl.LOCK_SH)
         return False
+
+    def _taken(self, file: IO[bytes]) -> bool:
+        """Whether it is ours alone now; else nothing of it is."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def free(self) -> None:
         if self._file is not None:

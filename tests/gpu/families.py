@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("families", nargs="*", default=[])
     parser.add_argument("--seconds", type=float, default=235.0)
     parser.add_argument("--tiny", action="store_true", help="tiny models and two plain variants, for a CPU")
-    asked = parser.parse_args()
+    asked = parser.parse_intermixed_args()
     if unknown := sorted(set(asked.families) - set(SHAPES)):
         parser.error(f"{', '.join(unknown)}: wanted {', '.join(SHAPES)}")
     tokenizer = Path(os.environ.get("TOOLKIT_TEST_MODELS", "")) / "qwen3-tokenizer"
