@@ -4,12 +4,14 @@ Run as a program it reads a job a line from standard input, starts a process for
 job: {"ranks": their command lines, "alone": whether the only one is no rank, "environment": what it has besides,
 "folder": for what they say, "signal": {"name", "rank", "update"}, which a rank gets in an update, "spoilt": the number
 of a rank whose losses are NaN from the third update on, "scarce": {"rank", "update", "at"}, where a rank's memory runs
-out in an update at an operation, "times" times, or with "batch" for an update in a held-out one};
+out in an update at an operation, "times" times, or with "batch" for an update in a held-out one, or with "stage" in
+"decoding" or "saving", which is said on stderr};
 the answer: {"codes": exit codes, "said": [[stdout, stderr], ...], "seconds": from the first rank's end to the last's}.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -17,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +67,7 @@ class Forks:
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(300)
 
 
 def _signalled(how: dict[str, Any]) -> None:
@@ -93,9 +96,12 @@ def _spoil() -> None:
     PackedBatches.training_step = training_step  # type: ignore
 
 
-def _scarce(how: dict[str, int]) -> None:
+def _scarce(how: dict[str, Any]) -> None:
     """Let this process's memory run out."""
+    import torch
+
     from tests.scarce import OutAt
+    from toolkit.inference import continuous
     from toolkit.training.mixins.eval_loss import EvalLoss
     from toolkit.training.mixins.memory_cuts import MemoryCuts
 
@@ -121,7 +127,29 @@ def _scarce(how: dict[str, int]) -> None:
         with now():
             return held_out_loss(self, batch)
 
+    @contextlib.contextmanager
+    def told() -> Iterator[None]:
+        try:
+            with now():
+                yield
+        except torch.OutOfMemoryError:
+            os.write(2, b"scarce\n")
+            raise
+
+    def decoded(*given: Any, **more: Any) -> Any:
+        with told():
+            yield from decode(*given, **more)
+
+    def saved(*given: Any, **more: Any) -> Any:
+        with told():
+            torch.ones(1).neg()
+        return save(*given, **more)
+
     MemoryCuts.among_ranks, EvalLoss.held_out_loss = among, held_out  # type: ignore
+    if how.get("stage") == "decoding":
+        decode, continuous.decode_continuously = continuous.decode_continuously, decoded
+    if how.get("stage") == "saving":
+        save, torch.save = torch.save, saved
 
 
 def _start(words: list[str], rank: int, job: dict[str, Any], port: int) -> int:

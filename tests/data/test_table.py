@@ -4,10 +4,12 @@ import json
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +134,71 @@ class Bomb:
         return os._exit, (1,)
 
 
-def test_workers_say_why_they_fail(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Once:
+    """What ends a worker that is handed it, as long as a file is there, which it takes away."""
+
+    def __init__(self, file: Path, kind: str) -> None:
+        self.file, self.kind = file, kind
+
+    def __reduce__(self) -> tuple[Any, tuple[Path, str]]:
+        return once, (self.file, self.kind)
+
+
+def once(file: Path, kind: str) -> str:
+    if not file.is_file():
+        return ""
+    file.unlink()
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise MemoryError
+
+
+@pytest.mark.parametrize("kind", ["killed", pytest.param("no memory", marks=pytest.mark.slow)])
+def test_a_table_is_made_by_fewer_where_memory_runs_out(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """A worker that the kernel kills, or that has no memory for its chats: each chat is there, once, in order."""
+    monkeypatch.setattr(pipeline, "ALONE", 10)
+    monkeypatch.setattr(pipeline, "CHUNK", 7)
+    monkeypatch.setattr(pipeline, "_any_done", lambda starting: True)
+    settings = Settings(model, Rendering(), 2048)
+    chats = list(load_chats(recipe(write_jsonl(tmp_path / "x.jsonl", rows(60))).data.sources))
+    alone = list(encode_stream(settings, iter(chats), 1))
+    (tmp_path / "full").touch()
+    chats[33] = replace(chats[33], meta={**chats[33].meta, "scarce": Once(tmp_path / "full", kind)})
+    found = list(encode_stream(settings, iter(chats), 2))
+    assert not (tmp_path / "full").exists()
+    assert "died, most likely for want of memory: going on with 1 process" in capsys.readouterr().err
+    for name in ("input_ids", "trained"):
+        assert np.array_equal(*(np.concatenate([getattr(one, name) for one in part]) for part in (alone, found)))
+    assert [chat.where for one in found for chat in one.kept] == [chat.where for chat in chats]
+
+
+def test_no_memory_for_a_table_is_a_line_and_leaves_nothing(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise MemoryError
+
+    settings = recipe(write_jsonl(tmp_path / "x.jsonl", rows(20)))
+    monkeypatch.setattr(pipeline, "encode_chats", full)
+    with pytest.raises(
+        ToolkitError, match=r"^not enough memory for the token table: close other programs, or leave out"
+    ):
+        build(settings, model, cache=tmp_path / "cache", progress=False)
+    assert not list((tmp_path / "cache" / "tables").iterdir())
+
+
+def test_workers_say_why_they_fail(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(pipeline, "ALONE", 1)
     monkeypatch.setattr(pipeline, "_any_done", lambda starting: True)
-    chats = [Chat((), where=str(number), meta={"bomb": Bomb()}) for number in range(3)]
-    with pytest.raises(ToolkitError, match=r"process that builds the token table died.*data\.num_proc = 1"):
+    chats = [Chat((), where=f"x:{number}", meta={"bomb": Bomb()}) for number in range(3)]
+    told = r"process that builds the token table died at the chats from x:0 to x:2, .* only one \(data\.num_proc = 1\)"
+    with pytest.raises(ToolkitError, match=told):
         list(encode_stream(Settings(model, Rendering(), 2048), iter(chats), 2))
+    assert "going on with 1 process, as with data.num_proc = 1" in capsys.readouterr().err
     nowhere = Settings(model / "nothing here", Rendering(), 2048)
     with pytest.raises(ModelError, match="no tokenizer here") as caught:
         list(encode_stream(nowhere, iter([Chat(()) for _ in range(3)]), 2))

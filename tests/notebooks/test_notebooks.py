@@ -88,7 +88,7 @@ def executed(place: str, work: Path, environment: dict[str, str], **parameters: 
     work.mkdir()
     paths = [str(ROOT / "tests" / "notebooks" / "standins"), str(ROOT)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", **environment}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(work)}}).execute(
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(work)}}).execute(
         env=environment
     )
     return [

@@ -63,7 +63,7 @@ class Browser:
         os.close(self.write)
         os.close(self.read)
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(300)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def call(self, method: str, **values: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Browser:
                 found: dict[str, Any] = answer["result"]
                 return found
 
-    def _next(self, seconds: float = 60) -> dict[str, Any]:
+    def _next(self, seconds: float = 600) -> dict[str, Any]:
         until = time.monotonic() + seconds
         while b"\0" not in self.buffer:
             if not select.select([self.read], [], [], max(0, until - time.monotonic()))[0]:

@@ -180,7 +180,7 @@ def cuts(folder: RunFolder) -> list[tuple[int, str, dict[str, Any]]]:
 SHORT = ("train.max_steps=3", "train.save_steps=3", "eval.generate=0", "eval.eval_steps=3", "lora.lora_dropout=0.1")
 
 
-def scarce(runs: Runs, name: str, kind: str, *settings: str, **how: int) -> tuple[RunFolder, Ended]:
+def scarce(runs: Runs, name: str, kind: str, *settings: str, **how: Any) -> tuple[RunFolder, Ended]:
     """A short run by two ranks, with dropout, in which a rank's memory runs out; what is remembered is forgotten."""
     more = [part for setting in (*SHORT, *settings) for part in ("--set", setting)]
     folder = runs.run(name, 2, runs.words(kind, name, *more), scarce=how)
@@ -233,6 +233,24 @@ def test_a_rank_cuts_held_out_chats_and_all_hear_of_it(runs: Runs) -> None:
     assert ended.codes == [0, 0] and cuts(cut) == [(0, "evaluation", {"eval_rows": 1})], ended.said
     calm, _ = scarce(runs, "calm-held-out", "padded", rank=2)
     assert trained(cut) == pytest.approx(trained(calm), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "rank", "at"), [("decoding", 1, 150), ("saving", 0, 1)])
+def test_a_rank_decodes_fewer_at_a_time_or_saves_once_more_alone(runs: Runs, stage: str, rank: int, at: int) -> None:
+    """The others go on; answers, losses and weights are those of ranks whose memory is enough."""
+    more = ("eval.generate=4",)
+    found, ended = scarce(runs, f"scarce-{stage}", "padded", *more, rank=rank, stage=stage, at=at)
+    assert ended.codes == [0, 0] and not cuts(found) and ended.said[rank][1] == "scarce\n", ended.said
+    calm = RunFolder(runs.folder / "calm-late")
+    if not calm.path.exists():
+        scarce(runs, "calm-late", "padded", *more, rank=2)
+    assert trained(found) == trained(calm)
+    for name in ("before.jsonl", "after.jsonl"):
+        mine, theirs = (Evaluation.load(one.evaluation / name) for one in (found, calm))
+        assert mine.rows == theirs.rows
+    weights = "adapter_model.safetensors"
+    assert (found.adapter / weights).read_bytes() == (calm.adapter / weights).read_bytes()
 
 
 def test_ranks_of_different_recipes_do_not_begin(runs: Runs, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.environment import without_torch
 from toolkit.errors import DataError, Problem, ToolkitError
+from toolkit.terminal import warn
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
@@ -154,7 +156,8 @@ def encode_stream(
     renderer: Callable[[], Renderer] | None = None,
 ) -> Iterator[Chunk]:
     """All chats, in order, as chunks. A few hundred are done in this process, more in `num_proc` (default: one for each
-    core this process may use); until the first of the others has started, which takes seconds, this one goes on.
+    core this process may use); until the first of the others has started, which takes seconds, this one goes on. Where
+    one of them is lost, as for want of memory, half as many go on with what was not done.
 
     `renderer` makes this process's renderer, or hands out one that there is already.
     """
@@ -166,17 +169,60 @@ def encode_stream(
         for group in groups:
             yield encode_chats(own, group, settings.max_length)
         return
+    handed: deque[list[Chat]] = deque()  # to other processes, and not come back
+    alone: Renderer | None = own
+    while True:
+        try:
+            yield from _by_workers(settings, groups, handed, alone, workers)
+            return
+        except _WorkerLostError as error:
+            if workers == 1 and isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            if workers == 1:
+                first, last = (handed[0][0].where, handed[0][-1].where) if handed else ("", "")
+                place = f" at the chats from {first} to {last}" if handed else ""
+                raise ToolkitError(
+                    f"a process that builds the token table died{place}, most likely for want of memory, and it was "
+                    "the only one (data.num_proc = 1): close other programs, or leave out chats that are very long"
+                ) from error
+            workers //= 2
+            warn(
+                "note: a process that builds the token table died, most likely for want of memory: "
+                f"going on with {counted(workers, 'process', 'processes')}, as with data.num_proc = {workers}"
+            )
+        groups, handed = itertools.chain(list(handed), groups), deque()
+        alone = None  # what another process died of, this one is spared
+
+
+class _WorkerLostError(Exception):
+    """One of the others has ended, or had no memory for what it was given."""
+
+
+def _by_workers(
+    settings: Settings, groups: Iterator[list[Chat]], handed: deque[list[Chat]], own: Renderer | None, workers: int
+) -> Iterator[Chunk]:
+    """The chunks of `groups`, in order; those that are `handed` out when a worker is lost are to be done again."""
     with _workers(settings, workers) as (pool, starting):
         waiting: deque[Future[Chunk]] = deque()
+
+        def next_one() -> Chunk:
+            try:
+                chunk = waiting.popleft().result()
+            except MemoryError as error:
+                raise _WorkerLostError from error
+            handed.popleft()
+            return chunk
+
         for group in groups:
-            if not _any_done(starting):
+            if own is not None and not _any_done(starting):
                 yield encode_chats(own, group, settings.max_length)
                 continue
+            handed.append(group)
             waiting.append(pool.submit(_work, group))
             if len(waiting) > 3 * workers:
-                yield waiting.popleft().result()
+                yield next_one()
         while waiting:
-            yield waiting.popleft().result()
+            yield next_one()
 
 
 def _any_done(starting: Sequence[Future[None]]) -> bool:
@@ -191,14 +237,15 @@ def _workers(settings: Settings, count: int) -> Iterator[tuple[ProcessPoolExecut
     others = set(multiprocessing.active_children())  # which make built-in chats, say
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(settings,))
     try:
-        starting = [pool.submit(_started) for _ in range(count)]
+        try:
+            starting = [pool.submit(_started) for _ in range(count)]
+        except OSError as error:  # no memory for a process, or no further one is allowed
+            raise _WorkerLostError from error
         yield pool, starting
         if not all(future.done() for future in starting):
             _end_workers(others)
     except BrokenProcessPool as error:
-        raise ToolkitError(
-            "a process that builds the token table died, most likely for want of memory; set data.num_proc = 1"
-        ) from error
+        raise _WorkerLostError from error
     except BaseException:
         _end_workers(others)
         raise

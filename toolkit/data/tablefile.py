@@ -65,7 +65,7 @@ def write(
     strict = reading is None
     reading = reading or Reading(recipe.data.max_bad)
     unrendered = Reading()
-    with _no_space(place), whole_folder(place) as work:
+    with _in_room(place, recipe.data.num_proc), whole_folder(place) as work:
         chats = part_chats(recipe, part, reading, cache)
         chunks = encode_stream(Settings.of(recipe, folder, template), chats, recipe.data.num_proc, renderer)
         console = new_console(stderr=True) if progress else None
@@ -226,9 +226,13 @@ def _code(names: list[str], name: str) -> int:
 
 
 @contextmanager
-def _no_space(place: Path) -> Iterator[None]:
+def _in_room(place: Path, num_proc: int | None) -> Iterator[None]:
+    """Say what to do where the disk or the memory is too small for the table."""
     try:
         yield
+    except MemoryError as error:
+        fewer = ", or set data.num_proc = 1" if num_proc != 1 else ", or leave out chats that are very long"
+        raise ToolkitError(f"not enough memory for the token table: close other programs{fewer}") from error
     except OSError as error:
         if not is_full(error):
             raise
