@@ -16,6 +16,7 @@ from toolkit.files import remove
 
 LOGIN = "`hf auth login` or HF_TOKEN"
 GATED = f"it is gated: accept its licence on the hub, and log in by {LOGIN}"
+COMMIT = re.compile(r"[0-9a-f]{40}")
 _PIECE = 1 << 20
 _REPOSITORY = re.compile(r"models--[^/]+--[^/]+|datasets--[^/]+--[^/]+")
 
@@ -73,7 +74,7 @@ def remove_damaged(files: Iterable[Path]) -> str | None:
             continue
         if re.fullmatch(r"[0-9a-f]{64}", wanted):
             found = remembered_sha256(stored)
-        elif re.fullmatch(r"[0-9a-f]{40}", wanted):
+        elif COMMIT.fullmatch(wanted):
             found = git_hash(stored)
         else:
             continue

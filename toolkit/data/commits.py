@@ -7,11 +7,11 @@ The hub is asked once in a process. A run keeps the answer in its recipe.toml, a
 from __future__ import annotations
 
 import json
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit import hub
 from toolkit.cache import cache_root, keep, kept
 from toolkit.hashes import sha256_of_text
 from toolkit.terminal import warn
@@ -19,7 +19,6 @@ from toolkit.terminal import warn
 if TYPE_CHECKING:
     from toolkit.recipe.schema import SourceSection
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _WAIT = 10.0  # seconds for an answer
 _SHOWN = 10  # characters
 _looked_up: dict[tuple[str, str | None], str | None] = {}
@@ -32,7 +31,7 @@ def commit_of(spec: SourceSection) -> str | None:
     """
     if spec.commit is not None:
         return spec.commit
-    if spec.revision is not None and _COMMIT.fullmatch(spec.revision):
+    if spec.revision is not None and hub.COMMIT.fullmatch(spec.revision):
         return spec.revision
     return look_up(spec.source, spec.revision)
 
@@ -51,8 +50,6 @@ def forget() -> None:
 
 def _asked(name: str, revision: str | None) -> str | None:
     from huggingface_hub import HfApi  # a second
-
-    from toolkit import hub
 
     place = _place(name, revision)
     known = kept(place)

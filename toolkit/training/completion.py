@@ -152,7 +152,7 @@ def save_adapter(model: Any, folder: RunFolder, recipe: Recipe, model_folder: Pa
     base = str(model_folder) if models.is_local(recipe.model.name) or ":" in recipe.model.name else recipe.model.name
     for config in model.peft_config.values():
         config.base_model_name_or_path = base
-        config.revision = recipe.model.revision
+        config.revision = recipe.model.commit or recipe.model.revision
     try:
         with saving(work, adapter_bytes(model) + SPARE, "the adapter"):
             model.save_pretrained(work, save_embedding_layers=False)

@@ -139,6 +139,7 @@ def described_model(recipe: Recipe, model_folder: Path) -> dict[str, Any]:
     return {
         "name": recipe.model.name,
         "revision": recipe.model.revision,
+        "commit": recipe.model.commit,
         "license": models.license_of(recipe.model.name),
         "config_sha256": sha256_of(model_folder / "config.json"),
         "tokenizer_and_template_key": tokenizer_key(model_folder),

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from toolkit import engines, models
-from toolkit.data.pinning import pinned
+from toolkit.data.pinning import pinned, with_model_at
 from toolkit.data.render import Renderer
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import EngineError, Problem, RunError
@@ -118,6 +118,8 @@ def _run(
         console.print(f"note       {engine.note}", markup=False)
 
     model_folder = ranks.machine_first(lambda: models.resolve(recipe.model))
+    if resumed is None:
+        recipe = with_model_at(recipe, models.commit_of(recipe.model, model_folder))
     if (shape := find_shape(recipe.model)) is not None and (told := unknown_family(shape)) is not None:
         console.print(f"note       {told}", markup=False)
     if (told := left_out(recipe.model)) is not None:
