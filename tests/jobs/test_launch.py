@@ -85,6 +85,22 @@ def test_the_script_says_what_it_needs(name: str) -> None:
     assert "torch==2.11.0" in pins and 'numpy==2.5.2; python_version >= "3.12"' in pins
 
 
+def test_data_of_the_hub_need_not_be_here(place: Path) -> None:
+    """Nobody has counted its chats: the time is a guess that is said, and what is trained is fitted to it."""
+    (place / "mine.toml").write_text('[[data.sources]]\nsource = "org/chats"\n[train]\nbf16 = false\nfp16 = true\n')
+    found = made(ASKED["modal"])
+    lines = "\n".join(found.lines())
+    assert "for 10,000 chats, a guess: nobody has counted those of the hub's data here; `toolkit data build`" in lines
+    recipe = load(found.folder / "recipe.toml").recipe
+    assert found.cut and recipe.train.max_minutes is not None and recipe.train.max_steps <= 0
+    assert recipe.train.max_minutes < found.job.minutes - launch_module.START + 1
+    assert found.plan.time is not None and 60 * recipe.train.max_minutes >= found.plan.time.trained
+    own = made(replace(ASKED["modal"], force=True), "train.max_steps=50")
+    assert not own.guessed and not own.cut and "a guess" not in "\n".join(own.lines())
+    bounded = made(replace(ASKED["modal"], force=True), "train.max_minutes=30")
+    assert load(bounded.folder / "recipe.toml").recipe.train.max_minutes == 30
+
+
 def test_hf_jobs_command() -> None:
     found = made(replace(ASKED["hf-jobs"], timeout=2))
     (command,) = found.platform.commands(found.job, found.folder)

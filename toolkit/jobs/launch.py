@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,10 @@ from toolkit.jobs.job import JOB_FILE, MADE_BY, TOKEN, Job, Source
 from toolkit.jobs.platforms import PLATFORMS, Platform, hours, rounded
 from toolkit.models import is_local
 from toolkit.planning.cards import find_card
+from toolkit.planning.lengths import UncountedError
 from toolkit.planning.plan import Plan, plan_recipe
 from toolkit.recipe.dump import dump
-from toolkit.words import counted
+from toolkit.words import counted, typed
 
 if TYPE_CHECKING:
     from toolkit.recipe import LoadedRecipe
@@ -29,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 PINS = "constraints-gpu.txt"
 START = 30  # minutes for the machine, the installation, the model's weights and the end
 SLACK = 1.5  # times the predicted training
+GUESSED = 10_000  # chats of data that nobody has counted
 _SECRET = re.compile(r"[A-Za-z_]\w*")
 _ADDRESS = re.compile(r"(git\+(https|ssh)://[\w.:@/~%+-]+|https://[\w.:@/~%+-]+\.(whl|zip|tar\.gz))(#[\w.=&/-]+)?")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
@@ -60,6 +63,7 @@ class Launch:
     job: Job
     plan: Plan
     cut: bool  # training was given a time budget so that it ends before the job does
+    guessed: bool = False  # nobody has counted the chats
 
     def lines(self) -> Iterator[str]:
         job, plan = self.job, self.plan
@@ -70,6 +74,9 @@ class Launch:
             cost = f", ${plan.cost:.2f}" if plan.cost is not None else ", its price is not known here: --price"
             work = "training and export" if plan.time.export else "training"
             yield f"predicted  {plan.time.total / 60:,.0f} minutes of {work}{cost} (toolkit plan)"
+            if self.guessed:
+                told = f"for {GUESSED:,} chats, a guess: nobody has counted those of the hub's data here"
+                yield f"           {told}; `{typed('data', 'build')}` does, or set train.max_steps or --timeout"
             yield f"ends       after {hours(job.minutes)} at the latest{most}"
         if self.cut:
             yield "budget     train.max_minutes is set so that training ends before the job is ended"
@@ -105,12 +112,15 @@ def launch(loaded: LoadedRecipe, asked: Asked) -> Launch:
     price = asked.price
     if price is None and (machine := platform.price(card, asked.gpus)) is not None:
         price = machine / asked.gpus
-    plan = plan_recipe(loaded, gpu=card.name, price=price, gpus=asked.gpus)
+    try:
+        plan, guessed = plan_recipe(loaded, gpu=card.name, price=price, gpus=asked.gpus), False
+    except UncountedError:  # which the job can count, and this machine need not
+        plan, guessed = plan_recipe(_of_so_many(loaded), gpu=card.name, price=price, gpus=asked.gpus), True
     if not plan.fits:
         raise InputError(
             f"the recipe does not fit on {card.title}: toolkit plan {loaded.path} --gpu {card.name} says why"
         )
-    minutes, recipe, cut = _timed(recipe, plan, platform, asked.timeout)
+    minutes, recipe, cut = _timed(recipe, plan, platform, asked.timeout, guessed=guessed)
     name = re.sub(r"[^\w.-]+", "-", loaded.name).strip("-.") or "run"  # it goes into scripts, paths and YAML
     job = Job(name, card, asked.gpus, minutes, runs, asked.repo, secrets, source, _pins())
     folder = asked.out or Path("jobs") / f"{name}-{platform.name}"
@@ -119,7 +129,15 @@ def launch(loaded: LoadedRecipe, asked: Asked) -> Launch:
         _write(folder, job, platform, recipe)
     except OSError as error:
         raise InputError(f"{folder}: can't be made: {error.strerror}; name another with --out") from None
-    return Launch(folder, platform, job, plan, cut)
+    return Launch(folder, platform, job, plan, cut, guessed)
+
+
+def _of_so_many(loaded: LoadedRecipe) -> LoadedRecipe:
+    """The recipe with as many updates as `GUESSED` chats give."""
+    recipe = loaded.recipe
+    steps = math.ceil(GUESSED * recipe.train.num_train_epochs / recipe.chats_per_update)
+    train = recipe.train.model_copy(update={"max_steps": steps})
+    return replace(loaded, recipe=recipe.model_copy(update={"train": train}))
 
 
 def _check_free(folder: Path, force: bool) -> None:
@@ -181,8 +199,11 @@ def _pins() -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def _timed(recipe: Recipe, plan: Plan, platform: Platform, timeout: float | None) -> tuple[int, Recipe, bool]:
-    """(minutes after which the job is ended, the recipe, whether it was given a time budget for that)."""
+def _timed(
+    recipe: Recipe, plan: Plan, platform: Platform, timeout: float | None, *, guessed: bool
+) -> tuple[int, Recipe, bool]:
+    """(minutes after which the job is ended, the recipe, whether it was given a time budget for that, as it is where
+    the time is `guessed`)."""
     training = plan.time.total / 60 if plan.time is not None else None
     if timeout is None and training is None:
         raise InputError(f"--timeout HOURS: the speed of {plan.card.title} is not known, so it has to be said")
@@ -196,7 +217,8 @@ def _timed(recipe: Recipe, plan: Plan, platform: Platform, timeout: float | None
         raise InputError(f"--timeout {minutes / 60:g}: too short: installing alone may take {counted(START, 'minute')}")
     export = SLACK * plan.time.export / 60 if plan.time is not None else 0.0
     left, limit = max(1.0, minutes - START - export), recipe.train.max_minutes
-    enough = training is not None and SLACK * training <= left + export if limit is None else limit <= left
+    fits = training is not None and not guessed and SLACK * training <= left + export
+    enough = fits if limit is None else limit <= left
     if enough:
         return minutes, recipe, False
     train = recipe.train.model_copy(update={"max_minutes": round(left, 1)})

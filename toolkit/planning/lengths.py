@@ -70,10 +70,14 @@ class Lengths:
         return _rounded(float(ordered @ chance))
 
 
+class UncountedError(DataError):
+    """How many chats there are is not known, nor how many updates are to be made."""
+
+
 def lengths_of(recipe: Recipe) -> Lengths:
     """The lengths of a recipe's training rows, from its token table if that is built, else assumed.
 
-    Raises `DataError` when there is no table and the number of chats can't be known without one.
+    Raises `UncountedError` when there is no table and the number of chats can't be known without one.
     """
     folder = models.find(recipe.model)
     if folder is not None:
@@ -145,7 +149,7 @@ def _training_chats(recipe: Recipe) -> int:
         if recipe.train.max_steps > 0:
             return recipe.train.max_steps * recipe.chats_per_update  # what the updates take, in one epoch
         unknown = recipe.data.sources[counts.index(None)].source
-        raise DataError(
+        raise UncountedError(
             f"how many chats {unknown} has is not known before its token table is built: run "
             f"`{typed('data', 'build')}` on this recipe first, or set train.max_steps"
         )
