@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,6 +114,27 @@ def test_quantised_weights_of_a_whole_are_refused_by_name(both: Both, tmp_path: 
     (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "fp8"}}))
     with pytest.raises(ModelError, match=r"weights are quantised \(fp8\)"):
         read_architecture(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (
+            {"model_type": "qwen3_vl"},
+            "no causal language model for qwen3_vl; .* gemma3, mistral3, qwen3_5 can be trained",
+        ),
+        ({"text_config": {"model_type": "nope"}}, "text_config.model_type = nope, which transformers does not know"),
+        ({"text_config": {"hidden_size": 64}}, "text_config.model_type = none"),
+    ],
+)
+def test_what_can_not_be_loaded_is_refused_by_name(
+    both: Both, tmp_path: Path, said: dict[str, object], message: str
+) -> None:
+    folder = Path(shutil.copytree(both.whole, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **said}))
+    with pytest.raises(ModelError, match=message):
+        load_model(folder)
 
 
 def test_unsloth_is_refused_as_it_would_load_all(both: Both, tmp_path: Path) -> None:

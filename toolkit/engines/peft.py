@@ -100,6 +100,7 @@ class Peft(Engine):
 def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardware) -> Any:
     """The frozen base model on the device it trains on. Raises `ModelError` when a file is broken or lacks weights."""
     import torch  # seconds to import, as the rest of these
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import BitsAndBytesConfig
     from transformers.utils import logging
@@ -131,6 +132,8 @@ def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardwar
         raise EngineError(f"model.attn_implementation: {str(error).splitlines()[0]}") from None
     except ModelError:
         raise
+    except StrictDataclassError as error:  # of a config class; more than a line
+        raise ModelError(f"model.name: {folder} does not load: {' '.join(str(error).split())[:300]}") from None
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"model.name: {folder} does not load: {str(error).splitlines()[0]}") from None
     finally:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import trusted
-from toolkit.models.families import text_part
+from toolkit.errors import ModelError
+from toolkit.models.families import FAMILIES, text_part
 
 _NAMES = {
     r"^(?:model\.)?language_model\.(?:model\.)?lm_head\.": "lm_head.",
@@ -29,11 +30,23 @@ def text_name(name: str) -> str:
 
 
 def load_model(folder: Path, **options: Any) -> Any:
-    """`toolkit.trusted.load_model` of a folder's language model alone. `options` go to `from_pretrained`."""
+    """`toolkit.trusted.load_model` of a folder's language model alone. `options` go to `from_pretrained`.
+
+    Raises `ModelError` for a model that has none that can be loaded.
+    """
     trusted.check_folder(folder, weights=True)
     config = trusted.read_config(folder / "config.json")
     if text_part(config) is config:
-        return trusted.load_model(folder, **options)
+        try:
+            return trusted.load_model(folder, **options)
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            known = ", ".join(sorted(kind for family in FAMILIES.values() for kind in family.whole_types))
+            raise ModelError(
+                f"model.name: {folder}: transformers has no causal language model for {config.get('model_type')}; of "
+                f"models with more than text, the text part of {known} can be trained: take one, or a text model"
+            ) from None
     from transformers.utils import logging  # seconds to import
 
     level = logging.get_verbosity()
@@ -45,13 +58,16 @@ def load_model(folder: Path, **options: Any) -> Any:
 
 
 def load_config(folder: Path) -> Any:
-    """`toolkit.trusted.load_config` of a folder's language model alone."""
+    """`toolkit.trusted.load_config` of a folder's language model alone. Raises `ModelError` for an unknown type."""
     trusted.check_folder(folder)
     config = trusted.read_config(folder / "config.json")
     text = text_part(config)
     if text is config:
         return trusted.load_config(folder)
-    from transformers import AutoConfig  # seconds to import
+    from transformers import CONFIG_MAPPING, AutoConfig  # seconds to import
 
+    if text["model_type"] not in CONFIG_MAPPING:
+        kind = text["model_type"] or "none"
+        raise ModelError(f"{folder / 'config.json'}: text_config.model_type = {kind}, which transformers does not know")
     settings = {key: value for key, value in text.items() if key != "model_type"}
     return AutoConfig.for_model(text["model_type"], **settings)

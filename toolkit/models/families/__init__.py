@@ -64,7 +64,7 @@ def text_part(config: Config) -> Config:
     kind = str(text.get("model_type") or "")
     family = FAMILIES.get(kind, UNKNOWN)
     outside = {key: config[key] for key in _SAID_OUTSIDE if config.get(key) is not None}
-    named = {"model_type": kind, "architectures": [family.class_name]}
+    named = {"model_type": kind, "architectures": [family.class_name or kind]}
     return {**family.text_defaults, **outside, **text, **named}
 
 
