@@ -27,7 +27,10 @@ FILES = {
     "tokenizer.json": b"{}",
     "model.safetensors": bytes(range(256)) * 400,
     "pytorch_model.bin": b"never read",
+    "consolidated.safetensors": b"the weights once more",
+    "original/params.json": b"{}",
 }
+LEFT = {"pytorch_model.bin", "consolidated.safetensors", "original/params.json"}
 MINE = ModelSection(name="me/tiny")
 
 
@@ -47,7 +50,7 @@ def refused(section: ModelSection = MINE) -> str:
 
 def test_a_model_is_fetched_once_without_what_is_never_read(hub: Hub, model: Repo) -> None:
     folder = resolve(MINE)
-    assert {path.name for path in folder.iterdir()} == FILES.keys() - {"pytorch_model.bin"}
+    assert {path.name for path in folder.iterdir()} == FILES.keys() - LEFT
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
     hub.asked.clear()
     assert resolve(MINE) == folder and not [one for one in hub.asked if one.startswith("GET /me")]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CONVERSION = "2"  # part of the folder's name; raise it when `toolkit.models.converted` writes something else
 HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
+HUB_LEFT = ["consolidated*", "original/*"]  # the weights once more, in the shape of Mistral's or Meta's own code
 TOKENIZER_FILES = ["config.json", "tokenizer*", "*.jinja", "vocab.*", "merges.txt", "special_tokens_map.json"]
 
 
@@ -119,7 +120,7 @@ def _from_hub(name: str, revision: str | None, *, weights: bool) -> Path:
 
     patterns = HUB_FILES if weights else TOKENIZER_FILES
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=HUB_LEFT))
     except GatedRepoError as error:
         raise ModelError(f"model.name: {name}: {hub.reason(error)}") from None
     except RepositoryNotFoundError:
