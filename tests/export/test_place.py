@@ -12,7 +12,7 @@ import pytest
 
 from tests.export.shapes import adapter, base_model
 from toolkit.errors import RunError
-from toolkit.export.destination import new_folder, require_free
+from toolkit.export.destination import being_compared, new_folder, require_free
 from toolkit.export.export import export
 from toolkit.exports import ExportFolder
 
@@ -159,7 +159,7 @@ def test_of_exports_that_end_at_the_same_moment_one_gets_the_name_and_is_whole(t
                 (work / "export.json").write_text(name)
                 ready.wait()
         except RunError as error:
-            assert "another export was finished there a moment ago" in str(error)
+            assert "another" in str(error) and "name another folder with --out" in str(error)
             return ""
         return name
 
@@ -174,3 +174,16 @@ def test_of_exports_that_end_at_the_same_moment_one_gets_the_name_and_is_whole(t
             assert replace or "" in done, done
             assert [path.name for path in tmp_path.glob(f"*{target.name}*")] == [target.name]
             shutil.rmtree(target)
+
+
+def test_files_that_are_compared_are_not_replaced_meanwhile(folder: Path) -> None:
+    busy = "another command compares or replaces its files just now"
+    with being_compared(folder):
+        with pytest.raises(RunError, match=busy):
+            require_free(folder, force=True)
+        with pytest.raises(RunError, match=busy), new_folder(folder, replace=True) as work:
+            (work / "new").write_text("")
+        with pytest.raises(RunError, match=busy), being_compared(folder):
+            pass
+    assert (folder / "export.json").is_file() and [path.name for path in folder.parent.iterdir()] == ["out"]
+    require_free(folder, force=True)

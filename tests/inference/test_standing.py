@@ -39,8 +39,11 @@ def test_what_a_verification_said(folder: ExportFolder) -> None:
         "run", "", [], {}, [Check("runtime", path.name, "fail", "far off"), Check("calls", "x", "fail", "")]
     )
     save(report, folder.path)
-    assert said(path).startswith("FAILED its verification, so it is not the trained model: runtime;")
+    assert said(path).startswith("FAILED its verification, so it is not shown to be the trained model: runtime;")
     record.status = "failed"
+    record.save(folder.path)
+    save(VerifyReport("run", "", [], {}, [Check("calls", "another.gguf", "fail", "")]), folder.path)
+    assert said(path) == ""  # the file that failed is another one
     record.save(folder.path)
     (folder.path / "export_report.json").unlink()
     assert said(path).startswith("FAILED") and "--verify-only" in said(path)

@@ -38,6 +38,27 @@ def require_free(target: Path, *, force: bool) -> None:
         raise RunError(f"{target}: holds {foreign[0]}, which no export wrote; name another folder with --out")
     if not force:
         raise RunError(f"{target}: {_state(target)}")
+    if is_held(target):
+        raise _busy(target)
+
+
+@contextlib.contextmanager
+def being_compared(target: Path) -> Iterator[None]:
+    """Hold an export's folder while its files are compared, so that no other export takes their place meanwhile.
+
+    Raises `RunError` where another command holds it.
+    """
+    with locked(target) as mine:
+        if not mine:
+            raise _busy(target)
+        yield
+
+
+def _busy(target: Path) -> RunError:
+    return RunError(
+        f"{target}: another command compares or replaces its files just now; wait for it, or name another folder "
+        "with --out"
+    )
 
 
 def _state(target: Path) -> str:
@@ -94,7 +115,8 @@ def _replace(target: Path, work: Path) -> None:
     old = _old(target)
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(locked(target))  # so that nobody takes it for what a killed export has left
+            if not held.enter_context(locked(target)):  # so that nobody takes it for what a killed export has left
+                raise _busy(target)
             target.rename(old)
         except OSError as error:  # none was there, or another export stands between these two steps
             if error.errno not in {errno.ENOENT, *_TAKEN}:

@@ -21,7 +21,7 @@ from toolkit.export import card, ollama
 from toolkit.export import merge_base as bases
 from toolkit.export.adapter import open_adapter
 from toolkit.export.architecture import Architecture, read_architecture
-from toolkit.export.destination import new_folder, require_free
+from toolkit.export.destination import being_compared, new_folder, require_free
 from toolkit.export.lora import check_lora, write_lora
 from toolkit.export.merge import Merged, open_merged
 from toolkit.export.merged import write_merged
@@ -341,15 +341,19 @@ def _default_target(source: Source) -> Path:
 
 
 def verify_export(folder: ExportFolder, console: Console, chats: int, max_minutes: float) -> None:
-    """Compare the files with the trained model, and write down what came of it: the report, the status, FAILED.txt."""
-    clear_all_leftovers(folder.path)  # of one that was killed as it wrote them
-    report = verify(folder.path, chats=chats, max_minutes=max_minutes, console=console)
-    record = folder.record()
-    record.status = "passed" if report.passed else "failed"
-    record.save(folder.path)
-    folder.failed.unlink(missing_ok=True)
-    if not report.passed:
-        folder.failed.write_text("\n".join(report.lines) + "\n", encoding="utf-8")
+    """Compare the files with the trained model, and write down what came of it: the report, the status, FAILED.txt.
+
+    Raises `RunError` where another command compares or replaces them.
+    """
+    with being_compared(folder.path):
+        clear_all_leftovers(folder.path)  # of one that was killed as it wrote them
+        report = verify(folder.path, chats=chats, max_minutes=max_minutes, console=console)
+        record = folder.record()
+        record.status = "passed" if report.passed else "failed"
+        record.save(folder.path)
+        folder.failed.unlink(missing_ok=True)
+        if not report.passed:
+            folder.failed.write_text("\n".join(report.lines) + "\n", encoding="utf-8")
 
 
 def check_gate(folder: ExportFolder) -> None:

@@ -39,18 +39,17 @@ def _verified(path: Path, folder: ExportFolder, record: ExportRecord) -> str:
     file = next((one for one in record.files if one.name == path.name), None)
     if file is None or file.bytes != path.stat().st_size:
         return f"unverified: not the file that {folder.record_path} tells of; export it again: {export_again(record)}"
-    failed = _failures(folder, path.name)
-    if record.status == "failed" or failed:
-        return f"FAILED its verification, so it is not the trained model: {failed or 'see the report'}; again: {again}"
+    if failed := _failures(folder, path.name, record):
+        return f"FAILED its verification, so it is not shown to be the trained model: {failed}; again: {again}"
     if record.status == "unverified":
         return f"unverified: not compared with the trained model; do it: {again}"
     return ""
 
 
-def _failures(folder: ExportFolder, name: str) -> str:
-    """The checks that failed for a file, or for all files, by name."""
+def _failures(folder: ExportFolder, name: str, record: ExportRecord) -> str:
+    """The checks that failed for a file, or for all files, by name; none where only another file's failed."""
     try:
         report = VerifyReport.load(folder.path)
     except RunError:
-        return ""
+        return "its report can't be read" if record.status == "failed" else ""
     return ", ".join(dict.fromkeys(check.name for check in report.failures if check.file in (None, name)))

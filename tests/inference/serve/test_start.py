@@ -37,7 +37,7 @@ def test_a_key_default_tools_and_a_failed_verification(exported: Path, tmp_path:
     with started(str(folder), *words) as (port, server):
         serving, short, note, tools, strange, curl = lines_until_curl(server.stdout)
         assert "2,048 tokens a chat" in serving and "--context 9000: the model was made for 2048 tokens" in short
-        assert note.startswith("note    FAILED its verification, so it is not the trained model")
+        assert note.startswith("note    FAILED its verification, so it is not shown to be the trained model")
         assert tools.startswith("tools   trained with none; clients that send none get set_light")
         assert strange.startswith("note    not seen in training") and "Bearer $TOOLKIT_API_KEY" in curl
         assert ask(port, body=BODY)[0] == 401
