@@ -19,15 +19,26 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def unbroken(text: str) -> str:
+    """`text` with its line feeds written `\\n`: names and values out of data could else pass for lines of ours."""
+    return text.replace("\n", "\\n")
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, and where: `where` is `file:line`, `file:line: key`, `--set KEY=VALUE` or empty."""
+    """One thing that is wrong, and where: `where` is `file:line`, `file:line: key`, `--set KEY=VALUE` or empty.
+
+    The message is one line, whatever is quoted in it.
+    """
 
     where: str
     message: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", unbroken(self.message))
+
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}" if self.where else self.message
+        return f"{unbroken(self.where)}: {self.message}" if self.where else self.message
 
 
 class ToolkitError(Exception):

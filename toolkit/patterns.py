@@ -10,6 +10,8 @@ from functools import lru_cache
 from time import thread_time
 from typing import Any
 
+from toolkit.terminal import one_line
+
 LONGEST = 2_000  # characters of a pattern
 LONGEST_FALLBACK_TEXT = 20_000  # characters that a pattern outside RE2 is searched in
 SECONDS = 0.25
@@ -89,4 +91,4 @@ def _encodable(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+    return f"'{one_line(text if len(text) <= 60 else text[:57] + '...')}'"

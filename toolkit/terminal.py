@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from toolkit.errors import unbroken
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.segment import Segment
@@ -46,7 +48,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 def one_line(value: object) -> str:
     """A text that may hold line feeds of others', which could look like lines of ours, as one line."""
-    return clean(str(value)).replace("\n", "\\n")
+    return clean(unbroken(str(value)))
 
 
 class _State:

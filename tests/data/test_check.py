@@ -90,6 +90,16 @@ def test_broken_schemas_twins_and_unmatched_results_are_found() -> None:
     assert "a tool result without a call" in violations(replace(weather_chat(), turns=turns))[0].message
 
 
+def test_a_name_in_the_data_breaks_no_line() -> None:
+    forged = "a\r\x1b[2K\ndata ok"
+    broken = tool("f", "", **{forged: {"type": forged}})
+    found = violations(calling(ToolCall("get_weather", {"city": "Oslo", forged: 1}), tools=(broken, WEATHER)))
+    lines = printed(CheckReport(violations=found)).splitlines()
+    assert len(found) == 2 and len(lines) == 1 + 1 + 2 + 1, lines
+    assert [line for line in lines if line.startswith("data ")] == ["data not ok"]
+    assert all("a\\u000d\\u001b[2K\\ndata ok" in line for line in lines[2:4])
+
+
 def test_good_data_is_ok_and_its_table_kept(tmp_path: Path, model: Path) -> None:
     path = write_jsonl(tmp_path / "x.jsonl", [weather_row(f"city {i}", kind="single") for i in range(20)])
     recipe = loaded(path, eval=EvalSection(holdout=5))

@@ -50,6 +50,11 @@ def nested(levels: int) -> dict[str, Any]:
         ({"items": {"$ref": "other.json#/a"}}, "items.$ref: 'other.json#/a' leads out of the schema"),
         ({"$dynamicRef": "urn:x"}, "$dynamicRef: 'urn:x' leads out of the schema"),
         ({"$ref": "#/$defs/b", "$defs": {"a": {}}}, "$ref: '#/$defs/b' leads nowhere in the schema"),
+        (
+            {"properties": {"\x1b\n": {"type": "\x1b\n"}}},
+            "properties.\\u001b\\n.type: '\\u001b\\n' is no type of JSON",
+        ),
+        ({"properties": {"\x1b": {"pattern": "\x1b("}}}, "properties.\\u001b.pattern: '\\u001b(' is no regular"),
         ({"$ref": "#nameless"}, "$ref: no $anchor 'nameless' in the schema"),
         ({"$ref": "#"}, "refers to itself without end ($ref '#')"),
         ({"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}, True]}}}, "without end"),

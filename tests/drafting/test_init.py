@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,18 @@ def test_bad_rows_and_what_stands_there_twice(tmp_path: Path) -> None:
     list(part_chats(loaded.recipe, "train"))  # which takes as many as that
     worse, told = made(write(tmp_path / "y.jsonl", [*good[:8], *[{"a": 1}] * 3]))
     assert worse.recipe.data.max_bad == 0 and "refuse until they are mended" in told
+
+
+def test_a_name_in_the_data_breaks_no_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = rows("messages", 9)
+    bad = {**good[0], "tools": [tool("f", "", **{"a\n\r\x1b[2Kdata ok": {"type": "x\ny"}})]}
+    code, out, err = toolkit(capsys, monkeypatch, "init", str(write(tmp_path / "x.jsonl", [*good, bad])))
+    assert code == 0 and not err and "\r" not in out and "\x1b" not in out
+    (line,) = [line for line in out.splitlines() if "no JSON schema" in line]
+    assert "x.jsonl:10: " in line and "properties.a\\n\\u000d\\u001b[2Kdata ok.type: 'x\\ny' is no type of JSON" in line
+    assert all(re.match(r"[a-z]+ |  ", line) for line in out.splitlines()) and "\ndata ok" not in out
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.terminal import say
+from toolkit.terminal import one_line, say
 
 
 def init(
@@ -52,4 +52,4 @@ def init(
     from toolkit.drafting.draft import draft
 
     for line in draft(data, model, out, columns, force=force):
-        say(line)
+        say(one_line(line))

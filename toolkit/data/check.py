@@ -24,6 +24,7 @@ from toolkit.data.tablefile import write
 from toolkit.data.violations import violations
 from toolkit.errors import DataError, ModelError, Problem
 from toolkit.files import making_folder
+from toolkit.terminal import one_line
 from toolkit.words import counted
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ class CheckReport:
         ):
             _print_lines(title, list(map(str, lines)), console)
         if self.not_tokenised:
-            text = f"\nnot tokenised, so lengths and cuts are unknown: {self.not_tokenised}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            text = f"not tokenised, so lengths and cuts are unknown: {one_line(self.not_tokenised)}"
+            console.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
         told = "data not ok" if not self.ok else "data ok" if self.complete else "data checked in part"
         style = "bold green" if told == "data ok" else "bold red"
         left_out = sum(reading.bad for reading in self.readings) + self.unrendered_rows
@@ -232,7 +233,7 @@ def _print_counts(report: CheckReport, console: Console) -> None:
     sources.add_column("format")
     sources.add_column("chats", justify="right")
     for (source, found), count in report.sources.items():
-        sources.add_row(source, found, f"{count:,}")
+        sources.add_row(one_line(source), found, f"{count:,}")
     console.print(sources)
 
 
@@ -244,7 +245,7 @@ def _print_part(report: CheckReport, name: str, part: PartReport, console: Conso
         f"\n{name}: {counted(meta['chats'], 'chat')}, {counted(meta['rows'], 'row')}, "
         f"{counted(meta['tokens'], 'token')}, {meta['share_trained']:.1%} trained, "
         f"{meta['tokens'] / meta['rows']:.0f} a row; "
-        f"longest {meta['longest_row']:,} ({meta['longest_where']})",
+        f"longest {meta['longest_row']:,} ({one_line(meta['longest_where'])})",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -275,7 +276,7 @@ def _print_part(report: CheckReport, name: str, part: PartReport, console: Conso
         f"train.max_length = {meta['max_length']:,} cuts {counted(meta['truncated_rows'], 'row')}: "
         f"{meta['cut_answers']:,} lose a part of an answer, "
         f"{meta['dropped_rows']:,} have no answer left and are dropped"
-        + (f": {', '.join(meta['dropped'][:5])}" if meta["dropped"] else ""),
+        + (f": {one_line(', '.join(meta['dropped'][:5]))}" if meta["dropped"] else ""),
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -291,6 +292,6 @@ def _print_lines(title: str, lines: list[str], console: Console) -> None:
         return
     console.print(f"\n{title} ({len(lines):,})", style="bold")
     for line in lines[:MOST_SHOWN]:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        console.print(one_line(line), soft_wrap=True, markup=False, highlight=False)
     if len(lines) > MOST_SHOWN:
         console.print(f"and {len(lines) - MOST_SHOWN:,} more")

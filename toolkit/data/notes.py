@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.errors import DataError, Problem
+from toolkit.errors import DataError, Problem, unbroken
 from toolkit.words import counted
 
 FIRST_PLACES = 5  # of each cause and finding that are named
@@ -68,7 +68,7 @@ class Finding:
     def __str__(self) -> str:
         count = counted(self.rows, "row")
         times = f", {self.times:,} times" if self.times > self.rows else ""
-        return f"{self.first}: {self.text} [{count}{times}]"
+        return unbroken(f"{self.first}: {self.text} [{count}{times}]")
 
 
 class Reading:

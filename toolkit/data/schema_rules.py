@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from toolkit.errors import did_you_mean
 from toolkit.patterns import PatternError, compiled
+from toolkit.terminal import one_line
 
 DEEPEST = 100  # levels of JSON; two to each level of properties
 MOST_VALUES = 20_000
@@ -60,7 +61,7 @@ def check_schema(schema: Any) -> str | None:
         _bounded(schema)
         _resolved(schema)
     except _Invalid as error:
-        return str(error)
+        return one_line(error)
     return None
 
 
@@ -185,7 +186,7 @@ def _shown(value: Any) -> str:
     kinds: dict[type, str] = {dict: "an object", list: "a list"}
     text = value if isinstance(value, str) else kinds.get(type(value)) or repr(value)
     text = text if len(text) <= 60 else text[:57] + "..."
-    return repr(text) if isinstance(value, str) else text
+    return f"'{text}'" if isinstance(value, str) else text
 
 
 def _wanted(what: str, right: Callable[[Any], bool]) -> Found:
