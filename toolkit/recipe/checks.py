@@ -174,7 +174,8 @@ def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
         if share < 0:
             yield ((*path, "kinds", kind),), f"found {share:g}, wanted a share of at least 0"
     if source.decisions + source.purposes > 1:
-        both = f"{source.decisions + source.purposes:g} with purposes, wanted at most 1 together"
+        total = source.decisions + source.purposes
+        both = f"{source.decisions:g} and purposes = {source.purposes:g} are {total:g}, wanted at most 1 together"
         yield ((*path, "decisions"), (*path, "purposes")), both
     if source.kinds and not any(share > 0 for share in source.kinds.values()):
         yield ((*path, "kinds"),), "all shares are 0, wanted at least one above 0"

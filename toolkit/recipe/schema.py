@@ -15,6 +15,7 @@ from toolkit.chats import BUILTIN_PREFIX
 Positive = Annotated[int, Field(gt=0, le=10**9)]
 NotNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+_VARIED = 'only for builtin:tools with split = "train", no domains and max_tools of at least 4'
 
 
 class Section(BaseModel):
@@ -93,13 +94,17 @@ class SourceSection(Section):
     kinds: dict[str, float] = Field(default_factory=dict, description="share of each kind; empty means the usual mix")
     max_tools: Positive = Field(8, description="most tools on offer in one chat")
     decisions: Fraction = Field(
-        0.0, description="share of chats in which a result decides the next call, beside those of the usual mix"
+        0.0,
+        description="share of chats in which a result decides the next call, beside those of the usual mix; with "
+        f"purposes at most 1 together; {_VARIED}",
     )
     rationales: bool = Field(
-        False, description="the assistant writes what decides before a call that hangs on a result"
+        False, description=f"the assistant writes what decides before a call that hangs on a result; {_VARIED}"
     )
     purposes: Fraction = Field(
-        0.0, description="share of chats whose request says what it is for; where that is harmful, it is refused"
+        0.0,
+        description="share of chats whose request says what it is for; where that is harmful, it is refused; with "
+        f"decisions at most 1 together; {_VARIED}",
     )
 
     @property

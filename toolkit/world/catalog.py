@@ -306,7 +306,8 @@ def choose(
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
             problems.append(Problem(source, f"{name} must be a share from 0 to 1, not {share!r}"))
     if not problems and sum(ways.values()) > 1:
-        problems.append(Problem(source, f"decisions and purposes are {sum(ways.values()):g} of all chats, at most 1"))
+        both = f"decisions {decisions:g} and purposes {purposes:g}"
+        problems.append(Problem(source, f"{both} are {sum(ways.values()):g} of all chats, at most 1"))
     every = _ALL_DOMAINS if test else DOMAINS
     catalog = Catalog(split, tuple(dict.fromkeys(domains)) or every, max_tools, test, rationales)
     if not problems and not catalog.varied:
