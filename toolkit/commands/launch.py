@@ -56,7 +56,7 @@ def launch_job(
 
     Examples:
 
-      toolkit launch hf-jobs recipes/tools-t4.toml --gpu t4 --repo me/tools
+      toolkit launch hf-jobs recipes/tools-t4.toml --repo me/tools --source git+https://example.org/me/toolkit@main
 
       toolkit launch skypilot recipes/tools.toml --gpu l4 --runs s3://my-bucket --price 0.70
 
