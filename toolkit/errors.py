@@ -20,8 +20,9 @@ def first_line(error: BaseException) -> str:
 
 
 def unbroken(text: str) -> str:
-    """`text` with its line feeds written `\\n`: names and values out of data could else pass for lines of ours."""
-    return text.replace("\n", "\\n")
+    """`text` with its line breaks written `\\n` and `\\r`: names and values out of data could else pass for lines of
+    ours."""
+    return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
 @dataclass(frozen=True, slots=True)

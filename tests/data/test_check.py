@@ -58,6 +58,7 @@ UNITS = tool(
         (ToolCall("get_weather", {}), "get_weather: missing argument city"),
         (ToolCall("get_weather", {"city": "Oslo", "unit": "metric"}), "unknown argument unit, did you mean units?"),
         (ToolCall("get_weather", {"city": 1}), "argument city: 1 is not of type 'string'"),
+        (ToolCall("get_weather", {"city": "Oslo", "at": "\x1b\x1b\\x1b"}), r"at: '\u001b\u001b\\x1b' is not of type"),
         (ToolCall("get_weather", {"city": "Oslo", "units": "SI"}), "argument units: 'SI' is not one of"),
         (ToolCall("get_weather", {"city": "Oslo", "at": {}}), "missing argument at.lat"),
     ],
@@ -97,7 +98,7 @@ def test_a_name_in_the_data_breaks_no_line() -> None:
     lines = printed(CheckReport(violations=found)).splitlines()
     assert len(found) == 2 and len(lines) == 1 + 1 + 2 + 1, lines
     assert [line for line in lines if line.startswith("data ")] == ["data not ok"]
-    assert all("a\\u000d\\u001b[2K\\ndata ok" in line for line in lines[2:4])
+    assert all("a\\r\\u001b[2K\\ndata ok" in line for line in lines[2:4])
 
 
 def test_good_data_is_ok_and_its_table_kept(tmp_path: Path, model: Path) -> None:

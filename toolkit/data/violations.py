@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ from toolkit.chats import Chat, ToolCall
 from toolkit.data.schema_checks import UncheckedError, checker
 from toolkit.data.schema_rules import check_schema
 from toolkit.errors import Problem, did_you_mean
+
+_ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\\x([0-9a-f]{2})")
 
 
 def violations(chat: Chat) -> list[Problem]:
@@ -76,5 +79,6 @@ def _unmatched_results(chat: Chat) -> Iterator[str]:
 
 
 def _shortened(text: str, most: int = 160) -> str:
-    line = " ".join(text[: 4 * most].split())
+    # jsonschema quotes values as Python does, and all else here is written as JSON does
+    line = _ESCAPED.sub(r"\1\\u00\2", " ".join(text[: 4 * most].split()))
     return line if len(line) <= most else line[: most - 3] + "..."
