@@ -60,6 +60,14 @@ def load_text(tmp_path: Path, text: str) -> list[str]:
         ),
         ("[train]\nmax_steps=0", ["x.toml:2: train.max_steps: 0 updates train nothing"]),
         ("[eval]\nholdout=0", ["x.toml:2: eval.holdout: ", "early_stopping_patience = 3"]),
+        ("[eval]\nholdout=0", ["needs some: set eval.early_stopping_patience = 0 too ["]),
+        (
+            "[eval]\nholdout=0\ngenerate=5\nbest='calls'",
+            [
+                "but eval.early_stopping_patience = 3 and eval.generate = 5 need some: set ",
+                ': set eval.early_stopping_patience = 0 and eval.generate = 0 and eval.best = "auto" too [',
+            ],
+        ),
         ("[eval]\nholdout=0\nearly_stopping_patience=0\ngenerate=5", ["eval.generate: x.toml:4"]),
         ("[eval]\nholdout=1.5", ["x.toml:2: eval.holdout: found 1.5, wanted a fraction below 1.0"]),
         ("[eval]\nmax_new_tokens=64\n[train]\nmax_length=64", ["x.toml:2: eval.max_new_tokens", "x.toml:4"]),
@@ -120,6 +128,7 @@ def test_contradictions(tmp_path: Path, text: str, parts: list[str]) -> None:
         "[train]\nlr_scheduler_type='constant'\nwarmup_ratio=0",
         "[eval]\nholdout=0\nearly_stopping_patience=0",
         "[eval]\nholdout=0\ngenerate=5\n[[eval.sources]]\nsource='held.jsonl'",
+        "[eval]\nholdout=0\nearly_stopping_patience=0\ngenerate=0\nbest='auto'",
         "[eval]\nholdout=0.1",
         "[[data.sources]]\nsource='a.jsonl'\nsize=15_694",
     ],

@@ -120,13 +120,16 @@ def _evaluation(recipe: Recipe) -> Iterator[Finding]:
         message = f"found {settings.holdout:g}, wanted a fraction below 1.0 or a whole number of chats"
         yield (holdout,), message
     if not settings.holdout and not settings.sources:
-        for key, value in (
-            ("early_stopping_patience", settings.early_stopping_patience),
-            ("generate", settings.generate),
-        ):
-            if value:
-                message = f"0 and no [[eval.sources]] leave no held-out chats, but eval.{key} = {value} needs some"
-                yield (holdout, sources, ("eval", key)), message
+        asked = {"early_stopping_patience": settings.early_stopping_patience, "generate": settings.generate}
+        if wanting := {key: value for key, value in asked.items() if value}:
+            told = " and ".join(f"eval.{key} = {value}" for key, value in wanting.items())
+            need = "needs" if len(wanting) == 1 else "need"
+            way = [f"eval.{key} = 0" for key in wanting] + ['eval.best = "auto"'] * (settings.best == "calls")
+            message = (
+                f"0 and no [[eval.sources]] leave no held-out chats, but {told} {need} some: "
+                f"set {' and '.join(way)} too"
+            )
+            yield (holdout, sources, *(("eval", key) for key in wanting)), message
     if settings.best == "calls":
         best = ("eval", "best")
         for key, found, why in (
