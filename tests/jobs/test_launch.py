@@ -111,6 +111,20 @@ def test_hf_jobs_command() -> None:
     assert "for $0.80" in "\n".join(found.lines()), "two hours at the price that the hub's page has for it"
 
 
+def test_a_time_and_a_price_next_to_nothing_are_not_none() -> None:
+    found = made(replace(ASKED["skypilot"], price=0.36))
+    assert found.plan.time is not None
+    none = replace(found.plan.time, training=0.0, evaluation=0.0, decoding=0.0, export=0.0)
+
+    def told(seconds: float) -> str:
+        plan = replace(found.plan, time=replace(none, training=seconds))
+        return next(line for line in replace(found, plan=plan).lines() if line.startswith("predicted"))
+
+    assert told(20.0) == "predicted  under a minute of training, under $0.01 (toolkit plan)"
+    assert told(61.0) == "predicted  1 minute of training, under $0.01 (toolkit plan)"
+    assert told(7200.0) == "predicted  120 minutes of training, $0.72 (toolkit plan)"
+
+
 def test_sky_yaml() -> None:
     found = made(ASKED["skypilot"])
     told = yaml.safe_load((found.folder / "sky.yaml").read_text())

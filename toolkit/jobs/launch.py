@@ -70,10 +70,11 @@ class Launch:
         yield f"written    {self.folder}: {', '.join(sorted(path.name for path in self.folder.iterdir()))}"
         yield f"machine    {self.platform.title}, {self.platform.accelerator(job.card, job.gpus)}"
         if plan.time is not None:
-            most = f", for ${job.minutes / 60 * plan.price * job.gpus:.2f}" if plan.price is not None else ""
-            cost = f", ${plan.cost:.2f}" if plan.cost is not None else ", its price is not known here: --price"
+            most = f", for {money(job.minutes / 60 * plan.price * job.gpus)}" if plan.price is not None else ""
+            cost = f", {money(plan.cost)}" if plan.cost is not None else ", its price is not known here: --price"
             work = "training and export" if plan.time.export else "training"
-            yield f"predicted  {plan.time.total / 60:,.0f} minutes of {work}{cost} (toolkit plan)"
+            minutes = counted(round(plan.time.total / 60), "minute") if plan.time.total >= 60 else "under a minute"
+            yield f"predicted  {minutes} of {work}{cost} (toolkit plan)"
             if self.guessed:
                 told = f"for {GUESSED:,} chats, a guess: nobody has counted those of the hub's data here"
                 yield f"           {told}; `{typed('data', 'build')}` does, or set train.max_steps or --timeout"
@@ -86,6 +87,11 @@ class Launch:
         first, *others = self.platform.commands(job, self.folder)
         yield f"next       {first}"
         yield from (f"           {command}" for command in others)
+
+
+def money(cost: float) -> str:
+    """`$1.88`, and `under $0.01` for what is less and not free."""
+    return "under $0.01" if 0 < cost < 0.01 else f"${cost:.2f}"
 
 
 def launch(loaded: LoadedRecipe, asked: Asked) -> Launch:
