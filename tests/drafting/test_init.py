@@ -192,6 +192,8 @@ def test_what_a_gpu_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_few_chats_hold_out_few(tmp_path: Path, count: int, held_out: int) -> None:
     loaded, told = made(write(tmp_path / "x.jsonl", rows("messages", count)))
     assert loaded.recipe.eval.holdout == held_out and f"{held_out} of {count} chat" in told
+    assert ("so nothing will be judged" in loaded.path.read_text()) is (held_out == 0)
+    assert "mend" not in told and told.splitlines()[-1].endswith(f"run {loaded.path}")
     assert len(list(part_chats(loaded.recipe, "train"))) == count - held_out
 
 
@@ -207,6 +209,8 @@ def test_bad_rows_and_what_stands_there_twice(tmp_path: Path) -> None:
     list(part_chats(loaded.recipe, "train"))  # which takes as many as that
     worse, told = made(write(tmp_path / "y.jsonl", [*good[:8], *[{"a": 1}] * 3]))
     assert worse.recipe.data.max_bad == 0 and "refuse until they are mended" in told
+    first, *others = told.partition("next ")[2].splitlines()
+    assert "mend the bad rows, or take them out" in first and len(others) == 1 and "data check" in others[0]
 
 
 def test_a_name_in_the_data_breaks_no_line(
@@ -217,7 +221,7 @@ def test_a_name_in_the_data_breaks_no_line(
     code, out, err = toolkit(capsys, monkeypatch, "init", str(write(tmp_path / "x.jsonl", [*good, bad])))
     assert code == 0 and not err and "\r" not in out and "\x1b" not in out
     (line,) = [line for line in out.splitlines() if "no JSON schema" in line]
-    assert "x.jsonl:10: " in line and "properties.a\\n\\u000d\\u001b[2Kdata ok.type: 'x\\ny' is no type of JSON" in line
+    assert "x.jsonl:10: " in line and "properties.a\\n\\r\\u001b[2Kdata ok.type: 'x\\ny' is no type of JSON" in line
     assert all(re.match(r"[a-z]+ |  ", line) for line in out.splitlines()) and "\ndata ok" not in out
 
 
@@ -301,7 +305,9 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
             "user=question,asistant=reply",
             "asistant=reply: wanted user=question,assistant=answer, did you",
         ),
-        ("user=question,user=reply", "user=reply: wanted user=question,assistant=answer"),
+        ("user=question,user=reply", ": user is there twice, wanted it once, as user=question,assistant=answer"),
+        ("foo", ": foo: wanted user=question,assistant=answer (known: "),
+        ("usr=question,assistant=reply", "usr=question: wanted user=question,assistant=answer, did you mean user?"),
         ("user=", "user=: wanted user=question,assistant=answer"),
         (",", "nothing: wanted user=question,assistant=answer"),
         ("user=question", "wanted user and assistant, as user=question,assistant=answer, or messages alone"),

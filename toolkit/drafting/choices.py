@@ -28,11 +28,12 @@ Pairs = list[tuple[str, object, str]]
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """Sections by name; `held_out`: chats that are not trained on."""
+    """Sections by name; `held_out`: chats that are not trained on; `refused`: a run refuses the data as it is."""
 
     sections: dict[str, Pairs]
     held_out: int
     max_length: int
+    refused: bool
 
 
 def choose(found: Look, model: ModelSection, gpu: SeenGpu | None) -> Choices:
@@ -45,7 +46,9 @@ def choose(found: Look, model: ModelSection, gpu: SeenGpu | None) -> Choices:
         "train": _train(found, model, gpu, found.chats - held_out, length),
         "eval": _eval(found, gpu, held_out, length),
     }
-    return Choices(sections, held_out, length)
+    most_bad = next((value for key, value, _ in sections["data"] if key == "max_bad"), 0.0)
+    bad = found.reading.bad + len(found.unrendered)
+    return Choices(sections, held_out, length, refused=bad > float(str(most_bad)) * found.reading.rows)
 
 
 def holdout(chats: int) -> int:
@@ -117,7 +120,7 @@ def _cut(found: Look, length: int) -> str:
 
 def _eval(found: Look, gpu: SeenGpu | None, held_out: int, length: int) -> Pairs:
     if not held_out:
-        few = f"{counted(found.different, 'chat')} are too few to keep any out of training"
+        few = f"{counted(found.different, 'chat')} are too few to keep any out of training, so nothing will be judged"
         return [("holdout", 0, few), ("early_stopping_patience", 0, "which held-out chats would decide")]
     told = "kept out of training"
     if held_out < LEAST_CHATS:

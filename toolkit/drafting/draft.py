@@ -62,7 +62,11 @@ def draft(
     yield from _told(found, choices)
     yield from _held_out(found, choices)
     yield f"written    {target}: {section.name}, {choices.held_out:,} of {counted(found.different, 'chat')} held out"
-    yield from next_steps(*(typed(*verb, target) for verb in (("data", "check"), ("plan",), ("run",))))
+    check = typed("data", "check", target)
+    if choices.refused:
+        yield from next_steps("mend the bad rows, or take them out: `run` refuses until then", check)
+    else:
+        yield from next_steps(check, typed("plan", target), typed("run", target))
 
 
 def _columns(given: str) -> ColumnsSection:
@@ -70,8 +74,10 @@ def _columns(given: str) -> ColumnsSection:
     found: dict[str, str] = {}
     for pair in given.split(",") if given else ():
         name, _, column = (part.strip() for part in pair.partition("="))
-        if name not in ColumnsSection.model_fields or name in found or not column:
-            near = did_you_mean(name, ColumnsSection.model_fields) if name not in found else ""
+        if name in found:
+            raise InputError(f"--columns {given}: {name} is there twice, wanted it once, as {EXAMPLE}")
+        if name not in ColumnsSection.model_fields or not column:
+            near = did_you_mean(name, ColumnsSection.model_fields, alike=0.6) if "=" in pair else ""
             names = ", ".join(ColumnsSection.model_fields)
             raise InputError(f"--columns {given}: {pair.strip() or 'nothing'}: wanted {EXAMPLE}{near} (known: {names})")
         found[name] = column
