@@ -125,7 +125,7 @@ def test_wordings_come_in_many_forms_and_opposites_are_opposite() -> None:
         ({"decisions": -0.1}, "share from 0 to 1"),
         ({"decisions": True}, "share from 0 to 1"),
         ({"purposes": 2}, "purposes must be a share"),
-        ({"purposes": 0.6, "decisions": 0.6}, "decisions and purposes are 1.2 of all chats"),
+        ({"purposes": 0.6, "decisions": 0.6}, "decisions 0.6 and purposes 0.6 are 1.2 of all chats"),
         ({"purposes": 0.1, "split": "phrasing"}, 'purposes: only with split "train"'),
         ({"decisions": 0.1, "split": "tools"}, 'decisions: only with split "train"'),
         ({"rationales": True, "domains": ("home",)}, "rationales: only with"),
