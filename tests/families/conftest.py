@@ -63,9 +63,9 @@ OF_A_WHOLE = "test_from_a_run_to_an_export_of_the_text_alone"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         name = getattr(item, "originalname", "")
-        if name == OF_A_WHOLE and "[mistral3]" not in item.name:
-            item.add_marker(pytest.mark.slow)
-        if name in LONGEST and not any(f"[{family}" in item.name for family in WHOLE[: LONGEST.index(name) + 1]):
+        if name == OF_A_WHOLE and "[mistral3]" not in item.name:  # Gemma's vocabulary takes half a minute
+            item.add_marker(pytest.mark.endurance if "[gemma3]" in item.name else pytest.mark.slow)
+        if name in LONGEST and not any(f"[{family}]" in item.name for family in WHOLE[: LONGEST.index(name) + 1]):
             item.add_marker(pytest.mark.slow)
 
 
