@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from toolkit.cache import remembered_sha256
+from toolkit.errors import first_line
 from toolkit.files import remove
 
 LOGIN = "`hf auth login` or HF_TOKEN"
@@ -53,8 +54,7 @@ def reason(error: BaseException) -> str:
             return f"too many requests, says the hub (429); try again later, more are allowed with a token ({LOGIN})"
         if status is not None and status >= 500:
             return f"the hub fails ({status}); try again later"
-    text = str(error).strip()
-    return text.splitlines()[0].split(". ")[0][:200] if text else type(error).__name__
+    return first_line(error).split(". ")[0][:200]
 
 
 def _chain(error: BaseException | None) -> Iterable[BaseException]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psutil
 
 from toolkit.environment import Place, forget_place, place_of
-from toolkit.errors import EngineError, RankLost, RunError, ToolkitError
+from toolkit.errors import EngineError, RankLost, RunError, ToolkitError, first_line
 from toolkit.terminal import mute
 from toolkit.words import counted
 
@@ -272,7 +272,7 @@ def join(environ: MutableMapping[str, str]) -> Ranks:
         store, _, _ = next(rendezvous("env://", timeout=MEETING))
         ranks = Several(place, store, cuda=cards > 0)
     except (RuntimeError, ValueError) as error:
-        said = str(error).strip().splitlines()[0]
+        said = first_line(error)
         taken = "in use" in said or "EADDRINUSE" in said
         advice = "another program has this port; give torchrun another --master-port" if taken else said
         raise EngineError(f"rank {place.rank} of {place.size} can't meet the others at {master}: {advice}") from None

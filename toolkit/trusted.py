@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import ModelError, RunError
+from toolkit.errors import ModelError, RunError, first_line
 
 CONFIGS = (
     "config.json",
@@ -136,7 +136,7 @@ def only_numbers(checkpoint: Path | None) -> Iterator[None]:
     try:
         yield
     except pickle.UnpicklingError as error:
-        what = str(error).strip().splitlines()[0][:120]
+        what = first_line(error)[:120]
         raise RunError(
             f"{checkpoint}: its optimizer, schedule or random state can't be read as numbers alone, and nothing else "
             f"in it is ever run ({what}); remove this checkpoint to go on from the one before"

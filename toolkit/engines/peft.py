@@ -11,7 +11,7 @@ from toolkit.engines.attention import attention_over_rows, wants_others
 from toolkit.engines.base import Choice, Engine, Launch, Loaded, Packing, Passes
 from toolkit.engines.precision import weight_dtype
 from toolkit.engines.setup import Setup
-from toolkit.errors import EngineError, ModelError
+from toolkit.errors import EngineError, ModelError, first_line
 from toolkit.hardware import Hardware
 from toolkit.models.loading import load_model
 from toolkit.progress import without_bars
@@ -129,13 +129,13 @@ def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardwar
                 **settings,
             )
     except ImportError as error:
-        raise EngineError(f"model.attn_implementation: {str(error).splitlines()[0]}") from None
+        raise EngineError(f"model.attn_implementation: {first_line(error)}") from None
     except ModelError:
         raise
     except StrictDataclassError as error:  # of a config class; more than a line
         raise ModelError(f"model.name: {folder} does not load: {' '.join(str(error).split())[:300]}") from None
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(f"model.name: {folder} does not load: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"model.name: {folder} does not load: {first_line(error)}") from None
     finally:
         logging.set_verbosity(level)
     for module in model.modules():

@@ -31,7 +31,7 @@ from toolkit.engines.base import (
 from toolkit.engines.peft import Peft
 from toolkit.engines.precision import weight_dtype
 from toolkit.engines.setup import Checkpointing, Setup
-from toolkit.errors import EngineError
+from toolkit.errors import EngineError, first_line
 from toolkit.hardware import Hardware
 from toolkit.models.families import FAMILIES, UNKNOWN, left_out, more_to_close
 from toolkit.models.shape import ATTENTION, MLP, ModelShape
@@ -152,7 +152,7 @@ class Unsloth(Engine):
             import unsloth  # noqa: F401
         except (ImportError, NotImplementedError, RuntimeError, OSError) as error:
             raise EngineError(
-                f"train.engine: unsloth does not load here ({str(error).strip().splitlines()[0][:200]}); "
+                f"train.engine: unsloth does not load here ({first_line(error)[:200]}); "
                 "`toolkit doctor` says what is missing, --set train.engine=peft goes without"
             ) from error
 

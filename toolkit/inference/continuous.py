@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache
 
+from toolkit.errors import first_line
 from toolkit.inference.meter import Meter
 from toolkit.inference.row_cache import Places, RowLayer
 
@@ -206,7 +207,7 @@ class Rows:
         try:
             replay = record(self._step)
         except RuntimeError as error:  # torch.cuda.OutOfMemoryError too
-            self.problem = str(error).strip().splitlines()[0]
+            self.problem = first_line(error)
             return
         if not self.temperature:  # a second draw differs
             _put(state, before)

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from toolkit.errors import first_line
+
 Replay = Callable[[], None]
 Capture = Callable[[Callable[[], None]], Replay]
 
@@ -206,7 +208,7 @@ class Recorder:
             self.longest = key[0] - 1
         self.failures += 1
         if self.failures >= FAILURES:
-            self.problem = str(error).strip().splitlines()[0]
+            self.problem = first_line(error)
 
     @property
     def told(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from toolkit.engines.recipes import load
-from toolkit.errors import InputError, RunError
+from toolkit.errors import InputError, RunError, first_line
 from toolkit.records import read_object, read_rows
 from toolkit.reports.log import Log
 from toolkit.reports.runview import facts_of, state_of
@@ -68,7 +68,7 @@ def _listed(path: Path) -> Listed:
         for row in read_rows(folder.metrics):
             log.add(row)
     except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return Listed(path, size=used, modified=modified, problem=str(error).splitlines()[0])
+        return Listed(path, size=used, modified=modified, problem=first_line(error))
     losses = [loss for loss in log.losses if math.isfinite(loss)]
     return Listed(
         path=path,

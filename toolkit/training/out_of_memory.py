@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from toolkit.errors import TrainingError
+from toolkit.errors import TrainingError, first_line
 from toolkit.machine import no_memory
 from toolkit.recipe.schema import Recipe
 
@@ -16,7 +16,7 @@ def memory_told(error: BaseException) -> str | None:
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
-        return f"out of GPU memory: {str(error).splitlines()[0]}"
+        return f"out of GPU memory: {first_line(error)}"
     return no_memory(error)
 
 

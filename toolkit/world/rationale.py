@@ -1,7 +1,7 @@
 """What the assistant writes before a call that a result decides: the two values side by side, the outcome last.
 
-A small model that has to choose by two numbers does better when it has written them down next to each other, as
-rationales in Distilling Step-by-Step (Hsieh et al., 2023) let one do.
+A small model that has to choose by two numbers may do better when it has written them down next to each other, as
+with the rationales of Distilling Step-by-Step (Hsieh et al., 2023). Not measured here yet: docs/log.md.
 """
 
 from __future__ import annotations

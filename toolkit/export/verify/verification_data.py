@@ -14,7 +14,7 @@ from toolkit.data.render import Renderer, has_tools
 from toolkit.data.table import eval_chats
 from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.data.tokenizers import load_tokenizer
-from toolkit.errors import DataError, InputError
+from toolkit.errors import DataError, InputError, first_line
 from toolkit.evaluation.evaluate import prompted_turns
 from toolkit.exports import ExportFolder, ExportRecord
 from toolkit.inference.prompting import trained_date
@@ -178,7 +178,7 @@ def _chats(record: ExportRecord) -> tuple[list[Chat], str, list[str], int]:
                 return found, "the recipe's held-out chats", notes, new_tokens
             notes.append("the recipe holds no chats out, so built-in ones are compared on")
         except InputError as error:
-            notes.append(f"the recipe's held-out chats can't be read ({str(error).splitlines()[0]}); built-in ones are")
+            notes.append(f"the recipe's held-out chats can't be read ({first_line(error)}); built-in ones are")
     made = [chat for split in ("phrasing", "tools") for chat in islice(builtin.chats(size=60, split=split), 60)]
     return made, "built-in held-out chats", notes, new_tokens
 
@@ -192,7 +192,7 @@ def _add(material: Material, chat: Chat, longest: int) -> None:
         turns = prompted_turns(chat, "all")
         texts = [renderer.prompt(chat, turn) for turn in turns]
     except DataError as error:
-        material.notes.append(f"left out: {str(error).splitlines()[0]}")
+        material.notes.append(f"left out: {first_line(error)}")
         return
     if (
         not turns

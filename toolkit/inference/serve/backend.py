@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from toolkit.chats import Turn
-from toolkit.errors import DataError, ModelError
+from toolkit.errors import DataError, ModelError, first_line
 from toolkit.inference.gguf import begun, openai_message
 from toolkit.inference.prompting import Prompting
 from toolkit.inference.serve.bounds import Refused
@@ -64,7 +64,7 @@ class Backend:
             try:
                 return await self.text_prompt(await asyncio.to_thread(self.prompting.rendered, turns, tools))
             except DataError as error:
-                raise Refused(400, str(error).splitlines()[0], param="messages") from None
+                raise Refused(400, first_line(error), param="messages") from None
         try:
             given = self.prompting.given(turns, tools)
         except ModelError as error:
