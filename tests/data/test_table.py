@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -442,3 +443,31 @@ def test_a_full_disk_is_one_line(tmp_path: Path, model: Path, monkeypatch: pytes
     monkeypatch.setattr(tablefile._GrowingArray, "append", full)
     with pytest.raises(ToolkitError, match="no disk space left for the token table"):
         build(recipe(write_jsonl(tmp_path / "x.jsonl", rows(3))), model, progress=False)
+
+
+def test_a_table_keeps_the_day_that_its_template_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on finds its day's tokens, whatever table is there by then."""
+    folder = save_tokenizer(tmp_path / "model", "{{ 'It is ' + strftime_now('%d %b %Y, %H:%M') + '. ' }}" + CHATML)
+    settings = recipe(write_jsonl(tmp_path / "x.jsonl", rows(20)))
+    days = iter(["2026-11-30", "2026-12-07", "2026-12-08"])
+    monkeypatch.setattr(table_module, "today", lambda: next(days))
+
+    def text(table: TokenTable, row: int) -> str:
+        return str(tokenizer(CHATML).decode(table.row(row)[0]))
+
+    first = build(settings, folder, progress=False)
+    assert first.day == first.meta["day"] == "2026-11-30"
+    assert {text(first, row).partition(". ")[0] for row in (0, 19)} == {"It is 30 Nov 2026, 00:00"}
+    content, later = first.content, build(settings, folder, progress=False)
+    assert (later.key, later.day, later.content) == (first.key, "2026-11-30", content), "it is there, so it is taken"
+    shutil.rmtree(first.folder)
+    later = build(settings, folder, progress=False)
+    assert later.key == first.key and later.day == "2026-12-07" and later.content != content
+    again = build(settings, folder, progress=False, day="2026-11-30")
+    assert again.day == "2026-11-30" and again.content == content and again.key != later.key
+    assert build(settings, folder, progress=False, day="2026-12-07").key == later.key
+    assert pickle.loads(pickle.dumps(Settings.of(settings, folder, None, "2026-11-30"))).renderer().day == "2026-11-30"
+    found = find(settings, folder, day="2026-11-30")
+    assert found is not None and found.key == again.key
+    plain = build(settings, save_tokenizer(tmp_path / "plain", CHATML), progress=False, day="2026-11-30")
+    assert plain.day == "" and "day" not in plain.meta

@@ -14,6 +14,8 @@ import torch
 
 from tests.command import toolkit
 from tests.tiny import write_chats, write_recipe
+from toolkit.chats import Chat
+from toolkit.data.render import Renderer
 from toolkit.errors import DataError, RunError
 from toolkit.recipe import load
 from toolkit.records import read_object, read_rows, write_json
@@ -226,3 +228,37 @@ def test_numbers_of_two_rows_and_how_far_they_may_be_apart() -> None:
     assert verdict_of(nan, half) == "different" and verdict_of([Number(1, "loss", 2.0, 2.0)], exact) == "equal"
     # a rate comes from the recipe alone: near is not the same
     assert verdict_of([Number(1, "learning_rate", 1e-3, 1.00001e-3)], half) == "different"
+
+
+def test_a_run_whose_template_writes_the_date_goes_on_and_is_verified_on_another_day(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an empty cache, as in a notebook's next session."""
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    template = model / "chat_template.jinja"
+    template.write_text("{{ 'Today: ' + strftime_now('%d %b %Y') + '. ' }}" + template.read_text())
+    settings = {"max_steps": 2, "save_steps": 1, "gradient_checkpointing": False}
+    recipe = load(write_recipe(tmp_path, model, 12, train=settings, eval={"generate": 1, "max_new_tokens": 2}))
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("toolkit.data.table.today", lambda: "2026-11-30")
+    prompts: list[str] = []
+    prompt = Renderer.prompt
+
+    def seen(renderer: Renderer, chat: Chat, turn: int) -> str:
+        prompts.extend([prompt(renderer, chat, turn)] if chat.where else [])
+        return prompt(renderer, chat, turn)
+
+    monkeypatch.setattr(Renderer, "prompt", seen)
+    done = run(recipe, tmp_path / "run", export=False)
+    assert read_object(done.environment)["data"]["day"] == "2026-11-30"
+    losses = [row["loss"] for row in read_rows(done.metrics) if "loss" in row]
+
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "another"))
+    monkeypatch.setattr("toolkit.data.table.today", lambda: "2026-12-07")
+    assert verify(done, 2)[0] == "equal"
+    shutil.rmtree(done.adapter)
+    for path in (done.done, done.summary, done.path / "checkpoints" / "checkpoint-2"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run(recipe, resume=done.path, export=False)
+    assert [row["loss"] for row in read_rows(done.metrics) if "loss" in row] == losses
+    assert len(prompts) >= 2 and all("Today: 30 Nov 2026. " in text for text in prompts)

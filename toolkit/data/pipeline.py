@@ -80,20 +80,21 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a worker needs to render as the recipe says, or by `template` where one is given."""
+    """What a worker needs to render as the recipe says, or by `template` where one is given, with `day` as the date."""
 
     folder: Path
     rendering: Rendering
     max_length: int
     template: ChatTemplate | None = None
+    day: str = ""
 
     @classmethod
-    def of(cls, recipe: Recipe, folder: Path, template: ChatTemplate | None = None) -> Settings:
-        return cls(folder, Rendering.of(recipe.data), recipe.train.max_length, template)
+    def of(cls, recipe: Recipe, folder: Path, template: ChatTemplate | None = None, day: str = "") -> Settings:
+        return cls(folder, Rendering.of(recipe.data), recipe.train.max_length, template, day)
 
     def renderer(self) -> Renderer:
         tokenizer = load_tokenizer(self.folder)
-        return Renderer.by(tokenizer, self.template or ChatTemplate.of(compose(tokenizer, self.rendering)))
+        return Renderer.by(tokenizer, self.template or ChatTemplate.of(compose(tokenizer, self.rendering)), self.day)
 
 
 def encode_chats(renderer: Renderer, chats: Sequence[Chat], max_length: int) -> Chunk:

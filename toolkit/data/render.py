@@ -39,6 +39,7 @@ from toolkit.data import legacy
 from toolkit.data.call_forms import FORMS
 from toolkit.data.call_parsing import parse
 from toolkit.data.calls import Messages, to_messages
+from toolkit.data.clock import CLOCK, clock_of
 from toolkit.data.compose import compose
 from toolkit.data.markup import Markup, probe, render
 from toolkit.data.rendered import is_written, same_calls
@@ -69,12 +70,14 @@ class Renderer:
     """Renders chats by a tokenizer's chat template, which says itself what call format it writes.
 
     `as_before` is the rendering of a run that kept no template: its messages are written by `toolkit.data.legacy`.
+    `day` is what a template that asks for the date is told, as 2026-11-30; empty: today, as transformers tells it.
     Raises `DataError` when the template can't do what is asked, and `NoToolsError` for a chat with tools where the call
     format is `native` and the template knows none.
     """
 
-    def __init__(self, tokenizer: Any, as_before: Rendering | None = None) -> None:
+    def __init__(self, tokenizer: Any, as_before: Rendering | None = None, day: str = "") -> None:
         self.tokenizer = tokenizer
+        self.day = day
         self.as_before = as_before
         self.rendering = as_before or rendering_of(own_template(tokenizer, "native")[0])
         self.markup: Markup = probe(tokenizer)
@@ -102,10 +105,10 @@ class Renderer:
         return cls(templated(tokenizer, compose(tokenizer, Rendering(call_format, tool_prompt, thinking))))
 
     @classmethod
-    def by(cls, tokenizer: Any, template: ChatTemplate) -> Renderer:
+    def by(cls, tokenizer: Any, template: ChatTemplate, day: str = "") -> Renderer:
         """By a template that was kept, or as a run that kept none was trained."""
         if template.text is not None:
-            return cls(templated(tokenizer, template.text))
+            return cls(templated(tokenizer, template.text), day=day)
         if template.rendering.call_format in ("json", "jsonrpc"):
             own, _ = own_template(tokenizer, template.rendering.call_format)
             return cls(templated(tokenizer, own), template.rendering)
@@ -213,7 +216,8 @@ class Renderer:
     @property
     def options(self) -> dict[str, Any]:
         """What the template is told beside the messages: a composed one needs nothing, a model's own does."""
-        return {"enable_thinking": False} if self.thinking == "split" else {}
+        told: dict[str, Any] = {"enable_thinking": False} if self.thinking == "split" else {}
+        return {**told, CLOCK: clock_of(self.day)} if self.day else told
 
     def _render(self, given: Messages, chat: Chat, **options: Any) -> str:
         try:

@@ -26,6 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEscapeFormatt
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
+from toolkit.data.clock import CLOCK
 from toolkit.data.spending import (
     BASE,
     PER_PAIR,
@@ -101,7 +102,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         tests: dict[str, Any] = {**self.tests}
         self.tests = {name: paid_test(name, run) for name, run in tests.items()}
         self.globals["raise_exception"] = _raise_exception
-        self.globals["strftime_now"] = _strftime_now
+        self.globals[CLOCK] = _strftime_now
         self.globals["lipsum"] = _no_lipsum
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:

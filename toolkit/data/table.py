@@ -28,6 +28,7 @@ import numpy.typing as npt
 from toolkit import models
 from toolkit.cache import cache_root
 from toolkit.chats import Chat
+from toolkit.data.clock import CLOCK, asks_for_a_day, today
 from toolkit.data.keys import digest, table_key
 from toolkit.data.notes import Reading
 from toolkit.data.parts import Part, few_held_out
@@ -84,6 +85,11 @@ class TokenTable:
         if not all(name in files for name in names):
             raise DataError(f"{self.folder / MANIFEST}: can't be read any more; start again, which makes it anew")
         return digest([files[name] for name in names])
+
+    @property
+    def day(self) -> str:
+        """The date in its texts, as 2026-11-30, where the chat template asks for one; else empty."""
+        return str(self.meta.get("day", ""))
 
     @property
     def n_chats(self) -> int:
@@ -165,13 +171,15 @@ def find(
     cache: Path | None = None,
     template: ChatTemplate | None = None,
     *,
+    day: str = "",
     deep: bool = False,
 ) -> TokenTable | None:
     """The table of a recipe if it is there already, and whole; imports neither torch nor transformers.
 
-    `deep` reads every byte of it; else large files are known by their size.
+    `day`: the date that is to be in it where its template asks for one, else any. `deep` reads every byte of it; else
+    large files are known by their size.
     """
-    place = _place(table_key(recipe, folder, part, template), cache)
+    place = _place(_key(recipe, folder, part, cache, template, day), cache)
     return TokenTable(place) if place.is_dir() and not _damage(place, deep) else None
 
 
@@ -182,17 +190,19 @@ def build(
     cache: Path | None = None,
     progress: bool = True,
     template: ChatTemplate | None = None,
+    day: str = "",
 ) -> TokenTable:
     """The table of a recipe, made now unless it is there whole. `folder` is the model's, with the tokenizer.
 
-    `template` renders in place of the recipe's own, for a run that began with another.
+    `template` renders in place of the recipe's own, for a run that began with another, and `day` is the date that it
+    writes: without it that of the table that is there, else today.
 
     Raises `DataError` for no chats, and for more rows that are bad, or have no trained token, than data.max_bad and
     data.max_dropped allow.
     """
-    table = find(recipe, folder, part, cache, template, deep=True)
+    table = find(recipe, folder, part, cache, template, day=day, deep=True)
     if table is None:
-        key = table_key(recipe, folder, part, template)
+        key = _key(recipe, folder, part, cache, template, day)
         place = _place(key, cache)
         wrong = _damage(place, deep=True) if place.is_dir() else "it is not there"
         if wrong is not None:  # else another process has finished it a moment ago
@@ -200,7 +210,9 @@ def build(
                 if progress:
                     warn(f"{part}: {place} is made again: {wrong}")
                 discard(place)
-            write(recipe, folder, part, place, key=key, cache=cache, progress=progress, template=template)
+            asks = asks_for_a_day(folder) if template is None else CLOCK in (template.text or "")
+            day = (day or today()) if asks else ""
+            write(recipe, folder, part, place, key=key, cache=cache, progress=progress, template=template, day=day)
         table = TokenTable(place)
     refuse_bad(recipe, table.meta)
     refuse_dropped(recipe, table.meta)
@@ -287,6 +299,15 @@ def refuse_dropped(recipe: Recipe, meta: dict[str, Any]) -> None:
             *first,
         ]
     )
+
+
+def _key(recipe: Recipe, folder: Path, part: Part, cache: Path | None, template: ChatTemplate | None, day: str) -> str:
+    """The key of the table with `day` in it: another than usual where the table that is there has another day."""
+    key = table_key(recipe, folder, part, template)
+    place = _place(key, cache)
+    if not day or not place.is_dir() or _damage(place, deep=False):
+        return key
+    return key if TokenTable(place).day in ("", day) else digest([key, day])
 
 
 def _place(key: str, cache: Path | None) -> Path:

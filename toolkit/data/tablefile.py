@@ -55,10 +55,14 @@ def write(
     progress: bool = True,
     reading: Reading | None = None,
     template: ChatTemplate | None = None,
+    day: str = "",
     renderer: Callable[[], Renderer] | None = None,
 ) -> None:
-    """Make the table `place`. Bad rows are left out and noted in `reading`; without it, more of them than data.max_bad
-    allows raise `DataError`, and nothing is made."""
+    """Make the table `place`, with `day` as the date where the template asks for one.
+
+    Bad rows are left out and noted in `reading`; without it, more of them than data.max_bad allows raise `DataError`,
+    and nothing is made.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     require_space(place.parent, _LEAST_SPACE, "the token table")
     started = time.monotonic()
@@ -67,7 +71,7 @@ def write(
     unrendered = Reading()
     with _in_room(place, recipe.data.num_proc), whole_folder(place) as work:
         chats = part_chats(recipe, part, reading, cache)
-        chunks = encode_stream(Settings.of(recipe, folder, template), chats, recipe.data.num_proc, renderer)
+        chunks = encode_stream(Settings.of(recipe, folder, template, day), chats, recipe.data.num_proc, renderer)
         console = new_console(stderr=True) if progress else None
         bar = Bar(console, f"tokens and masks ({part})", None, time="since")
         with _TableWriter(work) as writer, bar:
@@ -97,6 +101,7 @@ def write(
             "tool_prompt": recipe.data.tool_prompt,
             "thinking": recipe.data.thinking,
             "max_length": recipe.train.max_length,
+            **({"day": day} if day else {}),
             "data_key": data_key(recipe.data.sources),
             "tokenizer_key": tokenizer_key(folder),
             "seconds": round(time.monotonic() - started, 2),

@@ -17,11 +17,12 @@ from toolkit.training.out_of_memory import out_of_memory
 from toolkit.training.prepared import Tables
 
 
-def tables_of(recipe: Recipe, model_folder: Path, template: ChatTemplate | None) -> Tables:
-    """The token tables of what is trained on and of what is held out; `template` renders in place of the recipe's."""
-    train = build(recipe, model_folder, "train", template=template)
+def tables_of(recipe: Recipe, model_folder: Path, template: ChatTemplate | None, day: str = "") -> Tables:
+    """The token tables of what is trained on and of what is held out; `template` renders in place of the recipe's, and
+    writes `day` where it asks for a date: the day that a run began with."""
+    train = build(recipe, model_folder, "train", template=template, day=day)
     wanted = bool(recipe.eval.sources) or recipe.eval.holdout > 0
-    return Tables(train, build(recipe, model_folder, "eval", template=template) if wanted else None)
+    return Tables(train, build(recipe, model_folder, "eval", template=template, day=train.day) if wanted else None)
 
 
 def load_model(

@@ -117,6 +117,7 @@ def described_environment(
         "data": {
             "template_sha256": sha256_of(folder.template) if folder.template.is_file() else None,
             "files": source_files([*recipe.data.sources, *recipe.eval.sources]),
+            **({"day": tables.train.day} if tables.train.day else {}),
             "train_table_key": tables.train.key,
             "train_table_content": tables.train.content,
             "eval_table_key": held_out.key if held_out else None,

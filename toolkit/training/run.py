@@ -133,9 +133,10 @@ def _run(
     template, kept = resumed_settings.template_of(recipe, tokenizer, folder if resumed is not None else None, begun_in)
     if line := resumed_settings.template_line(recipe, tokenizer):
         console.print(line, markup=False)
-    renderer = Renderer.by(tokenizer, template)
+    day = resumed_settings.day_of(begun_in)
+    tables = ranks.machine_first(lambda: tables_of(recipe, model_folder, template if kept else None, day))
+    renderer = Renderer.by(tokenizer, template, tables.train.day)
     tokenizer = renderer.tokenizer
-    tables = ranks.machine_first(lambda: tables_of(recipe, model_folder, template if kept else None))
     ranks.agree({"model": weights_of(model_folder), "training data": tables.train.content})
     if begun_in is not None:
         ranks.first(lambda: resumed_settings.check_data(folder, begun_in, tables))

@@ -72,7 +72,8 @@ def _verify(folder: RunFolder, console: Console, updates: int) -> tuple[Verdict,
     tokenizer = load_tokenizer(model_folder)
     template, kept = resumed_settings.template_of(recipe, tokenizer, folder, began.environment)
     tokenizer = Renderer.by(tokenizer, template).tokenizer
-    tables = tables_of(recipe, model_folder, template if kept else None)
+    day = resumed_settings.day_of(began.environment)
+    tables = tables_of(recipe, model_folder, template if kept else None, day)
     beginnings.check_tokens(began, folder, tables)
     budget = began.budget or budget_of(recipe, engine.value, precision.value, hardware, tables.train)
     started = time.perf_counter()
