@@ -43,7 +43,8 @@ _OLMO = """{{- '<function_calls>' }}{%- for c in m.tool_calls %}{{- c.function.n
 
 _XML = """{%- for c in m.tool_calls %}{{- '\\n<tool_call>\\n<function=' + c.function.name + '>\\n' }}
 {%- for k, v in c.function.arguments.items() %}{{- '<parameter=' + k + '>\\n' }}
-{{- (v | tojson | safe if v is mapping or (v is sequence and v is not string) else v | string) + '\\n</parameter>\\n' }}
+{{- v | tojson | safe if v is mapping or (v is sequence and v is not string) else v | string }}
+{{- '\\n</parameter>\\n' }}
 {%- endfor %}{{- '</function>\\n</tool_call>' }}{%- endfor %}"""
 
 _GEMMA = """{%- macro value(v) %}
@@ -105,6 +106,25 @@ THINKING = (
     .replace("@CALLS@", _XML)
 )
 
+# As FunctionGemma's: calls are closed by what opens their results, behind which the answer goes on in the same turn.
+OPEN_CALLS = """\
+{%- if tools %}{{ '<|im_start|>developer\\n' + (tools | tojson) + '<|im_end|>\\n' }}{% endif %}
+{%- set ns = namespace(after='') %}
+{%- for m in messages %}
+{%- if m.role == 'tool' %}
+{{- '' if ns.after == 'call' else '<start_function_response>' }}
+{{- 'response:' + m.content + '<end_function_response>' }}
+{%- set ns.after = 'result' %}
+{%- else %}
+{%- if ns.after != 'result' %}{{ '<|im_start|>' + m.role + '\\n' }}{% endif %}
+{{- m.content }}
+{%- if m.tool_calls %}@CALLS@{{ '<start_function_response>' }}{% else %}{{ '<|im_end|>\\n' }}{% endif %}
+{%- set ns.after = 'call' if m.tool_calls else '' %}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt and ns.after == '' %}
+{{- '<|im_start|>assistant\\n' }}{% endif %}""".replace("@CALLS@", _GEMMA)
+
 
 @lru_cache
 def tokenizer(name: str) -> Any:
@@ -115,5 +135,6 @@ def tokenizer(name: str) -> Any:
     made = make_tokenizer(["What is the weather in Oslo? It rains."] * 20, template, vocab_size=400)
     names = ("INST", "TOOL_CALLS", "AVAILABLE_TOOLS", "TOOL_RESULTS")
     marks = [f"[{slash}{name}]" for name in names for slash in ("", "/")]
+    marks += ["<start_function_response>", "<end_function_response>"]
     made.add_special_tokens({"additional_special_tokens": [AddedToken(mark, special=True) for mark in marks]})
     return made

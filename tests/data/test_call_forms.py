@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.data.call_templates import CALLS, MISTRAL, THINKING, tokenizer
+from tests.data.call_templates import CALLS, MISTRAL, OPEN_CALLS, THINKING, tokenizer
 from tests.data.toys import ADD, WEATHER, tool, weather_chat
 from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.call_forms import FORMS, form_in
@@ -73,6 +74,14 @@ def test_every_type_of_value_comes_back(name: str, arguments: dict[str, Any], te
         assert "are not read back as they are" in str(error) and name in ("xml", "lfm")
     else:
         assert same(parsed.calls, calls) and parsed.in_format and parsed.valid_json and not parsed.text
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_form_refuses_a_type_of_value(name: str) -> None:
+    plain = {"a": True, "b": None, "c": -1.5e-7, "text": "Ünï code"}
+    for arguments in (plain, {"a": [1, [2.5, None]], "b": {"p": [False], "q": "x y"}, "c": [], "text": "3"}):
+        call = ToolCall("any", arguments)
+        assert same(parse(written(name, call), name.split()[0], [ANY]).calls, (call,))
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -166,6 +175,31 @@ def test_where_every_prompt_begins_the_chat_it_is_one_row() -> None:
     assert [row.text[start:stop] for start, stop in row.spans] == ["Hi.<|im_end|>", "No.<|im_end|>"]
     (row,) = renderer.rows(Chat((*turns[:1], Turn("assistant", "Hi.", trained=False), *turns[2:]), where="made:1"))
     assert [row.text[start:stop] for start, stop in row.spans] == ["No.<|im_end|>"]
+
+
+def test_calls_that_are_closed_by_another_token_are_trained_and_stopped_at_it() -> None:
+    renderer, chat = Renderer(tokenizer(OPEN_CALLS)), weather_chat()
+    markup = renderer.markup
+    assert (markup.end, markup.call_end, renderer.call_form) == ("<|im_end|>", "<start_function_response>", "gemma")
+    assert renderer.end_token_ids == [markup.end_id, markup.call_end_id]
+    (row,) = renderer.rows(chat)
+    assert [row.text[start:stop] for start, stop in row.spans] == [
+        "<start_function_call>call:get_weather{city:<escape>Oslo<escape>}<end_function_call><start_function_response>",
+        "It rains in Oslo.<|im_end|>",
+        "You are welcome.<|im_end|>",
+    ]
+    for (start, _), index in zip(row.spans, (2, 4, 6), strict=True):
+        assert row.text[:start] == renderer.prompt(chat, index)
+    encoded = renderer.encode(row)
+    last = encoded.trained & ~np.append(encoded.trained[1:], False)
+    assert encoded.input_ids[last].tolist() == [markup.call_end_id, markup.end_id, markup.end_id]
+    open_ended = Chat((*chat.turns[:3], *chat.turns[5:]), chat.tools, where="made:1")
+    with pytest.raises(DataError, match=r"made:1: turn 3: its calls have no results"):
+        renderer.rows(open_ended)
+    alone = Chat(chat.turns[:3], chat.tools, where="made:1")
+    assert renderer.rows(alone)[0].text.endswith("<end_function_call><start_function_response>")
+    hermes = Renderer.of(tokenizer(OPEN_CALLS), "hermes")
+    assert not hermes.markup.call_end and len(hermes.rows(chat)[0].spans) == 3
 
 
 def test_calls_of_one_turn_keep_their_ids() -> None:

@@ -447,13 +447,13 @@ def test_a_full_disk_is_one_line(tmp_path: Path, model: Path, monkeypatch: pytes
 
 def test_a_table_keeps_the_day_that_its_template_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that goes on finds its day's tokens, whatever table is there by then."""
-    folder = save_tokenizer(tmp_path / "model", "{{ 'It is ' + strftime_now('%d %b %Y, %H:%M') + '. ' }}" + CHATML)
+    folder = save_tokenizer(tmp_path / "model", "{{ 'It is ' + strftime_now('%d %b %Y, %H:%M') + '. ' }}" + QWEN_LIKE)
     settings = recipe(write_jsonl(tmp_path / "x.jsonl", rows(20)))
     days = iter(["2026-11-30", "2026-12-07", "2026-12-08"])
     monkeypatch.setattr(table_module, "today", lambda: next(days))
 
     def text(table: TokenTable, row: int) -> str:
-        return str(tokenizer(CHATML).decode(table.row(row)[0]))
+        return str(tokenizer(QWEN_LIKE).decode(table.row(row)[0]))
 
     first = build(settings, folder, progress=False)
     assert first.day == first.meta["day"] == "2026-11-30"
@@ -469,5 +469,5 @@ def test_a_table_keeps_the_day_that_its_template_wrote(tmp_path: Path, monkeypat
     assert pickle.loads(pickle.dumps(Settings.of(settings, folder, None, "2026-11-30"))).renderer().day == "2026-11-30"
     found = find(settings, folder, day="2026-11-30")
     assert found is not None and found.key == again.key
-    plain = build(settings, save_tokenizer(tmp_path / "plain", CHATML), progress=False, day="2026-11-30")
+    plain = build(settings, save_tokenizer(tmp_path / "plain", QWEN_LIKE), progress=False, day="2026-11-30")
     assert plain.day == "" and "day" not in plain.meta

@@ -345,5 +345,10 @@ def test_what_ollama_has_built_in_is_told_of_and_not_set(form: str, built_in: st
     assert prompts_with_the_gguf(text, call_templates.tokenizer(form).chat_template)
 
 
+def test_both_tokens_that_close_an_answer_stop_it() -> None:
+    text = written(call_templates.tokenizer(call_templates.OPEN_CALLS))
+    assert 'PARAMETER stop "<|im_end|>"\nPARAMETER stop "<start_function_response>"\n' in text
+
+
 def test_a_form_that_ollama_has_nothing_for_names_nothing() -> None:
     assert "RENDERER lfm2" not in (text := written(call_templates.tokenizer("tool_call"))) and "# PARSER" not in text

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.data import call_templates
 from tests.export.shapes import base_model
 from tests.real import find_tokenizer
 from tests.tiny import CHATML
@@ -113,7 +114,16 @@ def test_types_and_unused_rows(base: Path) -> None:
     assert found.types[0] == CONTROL and found.types[10] == NORMAL
     assert len(found.tokens) == len(found.types) == last + 10
     assert found.tokens[found.special["eos"]] == "<|im_end|>" and found.eot == found.special["eos"]
+    assert found.eom is None
     assert found.special["padding"] == 0 and not found.add_bos and found.pre == "gpt-2"
+
+
+def test_a_token_of_its_own_that_closes_calls(tmp_path: Path) -> None:
+    made = call_templates.tokenizer(call_templates.OPEN_CALLS)
+    made.save_pretrained(tmp_path)
+    found = read_tokenizer(tmp_path, len(made))
+    assert found.eot is not None and found.tokens[found.eot] == "<|im_end|>"
+    assert found.eom is not None and found.tokens[found.eom] == "<start_function_response>"
 
 
 def test_more_tokens_than_rows(base: Path) -> None:

@@ -31,7 +31,7 @@ SHAPES = {
     "llama-3.2-1b": TrueShape(
         "llama",
         1_235_814_400,
-        "the model's card and config.json: 1.24 billion parameters, as `toolkit plan` knows it too",
+        "its config.json, as in thunder_model_blocks (hf_llama/llama_config.py): 1.24 billion parameters",
         {
             "vocab_size": 128_256,
             "hidden_size": 2048,
@@ -42,12 +42,20 @@ SHAPES = {
             "head_dim": 64,
             "max_position_embeddings": 131_072,
             "rms_norm_eps": 1e-5,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 500_000.0,
+                "factor": 32.0,
+                "high_freq_factor": 4.0,
+                "low_freq_factor": 1.0,
+                "original_max_position_embeddings": 8192,
+            },
         },
     ),
     "gemma-3-1b": TrueShape(
         "gemma3_text",
         999_885_952,
-        "transformers' conversion of Google's checkpoints, variant gemma3_1b: 1.00 billion",
+        "its config.json, as in gemma-jax (models/README.md); keras-hub (gemma3_presets.py) counts 999,885,952 too",
         {
             "vocab_size": 262_144,
             "hidden_size": 1152,
@@ -64,8 +72,8 @@ SHAPES = {
     "qwen3.5-0.8b": TrueShape(
         "qwen3_5_text",
         752_393_024,
-        "config.json from memory; llama.cpp (src/models/qwen35.cpp) names 24 layers of 1,024 features 0.8B, and the "
-        "vocabulary, the size of heads and the interval of layers are the defaults of transformers' Qwen3_5TextConfig",
+        "slime (scripts/models/qwen3.5-0.8B.sh): all but the gated delta rule's heads, 16 and 16 of 128 by its card; "
+        "vocabulary, size of heads and interval of layers are transformers' defaults of Qwen3_5TextConfig too",
         {
             "vocab_size": 248_320,
             "hidden_size": 1024,
@@ -85,8 +93,9 @@ SHAPES = {
     "lfm2.5-1.2b": TrueShape(
         "lfm2",
         1_170_340_608,
-        "the card of LFM2-1.2B: 1,170,340,608; llama.cpp (src/models/lfm2.cpp) names an MLP of 8,192, two thirds of "
-        "12,288, 1.2B",
+        "the card of LFM2.5-1.2B: 16 layers, 10 of them convolutions, 65,536 tokens, 1.17 billion; LFM2-1.2B's card, "
+        "which counts 1,170,340,608, and config.json for the rest; llama.cpp (src/models/lfm2.cpp) names an MLP of "
+        "8,192, two thirds of 12,288, 1.2B",
         {
             "vocab_size": 65_536,
             "hidden_size": 2048,
@@ -103,8 +112,7 @@ SHAPES = {
     "granite-4-1b": TrueShape(
         "granitemoehybrid",
         1_631_750_144,
-        "the card of granite-4.0-1b (dense) from memory: 2,048 features, 40 attention layers of 16 and 4 heads of 128, "
-        "an MLP of 4,096, 1.6 billion; llama.cpp (src/models/granite.cpp) names 40 layers of 2,048 features 2B",
+        "its config.json, as beside the card in RAG-1M1B (models/GRANITE-1B/config.json)",
         {
             "vocab_size": 100_352,
             "hidden_size": 2048,
@@ -115,20 +123,22 @@ SHAPES = {
             "num_key_value_heads": 4,
             "num_local_experts": 0,
             "num_experts_per_tok": 0,
-            "layer_types": ["full_attention"] * 40,
+            "layer_types": ["attention"] * 40,
             "position_embedding_type": "rope",
             "embedding_multiplier": 12,
             "attention_multiplier": 0.0078125,
             "residual_multiplier": 0.22,
             "logits_scaling": 8,
             "max_position_embeddings": 131_072,
-            "mamba_n_heads": 64,
-            "mamba_d_head": 64,
+            "rms_norm_eps": 1e-5,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000_000.0},
+            "mamba_n_heads": 128,
+            "mamba_d_head": 32,
         },
         {
-            "layer_types": ["full_attention"] * 4,
+            "layer_types": ["attention"] * 4,
             "shared_intermediate_size": 256,
-            "mamba_n_heads": 8,
+            "mamba_n_heads": 16,
             "attention_multiplier": 0.0625,
         },
     ),

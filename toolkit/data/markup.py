@@ -45,7 +45,8 @@ class Markup:
     JSON objects. `form`: the call format of `toolkit.data.call_parsing` that reads its calls, None where none does.
 
     `by_turns`: no fixed header opens the turns, so where one begins is found by rendering the chat up to it; `header`
-    is then what there is of one. `call_ids`: calls have to have ids of nine characters.
+    is then what there is of one. `call_ids`: calls have to have ids of nine characters. `call_end`: closes a turn of
+    calls, where another token does: FunctionGemma's open the results, after which the answer goes on in the same turn.
     """
 
     header: str
@@ -59,6 +60,17 @@ class Markup:
     form: str | None = None
     by_turns: bool = False
     call_ids: bool = False
+    call_end: str = ""
+    call_end_id: int | None = None
+
+    def closing(self, *, calls: bool) -> str:
+        """What closes an answer with calls, or without."""
+        return self.call_end if calls and self.call_end else self.end
+
+    @property
+    def closes(self) -> dict[int, str]:
+        """The tokens that close an answer, by id."""
+        return {self.end_id: self.end, **({self.call_end_id: self.call_end} if self.call_end_id is not None else {})}
 
 
 def render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
@@ -116,8 +128,10 @@ def probe(tokenizer: Any) -> Markup:
     found = Markup(header, end, special[token], tool_role=False, tools=False, by_turns=by_turns)
     found = replace(found, tool_role=_takes_tool_role(tokenizer, found), reasoning=_takes_reasoning(tokenizer))
     why = _why_no_tools(tokenizer, found)
-    if why and not (other := _why_no_tools(tokenizer, with_ids := replace(found, call_ids=True))):
-        found, why = with_ids, other
+    for other in (replace(found, call_ids=True), _with_open_calls(tokenizer, found)) if why else ():
+        if not _why_no_tools(tokenizer, other):
+            found, why = other, ""
+            break
     if why:
         return replace(found, why_no_tools=why)
     form, json_calls = _call_form(tokenizer, found)
@@ -201,6 +215,25 @@ def _why_no_tools(tokenizer: Any, found: Markup) -> str:
     return "" if _RESULT in text else "the chat template does not write tool results"
 
 
+def _with_open_calls(tokenizer: Any, found: Markup) -> Markup:
+    """The same for a template that closes calls by a token of their own and writes no header before the answer to their
+    results; `found` itself where it does not."""
+    if found.by_turns:
+        return found
+    messages = [_message("user", _U1), {"role": "assistant", "content": "", "tool_calls": [_PROBE_CALL]}]
+    try:
+        called = render(tokenizer, messages, tools=[_PROBE_TOOL])
+    except DataError:
+        return found
+    turn = _after(tokenizer, messages[:1], called, tools=[_PROBE_TOOL]).rstrip()
+    ends = [(token, number) for token, number in special_tokens(tokenizer).items() if token and turn.endswith(token)]
+    if found.end in turn or not ends:
+        return found
+    token, number = max(ends, key=lambda end: len(end[0]))
+    other = replace(found, by_turns=True, call_end=token, call_end_id=number)
+    return replace(other, tool_role=_takes_tool_role(tokenizer, other))
+
+
 def _call_form(tokenizer: Any, found: Markup) -> tuple[str | None, bool]:
     """Which call format reads a call with text as the template writes it, and whether it is a JSON object there."""
     call = {"role": "assistant", "content": _A1, "tool_calls": [_PROBE_CALL]}
@@ -228,7 +261,7 @@ def _called(tokenizer: Any, found: Markup, call: Message) -> str:
         turn = _after(tokenizer, messages[:1], text, tools=[_PROBE_TOOL])
     else:
         turn = text.rpartition(found.header)[2]
-    return turn.partition(found.end)[0]
+    return turn.partition(found.closing(calls=True))[0]
 
 
 def _message(role: str, content: str) -> Message:

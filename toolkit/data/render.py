@@ -146,7 +146,7 @@ class Renderer:
     @property
     def end_token_ids(self) -> list[int]:
         """Tokens that end an assistant's turn: the template's, and the tokenizer's eos where that is another."""
-        return list(dict.fromkeys(i for i in (self.markup.end_id, self.tokenizer.eos_token_id) if i is not None))
+        return list(dict.fromkeys(i for i in (*self.markup.closes, self.tokenizer.eos_token_id) if i is not None))
 
     def messages(self, chat: Chat, turns: int | None = None) -> Messages:
         """What the chat template is handed for a chat's first `turns` turns."""
@@ -200,8 +200,7 @@ class Renderer:
     def encode(self, row: Row, max_length: int | None = None) -> Encoded:
         """Tokenise and mask a row. Raises `DataError` when a trained range does not fall on token boundaries,
         or does not end in the end token."""
-        end, end_id = self.markup.end, self.markup.end_id
-        return encode(row, self._tokens(row), end=end, end_id=end_id, max_length=max_length)
+        return encode(row, self._tokens(row), ends=self.markup.closes, max_length=max_length)
 
     def offsets(self, row: Row) -> list[tuple[int, int]]:
         """The character range of every token of a row, before any cut."""
@@ -251,11 +250,11 @@ class Renderer:
         for index, turn in enumerate(chat.turns):
             if turn.role != "assistant":
                 continue
-            prompt = self.prompt(chat, index) if index else ""
-            stop = text.find(self.markup.end, len(prompt))
+            prompt, end = self.prompt(chat, index) if index else "", self._end_of(chat, index)
+            stop = text.find(end, len(prompt))
             if not prompt or stop < 0 or not text.startswith(prompt):
                 return list(self._split(chat))
-            spans.append((len(prompt), stop + len(self.markup.end)))
+            spans.append((len(prompt), stop + len(end)))
         return [self._row(chat, given, text, spans)]
 
     def _row(self, chat: Chat, given: Messages, text: str, spans: list[tuple[int, int]]) -> Row:
@@ -282,13 +281,23 @@ class Renderer:
             if not text.startswith(prompt):
                 how = "non-thinking" if self.thinking == "split" else "its"
                 raise DataError(Problem(chat.where, f"turn {index + 1} does not continue the prompt of {how} decoding"))
-            stop = text.find(self.markup.end, len(prompt))
+            end = self._end_of(chat, index)
+            stop = text.find(end, len(prompt))
             if stop < 0:
-                raise DataError(Problem(chat.where, f"turn {index + 1} has no end token {self.markup.end!r}"))
-            stop += len(self.markup.end)
+                raise DataError(Problem(chat.where, f"turn {index + 1} has no end token {end!r}"))
+            stop += len(end)
             self._refuse_other_text(chat, index, text[len(prompt) : stop])
             spans = [(len(prompt), stop)]
             yield Row(text[:stop], spans, role_spans(text[:stop], given, spans), chat.where, index)
+
+    def _end_of(self, chat: Chat, index: int) -> str:
+        """What closes an assistant's turn."""
+        end = self.markup.closing(calls=bool(chat.turns[index].tool_calls))
+        follows = chat.turns[index + 1 : index + 2]
+        if end != self.markup.end and any(turn.role != "tool" for turn in follows):
+            why = "its calls have no results, which the chat template opens as it closes calls"
+            raise DataError(Problem(chat.where, f"turn {index + 1}: {why}"))
+        return end
 
     def _refuse_other_text(self, chat: Chat, index: int, written: str) -> None:
         """Refuse a turn that the template did not write as the data has it: its text whole, its calls to be read back
@@ -304,7 +313,9 @@ class Renderer:
             raise DataError(Problem(chat.where, f"turn {index + 1}: {why}"))
         rest = said[place + len(answer) :]
         if self.call_form in FORMS:
-            read = parse(rest.removesuffix(self.markup.end), self.call_form, chat.tools)
+            read = parse(
+                rest.removesuffix(self.markup.closing(calls=bool(turn.tool_calls))), self.call_form, chat.tools
+            )
             right = same_calls(read.calls, turn.tool_calls)
         elif self.call_format == "native" and not self.markup.json_calls:
             right = all(call.name in rest for call in turn.tool_calls)  # in a syntax that nothing here reads

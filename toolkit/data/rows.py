@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,17 +76,17 @@ class Tokens:
         return int(self._parts[1].token_to_chars(token - self._before)[0]) + self._border
 
 
-def encode(row: Row, tokens: Tokens, *, end: str, end_id: int, max_length: int | None = None) -> Encoded:
+def encode(row: Row, tokens: Tokens, *, ends: Mapping[int, str], max_length: int | None = None) -> Encoded:
     """Mask a row's tokens. Raises `DataError` when a trained range does not fall on token boundaries, or does not end
-    in the end token."""
+    in one of the tokens that close an answer, `ends`."""
     ids = np.array(tokens.ids, dtype=np.int32)
     trained = np.zeros(len(ids), dtype=np.bool_)
     for start, stop in row.spans:
         first, last = tokens.at(start), tokens.at(stop - 1)
         if first is None or last is None or tokens.start_of(first) != start:
             raise DataError(Problem(row.where, "an answer does not begin at a token boundary"))
-        if ids[last] != end_id:
-            raise DataError(Problem(row.where, f"an answer does not end in {end!r}"))
+        if int(ids[last]) not in ends:
+            raise DataError(Problem(row.where, f"an answer does not end in {' or '.join(map(repr, ends.values()))}"))
         trained[first : last + 1] = True
     roles = _tokens_by_role(tokens, row)
     if max_length is None or len(ids) <= max_length:

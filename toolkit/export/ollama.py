@@ -58,7 +58,7 @@ def modelfile(gguf: Path, tokenizer: Any, *, max_length: int | None, context: in
     lines += [f"FROM ./{gguf.name}"]
     if template is not None:
         lines += [f'TEMPLATE """{template}"""']
-    stops = [markup.end, OPEN] if template is not None else [markup.end]
+    stops = [*markup.closes.values(), *([OPEN] if template is not None else [])]
     lines += [f'PARAMETER stop "{stop}"' for stop in stops]
     lines += [
         f"PARAMETER num_ctx {length}",

@@ -24,7 +24,8 @@ _UNSCORED = -1000.0  # of what no merge makes, as llama.cpp's converter has it
 
 @dataclass(frozen=True, slots=True)
 class GgufTokenizer:
-    """What goes into the `tokenizer.*` keys. `eot` ends an assistant's turn in the chat template.
+    """What goes into the `tokenizer.*` keys. `eot` ends an assistant's turn in the chat template, and `eom` one with
+    calls where that is another token.
 
     `scores`: of each token, by which SentencePiece's tokenizers merge, the highest first; None for byte-level BPE,
     which has `merges`.
@@ -39,6 +40,7 @@ class GgufTokenizer:
     add_bos: bool
     template: str | None
     scores: list[float] | None = None
+    eom: int | None = None
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> GgufTokenizer:
@@ -57,16 +59,18 @@ def read_tokenizer(folder: Path, vocab_size: int) -> GgufTokenizer:
             "was resized. Give back the tokenizer that the model came with"
         )
     tokens, types = _tokens(tokenizer, vocabulary, vocab_size)
+    eot, eom = _ends_of_turns(tokenizer)
     return GgufTokenizer(
         pre=pre,
         tokens=tokens,
         types=types,
         merges=[] if pre == SPM else _merges(spec["model"]["merges"]),
         special=_special(folder, tokenizer),
-        eot=_end_of_turn(tokenizer),
+        eot=eot,
         add_bos=_adds_bos(tokenizer) and _begins_with_bos(tokenizer),
         template=chat_template(tokenizer),
         scores=_scores(tokens, types, spec["model"]["merges"]) if pre == SPM else None,
+        eom=eom,
     )
 
 
@@ -200,11 +204,13 @@ def _special(folder: Path, tokenizer: Any) -> dict[str, int]:
     return found
 
 
-def _end_of_turn(tokenizer: Any) -> int | None:
+def _ends_of_turns(tokenizer: Any) -> tuple[int | None, int | None]:
+    """What closes an assistant's turn, and one with calls where that is another token."""
     try:
-        return probe(tokenizer).end_id
+        markup = probe(tokenizer)
     except DataError:
-        return None
+        return None, None
+    return markup.end_id, markup.call_end_id
 
 
 def _adds_bos(tokenizer: Any) -> bool:

@@ -166,6 +166,8 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: GgufTokenizer) -> None:
         add[kind](number)
     if tokenizer.eot is not None:
         writer.add_eot_token_id(tokenizer.eot)
+    if tokenizer.eom is not None:
+        writer.add_eom_token_id(tokenizer.eom)
     writer.add_add_bos_token(tokenizer.add_bos)
     if tokenizer.template:
         writer.add_chat_template(tokenizer.template)
