@@ -18,7 +18,6 @@ import pytest
 import yaml
 
 from tests.command import toolkit
-from tests.tiny import write_chats
 from toolkit.errors import InputError
 from toolkit.jobs import launch as launch_module
 from toolkit.jobs.launch import Asked, Launch, launch
@@ -32,24 +31,6 @@ ASKED = {
     "skypilot": Asked("skypilot", "t4", runs="s3://my-runs", source=GIT, secrets=("WANDB_API_KEY",)),
     "modal": Asked("modal", "t4", repo="me/mine", source=GIT),
 }
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """mine.toml over two files of one name and a folder."""
-    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.chdir(tmp_path)
-    for name in ("chats.jsonl", "more/chats.jsonl", "folder/one.jsonl"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        write_chats(tmp_path / name, 30, seed=len(name))
-    sources = ("chats.jsonl", "more/chats.jsonl", "folder", "builtin:tools")
-    (tmp_path / "mine.toml").write_text(
-        "".join(f'[[data.sources]]\nsource = "{source}"\n' for source in sources)
-        + "[train]\nbf16 = false\nfp16 = true\nnum_train_epochs = 1\n"
-    )
-    return tmp_path
 
 
 def made(asked: Asked, *overrides: str) -> Launch:
