@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.words import counted, typed
+from toolkit.words import counted, money, typed
 
 
 def test_counts() -> None:
     assert [counted(n, "chat") for n in (0, 1, 2, 15_694)] == ["0 chats", "1 chat", "2 chats", "15,694 chats"]
     assert (counted(1, "reply", "replies"), counted(3, "reply", "replies")) == ("1 reply", "3 replies")
+
+
+def test_money() -> None:
+    said = ["$0.00", "under $0.01", "under $0.01", "$0.01", "$1.88", "$120.00"]
+    assert [money(dollars) for dollars in (0, 0.0001, 0.0099, 0.01, 1.876, 120)] == said
 
 
 @pytest.fixture

@@ -17,6 +17,11 @@ def counted(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
+def money(dollars: float) -> str:
+    """`$1.88`, and `under $0.01` for what is less and not free."""
+    return "under $0.01" if 0 < dollars < 0.01 else f"${dollars:.2f}"
+
+
 def typed(*words: str | os.PathLike[str]) -> str:
     """The command `toolkit WORDS` as it can be typed where this process was started, as `.venv/bin/toolkit run x.toml`.
 

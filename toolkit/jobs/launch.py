@@ -21,7 +21,7 @@ from toolkit.planning.cards import find_card
 from toolkit.planning.lengths import UncountedError
 from toolkit.planning.plan import Plan, plan_recipe
 from toolkit.recipe.dump import dump
-from toolkit.words import counted, typed
+from toolkit.words import counted, money, typed
 
 if TYPE_CHECKING:
     from toolkit.recipe import LoadedRecipe
@@ -87,11 +87,6 @@ class Launch:
         first, *others = self.platform.commands(job, self.folder)
         yield f"next       {first}"
         yield from (f"           {command}" for command in others)
-
-
-def money(cost: float) -> str:
-    """`$1.88`, and `under $0.01` for what is less and not free."""
-    return "under $0.01" if 0 < cost < 0.01 else f"${cost:.2f}"
 
 
 def launch(loaded: LoadedRecipe, asked: Asked) -> Launch:
