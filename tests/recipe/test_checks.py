@@ -97,11 +97,11 @@ def load_text(tmp_path: Path, text: str) -> list[str]:
         ),
         (
             "[[data.sources]]\nsource='builtin:tools'\ndecisions=0.1\nmax_tools=3",
-            ["x.toml:3: data.sources.0.decisions: for training chats over all domains", "max_tools: x.toml:4"],
+            ["x.toml:3: data.sources.0.decisions: only for training chats over all domains", "max_tools: x.toml:4"],
         ),
         (
             "[[data.sources]]\nsource='builtin:tools'\nrationales=true\nsplit='tools'",
-            ["x.toml:3: data.sources.0.rationales: for training chats", "split: x.toml:4"],
+            ["x.toml:3: data.sources.0.rationales: only for training chats", "split: x.toml:4"],
         ),
         (
             "[[data.sources]]\nsource='builtin:tools'\ndecisions=0.7\npurposes=0.4",

@@ -125,12 +125,12 @@ def test_wordings_come_in_many_forms_and_opposites_are_opposite() -> None:
         ({"decisions": -0.1}, "share from 0 to 1"),
         ({"decisions": True}, "share from 0 to 1"),
         ({"purposes": 2}, "purposes must be a share"),
-        ({"purposes": 0.6, "decisions": 0.6}, "decisions 0.6 and purposes 0.6 are 1.2 of all chats"),
-        ({"purposes": 0.1, "split": "phrasing"}, 'purposes: only with split "train"'),
-        ({"decisions": 0.1, "split": "tools"}, 'decisions: only with split "train"'),
-        ({"rationales": True, "domains": ("home",)}, "rationales: only with"),
+        ({"purposes": 0.6, "decisions": 0.6}, "decisions = 0.6 and purposes = 0.6 are 1.2, wanted at most 1 together"),
+        ({"purposes": 0.1, "split": "phrasing"}, "purposes: only for training chats over all domains"),
+        ({"decisions": 0.1, "split": "tools"}, "decisions: only for training chats over all domains"),
+        ({"rationales": True, "domains": ("home",)}, "rationales: only for training"),
         ({"rationales": True, "max_tools": 2}, "max_tools of at least 4"),
-        ({"decisions": 0.1, "test": True, "split": "tools"}, "decisions: only with"),
+        ({"decisions": 0.1, "test": True, "split": "tools"}, "decisions: only for training"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:

@@ -176,10 +176,6 @@ def _source(path: Path, source: SourceSection) -> Iterator[Finding]:
             yield ((*path, "kinds", kind),), f"unknown kind{near}"
         if share < 0:
             yield ((*path, "kinds", kind),), f"found {share:g}, wanted a share of at least 0"
-    if source.decisions + source.purposes > 1:
-        total = source.decisions + source.purposes
-        both = f"{source.decisions:g} and purposes = {source.purposes:g} are {total:g}, wanted at most 1 together"
-        yield ((*path, "decisions"), (*path, "purposes")), both
     if source.kinds and not any(share > 0 for share in source.kinds.values()):
         yield ((*path, "kinds"),), "all shares are 0, wanted at least one above 0"
 
@@ -203,7 +199,7 @@ def _columns(path: Path, source: SourceSection) -> Iterator[Finding]:
 
 def _builtin(path: Path, source: SourceSection) -> Iterator[Finding]:
     # a few milliseconds to import, so only for the recipes that ask
-    from toolkit.world.catalog import DOMAINS, SPLITS, is_varied
+    from toolkit.world.catalog import DOMAINS, ONLY_VARIED, SPLITS, is_varied, too_much
 
     if source.split not in SPLITS:
         near = did_you_mean(source.split, SPLITS) or f", wanted one of {', '.join(SPLITS)}"
@@ -216,8 +212,9 @@ def _builtin(path: Path, source: SourceSection) -> Iterator[Finding]:
         named = "split" if source.split != "train" else "domains" if source.domains else "max_tools"
         for key in VARIED_ONLY:
             if getattr(source, key):
-                message = 'for training chats over all domains, with split = "train" and max_tools of at least 4'
-                yield ((*path, key), (*path, named)), message
+                yield ((*path, key), (*path, named)), ONLY_VARIED
+    elif both := too_much(source.decisions, source.purposes):
+        yield ((*path, "decisions"), (*path, "purposes")), both
 
 
 def _export(recipe: Recipe) -> Iterator[Finding]:

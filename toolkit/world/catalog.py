@@ -19,6 +19,7 @@ DOMAINS: tuple[str, ...] = tuple(sorted({tool.domain for tool in TOOLS.values() 
 _ALL_DOMAINS: tuple[str, ...] = tuple(sorted({tool.domain for tool in TOOLS.values()}))
 SPLITS = ("train", "phrasing", "tools")
 DECISIONS, PURPOSES = "decisions", "purposes"  # ways of making chats, which are then of the kinds below
+ONLY_VARIED = 'only for training chats over all domains, with split = "train" and max_tools of at least 4'
 TEST_SIZE = 1000
 MIX: Mapping[str, float] = {
     "single": 0.35,
@@ -247,6 +248,12 @@ def is_varied(split: str, domains: Sequence[str], max_tools: int) -> bool:
     return split == "train" and set(domains or DOMAINS) == set(DOMAINS) and max_tools >= 4
 
 
+def too_much(decisions: float, purposes: float) -> str:
+    """What is wrong with the two shares together, to stand behind "decisions = "; nothing where they fit."""
+    total = decisions + purposes
+    return f"{decisions:g} and purposes = {purposes:g} are {total:g}, wanted at most 1 together" if total > 1 else ""
+
+
 @cache
 def _alike(name: str) -> frozenset[str]:
     """Tools whose names share a word with this one's."""
@@ -305,16 +312,14 @@ def choose(
     for name, share in ways.items():
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
             problems.append(Problem(source, f"{name} must be a share from 0 to 1, not {share!r}"))
-    if not problems and sum(ways.values()) > 1:
-        both = f"decisions {decisions:g} and purposes {purposes:g}"
-        problems.append(Problem(source, f"{both} are {sum(ways.values()):g} of all chats, at most 1"))
+    if not problems and (both := too_much(decisions, purposes)):
+        problems.append(Problem(source, f"decisions = {both}"))
     every = _ALL_DOMAINS if test else DOMAINS
     catalog = Catalog(split, tuple(dict.fromkeys(domains)) or every, max_tools, test, rationales)
     if not problems and not catalog.varied:
         asked = [name for name, value in {**ways, "rationales": rationales}.items() if value]
         if asked:
-            what = f'{asked[0]}: only with split "train", all domains and max_tools of at least 4'
-            problems.append(Problem(source, what))
+            problems.append(Problem(source, f"{asked[0]}: {ONLY_VARIED}"))
     if problems:
         raise DataError(problems)
     if kinds is None and catalog.varied:
