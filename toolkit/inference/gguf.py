@@ -27,6 +27,7 @@ INSTALL = "pip install 'toolkit[serve]'"
 HEADERS = {"Content-Type": "application/json"}
 # Of the special tokens that a vocabulary may have, those that are written out for people too.
 MARKS = ("<tool_call>", "</tool_call>", "<think>", "</think>", *CALL_MARKS)
+BEGINNINGS = tuple({"content": "a", "add_special": add} for add in (True, False))  # bodies for /tokenize
 Message = dict[str, Any]
 
 
@@ -114,9 +115,7 @@ class GgufModel:
     def put_before(self) -> list[int]:
         """The tokens that llama.cpp puts before every prompt: the one that begins a text, or none."""
         if self._first is None:
-            both = (self._ask("/tokenize", {"content": "a", "add_special": add})["tokens"] for add in (True, False))
-            with_them, without = both
-            self._first = list(map(int, with_them[: len(with_them) - len(without)]))
+            self._first = put_before(*(self._ask("/tokenize", body)["tokens"] for body in BEGINNINGS))
         return self._first
 
     def prompt_ids(self, text: str) -> list[int]:
@@ -335,6 +334,11 @@ class GgufDecoder:
         stopped = bool(ids) and (ids[-1] in self.stop_ids or len(ids) < self.max_new_tokens)
         text = self.model.detokenize(ids[:-1] if stopped else ids)
         return Generated(text, len(ids), stopped)
+
+
+def put_before(begun: list[int], plain: list[int]) -> list[int]:
+    """What llama.cpp puts before every text, of its answers to the two requests of `BEGINNINGS`."""
+    return begun[: len(begun) - len(plain)]
 
 
 def begun(ids: list[int], first: list[int]) -> list[int]:

@@ -12,7 +12,7 @@ import httpx
 
 from toolkit.chats import Turn
 from toolkit.errors import DataError, ModelError, first_line
-from toolkit.inference.gguf import begun, openai_message
+from toolkit.inference.gguf import BEGINNINGS, begun, openai_message, put_before
 from toolkit.inference.prompting import Prompting
 from toolkit.inference.serve.bounds import Refused
 from toolkit.inference.serve.requests import Sampling
@@ -93,8 +93,7 @@ class Backend:
                     if found - start // SLICE * 2 > most:  # a cut may make two tokens more
                         raise _too_long(f"more than {most}", self.n_ctx)
             if self._first is None:
-                with_them, without = [await self._tokenize("a", begin=begin) for begin in (True, False)]
-                self._first = with_them[: len(with_them) - len(without)]
+                self._first = put_before(*[(await self._ask("/tokenize", body))["tokens"] for body in BEGINNINGS])
             ids = await self._tokenize(text)
         if not ids:
             raise Refused(400, "the prompt is empty", param="prompt")
@@ -125,8 +124,8 @@ class Backend:
             pass
         raise _gone()
 
-    async def _tokenize(self, text: str, *, begin: bool = False) -> list[int]:
-        body = {"content": text, "add_special": begin, "parse_special": True}
+    async def _tokenize(self, text: str) -> list[int]:
+        body = {"content": text, "add_special": False, "parse_special": True}
         found: list[int] = (await self._ask("/tokenize", body))["tokens"]
         return found
 
