@@ -271,6 +271,20 @@ def test_what_training_never_sees_is_said(tmp_path: Path) -> None:
             assert f'held out   {whose} of kind "{kind}" ({tmp_path}/y.jsonl:' in told and "training sees none." in told
 
 
+def test_what_is_not_judged_is_said_and_how_many_to_hold_out(tmp_path: Path) -> None:
+    """Chats of a kind that are all trained on; with as many held out as is said one of them is, with one fewer none."""
+    found = rows("messages", 40)
+    loaded, _ = made(write(tmp_path / "x.jsonl", found))
+    trained = [int(chat.where.rpartition(":")[2]) for chat in part_chats(loaded.recipe, "train")]
+    for number in trained[:8]:
+        found[number - 1]["kind"] = "refuse"
+    loaded, told = made(write(tmp_path / "x.jsonl", found), force=True)
+    (wanted,) = re.findall(r'held out   none of 8 chats of kind "refuse": .* eval\.holdout = (\d+) would', told)
+    for holdout, refusals in ((int(wanted) - 1, 0), (int(wanted), 1)):
+        recipe = load(loaded.path, (f"eval.holdout={holdout}",)).recipe
+        assert [chat.kind for chat in part_chats(recipe, "eval")].count("refuse") == refusals
+
+
 def test_wrong_names(tmp_path: Path) -> None:
     path = write(tmp_path / "chats.jsonl", rows("messages", 20))
     with pytest.raises(DataError, match=r"chat\.jsonl: no such file or folder, did you mean chats\.jsonl\?"):

@@ -118,7 +118,7 @@ def _told(found: Look, choices: Choices) -> Iterator[str]:
 
 
 def _held_out(found: Look, choices: Choices) -> Iterator[str]:
-    """What training never sees, as all of its chats are held out."""
+    """What training never sees, as all of its chats are held out, and what nothing will be known of, as none is."""
     groups, callers = found.untrained(choices.held_out)
     for name, group in list(groups.items())[:_NAMED]:
         only = "the only chat" if group.chats == 1 else f"all {group.chats:,} chats"
@@ -127,6 +127,9 @@ def _held_out(found: Look, choices: Choices) -> Iterator[str]:
         names = ", ".join(one_line(name) for name in list(callers)[:_NAMED])
         names += f" and {len(callers) - _NAMED:,} more" if len(callers) > _NAMED else ""
         yield f"held out   all chats that call {names}: training sees no such call. {_MORE}"
+    for name, (group, wanted) in list(found.unjudged(choices.held_out).items())[:_NAMED]:
+        way = f"eval.holdout = {wanted} would hold one out" if wanted <= found.different // 2 else _MORE
+        yield f"held out   none of {group.chats:,} chats {name}: answers to such are not judged. {way}"
 
 
 def text(found: Look, choices: Choices, gpu: SeenGpu | None, target: Path, *, default: bool) -> str:

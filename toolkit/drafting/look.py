@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,14 +33,17 @@ _NO_LIMIT = 2**24
 
 @dataclass(slots=True)
 class Group:
-    """Chats that are alike in what they teach: how many, and the one that is held out last of them (`part_chats`)."""
+    """Chats that are alike in what they teach: how many, and those that are held out first and last of them, by their
+    hashes (`part_chats`)."""
 
     chats: int = 0
-    highest: int = -1  # of their hashes
-    where: str = ""
+    lowest: int = 2**64
+    highest: int = -1
+    where: str = ""  # the last
 
     def add(self, chat: Chat, content: int) -> None:
         self.chats += 1
+        self.lowest = min(self.lowest, content)
         if content > self.highest:
             self.highest, self.where = content, chat.where
 
@@ -85,6 +89,15 @@ class Look:
         parts = ({n: one for n, one in all_.items() if one.highest < border} for all_ in (self.groups, self.callers))
         groups, callers = parts
         return groups, callers
+
+    def unjudged(self, held_out: int) -> dict[str, tuple[Group, int]]:
+        """The groups of chats, of two and more, of which none is among `held_out` held-out chats; with how many would
+        have to be held out for one to be."""
+        if not held_out:
+            return {}
+        order = sorted(self.hashes)
+        places = {name: bisect_left(order, group.lowest) + 1 for name, group in self.groups.items() if group.chats > 1}
+        return {name: (self.groups[name], place) for name, place in places.items() if place > held_out}
 
     @property
     def longest(self) -> int:
@@ -166,7 +179,7 @@ def _shows(chat: Chat) -> Iterator[str]:
     if not chat.tools:
         yield "without tools"
     elif not calls:
-        yield "that has tools and calls none"
+        yield "with tools and no call"
     else:
         if max(calls) > 1:
             yield "with several calls in one turn"
