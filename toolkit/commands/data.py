@@ -73,15 +73,14 @@ def data_preview(
 def data_build(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Make the token tables that `toolkit run` trains on, ahead of time. They are kept and reused."""
     from toolkit import models
-    from toolkit.data.parts import Part
+    from toolkit.data.parts import parts_of
     from toolkit.data.table import build
 
     with loaded(recipe, overrides) as asked:
         settings = asked.recipe
         folder = models.resolve(settings.model, weights=False)
-        parts: tuple[Part, ...] = ("train", "eval") if settings.eval.sources or settings.eval.holdout else ("train",)
         with without_torch():  # for all parts: what is imported within is not to be imported twice
-            for part in parts:
+            for part in parts_of(settings):
                 table = build(settings, folder, part)
                 trained = int(table.trained.sum()) / (tokens := int(table.lengths.sum()))
                 told = f"{counted(table.n_chats, 'chat')}, {counted(tokens, 'token')}, {trained:.1%} trained"

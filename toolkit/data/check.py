@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from toolkit.cache import cache_root
 from toolkit.chats import KINDS, Chat
 from toolkit.data.keys import table_key
 from toolkit.data.notes import Reading
-from toolkit.data.parts import Part, chat_hash, few_held_out
+from toolkit.data.parts import Part, chat_hash, few_held_out, parts_of
 from toolkit.data.pipeline import Settings
 from toolkit.data.rows import TEXT_ROLES
 from toolkit.data.sources import MOST_SHOWN, load_chats
@@ -158,15 +158,9 @@ def check(loaded: LoadedRecipe) -> CheckReport:
         report.not_tokenised = "; ".join(str(loaded.place(problem)) for problem in error.problems)
     else:
         renderer = cache(Settings.of(recipe, folder).renderer)  # one for both parts, and none where both are kept
-        for part in _parts(recipe):
+        for part in parts_of(recipe):
             _tokenise(recipe, folder, part, report, renderer)
     return report
-
-
-def _parts(recipe: Recipe) -> Iterator[Part]:
-    yield "train"
-    if recipe.eval.sources or recipe.eval.holdout:
-        yield "eval"
 
 
 def _leaked(held_out: Iterable[Chat], trained: dict[int, str]) -> list[Problem]:

@@ -52,13 +52,20 @@ def part_chats(recipe: Recipe, part: Part, reading: Reading | None = None, cache
 
 
 def _part_chats(recipe: Recipe, part: Part, reading: Reading, cache: Path | None) -> Iterator[Chat]:
-    if part == "eval" and not recipe.eval.holdout and not recipe.eval.sources:
-        return iter(())
-    if sources := held_out_sources(recipe):
-        return _chats(recipe, recipe.data.sources if part == "train" else sources, reading)
-    if not recipe.eval.holdout or recipe.eval.sources:
-        return _chats(recipe, recipe.data.sources if part == "train" else recipe.eval.sources, reading)
-    return _divided(recipe, part, reading, cache)
+    if divided(recipe):
+        return _divided(recipe, part, reading, cache)
+    held_out = recipe.eval.sources or held_out_sources(recipe)
+    return _chats(recipe, recipe.data.sources if part == "train" else held_out, reading)
+
+
+def parts_of(recipe: Recipe) -> tuple[Part, ...]:
+    """The parts that a recipe's chats have."""
+    return ("train", "eval") if recipe.eval.sources or recipe.eval.holdout else ("train",)
+
+
+def divided(recipe: Recipe) -> bool:
+    """Whether held-out chats are taken from the training sources, so that both parts come of the same rows."""
+    return bool(recipe.eval.holdout) and not recipe.eval.sources and not held_out_sources(recipe)
 
 
 def _chats(recipe: Recipe, sources: Sequence[SourceSection], reading: Reading) -> Iterator[Chat]:

@@ -31,7 +31,7 @@ from toolkit.chats import Chat
 from toolkit.data.clock import CLOCK, asks_for_a_day, today
 from toolkit.data.keys import digest, table_key
 from toolkit.data.notes import Reading
-from toolkit.data.parts import Part, few_held_out
+from toolkit.data.parts import Part, divided, few_held_out
 from toolkit.data.parts import eval_chats as all_eval_chats
 from toolkit.data.tablefile import write
 from toolkit.errors import DataError, Problem
@@ -218,7 +218,8 @@ def build(
     refuse_dropped(recipe, table.meta)
     if progress:
         few = few_held_out(recipe, table.n_chats) if part == "eval" else ""
-        for note in (losses(table.meta), left_unused(table.meta), few):
+        known = part == "eval" and divided(recipe)  # what rows say was said of the training part
+        for note in (losses(table.meta, known), "" if known else left_unused(table.meta), few):
             if note:
                 warn(f"{part}: {note}")
     return table
@@ -242,8 +243,9 @@ def _damage(place: Path, deep: bool) -> str | None:
     return damage(place, largest=None if deep else _LARGE)
 
 
-def losses(meta: dict[str, Any]) -> str:
-    """One line about what max_length cut away, or an empty string."""
+def losses(meta: dict[str, Any], known: bool = False) -> str:
+    """One line about what max_length cut away and which rows are not there, or an empty string. `known`: rows that
+    could not be read are told of already."""
     parts = []
     if meta["cut_answers"]:
         parts.append(
@@ -253,8 +255,9 @@ def losses(meta: dict[str, Any]) -> str:
         first = ", ".join(meta["dropped"][:3])
         more = ", ..." if meta["dropped_rows"] > 3 else ""
         parts.append(f"{counted(meta['dropped_rows'], 'row')} dropped, where no answer is left: {first}{more}")
-    if bad := meta.get("bad_rows"):  # tables from before have no such count: one bad row ended them
-        first = "; ".join(f"{where}: {message}" for where, message in meta["bad"][:2])
+    count, rows = ("unrendered_rows", "unrendered") if known else ("bad_rows", "bad")
+    if bad := meta.get(count):  # tables from before have no such count: one bad row ended them
+        first = "; ".join(f"{where}: {message}" for where, message in meta[rows][:2])
         some = f"{bad:,} of {counted(meta['read_rows'], 'row')}"
         parts.append(f"{some} can't be used and {'is' if bad == 1 else 'are'} left out: {first}")
     return "; ".join(parts)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import engines
+from toolkit.data.parts import parts_of
 from toolkit.data.table import build
 from toolkit.data.template import ChatTemplate
 from toolkit.engines import Choice, Loaded
@@ -21,8 +22,8 @@ def tables_of(recipe: Recipe, model_folder: Path, template: ChatTemplate | None,
     """The token tables of what is trained on and of what is held out; `template` renders in place of the recipe's, and
     writes `day` where it asks for a date: the day that a run began with."""
     train = build(recipe, model_folder, "train", template=template, day=day)
-    wanted = bool(recipe.eval.sources) or recipe.eval.holdout > 0
-    return Tables(train, build(recipe, model_folder, "eval", template=template, day=train.day) if wanted else None)
+    others = parts_of(recipe)[1:]
+    return Tables(train, *(build(recipe, model_folder, part, template=template, day=train.day) for part in others))
 
 
 def load_model(
