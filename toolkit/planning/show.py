@@ -10,8 +10,8 @@ from toolkit.planning.calibration import past_error
 from toolkit.planning.cards import GIB, Card
 from toolkit.planning.kernel_time import Rates, Seconds
 from toolkit.planning.plan import PACKED, Plan
-from toolkit.planning.steps import learning_rate, rising
-from toolkit.words import counted
+from toolkit.planning.steps import learning_rate
+from toolkit.words import counted, money
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -171,9 +171,9 @@ def _time(plan: Plan) -> list[tuple[str, str]]:
         options = " ".join(f"--set train.{key}={value}" for key, value in PACKED.items())
         pace = "the host sets the pace; " if time.host_bound else ""
         lines.append(("", f"{pace}{duration(plan.packed_seconds)} predicted without padding: {options}"))
-    if plan.cost is not None:
+    if plan.cost is not None and plan.price is not None:
         cards = f" and card, {plan.sharing.ranks} of them" if plan.sharing.ranks > 1 else ""
-        lines.append(("cost", f"${plan.cost:.2f} predicted at ${plan.price:.2f} an hour{cards}"))
+        lines.append(("cost", f"{money(plan.cost)} predicted at {money(plan.price)} an hour{cards}"))
     elif plan.card.name != "cpu":
         lines.append(("cost", "--price DOLLARS_PER_HOUR says what it costs"))
     return lines
@@ -189,8 +189,8 @@ def _budget(plan: Plan, seconds: float) -> list[tuple[str, str]]:
     if train.fitted_steps is not None:
         return [("", f"{made}, as an earlier run was fitted to {budget}")]
     if seconds > 60 * train.max_minutes:
-        return [("", f"{made} take longer than {budget} (predicted), and a run makes no fewer")]
-    return [("", f"{made} fit into {budget} (predicted); a run times its first and fits the rest")]
+        return [("", f"{made} take longer than {budget} (predicted), and a run makes no fewer{updates.caution}")]
+    return [("", f"{made} fit into {budget} (predicted); a run times its first and fits the rest{updates.caution}")]
 
 
 def _kinds(kinds: Seconds, *, cuda: bool) -> str:
@@ -228,7 +228,7 @@ def _curve(plan: Plan, braille: bool) -> list[tuple[str, str]]:
     columns = 2 * WIDTH
     last = max(1, updates.total - 1)
     rates = [learning_rate(train, updates, round(x / (columns - 1) * last)) for x in range(columns)]
-    warmup = counted(rising(train, updates), "update")
+    warmup = counted(updates.warmup, "update")
     rows = plot([rate / train.learning_rate for rate in rates])
     lines = [("rate", f"{train.learning_rate:g} at most, {train.lr_scheduler_type}, warm-up over {warmup}")]
     lines += [("", row if braille else "".join("#" if ord(c) > 0x2800 else " " for c in row)) for row in rows]

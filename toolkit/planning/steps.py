@@ -3,7 +3,8 @@
 Under a time budget (`train.max_minutes`) the first updates are made as if there was none and timed; then the number of
 updates and the rest of the schedule, its warm-up and its end, are fitted to the time that is left. `TIMED` are timed,
 or `EARLY` where so many as `TIMED` do not fit, or `LEAST` where `EARLY` do not. The number that fits
-(`train.fitted_steps`) tells which it was, and so all that there is to know to make the same run again.
+(`train.fitted_steps`) tells which it was, and so all that there is to know to make the same run again. Those timed are
+warm-up of the fitted schedule too, as far as they were of the first: what is left is made from the highest rate on.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class Updates:
         return TIMED if self.total > TIMED else min(self.total, EARLY)
 
     @property
+    def caution(self) -> str:
+        """What there is to add where a time budget ends a run before its rate is up; else nothing."""
+        return "" if self.warmup < self.total else "; that is warm-up alone, which teaches next to nothing"
+
+    @property
     def epochs(self) -> float:
         """Epochs that `total` updates cover."""
         return self.total / self.per_epoch
@@ -62,7 +68,8 @@ def fitted(train: TrainSection, updates: Updates, total: int) -> Updates:
     """`updates` when only `total` of them fit into the time budget; as they are when all do."""
     if total >= updates.total:
         return updates
-    return replace(updates, total=total, warmup=warmup_of(train, total), planned=updates.total)
+    fewer = replace(updates, total=total, planned=updates.total)
+    return replace(fewer, warmup=max(warmup_of(train, total), min(fewer.timed, updates.warmup)))
 
 
 def fitting(
@@ -110,10 +117,3 @@ def learning_rate(train: TrainSection, updates: Updates, update: int) -> float:
         case _:
             factor = 1.0
     return train.learning_rate * factor
-
-
-def rising(train: TrainSection, updates: Updates) -> int:
-    """Updates before the highest rate. Fitted to a time budget, those timed may rise longer than the warm-up is."""
-    if updates.planned is None:
-        return updates.warmup
-    return max(range(updates.total), key=lambda update: learning_rate(train, updates, update))

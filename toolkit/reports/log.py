@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from toolkit.errors import Problem, RunError
 from toolkit.planning.cuts import Cut
-from toolkit.planning.steps import rising, updates_of
+from toolkit.planning.steps import updates_of
 from toolkit.records import read_rows
 from toolkit.reports.statistics import mad_sigma
 
@@ -55,7 +55,7 @@ class Facts:
         updates = updates_of(recipe, n_chats)
         return cls(
             total=updates.total,
-            warmup=rising(recipe.train, updates),
+            warmup=updates.warmup,
             per_epoch=updates.per_epoch,
             learning_rate=recipe.train.learning_rate,
             epochs=updates.epochs,

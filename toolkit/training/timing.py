@@ -28,9 +28,9 @@ class Fit:
         """What the terminal says of it."""
         total, budget = self.updates.total, f"{minutes:g} minute{'' if minutes == 1 else 's'}"
         if not self.held:
-            return f"{total:,} updates take longer than {budget}: {self.seconds:.2f} s an update"
-        all_of_them = "all " if self.updates.planned is None else ""
-        return f"{all_of_them}{total:,} updates fit into {budget}: {self.seconds:.2f} s an update"
+            return f"{total:,} updates take longer than {budget}: {self.seconds:.2f} s an update{self.updates.caution}"
+        whole = "all " if self.updates.planned is None else ""
+        return f"{whole}{total:,} updates fit into {budget}: {self.seconds:.2f} s an update{self.updates.caution}"
 
 
 class TimeBudget(TrainerCallback):
