@@ -46,7 +46,7 @@ lint: $(TESTABLE)
 	$(BIN)/lint-imports --no-logo
 
 types: $(TESTABLE)
-	$(BIN)/mypy -p toolkit -p bench
+	$(BIN)/mypy -p toolkit -p bench -p tests
 
 pytest: $(TESTABLE)
 	$(PYTEST) -m "not slow"

@@ -24,7 +24,7 @@ class OutAt(TorchDispatchMode):
     says how many there were; `cpu` raises what a CPU's allocator does."""
 
     def __init__(self, at: int, *, cpu: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.at, self.cpu = at, cpu
         self.count = 0
 

@@ -33,7 +33,8 @@ def test_one_process_does_all_for_itself() -> None:
 def test_libraries_find_no_group_of_processes() -> None:
     import torch.distributed as dist
 
-    ranks = Several(Place(rank=0, size=1, local_rank=0, local_size=1), dist.HashStore(), cuda=False)
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    ranks = Several(Place(rank=0, size=1, local_rank=0, local_size=1), store, cuda=False)
     ranks.hide()
     bound = dist.is_initialized  # as unsloth_zoo.utils takes it, when it is imported
     try:

@@ -107,7 +107,7 @@ def test_results_survive_the_file(tmp_path: Any) -> None:
 
 
 def test_layers_that_the_planner_chose_are_the_ones_that_recompute() -> None:
-    asked = {"checkpointing": "auto", "checkpointed_wanted": 12}
+    asked: dict[str, Any] = {"checkpointing": "auto", "checkpointed_wanted": 12}
     assert judged(**asked, checkpointed=12) == set()
     assert judged(**asked, checkpointed=13) == {"checkpointing as asked"}
     assert judged(checkpointing="auto", checkpointed_wanted=0, checkpointed=0) == set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,9 @@ SHAPE = KNOWN["Qwen/Qwen3-1.7B"]
 RECIPE = load(Path("recipes/tools.toml")).recipe
 
 
-def one(name: str = "unsloth", shape: str = "real", tokens: int = 16_000, **values: object) -> Results:
+def one(name: str = "unsloth", shape: str = "real", tokens: int = 16_000, **values: Any) -> Results:
     results = run(shape, "t4")
-    plant(results, name, precision="fp16", **values)  # type: ignore[arg-type]
+    plant(results, name, precision="fp16", **values)
     for update in results.updates:
         update.real_tokens = update.padded_tokens = tokens
     return results
@@ -79,7 +80,7 @@ def test_four_bit_is_not_predicted_to_be_faster() -> None:
         ("peft", "4x2048", {}),  # SDPA without flash attention held all scores
     ],
 )
-def test_what_nothing_is_known_of_is_not_predicted(name: str, shape: str, values: dict[str, str]) -> None:
+def test_what_nothing_is_known_of_is_not_predicted(name: str, shape: str, values: dict[str, Any]) -> None:
     assert predicted(one(name, shape, **values), name) is None
 
 

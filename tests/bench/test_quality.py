@@ -23,7 +23,8 @@ from toolkit.terminal import new_console
 
 def row(seconds: float = 10.0, status: Status = "reached", **values: Any) -> Row:
     usual = {"key": "k", "variant": "peft-packed", "seed": 0, "target": 0.8, "update": 5, "right": 0.8, "answers": 40}
-    return Row(**usual | {"date": "", "card": "", "versions": {}, "status": status, "seconds": seconds} | values)
+    known: dict[str, Any] = {"date": "", "card": "", "versions": {}, "status": status, "seconds": seconds}
+    return Row(**known | usual | values)
 
 
 @given(st.lists(st.floats(1, 1e4), min_size=3, max_size=9))

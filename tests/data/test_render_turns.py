@@ -80,8 +80,9 @@ def test_turns_that_are_not_trained_are_read_and_not_learnt(name: str) -> None:
     kept = [text for text in trained_texts(whole, weather_chat()) if "It rains" not in text]
     assert len(kept) == 2 and trained_texts(whole, chat) == kept
     (row,) = whole.rows(chat)
-    assert whole.encode(row).input_ids.tolist() == whole.encode(*whole.rows(weather_chat())).input_ids.tolist()
-    assert whole.encode(row).roles["assistant"] == whole.encode(*whole.rows(weather_chat())).roles["assistant"]
+    (trained,) = whole.rows(weather_chat())
+    assert whole.encode(row).input_ids.tolist() == whole.encode(trained).input_ids.tolist()
+    assert whole.encode(row).roles["assistant"] == whole.encode(trained).roles["assistant"]
     if "strict" not in name:
         split = Renderer.of(OWN[name], *FORMATS[name], thinking="split")
         assert [row.turn for row in split.rows(chat)] == [2, 6]

@@ -171,7 +171,8 @@ def test_a_table_is_made_by_fewer_where_memory_runs_out(
     assert not (tmp_path / "full").exists()
     assert "died, most likely for want of memory: going on with 1 process" in capsys.readouterr().err
     for name in ("input_ids", "trained"):
-        assert np.array_equal(*(np.concatenate([getattr(one, name) for one in part]) for part in (alone, found)))
+        mine, theirs = (np.concatenate([getattr(one, name) for one in part]) for part in (found, alone))
+        assert np.array_equal(mine, theirs)
     assert [chat.where for one in found for chat in one.kept] == [chat.where for chat in chats]
 
 

@@ -62,7 +62,7 @@ class TestWhatIsTrained:
         assert message.startswith(f"turn 2: {key} = ") and "wanted 0 or 1" in message
 
     def test_nothing_left_to_train_is_a_bad_row(self, key: str) -> None:
-        assert "no assistant turn is to be trained" in refusal(answer(**{key: 0}))
+        assert "no assistant turn is to be trained" in refusal({**answer(), key: 0})
 
     def test_other_turns_are_never_trained(self, key: str) -> None:
         _, remarks = read({"messages": [{**USER, key: 1}, answer()]})

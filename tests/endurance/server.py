@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def turn_clock(_: dict[str, Any]) -> None:
     time.time_ns = lambda: int(time.time() * 1e9)
 
 
-HARMS = {
+HARMS: dict[str, Callable[[dict[str, Any]], object]] = {
     "kill": kill,
     "empty cache": empty_cache,
     "turn clock": turn_clock,

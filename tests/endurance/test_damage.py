@@ -16,7 +16,7 @@ import pytest
 from tests.endurance.world import FINISHED, World, is_clear
 from toolkit.runs import ADAPTER
 
-Harm = Callable[[Path, random.Random], None]
+Harm = Callable[[Path, random.Random], object]
 
 
 def a_byte(path: Path, draw: random.Random) -> None:
@@ -46,11 +46,11 @@ def folder(path: Path, draw: random.Random) -> None:
 HARMS: dict[str, Harm] = {
     "a byte": a_byte,
     "cut": cut,
-    "empty": lambda path, draw: path.write_bytes(b"") and None,
+    "empty": lambda path, draw: path.write_bytes(b""),
     "gone": lambda path, draw: path.unlink(),
-    "zeros": lambda path, draw: path.write_bytes(bytes(path.stat().st_size)) and None,
+    "zeros": lambda path, draw: path.write_bytes(bytes(path.stat().st_size)),
     "random block": block,
-    "garbage after it": lambda path, draw: path.write_bytes(path.read_bytes() + draw.randbytes(99)) and None,
+    "garbage after it": lambda path, draw: path.write_bytes(path.read_bytes() + draw.randbytes(99)),
     "a folder": folder,
 }
 # what a run that was stopped does not have yet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ def test_another_text_is_another_folder(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_folder_of_the_user_s_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere")
     compiled.keep_code()
-    assert compiled.os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/somewhere"
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/somewhere"
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     compiled.keep_code()
-    assert compiled.os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(compiled.code_folder())
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(compiled.code_folder())
     monkeypatch.undo()

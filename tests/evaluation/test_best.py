@@ -13,8 +13,8 @@ LOSSES = st.lists(st.floats(0.01, 9.0), min_size=1, max_size=30)
 def judged(best: Best, losses: list[float], calls: list[float | None] | None = None) -> Best:
     for update, loss in enumerate(losses):
         row = {"eval_loss": loss}
-        if calls is not None and calls[update] is not None:
-            row["eval_calls"] = calls[update]
+        if calls is not None and (share := calls[update]) is not None:
+            row["eval_calls"] = share
         best.judge(row, update)
     return best
 

@@ -23,6 +23,7 @@ from toolkit.inference import named_models as columns_module
 from toolkit.inference.named_models import Models, columns_of, settle
 from toolkit.recipe import load
 from toolkit.terminal import new_console
+from toolkit.versions import installed
 
 RECIPE = """
 [model]
@@ -150,8 +151,7 @@ def test_another_version_of_what_decodes_answers_anew(
     place: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     table_of(place / "silent", base=False)
-    own = command.installed
-    monkeypatch.setattr(command, "installed", lambda names: {**own(names), package: "another"})
+    monkeypatch.setattr(command, "installed", lambda names: {**installed(names), package: "another"})
     (_, after), *_ = table_of(place / "silent", base=False).columns
     assert after.settings["from_cache"] == 0
 

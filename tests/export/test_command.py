@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import toolkit
 from tests.export.shapes import adapter, base_model
-from tests.test_cli import toolkit
 
 
 @pytest.fixture(scope="module")

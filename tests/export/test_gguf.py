@@ -17,7 +17,7 @@ from toolkit.export.tokenizer import read_tokenizer
 from toolkit.export.writer import Float16OverflowError, Metadata, Type16, plain_name, write_gguf
 
 IDS = list(range(3, 380, 11))
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "qwen3": {"family": "qwen3"},
     "qwen3 untied": {"family": "qwen3", "tied": False},
     "llama": {"family": "llama"},

@@ -174,7 +174,7 @@ def test_lora_bytes(family: str, tmp_path: Path) -> None:
     if family in ("granitemoehybrid", "ministral3"):
         pytest.skip("its converter takes transformers' full_attention for a state-space layer, or no adapter at all")
     # without which its converter stops, though an adapter has nothing of these layers
-    more = {"mtp_num_hidden_layers": 1} if family == "qwen3_5_text" else {}
+    more: dict[str, Any] = {"mtp_num_hidden_layers": 1} if family == "qwen3_5_text" else {}
     base = base_model(tmp_path / "base", family, **more)
     folder = adapter(tmp_path / "adapter", base)
     weights = open_merged(base, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import stat
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def no_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine has, the tests choose who computes."""
     monkeypatch.delenv("TOOLKIT_LLAMA_CPP", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(quantizers.importlib.util, "find_spec", hide(quantizers.importlib.util.find_spec))
+    monkeypatch.setattr(importlib.util, "find_spec", hide(importlib.util.find_spec))
 
 
 def hide(find: Any) -> Any:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import toolkit
 from tests.export.ollama_rules import Answer, answer, prompts_with_the_gguf
-from tests.test_cli import toolkit
 from toolkit.export.destination import require_free
 from toolkit.export.verify import VerifyReport
 from toolkit.exports import ExportFolder

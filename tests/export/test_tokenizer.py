@@ -170,7 +170,7 @@ def test_a_prompt_in_llama_cpp_begins_as_in_training(tmp_path: Path, template: s
 
 
 GEMMA = find_tokenizer("gemma3-tokenizer", "google/gemma-3-270m-it")
-SPM = {
+SPM: dict[str, Any] = {
     "model": {"type": "BPE", "byte_fallback": True, "merges": [["a", "b"], "ab c", ["a", "b"]]},
     "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
     "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},

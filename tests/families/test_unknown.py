@@ -128,7 +128,7 @@ def test_what_an_engine_does_not_close_is_refused_with_its_line(
 def test_auto_takes_an_engine_that_packs_the_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(HYBRID))
     for micro_batch, engine in (("auto", "peft"), ("fixed", "unsloth")):
-        train = TrainSection(micro_batch=micro_batch)
+        train = TrainSection.model_validate({"micro_batch": micro_batch})
         choice = choose_engine(Recipe(model=ModelSection(name=str(tmp_path)), train=train), H200, every)
         assert choice.value == engine, choice
 

@@ -192,8 +192,8 @@ def test_a_window_of_pytorchs_flash_attention_is_ours(size: int) -> None:
 
     def windowed(q: Any, k: Any, v: Any, edges: Any, longest: int, scale: float) -> tuple[Any, None]:
         parts = [part.transpose(0, 1)[None] for part in (q, k, v)]
-        how = {"longest": longest, "kernel": "flash4", "sliding_window": 64, "scaling": scale}
-        return attend(None, *parts, None, cu_seq_lens=edges, **how)[0][0], None  # type: ignore[arg-type]
+        how: dict[str, Any] = {"longest": longest, "kernel": "flash4", "sliding_window": 64, "scaling": scale}
+        return attend(None, parts[0], parts[1], parts[2], None, cu_seq_lens=edges, **how)[0][0], None
 
     check_rows(windowed, torch.bfloat16, size, 0.01, 64)
 

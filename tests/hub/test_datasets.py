@@ -221,10 +221,11 @@ def test_what_stays_where_it_is_is_not_asked_for(hub: Hub, repo: Repo) -> None:
 
 
 def test_a_run_stays_at_the_commit_that_it_began_with(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
-    begun = pinned(Recipe(data={"sources": [{"source": "me/chats", "config": "en"}]}))
+    begun = pinned(Recipe.model_validate({"data": {"sources": [{"source": "me/chats", "config": "en"}]}}))
     assert len(list(load_chats(begun.data.sources))) == 4
     before, _ = moved(repo)
-    given = Recipe(data={"sources": [{"source": "me/chats", "config": "en"}, {"source": "me/chats", "revision": "v1"}]})
+    sources = [{"source": "me/chats", "config": "en"}, {"source": "me/chats", "revision": "v1"}]
+    given = Recipe.model_validate({"data": {"sources": sources}})
     resumed = pinned_as(given, begun)
     assert [one.commit for one in resumed.data.sources] == [before, None], "of another revision nothing is known"
     assert asked(list(load_chats(resumed.data.sources[:1]))) == ["one", "two", "three", "four"]

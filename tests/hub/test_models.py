@@ -102,7 +102,7 @@ def test_a_run_is_resumed_and_verified_with_the_model_that_it_began_with(
     repo = hub.model("me/tiny")
     repo.files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     few = {"max_steps": 4, "save_steps": 2, "gradient_checkpointing": False}
-    recipe = load(write_recipe(tmp_path, "me/tiny", 24, train=few, eval={"early_stopping_patience": 0}))
+    recipe = load(write_recipe(tmp_path, Path("me/tiny"), 24, train=few, eval={"early_stopping_patience": 0}))
     made = run(recipe, tmp_path / "run", export=False)
     losses = [row["loss"] for row in read_jsonl(made.metrics) if "loss" in row]
     weights = bytearray(repo.files["model.safetensors"])

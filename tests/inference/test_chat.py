@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_cli import toolkit
+from tests.command import toolkit
 from tests.tiny import ADD
 from toolkit.chats import ToolCall, Turn
 from toolkit.data.seen import SeenTools

@@ -76,7 +76,7 @@ def updates(model: Any, recorder: Recorder | None, budget: int) -> list[tuple[fl
         with torch.no_grad():  # as an optimizer's step: a recording reads parameters where they are
             for parameter in trained(model):
                 assert parameter.grad is not None
-                parameter -= 1e-3 * parameter.grad
+                parameter.sub_(1e-3 * parameter.grad)
     return found
 
 

@@ -30,8 +30,7 @@ def test_an_outlier_in_one_row_costs_the_others_nothing() -> None:
     spoilt = x.clone()
     spoilt[0, 0] = 1e4
     weight, scale = round_rows([torch.randn(32, 64)])
-    mine = product(*round_rows([x]), weight, scale, torch.float32)
-    theirs = product(*round_rows([spoilt]), weight, scale, torch.float32)
+    mine, theirs = (product(eight, of, weight, scale, torch.float32) for eight, of in map(round_rows, ([x], [spoilt])))
     torch.testing.assert_close(mine[1:], theirs[1:])
 
 
@@ -70,7 +69,7 @@ def test_products_and_gradients_are_near_the_real_ones() -> None:
     ups = [up.requires_grad_() for up in ups]
     low = (x @ torch.cat(downs).T).detach().requires_grad_()
     block, frozen = blocks(weight, downs, ups)
-    out = torch.cat(Float8Product.apply(x, low, block, *frozen.of(0), SCALES, *ups), dim=-1)
+    out = torch.cat(Float8Product.apply(x, low, block, *frozen.of(0), SCALES, *ups), dim=-1)  # type: ignore[no-untyped-call]
     exact = exactly(x, low, weight, ups)
     assert float((out.detach() - exact.detach()).norm() / exact.detach().norm()) < 0.04
     gradient = torch.randn_like(exact)
@@ -91,10 +90,10 @@ def test_the_adapter_is_as_near_as_in_bfloat16(up: int, x_size: int, down: int, 
     low = x @ torch.cat(downs).T
     block, frozen = blocks(weight, downs, ups)
     tensors = list(frozen.of(0))
-    mine = torch.cat(Float8Product.apply(x, low, block, *tensors, SCALES, *ups), dim=-1)
+    mine = torch.cat(Float8Product.apply(x, low, block, *tensors, SCALES, *ups), dim=-1)  # type: ignore[no-untyped-call]
     tensors[0] = tensors[0].clone()
     tensors[0][:, 64:] = torch.zeros(48, tensors[0].shape[1] - 64).to(tensors[0].dtype)
-    without = torch.cat(Float8Product.apply(x, low, block, *tensors, SCALES, *ups), dim=-1)
+    without = torch.cat(Float8Product.apply(x, low, block, *tensors, SCALES, *ups), dim=-1)  # type: ignore[no-untyped-call]
     frozen_part = x @ weight.T
     exact = exactly(x, low, weight, ups) - frozen_part
     assert bool(mine.isfinite().all())

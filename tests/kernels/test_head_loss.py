@@ -10,9 +10,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tests.tiny import make_model
+from toolkit.data.table import IGNORED
 from toolkit.kernels import head_loss as loss
 from toolkit.kernels.packed_attention import can_pack
-from toolkit.training.dataset import IGNORED, Collator
+from toolkit.training.dataset import Collator
 
 
 def adapted(folder: Path) -> Any:

@@ -11,13 +11,14 @@ from torch.nn.functional import scaled_dot_product_attention
 from toolkit.kernels.packed_attention import attend
 from toolkit.kernels.row_attention import attend_rows
 
-Tensors = tuple[torch.Tensor, ...]
+Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def made(sizes: list[int], heads: int, shared: int, size: int = 8) -> Tensors:
     torch.manual_seed(len(sizes))
     tokens = sum(sizes)
-    return tuple(torch.randn(tokens, count, size, requires_grad=True) for count in (heads, shared, shared))
+    q, k, v = (torch.randn(tokens, count, size, requires_grad=True) for count in (heads, shared, shared))
+    return q, k, v
 
 
 def alone(
@@ -25,13 +26,12 @@ def alone(
 ) -> torch.Tensor:
     parts = []
     for rows in zip(*(part.split(sizes) for part in (q, k, v)), strict=True):
-        row = [part.transpose(0, 1)[None] for part in rows]
-        place = torch.arange(row[0].shape[2])
+        of, among, values = (part.transpose(0, 1)[None] for part in rows)
+        place = torch.arange(of.shape[2])
         before = place[:, None] - place
         seen = (before >= 0) & (before < (window or len(place)))
-        parts.append(
-            scaled_dot_product_attention(*row, attn_mask=seen, scale=scale, enable_gqa=True)[0].transpose(0, 1)
-        )
+        out = scaled_dot_product_attention(of, among, values, attn_mask=seen, scale=scale, enable_gqa=True)
+        parts.append(out[0].transpose(0, 1))
     return torch.cat(parts)
 
 

@@ -129,4 +129,4 @@ def test_a_model_is_as_it_was_afterwards(family: str) -> None:
     try:
         assert lacking(model) == f"{module.__name__} has no causal_conv1d_fn; another transformers may"
     finally:
-        module.causal_conv1d_fn = usual["causal_conv1d_fn"]
+        vars(module)["causal_conv1d_fn"] = usual["causal_conv1d_fn"]

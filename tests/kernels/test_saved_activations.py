@@ -11,18 +11,18 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch._dynamo.backends.common import aot_autograd
-from torch._dynamo.utils import detect_fake_mode
-from torch._functorch.aot_autograd import make_boxed_func
+from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch._guards import detect_fake_mode
 from torch._inductor.decomposition import select_decomp_table
 from torch._inductor.fx_passes.joint_graph import joint_graph_passes
 from torch._inductor.virtualized import V
+from torch.nn.attention import varlen
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from toolkit.engines import ENGINES
 from toolkit.engines.compiled_layers import CompiledLayers
 from toolkit.engines.setup import Setup
-from toolkit.kernels import packed_attention as attention
 from toolkit.models.families import shape_from_config
 
 HIDDEN, FFN, HEADS, SHARED, HEAD = 512, 1408, 8, 4, 64
@@ -174,7 +174,7 @@ EVERY = list(itertools.product(["llama", "qwen3"], [True, False], ["separate", "
 def test_a_layer_keeps_what_the_planner_counts(
     family: str, flash: bool, products: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention.varlen, "varlen_attn", lambda q, k, v, *args, **kwargs: stand_in(q, k, v)[0])
+    monkeypatch.setattr(varlen, "varlen_attn", lambda q, k, v, *args, **kwargs: stand_in(q, k, v)[0])
     config, found = per_token(family, flash=flash, products=products, dropout=0.05)
     shape = shape_from_config(config.to_dict(), "model")
     engine = ENGINES["compiled"]

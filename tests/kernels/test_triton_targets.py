@@ -44,7 +44,7 @@ def test_cross_entropy(capability: tuple[int, int], type: str, gradient: bool) -
 def test_rows_in_float8_on_the_cards_that_have_it_alone(type: str) -> None:
     from triton import CompilationError
 
-    from toolkit.engines.compiled import FLOAT8_CAPABILITY
+    from toolkit.kernels.constants import FLOAT8_CAPABILITY
 
     types = {**dict.fromkeys("abc", f"*{type}"), **ROUND_ROWS}
     for capability in CAPABILITIES:

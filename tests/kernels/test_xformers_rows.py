@@ -124,15 +124,15 @@ def test_the_operator_is_one_for_the_compiler(monkeypatch: pytest.MonkeyPatch) -
     installed(monkeypatch, Fmha())
     parts = [torch.randn(14, heads, 8, requires_grad=True) for heads in (4, 2, 2)]
     edges = torch.tensor([0, 5, 14], dtype=torch.int32)
+    how: dict[str, Any] = {"cu_seq_lens": edges, "longest": 9, "kernel": "xformers"}
     run = torch.compile(
-        lambda *qkv: packed_attention.attend(
-            None, *(part.transpose(0, 1)[None] for part in qkv), None, cu_seq_lens=edges, longest=9, kernel="xformers"
-        )[0],
+        lambda q, k, v: packed_attention.attend(None, q, k, v, None, **how)[0],
         backend="aot_eager",
         fullgraph=True,
     )
     expected = row_attention.attend_rows(*parts, edges, 9, 8**-0.5)[0]
-    torch.testing.assert_close(run(*parts)[0], expected)
+    q, k, v = (part.transpose(0, 1)[None] for part in parts)
+    torch.testing.assert_close(run(q, k, v)[0], expected)
 
 
 @pytest.mark.parametrize(

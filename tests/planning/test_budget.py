@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from toolkit.recipe.schema import Recipe, TrainSection
 GIB = 2**30
 RECIPE = Recipe()
 SETUP = setup_of(RECIPE, KNOWN["Qwen/Qwen3-1.7B"], "peft", "bf16", cuda=True)
-UPDATE = {"longest": 2048, "update": 16 * 2048, "trained": 0.114}
+UPDATE: dict[str, Any] = {"longest": 2048, "update": 16 * 2048, "trained": 0.114}
 
 
 def test_a_large_card_takes_a_whole_update() -> None:

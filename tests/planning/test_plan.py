@@ -21,7 +21,7 @@ from toolkit.hardware import Gpu
 from toolkit.planning import plan as plan_module
 from toolkit.planning.advice import same_update
 from toolkit.planning.budget import budget_for
-from toolkit.planning.cards import CARDS, Card, SeenGpu
+from toolkit.planning.cards import CARDS, Card, SeenGpu, cpu_card
 from toolkit.planning.lengths import Lengths, lengths_of
 from toolkit.planning.plan import Plan, make_plan, plan_recipe
 from toolkit.planning.setup import setup_on
@@ -172,7 +172,7 @@ def test_packing_is_not_advised_on_a_cpu() -> None:
 
 
 def test_the_card_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "_these_cores", lambda: plan_module.cpu_card(2, 64 * 2**30, "idle"))
+    monkeypatch.setattr(plan_module, "_these_cores", lambda: cpu_card(2, 64 * 2**30, "idle"))
     loaded = load(ROOT / "recipes" / "tools.toml", PADDED)
     plan = plan_recipe(loaded)
     assert plan.card is CARDS["t4"]
@@ -193,7 +193,7 @@ def test_on_the_cpu() -> None:
 
 
 def test_without_a_gpu_a_small_recipe_is_planned_for_these_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "_these_cores", lambda: plan_module.cpu_card(2, 64 * 2**30, "idle"))
+    monkeypatch.setattr(plan_module, "_these_cores", lambda: cpu_card(2, 64 * 2**30, "idle"))
     plan = plan_recipe(load(ROOT / "recipes" / "quickstart.toml"))
     assert plan.card.name == "cpu"
     assert "no GPU found here" in plan.card_reason and "--gpu NAME" in plan.card_reason
@@ -203,13 +203,13 @@ def test_without_a_gpu_a_small_recipe_is_planned_for_these_cores(monkeypatch: py
 
 
 def test_without_a_gpu_what_does_not_fit_these_cores_is_planned_for_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "_these_cores", lambda: plan_module.cpu_card(2, 2**30, "small"))
+    monkeypatch.setattr(plan_module, "_these_cores", lambda: cpu_card(2, 2**30, "small"))
     plan = plan_recipe(load(ROOT / "recipes" / "quickstart.toml"))
     assert plan.card is CARDS["t4"] and "does not fit the memory that is free" in plan.card_reason
 
 
 def test_advice_where_less_memory_is_free_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "_these_cores", lambda: plan_module.cpu_card(2, 12 * 2**30, "busy"))
+    monkeypatch.setattr(plan_module, "_these_cores", lambda: cpu_card(2, 12 * 2**30, "busy"))
     monkeypatch.setattr(plan_module, "_all_memory", lambda card: 24 * 2**30)
     plan = planned("tools", "cpu")
     assert not plan.fits and plan.advice == ("train.gradient_checkpointing=true",)
@@ -314,8 +314,8 @@ IN_PIECES = ("train.micro_batch=3000", "train.gradient_checkpointing=true")
 @pytest.mark.parametrize("overrides", [PACKED, (*PACKED, "train.engine=compiled"), IN_PIECES])
 def test_packed_micro_batches_are_planned_as_the_trainer_cuts_them(gpu: str, overrides: tuple[str, ...]) -> None:
     plan = planned("tools", gpu, *overrides)
-    gpu = Gpu(plan.card.title, plan.card.memory, plan.card.capability)
-    setup = setup_on(plan.recipe, plan.shape, plan.engine.value, plan.precision.value, gpu)
+    card = Gpu(plan.card.title, plan.card.memory, plan.card.capability)
+    setup = setup_on(plan.recipe, plan.shape, plan.engine.value, plan.precision.value, card)
     assert plan.budget == budget_for(plan.recipe, setup, plan.card.memory, plan.lengths)
     assert plan.budget is not None
     assert plan.fits

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.command import toolkit
+from toolkit.engines import versions
 from toolkit.planning import ran_out
 from toolkit.planning.cuts import Cut
 from toolkit.planning.plan import Plan, plan_recipe
@@ -72,7 +73,7 @@ def test_another_shape_or_device_is_not_affected(other: str) -> None:
 def test_other_versions_are_not_affected(monkeypatch: pytest.MonkeyPatch) -> None:
     keep(planned(), row(Cut(tokens=2048), 9, 4096))
     assert planned().ran_out is not None
-    usual = ran_out.versions()
+    usual = versions()
     monkeypatch.setattr(ran_out, "versions", lambda: usual | {"torch": "9.9"})
     assert planned().ran_out is None
 

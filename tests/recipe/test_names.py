@@ -33,8 +33,7 @@ def test_every_name_leads_to_a_setting_that_there_is() -> None:
         assert other.tools and (other.ours or other.word)
         if other.ours:
             *section, key = other.ours.split(".")
-            path = tuple(section) if len(section) == 1 else (*section, 0)
-            owner = _section(path)
+            owner = _section(tuple(section) if len(section) == 1 else (*section, 0))
             assert owner is not None and key in owner.model_fields, other.ours
     assert set(SECTIONS.values()) <= set(Recipe.model_fields)
 

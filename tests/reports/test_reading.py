@@ -464,7 +464,7 @@ def test_verdicts_say_only_what_can_be(found: Rows, facts: Facts) -> None:
 def test_a_steep_fall_is_not_drawn_on_below_zero() -> None:
     """The training loss beside an evaluation is one that was seen, not where its line would be by then."""
     losses = [3.0 - 0.17 * i for i in range(17)]  # 0.28 at the last row, and the evaluation comes much later
-    found = [{"update": i + 1, "epoch": 2.0, "loss": loss} for i, loss in enumerate(losses)]
+    found: Rows = [{"update": i + 1, "epoch": 2.0, "loss": loss} for i, loss in enumerate(losses)]
     found.append({"update": 40, "eval_loss": 1.9, "eval_groups": [1.85, 1.9, 1.95, 1.9] * 4, "eval_chats": 64})
     verdict = next(v for v in read(found, FACTS) if v.topic == "generalisation")
     assert "training loss 0.280 beside it" in verdict.evidence
@@ -499,9 +499,14 @@ def with_calls(found: Rows, shares: dict[int, float]) -> Rows:
     ]
 
 
-def stopping(found: Rows, decoded: int = 200) -> Verdict | None:
-    """What is said at the end about going on."""
-    return next((v for v in read(found, replace(FACTS, decoded=decoded)) if v.topic == "overfitting"), None)
+def stopping(found: Rows, decoded: int = 200) -> list[Verdict]:
+    """What is said at the end about going on: one verdict, or none."""
+    return [v for v in read(found, replace(FACTS, decoded=decoded)) if v.topic == "overfitting"]
+
+
+def code_of(found: Rows, decoded: int = 200) -> str:
+    (verdict,) = stopping(found, decoded)
+    return verdict.code
 
 
 MEMORISED = rows(falling(N, end=0.1), 0.05, 0, OVERFIT, 0.01, 24)
@@ -509,9 +514,9 @@ RISING = spaced([0.1, 0.4, 0.55, 0.62, 0.7, 0.74, 0.78, 0.8, 0.82], N)
 
 
 def test_a_rising_loss_does_not_stop_a_run_whose_right_answers_rise() -> None:
-    assert stopping(MEMORISED).code == "overfitting" and "memorised" in at_end(MEMORISED)
+    assert code_of(MEMORISED) == "overfitting" and "memorised" in at_end(MEMORISED)
     found = with_calls(MEMORISED, RISING)
-    verdict = stopping(found)
+    (verdict,) = stopping(found)
     assert (verdict.code, verdict.level) == ("loss_up_answers_not_down", "note")
     assert "go on" in verdict.title and "55% at update 50, 82% at update 200, of 200 chats" in verdict.evidence
     assert not {v.level for v in read(found, replace(FACTS, decoded=200))} & {"stop", "warning"}
@@ -521,21 +526,21 @@ def test_a_rising_loss_does_not_stop_a_run_whose_right_answers_rise() -> None:
 def test_right_answers_stop_a_run_where_they_surely_become_fewer(last: float, code: str) -> None:
     """Of 200, 65% after 82% is no chance, 79% is."""
     shares = RISING | {N: last, 175: 0.82}
-    assert stopping(with_calls(MEMORISED, shares)).code == code
+    assert code_of(with_calls(MEMORISED, shares)) == code
     # whatever the loss does
     good = with_calls(
         rows(falling(N), 0.05, 0, GOOD_EVALUATIONS, 0.01, 24), spaced([0.1, 0.5, 0.7, 0.8, 0.82, 0.82, last], N)
     )
-    assert (stopping(good) is not None) is (code == "fewer_right")
+    assert bool(stopping(good)) is (code == "fewer_right")
 
 
 @pytest.mark.parametrize("shares", [{0: 0.1}, {}])
 def test_answers_that_were_decoded_once_decide_nothing(shares: dict[int, float]) -> None:
-    assert stopping(with_calls(MEMORISED, shares)).code == "overfitting"
+    assert code_of(with_calls(MEMORISED, shares)) == "overfitting"
 
 
 def test_few_answers_decide_nothing() -> None:
-    assert stopping(with_calls(MEMORISED, RISING), decoded=12).code == "overfitting"
+    assert code_of(with_calls(MEMORISED, RISING), decoded=12) == "overfitting"
 
 
 def test_chance_alone_rarely_makes_right_answers_fewer() -> None:

@@ -40,8 +40,8 @@ def test_ranks_give_published_chances() -> None:
 
 @given(st.lists(numbers, min_size=3, max_size=statistics.MOST_BLOCKS), st.floats(0, 1e6))
 def test_ranks_and_slopes_are_scipys(values: list[float], trend: float) -> None:
-    order = np.arange(len(values))
-    array = values + trend * order
+    order = np.arange(len(values), dtype=np.float64)
+    array = np.asarray(values + trend * order, dtype=np.float64)
     ties = len(np.unique(array)) < len(array)
     its = scipy.stats.kendalltau(order, array, method="asymptotic" if ties else "exact", alternative="greater")
     assert statistics.rising_p(array) == pytest.approx(1.0 if np.ptp(array) == 0 else its.pvalue, rel=1e-9)

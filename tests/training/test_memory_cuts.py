@@ -223,7 +223,7 @@ def test_held_out_chats_are_evaluated_in_smaller_pieces(place: Place, monkeypatc
 def test_saving_is_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     module, _, name = stage.rpartition(".")
     usual: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    failed = []
+    failed: list[Any] = []
 
     def save(*given: Any, **more: Any) -> Any:
         if not failed:

@@ -11,7 +11,7 @@ import pytest
 from toolkit.chats import Chat
 from toolkit.errors import DataError
 from toolkit.world import chats, generate, workers
-from toolkit.world.catalog import Catalog
+from toolkit.world.catalog import Catalog, choose
 from toolkit.world.spec import Unsuitable
 
 
@@ -28,7 +28,7 @@ def test_workers_make_the_same_chats(options: dict[str, object]) -> None:
 
 
 def test_what_a_worker_cannot_make_is_an_error_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    catalog, _ = generate.choose("train", ("git",), {"irrelevance": 1}, 1)
+    catalog, _ = choose("train", ("git",), {"irrelevance": 1}, 1)
     source = generate.Source(0, catalog)
     make = generate._make
 

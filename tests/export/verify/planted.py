@@ -21,7 +21,7 @@ Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 def make_export(root: Path, family: str, gguf: tuple[str, ...] = ("f16",), tokens: Sequence[str] = ()) -> Path:
     """A finished run on a tiny model, exported and not verified. `tokens` are ordinary tokens of its vocabulary."""
-    more = {"vocab_size": 416} if tokens else {}
+    more: dict[str, Any] = {"vocab_size": 416} if tokens else {}
     base = base_model(root / "base", family, hidden_size=64, intermediate_size=96, **more)
     add_tokens(base, tokens)
     if family == "qwen3":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from rich.console import Console
 
-from toolkit.export.verify import clock as module
 from toolkit.export.verify.clock import Clock
 
 
@@ -13,7 +14,7 @@ from toolkit.export.verify.clock import Clock
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time; a test sets it."""
     at = [0.0]
-    monkeypatch.setattr(module.time, "perf_counter", lambda: at[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: at[0])
     return at
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.command import toolkit
 from tests.export.verify.planted import make_export, plant, rehash
-from tests.test_cli import toolkit
 from tests.tiny import write_recipe
 from toolkit.errors import EngineError, RunError
 from toolkit.export.export import export

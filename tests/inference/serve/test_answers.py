@@ -183,7 +183,7 @@ def test_names_of_arguments_are_held_where_a_schema_lists_them() -> None:
     kinds = {"s": {"type": "string"}, "b": {"type": "boolean"}, "i": {"type": "integer"}, "o": {"type": 5}}
     rule = next(line for line in made({"properties": kinds}).splitlines() if line.startswith("pair0"))
     assert "space string | " in rule and '( "true" | "false" ) space | ' in rule and rule.endswith("space value")
-    for free in (
+    unbound: list[Any] = [
         None,
         5,
         {"properties": {}},
@@ -192,7 +192,8 @@ def test_names_of_arguments_are_held_where_a_schema_lists_them() -> None:
         {"properties": listed, "patternProperties": {"x": {}}},
         {"properties": {str(number): {} for number in range(65)}},
         {"properties": {"a" * 60_000: {}}},
-    ):
+    ]
+    for free in unbound:
         assert "pair0" not in made(free) and "object0" not in made(free)
     assert "enum" not in made({"properties": {"a": {"enum": [{"x": 1}]}}})
 

@@ -110,7 +110,7 @@ def test_tools_are_in_the_prompt(port: int) -> None:
 
 def test_a_call_that_must_be_made_is_written_as_one(port: int) -> None:
     """A random model calls nothing by itself: the grammar makes it begin a call of the named tool."""
-    odd = {"type": "function", "function": {"name": "o-dd/é😀"}}
+    odd: dict[str, Any] = {"type": "function", "function": {"name": "o-dd/é😀"}}
     for tool in (ADD, odd):
         name = tool["function"]["name"]
         body = {**BODY, "tools": [odd, ADD], "tool_choice": {"type": "function", "function": {"name": name}}}
@@ -203,13 +203,13 @@ def test_a_model_that_never_loads_does_not_keep_it(
     monkeypatch.setattr(llama_server, "__file__", str(hanging))
     began = threading.Event()
 
-    def send() -> None:
+    def send(port: int) -> None:
         wait_for(port, 503)
         began.set()
         os.kill(os.getpid(), number)
 
     with kept_port() as port:
-        sender = threading.Thread(target=send)
+        sender = threading.Thread(target=send, args=(port,))
         sender.start()
         serve(Options(str(exported), port=port, threads=1))
         sender.join()

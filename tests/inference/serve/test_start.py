@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 from tests.inference.serve.test_bounds import BODY, ask
 from tests.inference.serve.test_serving import ended, lines_until_curl, started
@@ -41,9 +42,9 @@ def test_a_key_default_tools_and_a_failed_verification(exported: Path, tmp_path:
         assert tools.startswith("tools   trained with none; clients that send none get set_light")
         assert strange.startswith("note    not seen in training") and "Bearer $TOOLKIT_API_KEY" in curl
         assert ask(port, body=BODY)[0] == 401
+        some: tuple[dict[str, Any], ...] = ({"tools": []}, {})
         plain, offered = (
-            ask(port, body={**BODY, "max_tokens": 1, **more}, Authorization="Bearer a key of our own")
-            for more in ({"tools": []}, {})
+            ask(port, body={**BODY, "max_tokens": 1, **more}, Authorization="Bearer a key of our own") for more in some
         )
         assert plain[0] == offered[0] == 200
         assert offered[2]["usage"]["prompt_tokens"] > plain[2]["usage"]["prompt_tokens"] + 20
