@@ -22,7 +22,7 @@ from toolkit.planning.cards import GIB, Card, cpu_card
 from toolkit.planning.cost import Work, predict
 from toolkit.planning.kernel_time import Rates
 from toolkit.planning.lengths import Lengths, from_table
-from toolkit.planning.micro_batches import cut, mean_pieces
+from toolkit.planning.micro_batches import cut, fullest_share, mean_pieces
 from toolkit.planning.plan import make_plan
 from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe, TrainSection
@@ -119,3 +119,23 @@ def test_attention_costs_unpadded_rows_what_it_costs_equal_ones() -> None:
     rows = Lengths(2, np.array([100, 300]), 1.0, 0.1, "test", True)
     assert rows.attention_width == 250  # (100 x 100 + 300 x 300) / 400
     assert Lengths(2, np.array([700, 700]), 1.0, 0.1, "test", True).attention_width == 700
+
+
+@QUICK
+@given(tokens=TOKENS, rows=st.integers(1, 40), ranks=st.integers(1, 4))
+def test_hardly_any_update_has_more_than_the_fullest(tokens: list[int], rows: int, ranks: int) -> None:
+    lengths = np.array(tokens)
+    found = fullest_share(lengths, rows, ranks)
+    assert lengths.mean() * rows / ranks <= found + 1
+    assert found <= max(tokens) * -(-rows // ranks)
+    if len(set(tokens)) == 1:
+        assert found == tokens[0] * -(-rows // ranks)
+
+
+def test_the_fullest_of_a_runs_updates() -> None:
+    """Of 2,943 updates of 16 chats, as the chapter's, none has more, and one has nearly as much."""
+    random = np.random.default_rng(1)
+    lengths = np.linspace(36, 1764, 15_694).astype(np.int64)
+    most = random.choice(lengths, (2943, 16)).sum(1).max()
+    assert most <= fullest_share(lengths, 16) <= 1.1 * most
+    assert fullest_share(lengths, 16) < 0.8 * 16 * lengths.max()

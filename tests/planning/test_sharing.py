@@ -51,7 +51,7 @@ def test_padded_chats_are_shared_too() -> None:
 
 
 def test_what_can_not_be_shared_is_refused() -> None:
-    with pytest.raises(InputError, match="--gpus 17: an update has 16 chats"):
+    with pytest.raises(InputError, match="17 GPUs can't share an update of 16 chats"):
         plan(17)
     with pytest.raises(InputError, match="--gpus 2: processes on a CPU share its cores"):
         plan(2, gpu="cpu")

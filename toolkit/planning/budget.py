@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from toolkit.models.families import load_shape
 from toolkit.planning.lengths import Lengths, from_table
 from toolkit.planning.memory import training_memory
+from toolkit.planning.micro_batches import fullest_share
 from toolkit.planning.setup import setup_on
 
 if TYPE_CHECKING:
@@ -71,16 +72,15 @@ def budget_for(recipe: Recipe, setup: Setup, memory: int, lengths: Lengths) -> B
     wanted = recipe.train.micro_batch
     if wanted == "fixed":
         return None
-    longest = int(lengths.tokens.max())
-    # of an update, or of the most that a rank has of it
-    rows = -(-recipe.chats_per_update // setup.ranks) * max(1.0, lengths.rows_per_chat)
-    update, trained = round(longest * rows), lengths.trained
+    longest, trained = int(lengths.tokens.max()), lengths.trained
+    rows = lengths.rows(recipe.chats_per_update)
+    update = fullest_share(lengths.tokens, rows, setup.ranks)
     asked = None
     if isinstance(wanted, int):
         asked = Budget(max(wanted, longest), "train.micro_batch" if wanted >= longest else "the longest row")
     if recipe.train.gradient_checkpointing != "auto":
         return asked or token_budget(setup, memory, longest=longest, update=update, trained=trained)
-    expected = float(lengths.tokens.mean()) * rows
+    expected = float(lengths.tokens.mean()) * rows / setup.ranks
     return least_recomputed(
         setup, memory, longest=longest, update=update, expected=expected, trained=trained, asked=asked
     )
@@ -137,7 +137,7 @@ def _launch_tokens(setup: Setup) -> int:
 def token_budget(setup: Setup, memory: int, *, longest: int, update: int, trained: float) -> Budget:
     """The most tokens of a micro-batch that train within `memory` bytes.
 
-    `longest` row and `update`, the most tokens that an update can have: a budget is at least one row and needs to be
+    `longest` row and `update`, tokens that hardly any update has more of: a budget is at least one row and needs to be
     no more than an update. `trained`: share of tokens with a label.
     """
     most = -(-update // STEP) * STEP
@@ -155,7 +155,7 @@ def token_budget(setup: Setup, memory: int, *, longest: int, update: int, traine
         least = "the longest row" if tokens == longest else "the fewest"
         return Budget(tokens, f"{least}, which the formulas say may not fit {memory / 2**30:.1f} GiB")
     if tokens >= update:
-        return Budget(tokens, f"a whole update of at most {update:,} tokens fits")
+        return Budget(tokens, f"a whole update fits: hardly any has more than {update:,} tokens")
     if not setup.cuda and tokens == MOST_ON_CPU:
         return Budget(tokens, "more make no CPU faster")
     return Budget(tokens, f"as many as fit {memory / 2**30:.1f} GiB")

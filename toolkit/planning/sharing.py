@@ -9,7 +9,8 @@ import numpy as np
 
 from toolkit.errors import InputError
 from toolkit.planning.cards import Card
-from toolkit.planning.micro_batches import cut, drawn, spread
+from toolkit.planning.micro_batches import cut, largest, shared
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from toolkit.planning.lengths import Lengths
@@ -33,6 +34,15 @@ class Sharing:
     summing: float = 0.0
 
 
+def check_share(chats: int, ranks: int) -> None:
+    """Raise `InputError` where an update has fewer chats than there are ranks."""
+    if chats < ranks:
+        raise InputError(
+            f"{ranks} GPUs can't share an update of {counted(chats, 'chat')} (train.per_device_train_batch_size x "
+            "train.gradient_accumulation_steps); wanted one a GPU at least"
+        )
+
+
 def sharing(recipe: Recipe, card: Card, lengths: Lengths, trainable: int, budget: int | None, ranks: int) -> Sharing:
     """How `ranks` of these cards share an update whose micro-batches have at most `budget` tokens, or are padded.
 
@@ -40,15 +50,10 @@ def sharing(recipe: Recipe, card: Card, lengths: Lengths, trainable: int, budget
     there are ranks.
     """
     chats = recipe.chats_per_update
-    if chats < ranks:
-        raise InputError(
-            f"--gpus {ranks}: an update has {chats} chats (train.per_device_train_batch_size x "
-            "train.gradient_accumulation_steps), and each GPU needs one of its own"
-        )
+    check_share(chats, ranks)
     shares, pieces = [], []
-    for update in drawn(lengths.tokens, chats if budget is None else lengths.rows(chats)):
-        groups = [[update[i] for i in group] for group in spread(update, ranks)]
-        shares.append(max(map(sum, groups)) / sum(update))
+    for groups in shared(lengths.tokens, chats if budget is None else lengths.rows(chats), ranks):
+        shares.append(largest(groups))
         if budget is not None:
             pieces.append(max(len(cut(group, budget)) for group in groups))
     summing = 0.0
