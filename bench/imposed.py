@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 from toolkit.hardware import AMPERE
@@ -24,13 +25,17 @@ def believe(card: Card) -> None:
     """Let this process take its CUDA card for an older `card`, before anything has asked what it is.
 
     Its memory, its compute capability, and below Ampere no bfloat16 and no flash attention of any kind. Code is still
-    made for the card that is here, which runs no other: Triton asks the driver, and Inductor is told. What the card
-    computes in is its own too.
+    made for the card that is here, which runs no other: Triton and Inductor are told. What the card computes in is its
+    own too.
     """
     import torch
     from torch._dynamo.device_interface import CudaInterface
 
     own, real = torch.cuda.get_device_properties, torch.cuda.get_device_capability()
+    if importlib.util.find_spec("triton") is not None:
+        from triton.runtime import driver
+
+        driver.active.get_device_capability = torch.cuda.get_device_capability  # which it would take as it is then
     torch.cuda.set_per_process_memory_fraction(min(1.0, card.memory / own(0).total_memory))
     properties: Any = lambda device=None: Properties(own(device or 0), card)  # noqa: E731
     capability: Any = lambda device=None: card.capability  # noqa: E731

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,6 +55,29 @@ def test_inductor_makes_no_graph_of_bfloat16_and_code_for_the_card_that_is_there
     believe(CARDS["t4"])
     assert not CudaInterface.is_bf16_supported(including_emulation=False)
     assert CudaInterface.get_compute_capability() == 90, "the card runs no code for 7.5"
+
+
+def test_triton_makes_code_for_the_card_that_is_there(share: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver keeps, once it is made, what torch has for a capability at that moment."""
+
+    class Driver:
+        def __init__(self) -> None:
+            self.get_device_capability = torch.cuda.get_device_capability
+
+    class Lazy:
+        @functools.cached_property
+        def active(self) -> Driver:
+            return Driver()
+
+    runtime: Any = ModuleType("triton.runtime")
+    runtime.driver = Lazy()
+    triton = ModuleType("triton")
+    triton.__spec__ = ModuleSpec("triton", None)
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.setitem(sys.modules, "triton.runtime", runtime)
+    believe(CARDS["t4"])
+    assert runtime.driver.active.get_device_capability(0) == (9, 0)
+    assert torch.cuda.get_device_capability() == (7, 5)
 
 
 def test_a_card_with_bfloat16_keeps_it(share: list[float]) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("xformers")
+library = pytest.importorskip("xformers._cpp_lib")._cpp_library_load_exception
 pytestmark = [
+    pytest.mark.skipif(library is not None, reason=f"xformers' library does not load: {library}"),
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
 ]

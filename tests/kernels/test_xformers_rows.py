@@ -210,3 +210,19 @@ def test_other_machines_do_not_import_it(
     monkeypatch.setattr(xformers_rows, "attention", imported)
     monkeypatch.setattr(packed_attention, "why_not", lambda *_: imported())
     assert packed_attention.find_kernel(device, torch.float32, 64) == "rows"
+
+
+def test_the_reason_is_said_that_stands_below_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it refuses beside a torch of another CUDA."""
+    fmha = Fmha()
+
+    def refuses(*_: Any, **__: Any) -> Any:
+        raise ValueError(
+            "Operator `memory_efficient_attention` does not support inputs:\n     query       : shape=(1, 2)\n"
+            "`cutlassF-pt` is not supported because:\n    xFormers wasn't build with CUDA support\n    another"
+        )
+
+    fmha.memory_efficient_attention_forward_requires_grad = refuses  # type: ignore[method-assign]
+    installed(monkeypatch, fmha)
+    why = xformers_rows.why_not(torch.device("cpu"), torch.float32, 8)
+    assert why == "xformers does not run on this card: xFormers wasn't build with CUDA support"

@@ -1,10 +1,11 @@
 """Attention over packed rows by xformers' block-diagonal causal mask, as an operator that torch.compile leaves whole.
 
 For cards without flash attention, as a T4. There xformers 0.0.35 runs PyTorch's own memory-efficient kernels, those
-of `toolkit.kernels.row_attention`, and nothing of its compiled library, which holds products of sparse matrices: it
-attends also beside a torch whose CUDA that library does not load with. It is imported on such a card only, and used
-after it has agreed there with PyTorch's usual attention. The mask is put together by hand, from edges that stay on the
-card, where xformers would ask for the rows' lengths as Python's numbers and the host would wait for them in each layer.
+of `toolkit.kernels.row_attention`: the same bits in the same time, measured on an H200 (docs/benchmarks). Where its
+compiled library does not load, as beside a torch of another CUDA, it refuses to. It is imported on such a card only,
+and used after it has agreed there with PyTorch's usual attention. The mask is put together by hand, from edges that
+stay on the card, where xformers would ask for the rows' lengths as Python's numbers and the host would wait for them
+in each layer.
 """
 
 from __future__ import annotations
@@ -116,5 +117,11 @@ def why_not(device: torch.device, dtype: torch.dtype, size: int) -> str:
     try:
         same = agrees(xformers_rows, xformers_rows_backward, device, dtype, size)
     except Exception as error:  # another version may be called otherwise, or have no kernel for this card
-        return f"xformers does not run on this card: {first_line(error)[:200]}"
+        return f"xformers does not run on this card: {_reason(error)[:200]}"
     return "" if same else "xformers gives other numbers on this card than PyTorch"
+
+
+def _reason(error: Exception) -> str:
+    """The first reason of those it gives for inputs that it does not support, below them."""
+    reasons = str(error).partition("is not supported because:")[2].split("\n")
+    return next((line.strip() for line in reasons if line.strip()), first_line(error))
