@@ -20,10 +20,13 @@ import pytest
 
 from tests.forked import Ended, Forks
 from tests.tiny import write_recipe
+from toolkit.errors import EngineError, InputError
 from toolkit.evaluation.results import Evaluation
 from toolkit.files import is_held
+from toolkit.hardware import usable_cores
 from toolkit.runs import RunFolder
 from toolkit.training import checkpoints
+from toolkit.training.launch import launch
 
 # of a loss, by which two ranks may differ from one: the same sums of float32 in another order, through some updates
 TOLERANCE = 1e-5
@@ -265,7 +268,7 @@ def test_an_update_is_not_shared_by_more_ranks_than_chats(runs: Runs, tmp_path: 
     few = ["--set", "train.per_device_train_batch_size=1", "--set", "train.gradient_accumulation_steps=1"]
     ended = runs.start(tmp_path / "said", *([runs.words("packed", "few") + few] * 2))
     told = "".join(err for _, err in ended.said)
-    assert ended.codes == [2, 2] and told.count("error: ") == 1 and "2 ranks can't share an update of 1 chats" in told
+    assert ended.codes == [2, 2] and told.count("error: ") == 1 and "2 GPUs can't share an update of 1 chat " in told
 
 
 @pytest.mark.slow
@@ -308,3 +311,16 @@ def test_gpus_says_what_is_wrong_once(runs: Runs, tmp_path: Path) -> None:
         [sys.executable, "-m", "toolkit", "run", str(recipe), "--gpus", "2"], capture_output=True, text=True
     )
     assert done.returncode == 2 and done.stderr.count("error: ") == 1 and f"{recipe}:4" in done.stderr
+
+
+def test_more_ranks_than_chats_or_cores_are_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*_: object) -> None:
+        raise AssertionError("started")
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", started)
+    with pytest.raises(InputError, match="99 GPUs can't share an update of 16 chats"):
+        launch(99, 16)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    most = max(2, usable_cores())
+    with pytest.raises(EngineError, match=f"wanted --gpus {most} at most"):
+        launch(most + 1, 1000)

@@ -66,8 +66,7 @@ def run(
             from toolkit.engines.recipes import load
             from toolkit.training.launch import launch
 
-            load(recipe, overrides or ())  # what is wrong with it is said once
-            launch(gpus)
+            launch(gpus, load(recipe, overrides or ()).recipe.chats_per_update)  # what is wrong with it is said once
             return
     elif gpus is not None and gpus != int(os.environ["WORLD_SIZE"]):
         raise EngineError(

@@ -12,6 +12,8 @@ from dataclasses import fields
 from typing import Any
 
 from toolkit.errors import EngineError, InterruptedRun, ToolkitError
+from toolkit.hardware import usable_cores
+from toolkit.planning.sharing import check_share
 from toolkit.terminal import warn
 from toolkit.words import counted
 
@@ -26,13 +28,15 @@ class RanksFailed(ToolkitError):
         self.exit_code = exit_code
 
 
-def launch(gpus: int) -> None:
-    """Run this process's command line as `gpus` ranks on this machine, until all have ended.
+def launch(gpus: int, chats: int) -> None:
+    """Run this process's command line as `gpus` ranks on this machine, which share updates of `chats`, until all ended.
 
     What torchrun would do as `torchrun --standalone --nproc_per_node=N -m toolkit ...`, without its own report: ranks
-    say what is wrong in their own words. Raises `EngineError` where there are fewer GPUs, `RanksFailed` with the ranks'
-    exit code, and `InterruptedRun` where this process was asked to stop, which ranks have been told then.
+    say what is wrong in their own words. Raises `InputError` where there are fewer chats, `EngineError` where there are
+    fewer GPUs (or cores), `RanksFailed` with the ranks' exit code, and `InterruptedRun` where this process was asked to
+    stop, which ranks have been told then.
     """
+    check_share(chats, gpus)
     import torch  # seconds, which a recipe with a mistake does not wait for
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -44,6 +48,10 @@ def launch(gpus: int) -> None:
         where = "this machine has" if seen is None else f"CUDA_VISIBLE_DEVICES={seen} leaves"
         raise EngineError(f"--gpus {gpus}: {where} {counted(found, 'GPU')}; wanted --gpus {found} at most")
     if not found:
+        cores = usable_cores()
+        if gpus > max(2, cores):
+            here = f"no CUDA GPU here, and {counted(cores, 'core')}"
+            raise EngineError(f"--gpus {gpus}: {here}; wanted --gpus {max(2, cores)} at most")
         warn(f"note: no CUDA GPU here: --gpus {gpus} trains as {gpus} processes on the CPU, for trying it out")
     with tempfile.TemporaryDirectory(prefix="toolkit-ranks-") as logs:
         config = LaunchConfig(

@@ -14,11 +14,11 @@ from toolkit.data import seen
 from toolkit.data.keys import source_files
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.engines import EngineReport
-from toolkit.errors import EngineError
 from toolkit.files import write_text
 from toolkit.hardware import Hardware
 from toolkit.hashes import sha256_of, sha256_of_text
 from toolkit.planning.budget import Budget
+from toolkit.planning.sharing import check_share
 from toolkit.planning.steps import Updates
 from toolkit.ranks import Ranks, here
 from toolkit.recipe import dump
@@ -38,15 +38,11 @@ SAMPLE_TOKENS = 1500
 
 
 def check_ranks(ranks: Ranks, recipe: Recipe, options: Mapping[str, object]) -> None:
-    """Raise `RunError` unless all ranks are to do the same, and `EngineError` where there are too many for it."""
+    """Raise `RunError` unless all ranks are to do the same, and `InputError` where there are too many for it."""
     if ranks.size == 1:
         return
     ranks.agree({"toolkit": __version__, "recipe": sha256_of_text(dump(recipe)), **options})
-    if recipe.chats_per_update < ranks.size:
-        raise EngineError(
-            f"{ranks.size} ranks can't share an update of {recipe.chats_per_update} chats "
-            "(train.per_device_train_batch_size x train.gradient_accumulation_steps); wanted one a rank at least"
-        )
+    check_share(recipe.chats_per_update, ranks.size)
 
 
 def rank_line(ranks: Ranks, hardware: Hardware) -> str:
