@@ -46,6 +46,7 @@ export.json, every key (paths are absolute; `null` where it does not apply):
         "call_format": "json", "tool_prompt": "signature", "thinking": "template"
       },
       "calls_read_by": {"llama.cpp": "read", ...},      # what becomes of the model's calls in each runtime
+      "beside": {"merged/config.json": SHA-256, ...},   # what the weights are used with
       "max_length": 1024,                               # train.max_length; null: as above
       "load_in_4bit": false,                            # whether training held the base as NF4
       "merge_base": {
@@ -162,6 +163,7 @@ class ExportRecord:
     versions: dict[str, str]
     status: Status = "unverified"
     calls_read_by: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 
     def save(self, folder: Path) -> None:

@@ -16,6 +16,12 @@ def version_of(name: str) -> str | None:
         return None
 
 
+def every() -> dict[str, str]:
+    """The version of every distribution that is installed, by its name."""
+    found = {one.name: one.version for one in metadata.distributions() if one.name}
+    return dict(sorted(found.items(), key=lambda pair: pair[0].lower()))
+
+
 def installed(names: Iterable[str]) -> dict[str, str]:
     """The version of each distribution, in the order given; those that are not there are left out."""
     return {name: version for name in names if (version := version_of(name)) is not None}

@@ -33,11 +33,13 @@ def run(tmp_path: Path) -> RunFolder:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(name.encode() * 100)
         files.append(FileRecord(name, kind, "Q8_0", sha256_of(path), path.stat().st_size, "numpy", 0.1))
+    (folder.export / "merged" / "config.json").write_text("{}")
     ExportRecord(
         name="run", created="", command="", run=str(folder.path), recipe=None, adapter=None,
         base=BaseRecord("m", None, "", None, "LlamaForCausalLM", "llama"), tokenizer={}, data=None, max_length=None,
         load_in_4bit=False, merge_base=MergeRecord("auto", "original", ""), lora=None, merged=None, source16=None,
         files=files, notes=[], versions={}, status="passed",
+        beside={"merged/config.json": sha256_of(folder.export / "merged" / "config.json")},
     ).save(folder.export)  # fmt: skip
     return folder
 
@@ -50,8 +52,8 @@ def verify(path: Path) -> tuple[bool, str, str]:
 def test_files_as_written_are_said_to_be_so_and_shown_on_the_page(run: RunFolder) -> None:
     run.report.write_text("")
     fine, told, said = verify(run.path)
-    assert fine and told.startswith("verified: 3 files of ") and "compared with the trained model" in told
-    assert said.count("same       ") == 3
+    assert fine and told.startswith("verified: 4 files of ") and "compared with the trained model" in told
+    assert said.count("same       ") == 4
     page = run.report.read_text()
     assert "Verification" in page and "as written" in page and told in page
     assert verify(run.export)[0]  # the export folder itself
@@ -63,6 +65,8 @@ def test_files_as_written_are_said_to_be_so_and_shown_on_the_page(run: RunFolder
         ("run-Q8_0.gguf", None, "missing"),
         ("run-Q8_0.gguf", b"short", r"5 bytes, 1,300 were written"),
         ("merged/model.safetensors", b"merged/model.safetensorx" * 100, r"changed since it was written \(SHA-256 "),
+        ("merged/config.json", b"{ }", r"changed since it was written \(SHA-256 "),
+        ("merged/config.json", None, "missing"),
         ("adapter/adapter_model.safetensors", b"other", r"of another adapter than .*run/adapter \(SHA-256 "),
     ],
 )

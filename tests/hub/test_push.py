@@ -67,6 +67,7 @@ def export(made: RunFolder, status: Any = "passed") -> None:
         lora=None,
         merged={"folder": "merged"},
         source16="F16",
+        beside={"merged/config.json": hashlib.sha256(b"{}").hexdigest()},
         files=files,
         notes=[],
         versions={},
@@ -220,6 +221,9 @@ def test_what_is_wrong_here_is_said_before_anything_is_sent(hub: Hub, trained: R
     (trained.export / "mine-Q8_0.gguf").write_bytes(GGUF + b"x")
     try:
         assert "mine-Q8_0.gguf: is not as it was exported" in refused(trained)
+        export(trained)
+        (ExportFolder(trained.export).merged / "config.json").write_text("{ }")
+        assert "merged/config.json: is not as it was exported" in refused(trained)
         export(trained, "failed")
         assert "so they are not pushed; --only adapter pushes the adapter" in refused(trained)
         assert pushed(trained, only=["adapter"])

@@ -250,7 +250,10 @@ def test_a_run_whose_template_writes_the_date_goes_on_and_is_verified_on_another
 
     monkeypatch.setattr(Renderer, "prompt", seen)
     done = run(recipe, tmp_path / "run", export=False)
-    assert read_object(done.environment)["data"]["day"] == "2026-11-30"
+    environment = read_object(done.environment)
+    assert environment["data"]["day"] == "2026-11-30"
+    assert {"torch", "numpy", "safetensors", "Jinja2"} <= environment["packages"].keys()
+    assert environment["packages"]["torch"] == torch.__version__
     losses = [row["loss"] for row in read_rows(done.metrics) if "loss" in row]
 
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "another"))

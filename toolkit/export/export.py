@@ -256,6 +256,15 @@ class _Work:
             (self.folder / "Modelfile").write_text(text, encoding="utf-8")
         text = card.model_card(self.record, self.source.recipe, self.source.summary())
         (self.folder / "README.md").write_text(text, encoding="utf-8")
+        self.record.beside = self._beside()
+
+    def _beside(self) -> dict[str, str]:
+        """SHA-256 of what decides how the files are used: the chat template, and what the merged model has beside its
+        weights. Modelfile and README.md are for users to change."""
+        known = {file.name for file in self.record.files}
+        paths = [self.folder / FILE, *sorted((self.folder / "merged").rglob("*"))]
+        names = {str(path.relative_to(self.folder)): path for path in paths if path.is_file()}
+        return {name: sha256_of(path) for name, path in names.items() if name not in known}
 
     @property
     def _metadata(self) -> Metadata:

@@ -114,6 +114,9 @@ def _content(run: RunFolder, options: Options) -> tuple[Content, ExportRecord | 
     if any(path.startswith("merged/") for path in found):
         files = (file for file in sorted(export.merged.iterdir()) if file.is_file())
         found |= {f"merged/{file.name}": file for file in files}
+        for name, digest in record.beside.items():
+            if name in found and remembered_sha256(path := export.path / name) != digest:
+                raise RunError(f"{path}: is not as it was exported; {typed('export', run.path, '--force')}")
     return found, record
 
 

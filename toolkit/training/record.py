@@ -26,6 +26,7 @@ from toolkit.recipe.schema import Recipe
 from toolkit.records import write_json
 from toolkit.runs import RunFolder, command_line
 from toolkit.training.prepared import Tables
+from toolkit.versions import every
 from toolkit.words import counted
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def described_environment(
         "engine": report.as_dict(),
         "hardware": asdict(hardware),
         "process": described_process(),
+        "packages": every(),
         "ranks": {"processes": here().size, "machines": here().machines},
         "micro_batch": asdict(budget) if budget is not None else None,
         "model": described_model(recipe, model_folder),

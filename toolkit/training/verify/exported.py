@@ -57,6 +57,8 @@ def look(export: ExportFolder, run: RunFolder | None, console: Console) -> Itera
         for file in record.files:
             yield Looked(file.name, _wrong(export.path / file.name, file.bytes, file.sha256))
             bar.advance(file.bytes)
+    for name, digest in record.beside.items():
+        yield Looked(name, _wrong(export.path / name, None, digest))
     theirs = export.adapter / ADAPTER[1]
     made = listed(run.adapter).get(ADAPTER[1]) if run is not None else None
     if theirs.is_file() and made is not None:
@@ -65,10 +67,10 @@ def look(export: ExportFolder, run: RunFolder | None, console: Console) -> Itera
         yield Looked(f"{export.adapter.name}/{ADAPTER[1]}", "" if found == made else other)
 
 
-def _wrong(path: Path, size: int, wanted: str) -> str:
+def _wrong(path: Path, size: int | None, wanted: str) -> str:
     try:
         found = path.stat().st_size
-        if found != size:
+        if size is not None and found != size:
             return f"{found:,} bytes, {size:,} were written"
         digest = sha256_of(path)
     except FileNotFoundError:
