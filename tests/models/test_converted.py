@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +110,11 @@ def test_runs_are_merged_first_and_every_way_to_split_counts() -> None:
     assert merges_of(tokens, types, scores) == expected
 
 
-def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("convert", "wanted"), [(converted.gemma3, "gemma3"), (converted.smollm2, "llama")])
+def test_another_kind_of_model_is_refused(tmp_path: Path, convert: Callable[[Path, Path], None], wanted: str) -> None:
     from toolkit.export.merge import open_merged
 
     base = base_model(tmp_path / "base", "qwen3")
     write(tmp_path / "m.gguf", open_merged(base, None))
-    with pytest.raises(ModelError, match=r"m\.gguf: a qwen3, wanted gemma3"):
-        converted.gemma3(tmp_path / "m.gguf", tmp_path)
+    with pytest.raises(ModelError, match=rf"m\.gguf: a qwen3, wanted {wanted}"):
+        convert(tmp_path / "m.gguf", tmp_path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from toolkit.errors import ModelError
 from toolkit.gguf_raw import RawGguf, read_bytes, read_raw
-from toolkit.progress import without_bars
+from toolkit.models.families.base import Family
 from toolkit.versions import version_of
 
 NORMAL, CONTROL, USER, UNUSED = 1, 3, 4, 5  # types of tokens in a GGUF
@@ -19,53 +19,83 @@ BLANK = "▁"  # what SentencePiece has for a blank
 
 def smollm2(gguf: Path, folder: Path) -> None:
     """Write the folder of a SmolLM2."""
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM
+    from transformers import LlamaConfig
 
-    with without_bars():
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False
-        )
-    tokenizer = _smollm2_tokenizer(gguf)
-    config = model.config
-    # the file was quantised, what is saved is not
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
-    config.bos_token_id = tokenizer.bos_token_id
+    from toolkit.models.families.llama import Llama
+
+    raw, family = read_raw(gguf), Llama()
+    _require(raw, family)
+    tokenizer = _smollm2_tokenizer(raw)
+
+    def value(key: str) -> Any:
+        return raw.value(f"{family.gguf_arch}.{key}")
+
+    config = LlamaConfig(
+        vocab_size=value("vocab_size"),
+        hidden_size=value("embedding_length"),
+        intermediate_size=value("feed_forward_length"),
+        num_hidden_layers=value("block_count"),
+        num_attention_heads=value("attention.head_count"),
+        num_key_value_heads=value("attention.head_count_kv"),
+        max_position_embeddings=value("context_length"),
+        rms_norm_eps=value("attention.layer_norm_rms_epsilon"),
+        rope_parameters={"rope_type": "default", "rope_theta": value("rope.freq_base")},
+        tie_word_embeddings="output.weight" not in (tensor.name for tensor in raw.tensors),
+        dtype="bfloat16",
+        _model_name_or_path=raw.text("general.name"),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        unk_token_id=tokenizer.unk_token_id,
+    )
     config.save_pretrained(folder)
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    if config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    ids = {
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
-        "pad_token_id": config.pad_token_id,
-    }
+    _save_weights(raw, family, config.to_dict(), folder)
+    ids = {f"{name}_token_id": getattr(config, f"{name}_token_id") for name, _ in TOKEN_IDS}
     (folder / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
     tokenizer.save_pretrained(folder)
 
 
-def _smollm2_tokenizer(gguf: Path) -> Any:
+def _require(raw: RawGguf, family: Family) -> None:
+    if (kind := raw.text("general.architecture")) != family.gguf_arch:
+        raise ModelError(f"{raw.path.name}: a {kind}, wanted {family.gguf_arch}")
+
+
+def _save_weights(raw: RawGguf, family: Family, config: dict[str, Any], folder: Path) -> None:
+    """Write a GGUF's tensors to model.safetensors in bfloat16, by their names and orders in transformers."""
+    import torch
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import dequantize
+    from safetensors.torch import save_file
+
+    shape = family.shape(config, raw.path.name)
+    places = {tensor.name: tensor for tensor in raw.tensors}
+    sizes, weights = shape.weights(), {}
+    with raw.path.open("rb") as file:
+        for name, (part,) in family.gguf_parts(shape).items():
+            tensor = places[part.name]
+            quant = GGMLQuantizationType(tensor.kind)
+            block, size = GGML_QUANT_SIZES[quant]
+            rows = (*tensor.shape[:-1], tensor.shape[-1] // block * size)
+            values = dequantize(read_bytes(file, tensor.offset, prod(rows)).reshape(rows), quant).reshape(sizes[name])
+            weight = family.from_gguf(name, torch.from_numpy(values), shape, config)
+            weights[name] = weight.to(torch.bfloat16).contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _smollm2_tokenizer(raw: RawGguf) -> Any:
     """The tokenizer of a GGUF with byte-level BPE and llama.cpp's `smollm` pre-tokenizer.
 
     Built from the file's own lists, because transformers 5.17's GGUF tokenizer takes <|im_start|> for the end token and
     leaves the control tokens unmarked. The pre-tokenizer is llama.cpp's: every digit alone, then GPT-2's pattern.
     """
-    from gguf import GGUFReader
-    from gguf.constants import TokenType
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    fields = GGUFReader(gguf).fields
-
     def value(key: str) -> Any:
-        return fields[f"tokenizer.ggml.{key}"].contents()
+        return raw.value(f"tokenizer.ggml.{key}")
 
     if (kind := (value("model"), value("pre"))) != ("gpt2", "smollm"):
-        raise ModelError(f"{gguf.name}: tokenizer {kind} is not one this reader knows: ('gpt2', 'smollm')")
+        raise ModelError(f"{raw.path.name}: tokenizer {kind} is not one this reader knows: ('gpt2', 'smollm')")
     tokens, types = value("tokens"), value("token_type")
     merges = [tuple(merge.split(" ", 1)) for merge in value("merges")]
     backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
@@ -73,7 +103,7 @@ def _smollm2_tokenizer(gguf: Path) -> Any:
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     backend.decoder = decoders.ByteLevel()
-    control = [token for token, kind in zip(tokens, types, strict=True) if kind == TokenType.CONTROL]
+    control = [token for token, kind in zip(tokens, types, strict=True) if kind == CONTROL]
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
     eos = tokens[value("eos_token_id")]
     unknown = tokens[value("unknown_token_id")]
@@ -87,7 +117,7 @@ def _smollm2_tokenizer(gguf: Path) -> Any:
         clean_up_tokenization_spaces=False,
         model_max_length=8192,
     )
-    tokenizer.chat_template = fields["tokenizer.chat_template"].contents()
+    tokenizer.chat_template = raw.text("tokenizer.chat_template")
     return tokenizer
 
 
@@ -103,17 +133,11 @@ GEMMA_END = "<end_of_turn>"
 
 def gemma3(gguf: Path, folder: Path) -> None:
     """Write the folder of a Gemma 3's text model."""
-    import torch
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-    from gguf.quants import dequantize
-    from safetensors.torch import save_file
-
     from toolkit.models.families.gemma3 import Gemma3
 
     raw, family = read_raw(gguf), Gemma3()
-    kind = raw.text("general.architecture")
-    if kind != family.gguf_arch:
-        raise ModelError(f"{gguf.name}: a {kind}, wanted {family.gguf_arch}")
+    _require(raw, family)
+    kind = family.gguf_arch
     config = family.config_of(
         {key.removeprefix(f"{kind}."): raw.value(key) for key in raw.keys if key.startswith(kind)}
     )
@@ -124,19 +148,7 @@ def gemma3(gguf: Path, folder: Path) -> None:
         "transformers_version": version_of("transformers"),  # or its tokenizer is taken for one of Mistral's
         **{f"{name}_token_id": raw.value(f"tokenizer.ggml.{long}_token_id") for name, long in TOKEN_IDS},
     }
-    shape = family.shape(config, gguf.name)
-    places = {tensor.name: tensor for tensor in raw.tensors}
-    sizes, weights = shape.weights(), {}
-    with gguf.open("rb") as file:
-        for name, (part,) in family.gguf_parts(shape).items():
-            tensor = places[part.name]
-            quant = GGMLQuantizationType(tensor.kind)
-            block, size = GGML_QUANT_SIZES[quant]
-            rows = (*tensor.shape[:-1], tensor.shape[-1] // block * size)
-            values = dequantize(read_bytes(file, tensor.offset, prod(rows)).reshape(rows), quant).reshape(sizes[name])
-            weight = family.from_gguf(name, torch.from_numpy(values), shape, config)
-            weights[name] = weight.to(torch.bfloat16).contiguous()
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    _save_weights(raw, family, config, folder)
     config["eos_token_id"] = [config["eos_token_id"], tokens.index(GEMMA_END)]
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     ids = {f"{name}_token_id": config[f"{name}_token_id"] for name, _ in TOKEN_IDS}
