@@ -3,7 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # How long an example takes says how busy the machine is. Examples are the same each time, so that what passes passes
-# again; TOOLKIT_FUZZ draws others.
+# again; TOOLKIT_FUZZ draws others, and as many.
 settings.register_profile(
     "untimed",
     deadline=None,
+    max_examples=int(os.environ.get("TOOLKIT_FUZZ", "50")),
     suppress_health_check=[HealthCheck.too_slow],
     derandomize="TOOLKIT_FUZZ" not in os.environ,
 )
@@ -29,13 +30,13 @@ settings.load_profile("untimed")
 
 LONG = (
     "training",
+    "endurance",
     "families",
     "export",
     "serve",
     "verify",
     "bench",
     "evaluation",
-    "endurance",
 )  # folders, longest first
 TOGETHER = (
     "tests/endurance/",
@@ -53,14 +54,17 @@ def together(nodeid: str) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--dist loadscope` (`make test-more`) a worker gets all tests of a place in `TOGETHER`, or a single test."""
-    if config.option.dist != "loadscope":
+    """A worker gets all tests of a place in `TOGETHER`; of others a file's, with `--dist loadfile`, or with `--dist
+    loadscope` (`make test-more`) a single one."""
+    if config.option.dist not in ("loadfile", "loadscope"):
         return None
     from xdist.scheduler import LoadScopeScheduling
 
+    whole_files = config.option.dist == "loadfile"
+
     class Places(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return together(nodeid) or nodeid
+            return together(nodeid) or (nodeid.partition("::")[0] if whole_files else nodeid)
 
     return Places(config, log)
 
@@ -82,6 +86,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 _imported = 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Nothing looks for garbage while modules are imported, which leaves next to none, nor later in what they made."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

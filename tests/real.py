@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,14 @@ def find_tokenizer(folder: str, hub_id: str) -> Path | None:
     snapshots = Path(HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots"
     found = sorted(path.parent for path in snapshots.glob("*/tokenizer.json"))
     return found[-1] if found else None
+
+
+@cache
+def load_once(folder: Path) -> Any:
+    """A tokenizer that takes seconds to load and that no test changes."""
+    from toolkit.data.tokenizers import load_tokenizer
+
+    return load_tokenizer(folder)
 
 
 def need_tokenizer(folder: str, hub_id: str) -> Path:

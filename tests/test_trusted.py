@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -192,14 +193,24 @@ def test_adapters_are_looked_at_too(spoil: Spoil, said: str, tmp_path: Path) -> 
     assert isinstance(caught.value, ToolkitError) and said in str(caught.value) and not Path("ran").exists()
 
 
+@cache
+def every_call() -> list[tuple[str, ast.Call]]:
+    """(file, call) of all calls of an attribute in the sources."""
+    return [
+        (file.name, node)
+        for root in (toolkit, bench)
+        for file in sorted(Path(str(root.__file__)).parent.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+
+
 def calls_of(name: str) -> list[tuple[str, ast.Call]]:
-    found = []
-    for root in (toolkit, bench):
-        for file in sorted(Path(str(root.__file__)).parent.rglob("*.py")):
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == name:
-                    found.append((f"{file.name}:{node.lineno}: {ast.unparse(node.func)}", node))
-    return found
+    return [
+        (f"{file}:{node.lineno}: {ast.unparse(node.func)}", node)
+        for file, node in every_call()
+        if isinstance(node.func, ast.Attribute) and node.func.attr == name
+    ]
 
 
 def test_every_from_pretrained_refuses_code_and_pickles() -> None:

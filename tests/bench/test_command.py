@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import command
 from toolkit.bench_results import Results
 from toolkit.planning.calibration import store
 
@@ -71,15 +72,26 @@ def test_quick_with_the_real_model_passes_its_gates(tmp_path: Path) -> None:
     assert peaks["peft-nockpt"] > peaks["peft"]
 
 
-def test_list_and_mistakes() -> None:
-    assert "unsloth-4bit-offload" in toolkit("bench", "--list")
-    assert "did you mean peft-nockpt" in toolkit("bench", "--quick", "--variants", "peft-nocpt", code=2)
-    assert "wanted real, or ROWSxTOKENS" in toolkit("bench", "--quick", "--shape", "big", code=2)
-    assert "no such file" in toolkit("bench", "compare", "a.jsonl", "b.jsonl", code=2)
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--list"], 0, "unsloth-4bit-offload"),
+        (["--quick", "--variants", "peft-nocpt"], 2, "did you mean peft-nockpt"),
+        (["--quick", "--shape", "big"], 2, "wanted real, or ROWSxTOKENS"),
+        (["compare", "a.jsonl", "b.jsonl"], 2, "no such file"),
+    ],
+)
+def test_list_and_mistakes(
+    words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "180")
+    found, out, err = command.toolkit(capsys, monkeypatch, "bench", *words)
+    assert found == code and said in out + err and "Traceback" not in err
 
 
-def test_claims(tmp_path: Path) -> None:
+def test_claims(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "claims.md"
-    text = toolkit("bench", "--claims", "--markdown", str(page))
-    assert "25 claims:" in text
+    monkeypatch.setenv("COLUMNS", "180")
+    code, out, _ = command.toolkit(capsys, monkeypatch, "bench", "--claims", "--markdown", str(page))
+    assert code == 0 and "25 claims:" in out
     assert "65,536" in page.read_text()

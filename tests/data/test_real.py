@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.real import load_once
 from toolkit.data.render import Renderer
 from toolkit.data.sources import load_chats
 from toolkit.data.table import build
-from toolkit.data.tokenizers import load_tokenizer
 from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection
 
 DATA = os.environ.get("TOOLKIT_TEST_DATA", "")
@@ -24,7 +24,7 @@ def sources() -> list[SourceSection]:
 
 
 def test_rows_prompts_and_masks_on_real_chats(qwen3_tokenizer: Path) -> None:
-    tokenizer = load_tokenizer(qwen3_tokenizer)
+    tokenizer = load_once(qwen3_tokenizer)
     renderer, split = Renderer.of(tokenizer), Renderer.of(tokenizer, thinking="split")
     for chat in load_chats(sources()):
         given = renderer.messages(chat)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from tests.data.test_render import RENDERERS, trained_texts
+from tests.data.test_render import NAMES, named, trained_texts
 from tests.data.toys import QWEN_LIKE, calls, tokenizer, weather_chat
 from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.render import Renderer
@@ -56,11 +56,11 @@ def test_types_of_values_count() -> None:
     assert not is_written([], text) and not is_written([ToolCall("f", {"a": 1})] * 2, text)
 
 
-@pytest.mark.parametrize("name", RENDERERS)
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=10, deadline=None)
 @given(made=calls)
 def test_every_format_writes_calls_that_are_read_back(name: str, made: ToolCall) -> None:
-    renderer = RENDERERS[name]
+    renderer = named(name)
     assert renderer.call_format != "native" or renderer.markup.json_calls
     (row,) = renderer.rows(calling(made, content='Like {"name": "x", "arguments": {}} {"{".'))
     assert is_written([made], row.text[row.text.rindex('{"{".') + 5 :])

@@ -22,7 +22,6 @@ from tests.real import find_tokenizer
 from toolkit import world as builtin
 from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.render import Renderer
-from toolkit.data.tokenizers import load_tokenizer
 
 MODULES = os.environ.get("TOOLKIT_NODE_MODULES", "")
 TEXT = 'São "P"\n\t\u0001\\</script> \'<>&\u00e9\U0001f642\u3000é  end. '
@@ -88,9 +87,7 @@ CHATS = [
     *islice(builtin.chats(size=8, seed=3), 4),
 ]
 QWEN3 = find_tokenizer(*real.QWEN3)
-OWN: dict[str, Any] = {"chatml": tokenizer(CHATML), "strict": tokenizer(STRICT)}
-if QWEN3:
-    OWN["Qwen3"] = load_tokenizer(QWEN3)
+TEMPLATES = {"chatml": CHATML, "strict": STRICT}
 FORMATS: list[tuple[str, str, str]] = [
     ("hermes", "signature", "template"),
     ("hermes", "schema", "split"),
@@ -100,13 +97,20 @@ FORMATS: list[tuple[str, str, str]] = [
     ("native", "signature", "template"),
     ("native", "signature", "split"),
 ]
-WAYS = [(name, *how) for name in OWN for how in FORMATS if name == "Qwen3" or (how[0] != "native" and name == "chatml")]
+WAYS = [("chatml", *how) for how in FORMATS if how[0] != "native"]
+WAYS += [("Qwen3", *how) for how in FORMATS if QWEN3]
 WAYS += [("strict", *FORMATS[0]), ("strict", *FORMATS[4])]
 every_way = pytest.mark.parametrize("way", WAYS, ids=[" ".join(way) for way in WAYS])
-# llama.cpp has to read a file of each way: each call format and form comes once, and the others in the longer tests
+# llama.cpp has to read a file of each way: each call format and form comes once, those of Qwen3 in the longer tests,
+# and the others in the slow tier
 FIRST = [("Qwen3", *FORMATS[1]), ("Qwen3", *FORMATS[5]), ("strict", *FORMATS[0]), ("strict", *FORMATS[4])]
+LONGER, SLOWEST = pytest.mark.slow, pytest.mark.endurance
 in_llama_cpp = pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=[] if way in FIRST else pytest.mark.slow, id=" ".join(way)) for way in WAYS]
+    "way",
+    [
+        pytest.param(way, marks=[] if way in FIRST else LONGER if way[0] == "Qwen3" else SLOWEST, id=" ".join(way))
+        for way in WAYS
+    ],
 )
 
 
@@ -123,7 +127,8 @@ def prompts(renderer: Renderer) -> list[tuple[Any, Any, str]]:
 
 def renderer_of(way: tuple[str, ...]) -> Renderer:
     name, *how = way
-    return Renderer.of(OWN[name], *how)  # type: ignore[arg-type]
+    own = tokenizer(TEMPLATES[name]) if name in TEMPLATES else real.load_once(QWEN3)
+    return Renderer.of(own, *how)  # type: ignore[arg-type]
 
 
 @every_way

@@ -13,12 +13,12 @@ import pytest
 from tests.data import call_templates
 from tests.export.gotemplate import render
 from tests.export.ollama_rules import Answer, answer, by_mark, directives, mark, prompts_with_the_gguf, qwen3
+from tests.real import load_once
 from tests.tiny import ADD, CHATML, make_tokenizer
 from toolkit.data.compose import compose
 from toolkit.data.markup import probe
 from toolkit.data.markup import render as render_jinja
 from toolkit.data.template import Rendering, templated
-from toolkit.data.tokenizers import load_tokenizer
 from toolkit.export.ollama import go_template, modelfile
 from toolkit.export.runtime_parsers import gaps_of, read_by
 
@@ -193,7 +193,7 @@ def test_renders_what_training_rendered(kind: str, rendering: Rendering, name: s
 
 
 def test_renders_what_training_rendered_for_qwen3(qwen3_tokenizer: Path) -> None:
-    tokenizer = load_tokenizer(qwen3_tokenizer)
+    tokenizer = load_once(qwen3_tokenizer)
     for messages, tools in CHATS.values():
         wanted = render_jinja(tokenizer, messages, tools=tools or None, add_generation_prompt=True)
         found = render(go_template(tokenizer, probe(tokenizer)), go_data(messages, tools))

@@ -54,8 +54,12 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 WHOLE = ("qwen3", "gemma3_text")
-"""Families of which every test is made each time; of the others the longest ones belong to the longer tests."""
+"""Families of which every test is made each time."""
 LONGEST = ("test_from_a_run_to_files_that_are_shown_to_be_the_model", "test_compiled_equals_eager")
+"""The longest tests: of a family's, `WHOLE` has the first of both and the second of the first."""
+LONGER = ("gemma3_text", "granite", "lfm2", "llama", "olmo3", "phi3", "qwen3_5_text")
+"""Of these the longer tests make both: each kind of layer comes once. Those of the other families, which are like one
+of these but for biases, ropes or sizes, are made by `make families` and `make test-slow`."""
 
 OF_A_WHOLE = "test_from_a_run_to_an_export_of_the_text_alone"
 
@@ -65,8 +69,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = getattr(item, "originalname", "")
         if name == OF_A_WHOLE and "[mistral3]" not in item.name:  # Gemma's vocabulary takes half a minute
             item.add_marker(pytest.mark.endurance if "[gemma3]" in item.name else pytest.mark.slow)
-        if name in LONGEST and not any(f"[{family}]" in item.name for family in WHOLE[: LONGEST.index(name) + 1]):
-            item.add_marker(pytest.mark.slow)
+        if item.path.name != "test_every_family.py" or name not in LONGEST:
+            continue
+        if not any(f"[{family}]" in item.name for family in WHOLE[: LONGEST.index(name) + 1]):
+            longer = any(f"[{family}]" in item.name for family in LONGER)
+            item.add_marker(pytest.mark.slow if longer else pytest.mark.endurance)
 
 
 PROMISES = {

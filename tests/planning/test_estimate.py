@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.real import QWEN3, need_tokenizer
+from tests.real import QWEN3, load_once, need_tokenizer
 from toolkit.data.render import Renderer
 from toolkit.data.sources import load_chats
-from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import DataError
 from toolkit.planning.estimate import SAMPLE, mixed, sample
 from toolkit.planning.lengths import ROWS, assumed
@@ -40,7 +39,7 @@ def test_the_built_in_chats_have_about_700_tokens() -> None:
     "call_format", ["native", "hermes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("json", "jsonrpc"))]
 )
 def test_the_estimate_is_near_what_a_tokenizer_counts(call_format: str) -> None:
-    renderer = Renderer.of(load_tokenizer(need_tokenizer(*QWEN3)), call_format, "signature")  # type: ignore[arg-type]
+    renderer = Renderer.of(load_once(need_tokenizer(*QWEN3)), call_format, "signature")  # type: ignore[arg-type]
     given = recipe({"source": "builtin:tools"}, data={"call_format": call_format})
     chats = list(islice(load_chats(given.data.sources), SAMPLE))
     encoded = [renderer.encode(row) for chat in chats for row in renderer.rows(chat)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,17 @@ def step(model: Any, batches: list[dict[str, Any]], layers: CompiledLayers | Non
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("fuse", [None, torch.float32], ids=["as PEFT", "fused"])
-@pytest.mark.parametrize("checkpointed", [0, 1, 2])
-@pytest.mark.parametrize("family", [pytest.param("llama", marks=pytest.mark.slow), "qwen3"])
+def ways() -> Iterator[Any]:
+    """Each family, fused or not, with none, one or both layers recomputed. One way comes each time, and half of the
+    others in the longer tests: each two of the three that differ come together in these."""
+    for number, (family, checkpointed, fuse) in enumerate(product(("llama", "qwen3"), range(3), (None, torch.float32))):
+        marks = pytest.mark.slow if (number + checkpointed + (family == "qwen3")) % 2 == 0 else pytest.mark.endurance
+        first = (family, checkpointed, fuse) == ("qwen3", 2, torch.float32)
+        name = f"{family}-{checkpointed}-{'fused' if fuse else 'as PEFT'}"
+        yield pytest.param(family, checkpointed, fuse, marks=() if first else marks, id=name)
+
+
+@pytest.mark.parametrize(("family", "checkpointed", "fuse"), list(ways()))
 def test_compiled_equals_eager(tmp_path: Path, family: str, checkpointed: int, fuse: torch.dtype | None) -> None:
     model = adapted(make_model(tmp_path / family, family=family))
     checkpoint_some(model, checkpointed)
@@ -163,7 +172,7 @@ def checkpoint_some(model: Any, count: int) -> None:
 
 @pytest.mark.parametrize(
     "products",
-    [pytest.param("separate", marks=pytest.mark.slow), "fused", pytest.param("float8", marks=pytest.mark.slow)],
+    [pytest.param("separate", marks=pytest.mark.slow), "fused", pytest.param("float8", marks=pytest.mark.endurance)],
 )
 def test_other_chats_of_the_same_bucket_compile_nothing(tiny_model: Path, products: str) -> None:
     """Nor does the second layer, nor evaluation in between."""

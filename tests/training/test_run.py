@@ -14,7 +14,7 @@ import torch
 
 from tests.forked import Forks
 from tests.tiny import ADD
-from tests.training.runs import command, losses, tensors, train
+from tests.training.runs import command, losses, short_recipe, tensors, train
 from toolkit.data.seen import read_seen
 from toolkit.recipe import load
 from toolkit.records import read_jsonl
@@ -42,6 +42,15 @@ def check_golden(name: str, folder: RunFolder) -> None:
         assert loss == pytest.approx(wanted_loss, abs=2e-3)
         assert norm == pytest.approx(wanted_norm, rel=2e-2)
     assert found[-1][0] < found[0][0] - 0.3, "the run did not learn"
+
+
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache_root: Path) -> RunFolder:
+    """The recipe's run as it stands, to be compared with."""
+    place = tmp_path_factory.mktemp("padded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_CACHE", str(cache_root))
+        return train(short_recipe(place, tiny_model), place / "run")
 
 
 def test_golden_losses_through_the_command_line(recipe: Path, tmp_path: Path) -> None:
@@ -75,8 +84,7 @@ def test_an_update_is_the_same_however_it_is_cut(recipe: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("micro_batch", ['"auto"', pytest.param("150", marks=pytest.mark.slow)])
-def test_packing_changes_nothing(recipe: Path, tmp_path: Path, micro_batch: str) -> None:
-    padded = train(recipe, tmp_path / "padded")
+def test_packing_changes_nothing(recipe: Path, tmp_path: Path, padded: RunFolder, micro_batch: str) -> None:
     packed = train(recipe, tmp_path / "packed", f"train.micro_batch={micro_batch}", "lora.lora_dropout=0.0")
     assert losses(padded) == pytest.approx(losses(packed), rel=1e-4)
     (one, *_), (other, *_) = (
@@ -87,10 +95,11 @@ def test_packing_changes_nothing(recipe: Path, tmp_path: Path, micro_batch: str)
     assert counts[0] == counts[1] and sum(counts[0]) > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("micro_batch", ["auto", "150"])
+@pytest.mark.parametrize(
+    "micro_batch", [pytest.param("auto", marks=pytest.mark.endurance), pytest.param("150", marks=pytest.mark.slow)]
+)
 def test_recording_changes_nothing(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_batch: str
+    recipe: Path, tmp_path: Path, padded: RunFolder, monkeypatch: pytest.MonkeyPatch, micro_batch: str
 ) -> None:
     """A whole compiled run, evaluations between its updates before which recordings are given back; without CUDA, so
     that what would be recorded is run again."""
@@ -119,7 +128,6 @@ def test_recording_changes_nothing(
     monkeypatch.setattr(compiled, "OPTIONS", None)
     monkeypatch.setattr(compiled, "CompiledLayers", Layers)
     monkeypatch.setattr(graphs, "Recorder", Recorder)
-    padded = train(recipe, tmp_path / "padded")
     recorded = train(recipe, tmp_path / "run", "train.engine=compiled", f"train.micro_batch={micro_batch}")
     assert losses(padded) == pytest.approx(losses(recorded), rel=1e-4)
     (recorder,) = recorders

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -75,15 +76,31 @@ def ended(server: subprocess.Popen[str], number: int) -> tuple[int, str, str]:
     return server.returncode, out, err
 
 
+@dataclass
+class Running:
+    """A server that runs: its port, its process, and the folders of its sockets."""
+
+    port: int
+    process: psutil.Process
+    folders: list[Path]
+
+
 @pytest.fixture(scope="module")
-def port(exported: Path) -> Iterator[int]:
+def running(exported: Path) -> Iterator[Running]:
     with started(str(exported)) as (port, server):
         lines = lines_until_curl(server.stdout)
         assert f"http://127.0.0.1:{port}/v1" in lines[0]
         assert lines[-1].startswith(f"curl http://127.0.0.1:{port}{CHAT} ")
-        yield port
+        running = Running(port, psutil.Process(server.pid), [])
+        yield running
         code, out, err = ended(server, signal.SIGINT)
         assert (code, out, err) == (0, "stopped\n", "")
+        assert not any(folder.exists() for folder in running.folders)
+
+
+@pytest.fixture
+def port(running: Running) -> int:
+    return running.port
 
 
 def test_chats_and_texts(port: int) -> None:
@@ -154,18 +171,14 @@ def test_long_chats_are_refused(port: int) -> None:
     assert status == 413
 
 
-def test_one_port_of_loopback_is_all_that_listens(exported: Path) -> None:
-    with started(str(exported)) as (port, server):
-        lines_until_curl(server.stdout)
-        process = psutil.Process(server.pid)
-        family = [process, *process.children(recursive=True)]
-        listening = [one for each in family for one in each.net_connections("inet") if one.status == "LISTEN"]
-        assert [(one.laddr.ip, one.laddr.port) for one in listening] == [("127.0.0.1", port)]
-        folders = [Path(one.laddr).parent for each in family for one in each.net_connections("unix") if one.laddr]
-        assert folders and all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
-        code, out, err = ended(server, signal.SIGTERM)
-        assert (code, out, err) == (0, "stopped\n", "")
-        assert not any(folder.exists() for folder in folders)
+def test_one_port_of_loopback_is_all_that_listens(running: Running) -> None:
+    """And the folders of its sockets, which are gone with it, are for nobody else."""
+    family = [running.process, *running.process.children(recursive=True)]
+    listening = [one for each in family for one in each.net_connections("inet") if one.status == "LISTEN"]
+    assert [(one.laddr.ip, one.laddr.port) for one in listening] == [("127.0.0.1", running.port)]
+    folders = [Path(one.laddr).parent for each in family for one in each.net_connections("unix") if one.laddr]
+    assert folders and all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
+    running.folders = folders
 
 
 @pytest.mark.slow
