@@ -28,6 +28,7 @@ from toolkit.reports.runview import RunView
 from toolkit.runs import RunFolder
 from toolkit.terminal import new_console
 from toolkit.training.dataset import Row
+from toolkit.training.out_of_memory import memory_told
 from toolkit.training.packing import MICRO_BATCHES, PackingCollator
 from toolkit.training.run import run
 from toolkit.training.verify.run import verify_run
@@ -286,3 +287,16 @@ def test_what_is_tried_in_which_order() -> None:
     assert Cut().smaller("training", 1, 90, packed=False, may_recompute=False) is None
     assert Cut().smaller("evaluation", 1, 90, packed=False, may_recompute=True) is None
     assert Cut.of(cut.row(4, "training")) == cut and Cut.of({"update": 4, "loss": 1.0}) is None
+
+
+def test_a_line_says_what_was_asked_for_and_what_is_free() -> None:
+    """PyTorch's own goes on with each process on the card, in 900 characters."""
+    message = (
+        "CUDA out of memory. Tried to allocate 50.00 MiB. GPU 0 has a total capacity of 139.80 GiB of which 68.99 GiB "
+        "is free. Process 8129 has 2.23 GiB memory in use. See documentation (https://docs.pytorch.org/docs/)"
+    )
+    told = memory_told(torch.OutOfMemoryError(message))
+    assert told is not None and told.endswith("Tried to allocate 50.00 MiB. " + message.split(". ")[2])
+    assert memory_told(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")) == (
+        "out of GPU memory: CUDA out of memory. Tried to allocate 1.00 GiB"
+    )

@@ -16,8 +16,13 @@ def memory_told(error: BaseException) -> str | None:
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
-        return f"out of GPU memory: {first_line(error)}"
+        return f"out of GPU memory: {shortened(first_line(error))}"
     return no_memory(error)
+
+
+def shortened(message: str) -> str:
+    """PyTorch's words without what follows the memory that was asked for and is free: each other process's share."""
+    return ". ".join(message.split(". ")[:3]).rstrip(".")
 
 
 def memory_error(recipe: Recipe, told: str, tried: Sequence[str] = ()) -> TrainingError:
