@@ -12,9 +12,9 @@ import pytest
 
 from toolkit.chats import Chat, Turn
 from toolkit.errors import DataError
-from toolkit.world import World, chats
+from toolkit.world import World, chats, finding, joining
 from toolkit.world.paraphrase import _words, held_words
-from toolkit.world.rationale import denied, wordings
+from toolkit.world.rationale import compared, denied, wordings
 from toolkit.world.values import tables
 
 VALUE = r"(-?[\d.:-]*\d)"
@@ -23,7 +23,11 @@ SIDES = {
     "after": 1, "later than": 1, "below": -1, "less than": -1, "under": -1, "lower than": -1, "smaller than": -1,
     "before": -1, "earlier than": -1,
 }  # fmt: skip
-CLAIM = re.compile(rf"{VALUE} (?:is|comes|does) (not )?(?:come )?({'|'.join(SIDES)}) {VALUE}")
+ORDER = re.compile(rf"so {VALUE} ([<=>]) {VALUE}")
+CLAIM = re.compile(
+    rf"{ORDER.pattern}[.,] (?:it|that) (?:is|comes|does) (not )?(?:come )?({'|'.join(SIDES)}) {VALUE}", re.IGNORECASE
+)
+DIGITS = re.compile(r"\b(?:\d[<=>]\d(?:, )?)+|\d and \d digits")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,8 @@ def test_with_rationales_chats_are_the_same_but_for_them(options: dict[str, Any]
 def test_every_chat_in_which_a_result_decides_says_by_what(decided: list[Chat]) -> None:
     ways = Counter(chat.meta["chain"] for chat in decided)
     assert min(ways[f"shelf {way}"] for way in ("decided", "outweighed", "asked", "together")) > 20
-    assert min(ways[f"invented {way}"] for way in ("above", "below", "higher", "before", "noted", "empty")) > 3
+    assert min(ways[f"invented {way}"] for way in ("above", "below", "higher", "before", "empty", "none", "closer")) > 3
+    assert min(ways[way] for way in ("joined looked up", "joined kept", "found or not")) > 10
     for chat in decided:
         asked = chat.meta["chain"] == "shelf asked"
         assert chat.kind == ("parallel" if asked else "multi_step")
@@ -61,30 +66,103 @@ def test_every_chat_in_which_a_result_decides_says_by_what(decided: list[Chat]) 
             assert chat.turns[index - 1].role == "tool" and "{" not in turn.content and len(turn.content) < 400
 
 
+def number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def test_what_is_claimed_of_two_values_is_so(decided: list[Chat]) -> None:
     claims: Counter[tuple[str, bool]] = Counter()
+    orders: Counter[str] = Counter()
     for chat in decided:
-        for text in (*(turn.content for _, turn in reasons(chat)), chat.turns[-1].content):
-            for left, no, side, right in CLAIM.findall(text):
-                try:
-                    found: Any = (float(left), float(right))
-                except ValueError:
-                    found = (left, right)
-                above = found[0] >= found[1] if side == "at least" else found[0] > found[1]
-                assert (above if SIDES[side] > 0 else found[0] < found[1]) == (not no), text
+        for _, turn in reasons(chat):
+            for left, order, right in ORDER.findall(turn.content):
+                values = number(left), number(right)
+                assert order == ("<" if values[0] < values[1] else ">" if values[0] > values[1] else "="), turn.content
+                orders[order] += 1
+            for left, _, right, no, side, bound in CLAIM.findall(turn.content):
+                above = number(left) >= number(right) if side == "at least" else number(left) > number(right)
+                holds = above if SIDES[side] > 0 else number(left) < number(right)
+                assert right == bound and holds == (not no), turn.content
                 claims[side, bool(no)] += 1
-    assert sum(claims.values()) > 150 and sum(count for (_, no), count in claims.items() if no) > 50
+    assert min(orders["<"], orders[">"]) > 100
+    assert sum(claims.values()) > 100 and sum(count for (_, no), count in claims.items() if no) > 40
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "steps"),
+    [
+        (54.7, 59, "5=5, 4<9, so 54.7 < 59"),
+        (54.0, 54.5, "5=5, 4=4, 0<5, so 54 < 54.5"),
+        (493, 98, "3 and 2 digits, so 493 > 98"),
+        (8.25, "60", "1 and 2 digits before the point, so 8.25 < 60"),
+        (50, 50, "5=5, 0=0, so 50 = 50"),
+        (-3, 10, "only -3 is below 0, so -3 < 10"),
+        (2, -2, "only -2 is below 0, so 2 > -2"),
+        (-12, -3, "both are below 0, 2 and 1 digits, so -12 < -3"),
+        ("06:15", "06:30", "0=0, 6=6, 1<3, so 06:15 < 06:30"),
+        ("2027-05-12", "2027-05-08", "2=2, 0=0, 2=2, 7=7, 0=0, 5=5, 1>0, so 2027-05-12 > 2027-05-08"),
+    ],
+)
+def test_two_values_are_compared_digit_by_digit(one: Any, other: Any, steps: str) -> None:
+    assert compared(one, other) == steps
+
+
+@pytest.mark.parametrize("other", ["06:15", "low", "2027-05-08", "3 h"])
+def test_what_is_no_number_time_or_day_is_not_compared(other: str) -> None:
+    with pytest.raises(ValueError, match="can't be compared"):
+        compared(7, other)
 
 
 def test_what_is_said_before_is_what_results_and_the_user_said(decided: list[Chat]) -> None:
-    """Each number of a rationale stands in the chat before it."""
+    """Each number of a rationale stands in the chat before it, but for the steps of a comparison."""
     for chat in decided:
         for index, turn in reasons(chat):
             before = " ".join(item.content for item in chat.turns[:index]).casefold()
-            said = re.sub(r"\d\d:\d\d", "", turn.content)  # times are said in several ways
-            for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", said):
-                known = {number, f"{number}.0"}
-                assert any(one in before for one in known) or number == "0", (turn.content, before)
+            said = re.sub(r"\d\d:\d\d", "", DIGITS.sub("", turn.content))  # times are said in several ways
+            for one in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", said):
+                known = {one, f"{one}.0"}
+                assert any(item in before for item in known) or one == "0", (turn.content, before)
+
+
+def test_a_name_is_put_behind_a_folder_that_was_said(decided: list[Chat]) -> None:
+    """Neither the user nor a result says the whole; its last part is a result's, or the name that a file had."""
+    seen: Counter[str] = Counter()
+    for chat in decided:
+        if not chat.meta["chain"].startswith("joined"):
+            continue
+        (index, turn), *_ = reasons(chat)
+        before = [item.content for item in chat.turns[:index]]
+        user = next(item.content for item in chat.turns if item.role == "user")
+        whole = next(str(item) for item in turn.tool_calls[0].arguments.values() if f'"{item}"' in turn.content)
+        assert not any(whole in text for text in before), chat.where
+        folder, name = whole.rsplit("/", 1)
+        result = chat.turns[index - 1].content
+        stem = name if name in result else name.rsplit(".", 1)[0]
+        assert folder in user and stem in result, (whole, user, result)
+        seen[chat.meta["chain"]] += 1
+    assert len(seen) == 3
+
+
+def says(text: str, way: str, key: str) -> bool:
+    """Whether the text has one of the way's wordings."""
+    lines = (re.sub(r"\\{.*?\\}", ".+", re.escape(line)) for line in wordings()[way][key])
+    return any(re.fullmatch(line, text, re.DOTALL) for line in lines)
+
+
+def test_one_request_is_for_nothing_found_and_another_for_something(decided: list[Chat]) -> None:
+    for chain, way in (("found or not", "empty"), ("invented none", "zero")):
+        ways: Counter[bool] = Counter()
+        for chat in decided:
+            if chat.meta["chain"] == chain:
+                ((index, turn),) = reasons(chat)
+                result = json.loads(chat.turns[index - 1].content)
+                found = next(bool(item) for item in result.values() if not isinstance(item, str))
+                assert says(turn.content, way, "no" if found else "yes"), (turn.content, result)
+                ways[found] += 1
+        assert len(ways) == 2 and min(ways.values()) > 5
 
 
 def test_empty_lists_come_and_worlds_run_them_again(decided: list[Chat]) -> None:
@@ -108,7 +186,10 @@ def test_the_share_is_kept_and_the_kinds_share_the_rest() -> None:
 
 
 def test_nobody_asks_in_words_that_only_held_out_phrasings_have() -> None:
-    for line in tables()["say"]["empty"]:
+    entries = (*joining.table().values(), *joining.table()["kept"].values())
+    joined = [line for entry in entries for key in ("say", "ending") for line in entry.get(key, ())]
+    invented = [line for key in ("empty", "none", "closer") for line in tables()["say"][key]]
+    for line in (*invented, *joined, *finding.lines()):
         assert not _words(re.sub(r"\{[^}]*\}", "", line)) & held_words(), line
 
 

@@ -1,4 +1,4 @@
-"""Chats in which a result decides, beside those that the usual mix has: over tools of the shelf and invented ones."""
+"""Chats in which a result decides, or is put together with what was said, beside those that the usual mix has."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from typing import Any
 
 from toolkit.world import invented_chains
 from toolkit.world.draft import Draft
+from toolkit.world.finding import found_or_not
+from toolkit.world.joining import joined
 from toolkit.world.shelf import chains
 
-_SHELF = 0.7
+_WAYS = (chains.deciding, invented_chains.deciding, joined, found_or_not)
+_SHARES = (0.48, 0.26, 0.16, 0.1)
 
 
 def deciding(d: Draft) -> dict[str, Any]:
     """A chain whose second call hangs on what the first returned, or two calls and the question which has more."""
-    return chains.deciding(d) if d.r.random() < _SHELF else invented_chains.deciding(d)
+    return d.r.choices(_WAYS, _SHARES)[0](d)
 
 
 def kind_of(flags: dict[str, Any]) -> str:

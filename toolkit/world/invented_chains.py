@@ -148,7 +148,7 @@ def _before(s: Scene, thing: Thing) -> Sequence[Invented]:
     source = s.line("say", "before", put, id=s.slot(put, "id"), other="{_other}", value=s.slot(put, "value"))
     s.d.user(s.filled(source, {put.slot("id"): one, "_other": other, put.slot("value"): new}))
     (found,) = s.call((look, {look.slot("id"): one}))
-    s.d.because("before", value=found[look.attribute], new=said(new).text, other=other)
+    s.d.because("before", value=found[look.attribute], other=other)
     s.serve_all(
         (put, ordered(put, {put.slot("id"): one, put.slot("value"): said(new).value})),
         (put, ordered(put, {put.slot("id"): other, put.slot("value"): found[look.attribute]})),
@@ -168,7 +168,7 @@ def _previous(s: Scene, thing: Thing) -> Sequence[Invented]:
     source = s.line("say", "previous", put, id=s.slot(put, "id"), other="{_other}", value=s.slot(put, "value"))
     s.d.user(s.filled(source, {put.slot("id"): one, "_other": other, put.slot("value"): new}))
     (found,) = s.call((put, ordered(put, {put.slot("id"): one, put.slot("value"): said(new).value})))
-    s.d.because("before", value=found["previous"], new=said(new).text, other=other)
+    s.d.because("before", value=found["previous"], other=other)
     s.serve(put, ordered(put, {put.slot("id"): other, put.slot("value"): found["previous"]}))
     return (put,)
 
@@ -290,8 +290,43 @@ def _empty(s: Scene, thing: Thing) -> Sequence[Invented]:
     return find, *acts
 
 
+def _none(s: Scene, thing: Thing) -> Sequence[Invented]:
+    """What happens depends on whether a number is 0."""
+    look = s.shop.make("get", thing, _number(thing, s.r))
+    look = replace(look, result={key: f"?{kind}" for key, kind in look.result.items()})
+    s.shop.tools[look.name] = look
+    acts = [s.shop.make("act", thing, action=action) for action in s.r.sample(tuple(thing.actions), 2)]
+    s.ready(look, *acts)
+    (one,) = s.ids(look, "id", 1)
+    words = {"act": acts[0].action, "act2": acts[1].action}
+    done = {"done": thing.actions[words["act"]], "done2": thing.actions[words["act2"]]}
+    source = s.line("say", "none", look, id=s.slot(look, "id"), **words, **done)
+    s.d.user(s.filled(source, {look.slot("id"): one}))
+    (found,) = s.call((look, {look.slot("id"): one}))
+    number = found[look.attribute]
+    act = acts[1] if number else acts[0]
+    noun = f"the {spoken(look.attribute)}"
+    s.d.because("zero", holds=not number, noun=noun, value=number, then=f"{act.action} {one}")
+    s.serve(act, {act.slot("id"): one})
+    return look, *acts
+
+
+def _closer(s: Scene, thing: Thing) -> Sequence[Invented]:
+    """What one comparison finds is compared with others, so that what is compared with what has to be read."""
+    match = s.shop.make("match", thing)
+    s.ready(match)
+    one, *rest = s.ids(match, "id", s.r.choice((5, 5, 6)))
+    first, second = rest[:-2], rest[-2:]
+    source = s.line("say", "closer", match, id=s.slot(match, "id"), ids=s.slot(match, "ids"), others="{_others}")
+    s.d.user(s.filled(source, {match.slot("id"): one, match.slot("ids"): first, "_others": second}))
+    (found,) = s.call((match, ordered(match, {match.slot("id"): one, match.slot("ids"): first})))
+    s.d.because("closest", item=shown(found["closest"]))
+    s.serve(match, ordered(match, {match.slot("id"): found["closest"], match.slot("ids"): second}))
+    return (match,)
+
+
 def deciding(d: Draft) -> Flags:
-    """Those of the chains in which a result decides."""
+    """Those of the chains in which a result decides, or what is compared with what."""
     s = Scene(d)
     return _chain(s, s.shop.thing(), d.r.choice(_DECIDING))
 
@@ -309,4 +344,7 @@ _PATTERNS = (
     *(_copy, _above, _above, _higher, _higher, _each, _first, _made),
     *(_before, _previous, _previous, _noted, _noted, _below, _linked, _linked, _linked, _closest, _summed),
 )
-_DECIDING = (_above, _above, _below, _higher, _higher, _before, _previous, _noted, _empty, _empty)
+_DECIDING = (
+    *(_above, _above, _below, _higher, _higher, _before, _previous, _noted),
+    *(_empty, _empty, _none, _none, _closer, _closer),
+)

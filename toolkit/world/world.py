@@ -88,6 +88,8 @@ class World:
                     count = min(r.choice((0, 0, 1, 2)), count)
                 kind = kind.removeprefix("?")
                 found[key] = list(dict.fromkeys(value(kind, r, self) for _ in range(count)))
+            elif kind.startswith("?"):  # a number, or 0
+                found[key] = 0 if r.random() < 0.5 else value(kind[1:], r, self)
             else:
                 item = value(kind, r, self)
                 found[key] = getattr(item, "value", item)

@@ -161,8 +161,7 @@ def _of(show: Display, chain: Written) -> tuple[list[Entry], str]:
         tool = tools[step.entry.name]
         arguments = {name: _resolved(raw, request, found) for name, raw in step.arguments.items()}
         if any(raw == "1.was" for raw in step.arguments.values()):
-            new = next(request.arguments[name] for name in arguments if step.arguments[name] == "1.was")
-            d.because("before", value=found[0]["was"], new=new, other=said(slots["other"]).text)
+            d.because("before", value=found[0]["was"], other=said(slots["other"]).text)
         if step.each:
             found.append(_best(d, tool, step, arguments, [said(item).text for item in slots[step.each]]))
             continue

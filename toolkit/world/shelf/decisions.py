@@ -98,15 +98,15 @@ def decided(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[En
         frames["later" if more else "earlier"] if _is_day_or_time(value) else frames["more" if more else "less"]
     )
     test = words.replace("{n}", bound.text)
-    one, other = _alternatives(show, first)
+    one, other = alternatives(show, first)
     _say(show, r.choice(frames["say"]), result, look, one, other, test=test)
     show.d.needed.append(tool.name)
     show.d.call(tool.call(look.filled.arguments))
     holds = (value > bound.value) == more
     taken = one if holds else other
     fields = {"noun": result.noun, "value": value, "bound": bound.text, "test": test, "denied": denied(test)}
-    show.d.because("bound", holds=holds, **fields, then=_words(taken))
-    _serve(show, taken, {one.entry.name: one, other.entry.name: other})
+    show.d.because("bound", holds=holds, **fields, then=words_of(taken))
+    serve_one(show, taken, {one.entry.name: one, other.entry.name: other})
     return _entries(first, one, other), "decided"
 
 
@@ -135,13 +135,13 @@ def outweighed(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list
         show.d.because("which", **pair.fields)
         show.serve((second, arguments, {**slots, param.name: item}))
         return [first, entry], "about the one"
-    one, other = _alternatives(show, first)
+    one, other = alternatives(show, first)
     said_first = said(look.slots[first.many][0]).text
     _say(show, r.choice(frames["compare"]), result, look, one, other, word=word, item=said_first)
     show.d.call(*pair.calls)
     taken = one if pair.best == 0 else other
-    show.d.because("whether", holds=pair.best == 0, **pair.fields, asked=said_first, then=_words(taken))
-    _serve(show, taken, {one.entry.name: one, other.entry.name: other})
+    show.d.because("whether", holds=pair.best == 0, **pair.fields, asked=said_first, then=words_of(taken))
+    serve_one(show, taken, {one.entry.name: one, other.entry.name: other})
     return _entries(first, one, other), "outweighed"
 
 
@@ -231,8 +231,16 @@ def _texts() -> tuple[tuple[Entry, Param], ...]:
     )
 
 
-def _words(request: _Ready) -> str:
+def words_of(request: _Ready) -> str:
+    """A request as a rationale says it."""
     return plain(request.filled.pieces)
+
+
+def looked_up(show: Display, first: Entry) -> tuple[Filled, Shown, dict[str, Any]]:
+    """A request for the tool, the tool as it is shown, and what the call will return."""
+    look = _ready(show, first)
+    tool = show.show(first, list(look.filled.arguments))
+    return look.filled, tool, _result(show, tool, look.filled.arguments)
 
 
 def _ready(show: Display, entry: Entry, *, several: bool = False) -> _Ready:
@@ -244,13 +252,13 @@ def _ready(show: Display, entry: Entry, *, several: bool = False) -> _Ready:
     return _Ready(entry, show.fill(line, drawn), drawn)
 
 
-def _alternatives(show: Display, first: Entry) -> tuple[_Ready, _Ready]:
-    """Two requests that neither the first tool nor each other's could serve, unless they are of one tool."""
+def alternatives(show: Display, first: Entry | None = None) -> tuple[_Ready, _Ready]:
+    """Two requests that neither the first tool (of the shelf) nor each other's could serve, unless they are of one."""
     one = show.r.choice(tuple(shelf().values()))
     other = show.r.choice(tuple(shelf().values())) if show.r.random() < _TWO_TOOLS else one
-    apart = {(one.name, first.name), (other.name, first.name)} | (
-        {(one.name, other.name)} if one is not other else set()
-    )
+    apart = {(one.name, other.name)} if one is not other else set()
+    if first is not None:
+        apart |= {(one.name, first.name), (other.name, first.name)}
     if any(serves(a, b) for a, b in apart):
         raise Unsuitable("one tool might do for both")
     requests = _ready(show, one), _ready(show, other)
@@ -263,7 +271,8 @@ def _entries(first: Entry, one: _Ready, other: _Ready) -> list[Entry]:
     return [first, one.entry] if one.entry is other.entry else [first, one.entry, other.entry]
 
 
-def _serve(show: Display, taken: _Ready, others: Mapping[str, _Ready]) -> None:
+def serve_one(show: Display, taken: _Ready, others: Mapping[str, _Ready]) -> None:
+    """Serve the request that is taken; the tools of all of them are on offer."""
     used = {name for one in (taken, *others.values()) if one.entry is taken.entry for name in one.filled.arguments}
     for one in others.values():
         if one.entry is not taken.entry:

@@ -1,0 +1,115 @@
+"""Chains whose later call needs a value put together: a name that was looked up, or that a file has, behind a folder.
+
+SmolLM2-135M passed the folder alone (docs/log.md): it had seen results passed on whole, and words with a number
+behind them, but no path made of two parts.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from tomllib import loads
+from typing import Any
+
+from toolkit.world.draft import Draft, sample
+from toolkit.world.language import Filled, said, shown
+from toolkit.world.scene import Scene, ordered
+from toolkit.world.shelf.chains import frames
+from toolkit.world.shelf.decisions import looked_up, told
+from toolkit.world.shelf.display import Display, framed
+from toolkit.world.spec import Unsuitable
+from toolkit.world.values import kind_of, value
+
+Flags = dict[str, Any]
+
+_NAME = re.compile(r"[\w+-][\w.+-]*")  # what can be a file's name
+_ENDINGS = (".txt", ".md", ".csv", ".json", ".log")
+_STARTS = ("feature", "fix", "chore", "docs", "release", "test")
+
+
+@cache
+def table() -> Mapping[str, Any]:
+    return loads(files(__package__).joinpath("joining.toml").read_text(encoding="utf-8"))
+
+
+def joined(d: Draft) -> Flags:
+    """One of these chains."""
+    return d.r.choices((_looked_up, _kept, _kept_invented), (0.6, 0.2, 0.2))[0](d)
+
+
+def _looked_up(d: Draft) -> Flags:
+    """A tool of the shelf tells a name, and a built-in one takes it as a part of a path or of a branch's name."""
+    r, show = d.r, Display(d)
+    first, result = r.choice(told())
+    look, tool, found = looked_up(show, first)
+    name = shown(found[result.name])
+    second = r.choice(("write_file", "write_file", "write_file", "move_file", "create_branch"))
+    entry = table()[second]
+    way = r.choice([key for key in ("say", "ending") if entry[key]])
+    ending = r.choice(_ENDINGS) if way == "ending" else ""
+    slots = {**sample(r, d.world, second), "start": r.choice(_STARTS), "ending": ending}
+    request = d.fill(r.choice(entry[way]).replace("{noun}", result.noun), slots, vary=False)
+    asked = framed(r.choice(frames("together")["say"]), a=look, b=request)
+    if not _NAME.fullmatch(name) or name in _text(asked):
+        raise Unsuitable("no name, or said already")
+    d.user(asked)
+    d.needed += [tool.name, second]
+    d.call(tool.call(look.arguments))
+    parts = {key: str(said(item).value) for key, item in slots.items()}
+    whole = entry["whole"].format(**{**parts, "value": name})
+    d.because("within", noun=result.noun, value=name, whole=whole)
+    arguments = {key: item for key, item in request.arguments.items() if key in ("content", "source")}
+    d.serve(second, {**arguments, {"write_file": "path", "move_file": "target"}.get(second, "name"): whole})
+    return {"offer": show.offer(first), "shelf": True, "chain": "joined looked up"}
+
+
+def _kept(d: Draft) -> Flags:
+    """A file goes to another folder under the name that it has."""
+    r = d.r
+    first = r.choice(("write_file", "find_files"))
+    slots = sample(r, d.world, first)
+    slots = {**slots, "path": slots["new"] if first == "write_file" else slots["path"], "home": d.world.home}
+    folder = posixpath.dirname(slots["target"])
+    if posixpath.dirname(slots["path"]) == folder:
+        folder = slots["folder"]
+    request = d.fill(r.choice(table()["kept"][first]["say"]), {**slots, "folder": folder}, vary=False)
+    d.user(request)
+    d.needed += [first, "move_file"]
+    arguments = request.arguments
+    call = {"path": arguments["path"], "content": arguments["content"]} if first == "write_file" else {
+        "folder": d.world.home, "pattern": arguments["name"],
+    }  # fmt: skip
+    (found,) = d.call((first, call))
+    path = found["path"] if first == "write_file" else found["paths"][0]
+    name = posixpath.basename(path)
+    d.because("kept", name=name, folder=folder, whole=f"{folder}/{name}")
+    d.serve("move_file", {"source": path, "target": f"{folder}/{name}"})
+    return {"chain": "joined kept"}
+
+
+def _kept_invented(d: Draft) -> Flags:
+    """One thing gets a path with the file name that another thing's path ends in."""
+    s = Scene(d)
+    thing = s.shop.thing()
+    fit = [key for key in thing.attributes if kind_of(key) == "path"]
+    if not fit:
+        raise Unsuitable("no path")
+    look, put = s.shop.make("get", thing, fit[0]), s.shop.make("set", thing, fit[0])
+    s.ready(look, put)
+    one, other = s.ids(look, "id", 2)
+    folder = posixpath.dirname(str(value("path", d.r, d.world)))
+    source = d.r.choice(table()["kept"]["invented"]["say"])
+    words = {**look.words(), "id": s.slot(look, "id"), "other": "{_other}", "folder": "{_folder}"}
+    d.user(s.filled(source.format(**words), {look.slot("id"): one, "_other": other, "_folder": folder}))
+    (found,) = s.call((look, {look.slot("id"): one}))
+    name = posixpath.basename(found[look.attribute])
+    d.because("kept", name=name, folder=folder, whole=f"{folder}/{name}")
+    s.serve(put, ordered(put, {put.slot("id"): other, put.slot("value"): f"{folder}/{name}"}))
+    return {"offer": s.offer(look, put), "invented": True, "chain": "joined kept invented"}
+
+
+def _text(request: Filled) -> str:
+    return "".join(piece.text for piece in request.pieces)
