@@ -199,6 +199,8 @@ def test_order_within_and_between_turns() -> None:
     assert not as_expected(expected, made(a, c, b)) and not as_expected(expected, made(a, b))
     assert not as_expected(expected, made(a, b, c, user_turn=1))
     assert as_expected([], []) and not as_expected([], made(a))
+    there, back = (ToolCall("straight_distance", {"origin": x, "destination": y}) for x, y in ("ab", "ba"))
+    assert as_expected(made(there), made(back)) and not as_expected(made(there, a), made(back))
     assert not as_expected([], [Made(0, 0, a, True)])
     assert as_expected(expected, [Made(0, 0, b, True), *made(a, b, c)])
     assert not as_expected(expected, [*made(a, b, c), Made(1, 9, b, True)])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.chats import Chat, ToolCall, Turn
+from toolkit.chats import BUILTIN, TEST_SET, Chat, ToolCall, Turn
 from toolkit.data.call_parsing import parse
 from toolkit.data.calls import write_calls
 from toolkit.evaluation.same_json import same_json
@@ -76,6 +76,26 @@ def test_a_wrong_argument() -> None:
     result = scored(chat("single", OSLO), said(ToolCall("get_weather", {"city": "Bergen", "days": 3})))
     assert (result.correct, result.name_correct, result.schema_valid) == (False, True, True)
     assert (result.argument_recall, result.argument_precision) == (0.5, 0.5)
+
+
+def test_the_ends_of_a_built_in_distance_may_be_exchanged() -> None:
+    """As the crow flies it is as far from Munich to Perth as from Perth to Munich; a drive has a direction."""
+    ends = {"origin": "Munich", "destination": "Perth"}
+    other = {"origin": "Perth", "destination": "Munich"}
+    tools = tuple(tool(name, {key: {"type": "string"} for key in ends}) for name in ("straight_distance", "plan_route"))
+
+    def asked(name: str, source: str) -> Chat:
+        turns = (Turn("user", "how far?"), Turn("assistant", "", (ToolCall(name, ends),)))
+        return Chat(turns, tools, "single", source=source)
+
+    for source in (BUILTIN, TEST_SET):
+        found = scored(asked("straight_distance", source), said(ToolCall("straight_distance", other)))
+        assert found.exact and found.argument_recall == found.argument_precision == 1
+    twice = ToolCall("straight_distance", {"origin": "Perth", "destination": "Perth"})
+    assert not scored(asked("straight_distance", BUILTIN), said(twice)).exact
+    assert not scored(asked("plan_route", BUILTIN), said(ToolCall("plan_route", other))).exact
+    assert not scored(asked("straight_distance", "mine.jsonl"), said(ToolCall("straight_distance", other))).exact
+    assert not same_calls([ToolCall("straight_distance", ends)], [ToolCall("straight_distance", other)])
 
 
 def test_a_missing_and_an_extra_argument() -> None:

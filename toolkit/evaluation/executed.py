@@ -27,7 +27,7 @@ from toolkit.data.call_parsing import parse
 from toolkit.errors import DataError, Problem
 from toolkit.evaluation.evaluate import Prompter, as_text
 from toolkit.evaluation.results import Evaluation, Row
-from toolkit.evaluation.scoring import same_calls
+from toolkit.evaluation.scoring import ThisCall, all_accepted
 from toolkit.inference.decode import Decoder
 from toolkit.world import World
 
@@ -154,9 +154,13 @@ def as_expected(expected: Sequence[Made], made: Sequence[Made]) -> bool:
     for (user_turn, _), group in groupby(expected, key=lambda one: (one.user_turn, one.step)):
         wanted = [one.call for one in group]
         taken, rest = rest[: len(wanted)], rest[len(wanted) :]
-        if any(one.user_turn != user_turn for one in taken) or not same_calls(wanted, [one.call for one in taken]):
+        if any(one.user_turn != user_turn for one in taken) or not _accepted(wanted, taken):
             return False
     return not rest
+
+
+def _accepted(wanted: Sequence[ToolCall], taken: Sequence[Made]) -> bool:
+    return all_accepted([ThisCall.of_world(call) for call in wanted], [one.call for one in taken])
 
 
 def _row(episode: _Episode, call_format: str) -> Row:

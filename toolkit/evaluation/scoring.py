@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-from toolkit.chats import Chat, ToolCall
+from toolkit.chats import BUILTIN, TEST_SET, Chat, ToolCall
 from toolkit.data.call_parsing import Parsed
 from toolkit.data.schema_checks import UncheckedError, checker
 from toolkit.evaluation.answer_kinds import asks, lacks_means, refuses
 from toolkit.evaluation.bfcl import Answer
 from toolkit.evaluation.same_json import same_json
+from toolkit.world import either_way
 
 Expected = Literal["call", "clarify", "refuse", "irrelevance", "relevance", "answer"]
 CALL_KINDS = ("single", "parallel", "multi_step")
@@ -106,9 +107,24 @@ class Wanted(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ThisCall:
-    """Wants one call to the letter."""
+    """Wants one call to the letter, but for two arguments of it (`swap`) that may be exchanged."""
 
     call: ToolCall
+    swap: tuple[str, ...] = ()
+
+    @classmethod
+    def of_world(cls, call: ToolCall) -> ThisCall:
+        """The call of a built-in chat, where a distance from A to B is that from B to A."""
+        return cls(call, either_way(call.name))
+
+    @property
+    def ways(self) -> list[dict[str, Any]]:
+        """The arguments that are right."""
+        arguments = self.call.arguments
+        if len(self.swap) != 2 or not arguments.keys() >= set(self.swap):
+            return [arguments]
+        one, other = self.swap
+        return [arguments, {**arguments, one: arguments[other], other: arguments[one]}]
 
     @property
     def name(self) -> str:
@@ -119,16 +135,16 @@ class ThisCall:
         return len(self.call.arguments)
 
     def found(self, call: ToolCall) -> int:
-        return sum(
-            key in call.arguments and same_json(value, call.arguments[key])
-            for key, value in self.call.arguments.items()
+        return max(
+            sum(key in call.arguments and same_json(value, call.arguments[key]) for key, value in way.items())
+            for way in self.ways
         )
 
     def right(self, call: ToolCall) -> int:
         return self.found(call)
 
     def accepts(self, call: ToolCall) -> bool:
-        return self.name == call.name and same_json(self.call.arguments, call.arguments)
+        return self.name == call.name and any(same_json(way, call.arguments) for way in self.ways)
 
 
 def alternatives(chat: Chat, turn: int) -> list[Sequence[Wanted]]:
@@ -141,7 +157,8 @@ def alternatives(chat: Chat, turn: int) -> list[Sequence[Wanted]]:
         return [[Answer(one) for one in listed]]
     accepted = chat.meta.get("alternatives", {}).get(str(turn), [])
     others = [[ThisCall(ToolCall(call["name"], call["arguments"])) for call in calls] for calls in accepted]
-    return [[ThisCall(call) for call in chat.turns[turn].tool_calls], *others]
+    wanted = ThisCall.of_world if chat.source in (BUILTIN, TEST_SET) else ThisCall
+    return [[wanted(call) for call in chat.turns[turn].tool_calls], *others]
 
 
 def score(chat: Chat, turn: int, parsed: Parsed) -> Score:

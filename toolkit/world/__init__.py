@@ -23,8 +23,14 @@ __all__ = [
     "Tool",
     "World",
     "chats",
+    "either_way",
     "fingerprint",
 ]
+
+
+def either_way(name: str) -> tuple[str, ...]:
+    """Two arguments of a built-in tool that mean the same when they are exchanged; none for any other tool."""
+    return TOOLS[name].either_way if name in TOOLS else ()
 
 
 @cache

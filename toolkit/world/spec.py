@@ -38,6 +38,7 @@ class Tool:
 
     `sample` draws slot values for a request that works in a given world, `bad` for one that ends in an error.
     `near` names the tools of the same domain that could also serve a request for this one; None means all of them.
+    `either_way` names two arguments that mean the same when they are exchanged, as the ends of a distance.
     `held_out` tools are those of the development set's split "tools"; `test` tools are in the test set alone.
     """
 
@@ -51,6 +52,7 @@ class Tool:
     held_out: bool = False
     test: bool = False
     near: frozenset[str] | None = None
+    either_way: tuple[str, ...] = ()
 
     @property
     def trained(self) -> bool:
@@ -130,6 +132,7 @@ def tool(
     held_out: bool = False,
     test: bool = False,
     near: tuple[str, ...] | None = None,
+    either_way: tuple[str, ...] = (),
     params: Mapping[str, Param] | None = None,
 ) -> Callable[[Runner], Runner]:
     """Register a function `(world, **arguments) -> JSON value` as the tool of the same name."""
@@ -151,6 +154,7 @@ def tool(
             held_out=held_out,
             test=test,
             near=None if near is None else frozenset(near),
+            either_way=either_way,
         )
         return run
 

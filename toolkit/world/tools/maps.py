@@ -188,6 +188,7 @@ def time_zone(w: World, city: str) -> Any:
     sample=lambda r, w: {**(found := _slots(r, w)), "origin": found["city"], "destination": found["other"]},
     held_out=True,
     near=("plan_route",),
+    either_way=("origin", "destination"),
     params={"origin": string("First city."), "destination": string("Second city.")},
 )
 def straight_distance(w: World, origin: str, destination: str) -> Any:

@@ -228,6 +228,7 @@ def prime_factors(w: World, n: int) -> Any:
     sample=_slots,
     held_out=True,
     near=("prime_factors",),
+    either_way=("a", "b"),
     params={"a": integer("First number.", 1, 1_000_000_000), "b": integer("Second number.", 1, 1_000_000_000)},
 )
 def common_divisor(w: World, a: int, b: int) -> Any:
