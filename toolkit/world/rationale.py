@@ -1,9 +1,9 @@
 """What the assistant writes before a call that a result decides: the two values digit by digit, the outcome last.
 
-A small model that has to choose by two numbers does better when it has written down what decides, as with the
-rationales of Distilling Step-by-Step (Hsieh et al., 2023); but SmolLM2-135M put two numbers next to each other and
-then said as by chance which is more (docs/log.md). So it is led there by steps that are each within its reach: how
-many digits both have, then the digits in turn, to the first place where they differ.
+Written out, what decides helps a small model, as with the rationales of Distilling Step-by-Step (Hsieh et al., 2023),
+but SmolLM2-135M put two numbers next to each other and then said as by chance which is more (docs/log.md). So it is
+led there by steps that are each within its reach: how many digits both have, or the digits in turn, to the first place
+where they differ. The digits are not measured yet.
 """
 
 from __future__ import annotations
