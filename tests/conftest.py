@@ -43,7 +43,6 @@ TOGETHER = (
     "tests/export/test_qwen3.py",
     "tests/models/test_folders.py",
     "tests/training/test_ranks.py",
-    "tests/world/test_builtin_chats.py",
 )  # of the longer tests, those that share what takes long to make
 
 

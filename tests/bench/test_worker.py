@@ -173,7 +173,7 @@ def test_compiled_layers_agree_with_plain_ones(
     assert all(u.padded_tokens % 64 == 0 for u in results.timed("compiled-nockpt"))
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_lengths_that_are_warmed_are_those_that_come(
     measured: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:

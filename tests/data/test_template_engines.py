@@ -101,16 +101,11 @@ WAYS = [("chatml", *how) for how in FORMATS if how[0] != "native"]
 WAYS += [("Qwen3", *how) for how in FORMATS if QWEN3]
 WAYS += [("strict", *FORMATS[0]), ("strict", *FORMATS[4])]
 every_way = pytest.mark.parametrize("way", WAYS, ids=[" ".join(way) for way in WAYS])
-# llama.cpp has to read a file of each way: each call format and form comes once, those of Qwen3 in the longer tests,
-# and the others in the slow tier
+# llama.cpp has to read a file of each way: each call format and form comes once, and the others in the slow tier
 FIRST = [("Qwen3", *FORMATS[1]), ("Qwen3", *FORMATS[5]), ("strict", *FORMATS[0]), ("strict", *FORMATS[4])]
-LONGER, SLOWEST = pytest.mark.slow, pytest.mark.endurance
 in_llama_cpp = pytest.mark.parametrize(
     "way",
-    [
-        pytest.param(way, marks=[] if way in FIRST else LONGER if way[0] == "Qwen3" else SLOWEST, id=" ".join(way))
-        for way in WAYS
-    ],
+    [pytest.param(way, marks=[] if way in FIRST else pytest.mark.endurance, id=" ".join(way)) for way in WAYS],
 )
 
 

@@ -18,12 +18,11 @@ from toolkit.training.trainer import Trainer
 LOGGED = ("update", "epoch", "loss", "grad_norm", "learning_rate", "real_tokens", "eval_loss")
 
 
-@pytest.fixture
-def recipe(tmp_path: Path, tiny_model: Path, cache: Path) -> Path:
+def short(folder: Path, base: Path) -> Path:
     """10 updates, evaluated after the 4th and 8th, saved after the 3rd, 6th and 9th."""
     return write_recipe(
-        tmp_path,
-        tiny_model,
+        folder,
+        base,
         40,
         lora={"lora_dropout": 0.0},
         train={"num_train_epochs": 2, "save_steps": 3, "micro_batch": "auto", "gradient_accumulation_steps": 2},
@@ -31,9 +30,15 @@ def recipe(tmp_path: Path, tiny_model: Path, cache: Path) -> Path:
     )
 
 
-def train(
-    recipe: Path, out: Path, patch: pytest.MonkeyPatch, *overrides: str, ahead: bool, until: int = 0
-) -> tuple[RunFolder, Any, Any]:
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model: Path, cache: Path) -> Path:
+    return short(tmp_path, tiny_model)
+
+
+Trained = tuple[RunFolder, list[tuple[int, int]], Any]
+
+
+def train(recipe: Path, out: Path, patch: pytest.MonkeyPatch, *overrides: str, ahead: bool, until: int = 0) -> Trained:
     """The run's folder, (updates made, the last row's) as each update ended, and the trainer."""
     seen: list[tuple[int, int]] = []
     kept: list[Any] = []
@@ -60,13 +65,31 @@ def train(
     return folder, seen, kept[0]
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 3])
-def test_late_logs_say_the_same(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache_root: Path) -> list[Trained]:
+    """The run that logs each update at once, and the one that does so late."""
+    place = tmp_path_factory.mktemp("both")
+    recipe = short(place, tiny_model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_CACHE", str(cache_root))
+        return [train(recipe, place / f"{ahead}", patch, ahead=ahead) for ahead in (False, True)]
+
+
+@pytest.mark.slow
+def test_late_logs_say_the_same(both: list[Trained]) -> None:
+    say_the_same(both)
+
+
+def test_late_logs_of_every_third_update_say_the_same(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = "train.logging_steps=3"
+    say_the_same([train(recipe, tmp_path / f"{ahead}", monkeypatch, every, ahead=ahead) for ahead in (False, True)])
+
+
+def say_the_same(runs: list[Trained]) -> None:
     found = []
-    for ahead in (False, True):
-        folder, _, trainer = train(
-            recipe, tmp_path / f"{ahead}", monkeypatch, f"train.logging_steps={every}", ahead=ahead
-        )
+    for folder, _, trainer in runs:
         rows = [{key: row[key] for key in LOGGED if key in row} for row in read_jsonl(folder.metrics)]
         states = [
             json.loads(path.read_text())["log_history"] for path in folder.checkpoints.glob("*/trainer_state.json")
@@ -77,9 +100,8 @@ def test_late_logs_say_the_same(recipe: Path, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
-def test_a_log_waits_for_the_next_update(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, at_once, _ = train(recipe, tmp_path / "now", monkeypatch, ahead=False)
-    _, late, _ = train(recipe, tmp_path / "late", monkeypatch, ahead=True)
+def test_a_log_waits_for_the_next_update(both: list[Trained]) -> None:
+    (_, at_once, _), (_, late, _) = both
     assert [update - row for update, row in at_once] == [1] * 10
     # nothing is held back where a checkpoint or an evaluation wants it: after updates 3, 4, 6, 8 and 9
     assert [update - row for update, row in late] == [1, 2, 2, 1, 1, 2, 1, 2, 1, 1]
@@ -87,12 +109,11 @@ def test_a_log_waits_for_the_next_update(recipe: Path, tmp_path: Path, monkeypat
 
 @pytest.mark.slow
 def test_a_trainer_that_no_longer_runs_ahead_logs_what_waited_and_what_is_new(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Path, tmp_path: Path, both: list[Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a bench does at the end of a turn."""
     rows = []
-    for until in (0, 2):
-        folder, _, _ = train(recipe, tmp_path / f"{until}", monkeypatch, ahead=until > 0, until=until)
+    for folder, _, _ in (both[0], train(recipe, tmp_path / "until", monkeypatch, ahead=True, until=2)):
         rows.append([(row["update"], row["loss"]) for row in read_jsonl(folder.metrics) if "loss" in row])
     assert [update for update, _ in rows[0]] == list(range(1, 11))
     assert rows[0] == rows[1]

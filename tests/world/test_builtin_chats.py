@@ -27,16 +27,22 @@ SAMPLE = 1500
 
 
 @pytest.fixture(scope="module")
+def sample() -> list[Chat]:
+    """Some of every split and kind, and the test set."""
+    trained = [*chats(SAMPLE), *chats(SAMPLE, split="phrasing"), *chats(SAMPLE, split="tools")]
+    return [*trained, *(chat for split in SPLITS[1:] for chat in chats(500, split=split, test=True))]
+
+
+@pytest.fixture(scope="module")
 def full() -> list[Chat]:
     """The whole default training set."""
     return list(chats())
 
 
-@pytest.fixture(scope="module")
-def sample() -> list[Chat]:
-    """Some of every split and kind, and the test set."""
-    trained = [*chats(SAMPLE), *chats(SAMPLE, split="phrasing"), *chats(SAMPLE, split="tools")]
-    return [*trained, *(chat for split in SPLITS[1:] for chat in chats(500, split=split, test=True))]
+@pytest.fixture(scope="module", params=["its beginning", pytest.param("all of it", marks=pytest.mark.endurance)])
+def train(request: pytest.FixtureRequest, sample: list[Chat]) -> list[Chat]:
+    """The default training set."""
+    return sample[:SAMPLE] if request.param == "its beginning" else request.getfixturevalue("full")
 
 
 def user_texts(chat: Chat) -> list[str]:
@@ -203,16 +209,15 @@ def test_arguments_follow_from_the_words(sample: list[Chat]) -> None:
     assert checked > 3000
 
 
-@pytest.mark.slow
-def test_no_user_text_repeats(full: list[Chat], sample: list[Chat]) -> None:
-    assert len(full) == 15_694
-    texts = Counter(text.casefold() for chat in full for text in user_texts(chat))
+def test_no_user_text_repeats(train: list[Chat], sample: list[Chat]) -> None:
+    assert len(train) in (SAMPLE, 15_694)
+    texts = Counter(text.casefold() for chat in train for text in user_texts(chat))
     assert [text for text, count in texts.items() if count > 1] == []
     held = [text.casefold() for chat in sample[SAMPLE:] for text in user_texts(chat)]
     assert not texts.keys() & set(held)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_shares_of_kinds(full: list[Chat]) -> None:
     counts = Counter(chat.kind for chat in full)
     for kind, share in TRAINING_MIX.items():
@@ -249,23 +254,22 @@ def test_kinds_are_what_they_say(sample: list[Chat]) -> None:
                 assert offered(chat)
 
 
-@pytest.mark.slow
-def test_held_out_splits(full: list[Chat], sample: list[Chat]) -> None:
+def test_held_out_splits(train: list[Chat], sample: list[Chat]) -> None:
     unseen = {name for name, tool in TOOLS.items() if tool.held_out}
     phrasing, tools = sample[SAMPLE : 2 * SAMPLE], sample[2 * SAMPLE : 3 * SAMPLE]
-    for chat in (*full, *phrasing):
+    for chat in (*train, *phrasing):
         assert not offered(chat) & unseen
         assert not set(behind(chat, offered(chat))) & unseen
     for chat in tools:
         assert set(called(chat)) <= unseen
     assert unseen == {name for chat in tools for name in called(chat)}
-    trained = {source for chat in full for source in chat.meta["templates"]}
+    trained = {source for chat in train for source in chat.meta["templates"]}
     assert not trained & {source for chat in phrasing for source in chat.meta["templates"]}
     assert not trained & {source for chat in tools for source in chat.meta["templates"]}
     assert len({source for chat in phrasing for source in chat.meta["templates"]}) > 300
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_every_tool_and_template_is_used(full: list[Chat]) -> None:
     assert {name for chat in full for name in behind(chat, called(chat))} == {
         name for name, tool in TOOLS.items() if tool.trained
@@ -275,10 +279,9 @@ def test_every_tool_and_template_is_used(full: list[Chat]) -> None:
     assert len(say - used) < 0.01 * len(say), say - used
 
 
-@pytest.mark.slow
-def test_near_duplicates_are_on_offer(full: list[Chat]) -> None:
+def test_near_duplicates_are_on_offer(train: list[Chat]) -> None:
     """Half of the distractors come from the domain of the tool that is needed."""
-    chosen = [c for c in full if c.kind == "single" and not (c.meta.get("invented") or c.meta.get("shelf"))]
+    chosen = [c for c in train if c.kind == "single" and not (c.meta.get("invented") or c.meta.get("shelf"))]
     near = sum(
         any(TOOLS[name].domain == TOOLS[used].domain for name in set(behind(chat, offered(chat))) - {used})
         for chat in chosen
