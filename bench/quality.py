@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -40,6 +40,7 @@ from toolkit.hashes import sha256_of_text
 from toolkit.planning.cards import seen_gpus
 from toolkit.recipe.dump import dump
 from toolkit.recipe.schema import Recipe
+from toolkit.records import append_jsonl
 from toolkit.words import counted
 
 ON_GPU = (
@@ -101,8 +102,7 @@ def run_quality(
         console.print(f"run        {number} of {len(left)}: {name}", highlight=False)
         row = _run(recipe, trial, target, minutes, out)
         rows[row.key] = row
-        with (out / FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
+        append_jsonl(out / FILE, [row])
         console.print(f"           {told(row, out)}", highlight=False, markup=False, soft_wrap=True)
     found = [rows[trial.key] for trial in trials]
     show(found, console)

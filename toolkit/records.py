@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ def _read(path: Path, advice: str) -> Any:
 
 def _wrong_file(path: Path, wrong: str, advice: str) -> RunError:
     return RunError(f"{path}: {wrong}" + (f"; {advice}" if advice else ""))
+
+
+def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Add dataclasses to a JSON-lines file, which need not be there yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(asdict(row)) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path, bad: list[Problem] | None = None) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from toolkit.models.families import KNOWN, shape_from_config
-from toolkit.planning.flops import forward_flops, training_flops
+from toolkit.planning.flops import attention_flops, training_flops
 
 QWEN = KNOWN["Qwen/Qwen3-1.7B"]
 
@@ -49,8 +49,8 @@ def test_torchs_counter_agrees() -> None:
     # eager attention computes the whole square, a causal kernel half of it
     tokens = rows * width
     square = tokens * 4 * shape.num_hidden_layers * shape.attention_size * width
-    causal = forward_flops(shape, tokens, width, tokens, 0)
     linear = tokens * (2 * shape.linear_parameters + 2 * shape.head_parameters)
+    causal = linear + tokens * attention_flops(shape, width)
     rotary = counter.get_total_flops() - linear - square
     assert 0 <= rotary < 0.01 * linear
     assert linear < causal < linear + square

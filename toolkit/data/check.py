@@ -10,6 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+from rich.table import Table
+
 from toolkit import models
 from toolkit.cache import cache_root
 from toolkit.chats import KINDS, Chat
@@ -28,8 +31,6 @@ from toolkit.terminal import one_line
 from toolkit.words import counted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from toolkit.data.render import Renderer
     from toolkit.recipe.load import LoadedRecipe
     from toolkit.recipe.schema import Recipe
@@ -204,8 +205,6 @@ def _describe(recipe: Recipe, table: TokenTable, part: str, report: CheckReport)
 
 
 def _print_counts(report: CheckReport, console: Console) -> None:
-    from rich.table import Table
-
     kinds = Table(title="chats by kind", title_justify="left")
     kinds.add_column("kind")
     kinds.add_column("chats", justify="right")
@@ -232,8 +231,6 @@ def _print_counts(report: CheckReport, console: Console) -> None:
 
 
 def _print_part(report: CheckReport, name: str, part: PartReport, console: Console) -> None:
-    from rich.table import Table
-
     meta = part.meta
     console.print(
         f"\n{name}: {counted(meta['chats'], 'chat')}, {counted(meta['rows'], 'row')}, "

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import safe_open
+
 from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
 from toolkit.models.loading import text_name
@@ -75,7 +77,6 @@ class Adapter:
     def tensor(self, key: str) -> Tensor:
         """A tensor of the adapter's file, float32, by the key that `Pair` or `replaced` names."""
         import torch
-        from safetensors import safe_open
 
         with safe_open(self.folder / WEIGHTS, framework="pt") as file:
             return file.get_tensor(key).to(torch.float32)
@@ -130,7 +131,6 @@ def _refuse(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     import torch
-    from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         found = {}

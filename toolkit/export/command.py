@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast, get_args
 
+from toolkit.engines.recipes import load
 from toolkit.errors import InputError, did_you_mean
+from toolkit.export.export import DEFAULT_CHATS, DEFAULT_MINUTES, check_gate, export, verify_export
 from toolkit.export.merge_base import Asked
 from toolkit.exports import ExportFolder
 from toolkit.terminal import new_console
@@ -33,8 +35,6 @@ def export_command(
     if adapter_only and gguf:
         raise InputError("--adapter-only writes no merged model, so --gguf does not go with it; wanted --lora?")
     types = _types(run, gguf)
-    from toolkit.export.export import DEFAULT_CHATS, DEFAULT_MINUTES, check_gate, export
-
     folder = export(
         run,
         gguf=types,
@@ -54,9 +54,6 @@ def export_command(
 
 def verify_command(folder: str, *, chats: int | None, max_minutes: float | None) -> None:
     """Compare an export's files with the trained model again. Raises `ModelError` when the gate failed."""
-
-    from toolkit.export.export import DEFAULT_CHATS, DEFAULT_MINUTES, check_gate, verify_export
-
     path = Path(folder).expanduser()
     if not (path / "export.json").is_file() and (path / "export" / "export.json").is_file():
         path = path / "export"
@@ -73,9 +70,6 @@ def _types(run: str, gguf: str | None) -> list[str]:
             raise InputError("--gguf: wanted types, as q8_0,q4_k_m")
         return names
     recipe = Path(run).expanduser() / "recipe.toml"
-    if recipe.is_file():
-        from toolkit.engines.recipes import load
-
-        if named := load(recipe).recipe.export.gguf:
-            return list(named)
+    if recipe.is_file() and (named := load(recipe).recipe.export.gguf):
+        return list(named)
     return ["q8_0"]

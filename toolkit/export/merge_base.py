@@ -13,6 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from toolkit.data.render import Renderer
+from toolkit.data.table import eval_chats
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.export.merge import open_merged
 from toolkit.export.tensors import Weights
@@ -137,9 +139,6 @@ def mean_loss(model: Any, texts: Texts) -> tuple[float, int]:
 
 def task_texts(recipe: Recipe, base: Path, template: ChatTemplate, limit: int = TASK_CHATS) -> Texts:
     """Rows of held-out chats, spread over all of them, with what was trained marked."""
-    from toolkit.data.render import Renderer
-    from toolkit.data.table import eval_chats
-
     renderer = Renderer.by(load_tokenizer(base), template)
     chats = eval_chats(recipe)
     step = max(1, len(chats) // limit)

@@ -127,21 +127,19 @@ def read_results(tokenizer: Any, markup: Markup) -> Results:
 
 def _turn(tokenizer: Any, markup: Markup, text: str, names: tuple[str, ...]) -> str:
     """An assistant's turn between its header and its end."""
-    turn = {"role": "assistant", "content": text, "tool_calls": [_call(name) for name in names]}
-    rest = render(tokenizer, [_ASKED, turn, *_given(names), _answer()], tools=_TOOLS)
-    return rest.split(markup.header)[1].partition(markup.end)[0]
+    return _behind_header(tokenizer, markup, text, names).partition(markup.end)[0]
 
 
 def _after_calls(tokenizer: Any, markup: Markup, count: int) -> str:
     """What stands between the end of a turn with calls and the next assistant's header."""
-    names = _NAMES[:count]
-    turn = {"role": "assistant", "content": "", "tool_calls": [_call(name) for name in names]}
-    rest = render(tokenizer, [_ASKED, turn, *_given(names), _answer()], tools=_TOOLS)
-    return rest.split(markup.header)[1].partition(f"{markup.end}\n")[2]
+    return _behind_header(tokenizer, markup, "", _NAMES[:count]).partition(f"{markup.end}\n")[2]
 
 
-def _given(names: tuple[str, ...]) -> list[Message]:
-    return [{"role": "tool", "name": name, "content": result} for name, result in zip(names, _RESULTS, strict=False)]
+def _behind_header(tokenizer: Any, markup: Markup, text: str, names: tuple[str, ...]) -> str:
+    """A turn with calls and what comes after it, to the next assistant's header."""
+    turn = {"role": "assistant", "content": text, "tool_calls": [_call(name) for name in names]}
+    given = [{"role": "tool", "name": name, "content": result} for name, result in zip(names, _RESULTS, strict=False)]
+    return render(tokenizer, [_ASKED, turn, *given, _answer()], tools=_TOOLS).split(markup.header)[1]
 
 
 def _answer() -> Message:

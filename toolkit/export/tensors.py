@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from safetensors import SafetensorError, safe_open
+
 from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
 from toolkit.models.loading import text_name
@@ -48,16 +50,12 @@ class Checkpoint:
 
     def stored(self, name: str) -> Tensor:
         """The tensor in the dtype that it is stored in."""
-        from safetensors import safe_open
-
         # opened anew for each: a file's mapped pages count as this process's memory for as long as it is open
         path, stored = self._files[name]
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(stored)
 
     def _check(self) -> None:
-        from safetensors import SafetensorError, safe_open
-
         wanted = self.architecture.tensors
         if missing := [name for name in wanted if name not in self._files]:
             raise ModelError(f"{self.folder}: {len(missing)} weights are missing, {missing[0]} the first")
@@ -82,8 +80,6 @@ def _check_one(where: str, shape: tuple[int, ...], dtype: str, wanted: tuple[int
 
 def _index(folder: Path) -> dict[str, Path]:
     """Which file holds which tensor."""
-    from safetensors import SafetensorError, safe_open
-
     index = folder / "model.safetensors.index.json"
     try:
         if index.is_file():

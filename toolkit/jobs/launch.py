@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from toolkit.data.sources import local_files
 from toolkit.errors import InputError, did_you_mean
@@ -20,12 +19,10 @@ from toolkit.models import is_local
 from toolkit.planning.cards import find_card
 from toolkit.planning.lengths import UncountedError
 from toolkit.planning.plan import Plan, plan_recipe
+from toolkit.recipe import LoadedRecipe
 from toolkit.recipe.dump import dump
+from toolkit.recipe.schema import Recipe, SourceSection
 from toolkit.words import counted, money, typed
-
-if TYPE_CHECKING:
-    from toolkit.recipe import LoadedRecipe
-    from toolkit.recipe.schema import Recipe, SourceSection
 
 ROOT = Path(__file__).parents[2]
 PINS = "constraints-gpu.txt"

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from toolkit.engines.setup import Setup
 from toolkit.planning.budget import USABLE
+from toolkit.planning.cards import Card
+from toolkit.planning.lengths import Lengths
 from toolkit.planning.memory import Memory, training_memory
-
-if TYPE_CHECKING:
-    from toolkit.engines.setup import Setup
-    from toolkit.planning.cards import Card
-    from toolkit.planning.lengths import Lengths
-    from toolkit.recipe.schema import Recipe
+from toolkit.recipe.schema import Recipe
 
 MOST_CHATS = 1024  # the largest micro-batch that is tried
 

@@ -14,19 +14,16 @@ where it does not, the formula weighs more pieces against more recomputation.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from toolkit.data.table import TokenTable
+from toolkit.engines.setup import Setup
+from toolkit.hardware import Hardware
 from toolkit.models.families import load_shape
 from toolkit.planning.lengths import Lengths, from_table
 from toolkit.planning.memory import training_memory
 from toolkit.planning.micro_batches import fullest_share
 from toolkit.planning.setup import setup_on
-
-if TYPE_CHECKING:
-    from toolkit.data.table import TokenTable
-    from toolkit.engines.setup import Setup
-    from toolkit.hardware import Hardware
-    from toolkit.recipe.schema import Recipe
+from toolkit.recipe.schema import Recipe
 
 STEP = 256  # tokens; budgets are multiples of it
 USABLE = 0.90  # of the device, for what the formulas do not see: they are within 10% of what was measured

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from toolkit.cache import cache_root
-from toolkit.records import read_jsonl
+from toolkit.records import append_jsonl, read_jsonl
 
 FORMULA = 2  # goes up with every change to how time or memory are predicted: errors of older ones say nothing
 
@@ -69,11 +69,7 @@ def store() -> Path:
 
 def record(pairs: Iterable[Pair]) -> None:
     """Add pairs to the store, a JSON object a line."""
-    lines = "".join(json.dumps(asdict(pair)) + "\n" for pair in pairs)
-    if lines:
-        store().parent.mkdir(parents=True, exist_ok=True)
-        with store().open("a", encoding="utf-8") as file:
-            file.write(lines)
+    append_jsonl(store(), pairs)
 
 
 def past_error(engine: str, card: str) -> PastError | None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from toolkit.engines.setup import Setup
 from toolkit.planning.cards import Card
 from toolkit.planning.decode_time import decode_seconds
 from toolkit.planning.export_time import export_seconds
@@ -16,10 +16,7 @@ from toolkit.planning.kernel_time import UPDATE_GAP, Rates, Seconds, evaluating,
 from toolkit.planning.lengths import Lengths
 from toolkit.planning.sharing import Sharing
 from toolkit.planning.steps import Updates
-
-if TYPE_CHECKING:
-    from toolkit.engines.setup import Setup
-    from toolkit.recipe.schema import EvalSection, ExportSection
+from toolkit.recipe.schema import EvalSection, ExportSection
 
 ALONE = Sharing()
 CPU_EFFICIENCY = {"fp32": 0.63, "bf16": 0.47}  # of a core's products; measured with SmolLM2-135M on two cores

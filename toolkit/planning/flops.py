@@ -13,12 +13,6 @@ def attention_flops(shape: ModelShape, width: float) -> float:
     return 4 * shape.num_hidden_layers * shape.attention_size * (width + 1) / 2
 
 
-def forward_flops(shape: ModelShape, tokens: float, width: int, trained: float, adapter: int) -> float:
-    """FLOPs of a forward pass over `tokens`, of which `trained` go through the output head."""
-    per_token = 2 * shape.linear_parameters + 2 * adapter + attention_flops(shape, width)
-    return tokens * per_token + trained * 2 * shape.head_parameters
-
-
 def training_flops(
     shape: ModelShape, tokens: float, width: int, trained: float, adapter: int, *, checkpointing: float
 ) -> float:

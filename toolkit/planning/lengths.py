@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,8 @@ from toolkit.data.sources import local_files
 from toolkit.data.table import find as find_table
 from toolkit.errors import DataError
 from toolkit.planning.estimate import Sampled, mixed, sample
+from toolkit.recipe.schema import Recipe, SourceSection
 from toolkit.words import counted, typed
-
-if TYPE_CHECKING:
-    from toolkit.recipe.schema import Recipe, SourceSection
 
 ASSUMED_MEAN = 900
 ASSUMED_TRAINED = 0.114  # share of trained tokens in a corpus of tool-calling chats, measured

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import psutil
 
@@ -30,10 +29,8 @@ from toolkit.planning.ran_out import Case, Known, known
 from toolkit.planning.setup import setup_on
 from toolkit.planning.sharing import Sharing, sharing
 from toolkit.planning.steps import Updates, fitted, fitting, updates_of
-
-if TYPE_CHECKING:
-    from toolkit.recipe import LoadedRecipe
-    from toolkit.recipe.schema import Recipe
+from toolkit.recipe import LoadedRecipe
+from toolkit.recipe.schema import Recipe
 
 PACKED = {"micro_batch": "auto", "gradient_checkpointing": "auto"}  # train's keys that are advised where it helps
 A_DAY = 24 * 3600.0  # of training on these cores, in seconds: a recipe that takes longer is not meant for them

@@ -10,24 +10,22 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from toolkit.cache import cache_root
 from toolkit.engines.measured import signature
 from toolkit.engines.registry import versions
+from toolkit.engines.setup import Setup
 from toolkit.files import write_text
+from toolkit.hardware import Hardware
 from toolkit.models.families import find_shape
 from toolkit.planning.budget import Budget
 from toolkit.planning.cuts import Cut
 from toolkit.planning.setup import card_of, setup_on
-from toolkit.records import read_jsonl
-
-if TYPE_CHECKING:
-    from toolkit.engines.setup import Setup
-    from toolkit.hardware import Hardware
-    from toolkit.recipe.schema import Recipe
+from toolkit.recipe.schema import Recipe
+from toolkit.records import append_jsonl, read_jsonl
 
 Count = Annotated[int, Field(ge=1, lt=2**40)]
 
@@ -115,9 +113,7 @@ def record(case: Case, date: str, row: Mapping[str, Any]) -> None:
     """Keep what a row of metrics.jsonl says of memory that ran out; `date` as YYYY-MM-DD."""
     tried = row["tried"]
     made = RanOut(date, case, row["stage"], tried["rows"], tried["tokens"], dict(row["memory_cut"]))
-    store().parent.mkdir(parents=True, exist_ok=True)
-    with store().open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(made)) + "\n")
+    append_jsonl(store(), [made])
 
 
 def known(case: Case | None) -> Known | None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from toolkit.engines.precision import weight_dtype
 from toolkit.engines.registry import ENGINES
 from toolkit.engines.setup import Setup
+from toolkit.hardware import Gpu
+from toolkit.models.shape import ModelShape
 from toolkit.planning.cards import CARDS, Card, SeenGpu
 from toolkit.planning.cost import rates_of
-
-if TYPE_CHECKING:
-    from toolkit.hardware import Gpu
-    from toolkit.models.shape import ModelShape
-    from toolkit.recipe.schema import Recipe
+from toolkit.recipe.schema import Recipe
 
 
 def setup_of(

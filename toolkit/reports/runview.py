@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from toolkit.errors import Problem, RunError
 from toolkit.evaluation.best import Best, best_by_log
 from toolkit.evaluation.results import LOGGED, Evaluation
 from toolkit.files import is_held
+from toolkit.recipe.schema import Recipe
 from toolkit.records import is_sealed, read_list, read_object
 from toolkit.reports.log import Facts, Log, read_metrics
 from toolkit.reports.reading import Reader
 from toolkit.reports.verdicts import Verdict
 from toolkit.runs import RunFolder, recipe_of
 from toolkit.words import typed
-
-if TYPE_CHECKING:
-    from toolkit.recipe.schema import Recipe
 
 State = Literal["finished", "training now", "stopped"]
 EVALUATED = frozenset(("eval_loss", *LOGGED))  # keys of a row

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from rich.console import Console
 
+from toolkit.data.render import Renderer
 from toolkit.data.table import eval_chats
 from toolkit.errors import DataError
 from toolkit.evaluation.evaluate import evaluate
@@ -20,9 +21,6 @@ from toolkit.manifest import listed
 from toolkit.ranks import here
 from toolkit.runs import ADAPTER, RunFolder
 from toolkit.training.prepared import Prepared
-
-if TYPE_CHECKING:
-    from toolkit.data.render import Renderer
 
 
 class CallMeter:

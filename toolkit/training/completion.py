@@ -7,11 +7,12 @@ import gc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
 from toolkit import models
+from toolkit.data.render import Renderer
 from toolkit.data.tokenizers import copy_tokenizer
 from toolkit.errors import InterruptedRun, RunError, ToolkitError
 from toolkit.export.export import check_gate, export, verify_export
@@ -64,10 +65,6 @@ def going_on(command: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise InterruptedRun(f"stopped; what was finished is kept; go on with: {command}") from None
-
-
-if TYPE_CHECKING:
-    from toolkit.data.render import Renderer
 
 
 def write_page(folder: RunFolder, console: Console) -> None:

@@ -7,16 +7,13 @@ together, so that an update sees the same 16 chats whatever the policy.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 
-from toolkit.data.table import IGNORED
-
-if TYPE_CHECKING:
-    from toolkit.data.table import TokenTable
+from toolkit.data.table import IGNORED, TokenTable
 
 Row = tuple[np.ndarray, np.ndarray]
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
+from toolkit.data.table import TokenTable
 from toolkit.engines.base import Loaded
 from toolkit.planning.budget import Budget
 from toolkit.planning.ran_out import Case, Known
 from toolkit.planning.steps import Updates
 from toolkit.recipe.schema import Recipe
-
-if TYPE_CHECKING:
-    from toolkit.data.table import TokenTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toolkit.data.pinning import pinned_as
 from toolkit.engines.recipes import load
@@ -20,7 +20,7 @@ from toolkit.evaluation.results import Evaluation
 from toolkit.files import clear_leftovers, remove, set_aside, write_text
 from toolkit.hashes import sha256_of_text
 from toolkit.manifest import safetensors_damage
-from toolkit.recipe import dump
+from toolkit.recipe import LoadedRecipe, dump
 from toolkit.recipe.schema import Recipe
 from toolkit.recipe.validate import validate
 from toolkit.records import read_list, read_object, read_rows, write_json
@@ -33,9 +33,6 @@ from toolkit.training.checkpoints import (
     newest_whole,
 )
 from toolkit.words import typed
-
-if TYPE_CHECKING:
-    from toolkit.recipe import LoadedRecipe
 
 Say = Callable[[str], None]
 

@@ -11,12 +11,14 @@ import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
+from toolkit.data.render import Renderer
 from toolkit.errors import EngineError, InterruptedRun, RankLost, TrainingError
 from toolkit.evaluation import tables
+from toolkit.evaluation.evaluate import Evaluation
 from toolkit.files import write_text
 from toolkit.hashes import sha256_of
 from toolkit.planning.cuts import Cut
@@ -50,10 +52,6 @@ from toolkit.training.timing import Fit, TimeBudget
 from toolkit.training.trainer import Trainer
 from toolkit.trusted import check_adapter, only_numbers
 from toolkit.words import counted
-
-if TYPE_CHECKING:
-    from toolkit.data.render import Renderer
-    from toolkit.evaluation.evaluate import Evaluation
 
 
 class Session:

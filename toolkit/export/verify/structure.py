@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
@@ -203,8 +204,6 @@ class _MergedFiles:
         self.missing: list[str] = []
 
     def _names(self, one: Examined) -> list[str]:
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(one.path, framework="pt") as file:
                 return list(file.keys())
@@ -214,7 +213,6 @@ class _MergedFiles:
 
     def compare(self, name: str, weight: Tensor) -> None:
         import torch
-        from safetensors import safe_open
 
         if not self.files:
             return

@@ -14,6 +14,7 @@ from toolkit.data.render import Renderer, has_tools
 from toolkit.data.table import eval_chats
 from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.data.tokenizers import load_tokenizer
+from toolkit.engines.recipes import load
 from toolkit.errors import DataError, InputError, first_line
 from toolkit.evaluation.evaluate import prompted_turns
 from toolkit.exports import ExportFolder, ExportRecord
@@ -169,8 +170,6 @@ def _chats(record: ExportRecord) -> tuple[list[Chat], str, list[str], int]:
     notes: list[str] = []
     new_tokens = DEFAULT_NEW_TOKENS
     if record.recipe is not None:
-        from toolkit.engines.recipes import load
-
         try:
             recipe = load(Path(record.recipe)).recipe
             new_tokens = recipe.eval.max_new_tokens

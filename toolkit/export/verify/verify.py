@@ -15,16 +15,19 @@ import psutil
 from toolkit.errors import EngineError, ModelError, RunError
 from toolkit.export.architecture import read_architecture
 from toolkit.export.tokenizer import chat_template
-from toolkit.export.verify import gate
+from toolkit.export.verify import agreement, gate
+from toolkit.export.verify.agreement import Reference
 from toolkit.export.verify.calls import compare_calls
 from toolkit.export.verify.clock import Advance, Clock
 from toolkit.export.verify.page import save
+from toolkit.export.verify.runtime import compare_templates, compare_tokenizers, run_file
 from toolkit.export.verify.structure import Examined, examine
 from toolkit.export.verify.verification_data import Material, gather
+from toolkit.export.verify.vocabulary import file_differs
 from toolkit.export_report import Check, CheckName, VerifyReport, show
 from toolkit.exports import ExportFolder, ExportRecord
 from toolkit.hardware import free_cores
-from toolkit.inference.decode import decode
+from toolkit.inference.decode import Generated, decode
 from toolkit.inference.gguf import GgufModel, runtime
 from toolkit.versions import version_of
 
@@ -32,10 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from toolkit.export.architecture import Architecture
-    from toolkit.export.verify.agreement import Reference
     from toolkit.export.verify.files import GgufFile
-    from toolkit.inference.decode import Generated
-    from toolkit.inference.gguf import GgufModel
 
 _RUNNING: tuple[CheckName, ...] = ("tokenizer", "template", "agreement", "runtime", "calls")
 _BATCH = {"cuda": 8, "cpu": 2}  # chats that the trained model decodes at a time
@@ -115,8 +115,6 @@ class _Work:
 
     def _models(self, files: list[Examined], material: Material, problem: str) -> None:
         """Everything that takes running models, one of them in memory at a time."""
-        from toolkit.export.verify import agreement
-
         sound = [one for one in files if one.gguf is not None and not one.broken]
         count, adapted = len(material.chats), self.record.adapter is not None
         with self.clock.step("the trained model"):
@@ -158,8 +156,6 @@ class _Work:
         problem: str,
         share: float,
     ) -> None:
-        from toolkit.export.verify import agreement
-
         name, kind = one.record.name, one.record.type
         with self.clock.step("dequantised", name, reference.chats) as advance:
             model = agreement.load_file(file, self.record, self.dtype, self.device)
@@ -192,37 +188,34 @@ class _Work:
         written: list[Generated],
         share: float,
     ) -> list[str]:
-        from toolkit.export.verify import runtime
-        from toolkit.export.verify.vocabulary import file_differs
-
         name, kind = one.record.name, one.record.type
         folder, rows = Path(self.record.tokenizer["folder"]), reference.logprobs.shape[1]
         try:
             with self.clock.step("loading", name):
-                model = self._open(one, material, GgufModel)
+                model = self._open(one, material)
             with model:
                 with self.clock.step("tokens and prompts", name):
-                    tokens = runtime.compare_tokenizers(model, file, material)
+                    tokens = compare_tokenizers(model, file, material)
                     self._add(gate.tokenizer(name, tokens, material, lambda: file_differs(file, folder, rows)))
-                    different = runtime.compare_templates(
+                    different = compare_templates(
                         model, material.tokenizer, material.prompts, material.template_options
                     )
                     other = file.value("tokenizer.chat_template") != chat_template(material.tokenizer)
                     self._add(gate.template(name, different, len(material.prompts), other))
                 with self.clock.step("in llama.cpp", name, max(len(written), reference.chats)) as advance:
                     in_time = self.clock.share(share)
-                    found, texts = runtime.run_file(model, material, reference, written, advance, in_time)
+                    found, texts = run_file(model, material, reference, written, advance, in_time)
                 self._add(gate.runtime(name, kind, found.numbers()))
         except (ModelError, EngineError) as error:
             self._add(Check("runtime", name, "fail", str(error), advice="The file does not run in llama.cpp"))
             return []
         return texts
 
-    def _open(self, one: Examined, material: Material, kind: type[GgufModel]) -> GgufModel:
+    def _open(self, one: Examined, material: Material) -> GgufModel:
         longest = max(len(row.ids) for row in material.rows)
         prompts = max(len(material.ids(prompt.text)) for prompt in material.asked)
         context = max(longest, prompts + material.max_new_tokens) + 8
-        return kind(one.path, n_ctx=context, threads=self.threads)
+        return GgufModel(one.path, n_ctx=context, threads=self.threads)
 
     def _decode(
         self, model: Any, material: Material, count: int, advance: Advance, goes_on: Callable[[], bool]

@@ -100,6 +100,8 @@ class Family:
 
     windowed = False
     """`sliding_window` of config.json holds for every layer where it has no `layer_types`."""
+    usual_window: int | None = None
+    """Where config.json has no `sliding_window`."""
     norm_eps = "rms_norm_eps"
     """The key of config.json for what its norms add to a variance."""
     activation = ("hidden_act", "silu")
@@ -201,7 +203,7 @@ class Family:
 
     def window(self, config: Config) -> int | None:
         """How many tokens, itself among them, a token sees in the layers that do not see all; None: all do."""
-        window: int | None = config.get("sliding_window")
+        window: int | None = config.get("sliding_window", self.usual_window)
         return window if self.windowed or SLIDING in self.kinds(config) else None
 
     def check_export(self, config: Config, shape: ModelShape, where: str) -> None:

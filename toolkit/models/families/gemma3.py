@@ -36,6 +36,7 @@ class Gemma3(Family):
     class_name = "Gemma3ForCausalLM"
     qk_norm = True
     tied_by_default = True
+    usual_window = 4096
     activation = ("hidden_activation", "gelu_pytorch_tanh")
     pre_tokenizers = (GPT2,)
 
@@ -102,10 +103,6 @@ class Gemma3(Family):
         """Older files only say how many layers a window's pattern has."""
         pattern, layers = config.get("sliding_window_pattern", PATTERN), range(config.get("num_hidden_layers", 0))
         return config.get("layer_types") or [SLIDING if (i + 1) % pattern else "full_attention" for i in layers]
-
-    def window(self, config: Config) -> int | None:
-        window: int | None = config.get("sliding_window", 4096)
-        return window if SLIDING in self.kinds(config) else None
 
     def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
         super().check_export(config, shape, where)

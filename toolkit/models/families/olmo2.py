@@ -60,6 +60,7 @@ class Olmo2(Family):
 class Olmo3(Olmo2):
     model_type = "olmo3"
     class_name = "Olmo3ForCausalLM"
+    usual_window = 4096
 
     def known(self) -> dict[ModelShape, tuple[str, ...]]:
         return {self.sizes(4096, 11_008, 32, 32, 32, 100_278, tied=False): ("allenai/Olmo-3-7B-Instruct",)}
@@ -67,10 +68,6 @@ class Olmo3(Olmo2):
     def kinds(self, config: Config) -> Sequence[str]:
         layers = range(config.get("num_hidden_layers", 0))
         return config.get("layer_types") or [SLIDING if (i + 1) % 4 else "full_attention" for i in layers]
-
-    def window(self, config: Config) -> int | None:
-        window: int | None = config.get("sliding_window", 4096)
-        return window if SLIDING in self.kinds(config) else None
 
     def rope(self, config: Config, shape: ModelShape, where: str) -> tuple[float, RopeFactors]:
         full = _full(config)

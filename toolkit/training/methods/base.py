@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import torch
+
+from toolkit.data.table import TokenTable
 from toolkit.errors import DataError
 from toolkit.training.dataset import Row, chat_dataset
 from toolkit.training.prepared import Prepared
-
-if TYPE_CHECKING:
-    import torch
-
-    from toolkit.data.table import TokenTable
 
 Collate = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from toolkit.data.table import IGNORED
+from toolkit.data.table import IGNORED, TokenTable
 from toolkit.kernels.head_loss import summed_loss
 from toolkit.planning.budget import recomputes
 from toolkit.training.dataset import Collator, Row
 from toolkit.training.methods.base import Collate, Method
 from toolkit.training.packing import PackingCollator
-
-if TYPE_CHECKING:
-    from toolkit.data.table import TokenTable
 
 
 class SFT(Method):
