@@ -126,12 +126,17 @@ OPEN_CALLS = """\
 {{- '<|im_start|>assistant\\n' }}{% endif %}""".replace("@CALLS@", _GEMMA)
 
 
+def frame(name: str) -> str:
+    """The template that writes calls as `CALLS[name]`."""
+    return _FRAME.replace("@CALLS@", CALLS[name])
+
+
 @lru_cache
 def tokenizer(name: str) -> Any:
     """A small tokenizer with the template that writes calls as `CALLS[name]`, or a template itself."""
     from tokenizers import AddedToken
 
-    template = _FRAME.replace("@CALLS@", CALLS[name]) if name in CALLS else name
+    template = frame(name) if name in CALLS else name
     made = make_tokenizer(["What is the weather in Oslo? It rains."] * 20, template, vocab_size=400)
     names = ("INST", "TOOL_CALLS", "AVAILABLE_TOOLS", "TOOL_RESULTS")
     marks = [f"[{slash}{name}]" for name in names for slash in ("", "/")]

@@ -86,6 +86,7 @@ PROMISES = {
     "test_llama_cpp_computes_what_transformers_computes": "GGUF in llama.cpp = torch",
     "test_llama_cpp_splits_text_as_the_tokenizers_do": "tokens",
     LONGEST[0]: "run to verified export",
+    "test_its_own_calls_are_read_back_and_ollamas_parser_is_named": "its own calls, read back",
 }
 """What is promised of each family, by the test that holds it: `make families` writes what came out."""
 TABLE = "TOOLKIT_FAMILIES_TABLE"

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.data import call_templates
+from tests.data.toys import QWEN_LIKE
 from tests.export.ollama_rules import Answer, answer, prompts_with_the_gguf
 from tests.export.shapes import base_model, peft_logits
 from tests.export.test_gguf import IDS, agree, llama_logprobs, write
@@ -25,12 +27,13 @@ from tests.training.test_packing import gradients, rows_of
 from toolkit.chats import Chat, ToolCall, Turn
 from toolkit.data.call_parsing import parse
 from toolkit.data.render import Renderer
-from toolkit.data.template import CallFormat
+from toolkit.data.template import CallFormat, templated
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import ModelError
 from toolkit.export.architecture import read_architecture
 from toolkit.export.export import export
 from toolkit.export.merge import open_merged
+from toolkit.export.ollama import BUILT_IN, modelfile
 from toolkit.export.tokenizer import pre_tokenizer_name, read_tokenizer
 from toolkit.export.verify import VerifyReport
 from toolkit.export.writer import Metadata, write_gguf
@@ -341,6 +344,23 @@ def test_calls_there_and_back(tiny: Tiny, form: CallFormat) -> None:
     assert_calls_come_back(Renderer.of(load_tokenizer(tiny.folder), form), form)
 
 
+def test_its_own_calls_are_read_back_and_ollamas_parser_is_named(tiny: Tiny) -> None:
+    """By the documented template of its form, with the family's tokenizer."""
+    form = tiny.family.call_format
+    if form is None:
+        pytest.skip("none: its models are not taught to call")
+    template = QWEN_LIKE if form == "hermes" else call_templates.frame(form)
+    tokenizer = templated(load_tokenizer(tiny.folder), template)
+    assert_calls_come_back(Renderer(tokenizer), form)
+    text = modelfile(Path("x.gguf"), tokenizer, max_length=None, context=2048)
+    built_in = BUILT_IN.get(form)
+    named = f"\n# RENDERER {built_in}\n# PARSER {built_in}\n" if built_in else ""
+    assert named in text and bool(named) == ("# PARSER" in text)
+    if form == "hermes":
+        said = '<tool_call>\n{"name": "add", "arguments": {"a": 3, "b": 4}}\n</tool_call>'
+        assert answer(text, said, ["add"]) == Answer([("add", {"a": 3, "b": 4})], "")
+
+
 def test_the_familys_own_templates_write_calls_as_it_says(tiny: Tiny) -> None:
     """With the real tokenizer of a known model, where this machine has one."""
     names = [name for names in tiny.family.known().values() for name in names]
@@ -350,19 +370,23 @@ def test_the_familys_own_templates_write_calls_as_it_says(tiny: Tiny) -> None:
         pytest.skip("no call format of its own" if tiny.family.call_format is None else f"none of {', '.join(names)}")
     tokenizer = load_tokenizer(folder)
     pre_tokenizer_name(json.loads((folder / "tokenizer.json").read_text()), folder)
-    assert_calls_come_back(Renderer.of(tokenizer, "native"), tiny.family.call_format)
+    renderer = Renderer.of(tokenizer, "native")
+    if not renderer.markup.tools:
+        pytest.skip(f"no: {renderer.markup.why_no_tools}")
+    assert_calls_come_back(renderer, tiny.family.call_format)
 
 
-def assert_calls_come_back(renderer: Renderer, form: CallFormat) -> None:
+def assert_calls_come_back(renderer: Renderer, form: str) -> None:
     """Calls of a chat are read from what its template writes, and are in the format."""
-    calls = (ToolCall("add", {"a": 1, "b": 2}), ToolCall("add", {"a": 34, "b": -5}))
+    calls = (ToolCall("add", {"a": 1, "b": 2}), ToolCall("add", {"a": 34, "b": -5}))[: 1 if form == "llama" else 2]
+    before = "Let me see." if form in ("hermes", "json", "jsonrpc") else ""
     turns = (
         Turn("user", "What is it?"),
-        Turn("assistant", "Let me see.", tool_calls=calls),
-        *(Turn("tool", str(number), name="add") for number in (3, 29)),
+        Turn("assistant", before, tool_calls=calls),
+        *(Turn("tool", str(number), name="add") for number, _ in zip((3, 29), calls, strict=False)),
         Turn("assistant", "3 and 29."),
     )
     (row,) = renderer.rows(Chat(turns, (ADD,), where="chat"))
     first, _ = (row.text[start:stop] for start, stop in row.spans)
     parsed = parse(first.removesuffix(renderer.markup.end), form)
-    assert parsed.calls == calls and parsed.in_format and parsed.text == "Let me see."
+    assert parsed.calls == calls and parsed.in_format and parsed.text == before

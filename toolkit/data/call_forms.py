@@ -113,6 +113,7 @@ def _python(opening: str, closing: str, end: str) -> Callable[[str, int, Tools],
             if not rest or rest.startswith((closing, end)):
                 stop = _past(text, place, closing) if opening else place
                 return calls, _past(text, stop, end)
+            place = len(text) - len(rest)  # behind the comma or line break that parts two calls
 
     return read
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from toolkit.errors import ModelError
 from toolkit.models.shape import ATTENTION, MLP, Layer, ModelShape
@@ -115,8 +115,9 @@ class Family:
     """GGUF's general.architecture, as `gguf.MODEL_ARCH_NAMES` has it."""
     pre_tokenizers: tuple[PreTokenizer, ...] = ()
     """That the family's tokenizers bring along; a tokenizer is told by its content, and may be another family's."""
-    call_format: Literal["hermes"] | None = None
-    """The toolkit's name for the way in which the family's own chat templates write calls, where it has one."""
+    call_format: str | None = None
+    """How the family's newest models are taught to write calls: a form of `toolkit.data.call_forms`, hermes or llama;
+    None where they are not."""
 
     def takes(self, config: Config) -> bool:
         """Whether a model with this config.json is one of the family, not only of its model_type."""

@@ -34,6 +34,7 @@ class Gemma3(Family):
         "tie_word_embeddings": True,
     }
     class_name = "Gemma3ForCausalLM"
+    call_format = "gemma"
     qk_norm = True
     tied_by_default = True
     usual_window = 4096

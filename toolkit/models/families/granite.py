@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Granite(Llama):
     model_type = gguf_arch = "granite"
     class_name = "GraniteForCausalLM"
+    call_format = "tool_call"
     logits_divisor = "logits_scaling"
     pre_tokenizers = (SMOLLM,)  # llama.cpp splits as Granite's own, "refact", does
 
@@ -38,6 +39,7 @@ class Granite4(Granite):
 
     model_type = "granitemoehybrid"
     class_name = "GraniteMoeHybridForCausalLM"
+    call_format = "hermes"
     fused_by_unsloth = False
     same_input = {  # noqa: RUF012
         "self_attn": Granite.same_input["self_attn"],

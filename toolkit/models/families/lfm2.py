@@ -91,3 +91,5 @@ class Lfm2(Family):
         attending = config.get("full_attn_idxs")
         attending = layers if attending is None else attending
         return config.get("layer_types") or ["full_attention" if i in attending else "conv" for i in layers]
+
+    call_format = "lfm"

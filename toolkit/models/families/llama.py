@@ -42,6 +42,7 @@ LLAMA3 = PreTokenizer(
 class Llama(Family):
     model_type = gguf_arch = "llama"
     class_name = "LlamaForCausalLM"
+    call_format = "llama"
     fused_by_unsloth = True
     pre_tokenizers: tuple[PreTokenizer, ...] = (GPT2, SMOLLM, LLAMA3)
 

@@ -44,3 +44,5 @@ class Ministral3(Llama):
         add_yarn(writer, rope)
         writer.add_rope_scaling_yarn_log_mul(rope.get("mscale_all_dim", 1.0))
         writer.add_attn_temperature_scale(rope.get("llama_4_scaling_beta", 0.0))
+
+    call_format = "mistral"

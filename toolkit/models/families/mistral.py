@@ -42,3 +42,5 @@ class Mistral(Llama):
     def check_export(self, config: Config, shape: ModelShape, where: str) -> None:
         super().check_export(config, shape, where)
         self.refuse_window(config, where)
+
+    call_format = "mistral"

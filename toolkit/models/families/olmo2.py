@@ -61,6 +61,7 @@ class Olmo3(Olmo2):
     model_type = "olmo3"
     class_name = "Olmo3ForCausalLM"
     usual_window = 4096
+    call_format = "olmo"
 
     def known(self) -> dict[ModelShape, tuple[str, ...]]:
         return {self.sizes(4096, 11_008, 32, 32, 32, 100_278, tied=False): ("allenai/Olmo-3-7B-Instruct",)}

@@ -77,3 +77,5 @@ class Phi3(Family):
             scale = context / original
             stretched = math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0
             writer.add_rope_scaling_attn_factors(rope.get("attention_factor") or stretched)
+
+    call_format = "tool_call"

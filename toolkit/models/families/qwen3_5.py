@@ -38,6 +38,7 @@ class Qwen3_5(Family):
     model_type, gguf_arch = "qwen3_5_text", "qwen35"
     whole_types = ("qwen3_5",)
     class_name = "Qwen3_5ForCausalLM"
+    call_format = "xml"
     pre_tokenizers = (QWEN35,)
     qk_norm = True
     row_functions = {RECURS: ("causal_conv1d_fn", "torch_chunk_gated_delta_rule")}  # noqa: RUF012
