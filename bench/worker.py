@@ -27,6 +27,7 @@ from bench.imposed import believe
 from bench.variants import Variant, find
 from toolkit import engines
 from toolkit.environment import quiet
+from toolkit.errors import first_line
 from toolkit.hardware import Gpu, detect
 from toolkit.planning.cards import Card
 from toolkit.recipe.schema import Recipe
@@ -180,9 +181,9 @@ def enter(connection: Connection, job: Job, log: str) -> None:
         if out_of_memory(error):
             from bench.gauges import at_failure
 
-            channel.send("oom", stage=worker.stage, message=_first_line(error), **at_failure(worker.device))
+            channel.send("oom", stage=worker.stage, message=first_line(error)[:500], **at_failure(worker.device))
         else:
-            channel.send("failed", stage=worker.stage, message=f"{type(error).__name__}: {_first_line(error)}")
+            channel.send("failed", stage=worker.stage, message=f"{type(error).__name__}: {first_line(error)[:500]}")
     sys.stdout.flush()
     sys.stderr.flush()
     if worker.device == "cuda":
@@ -192,11 +193,6 @@ def enter(connection: Connection, job: Job, log: str) -> None:
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that the GPU's memory ran out; libraries beside torch raise their own."""
     return "out of memory" in str(error).lower() or type(error).__name__ == "OutOfMemoryError"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:500] if lines else type(error).__name__
 
 
 class Worker:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.words import counted, money, typed
+from toolkit.words import counted, duration, money, short, typed
 
 
 def test_counts() -> None:
@@ -19,6 +19,15 @@ def test_counts() -> None:
 def test_money() -> None:
     said = ["$0.00", "under $0.01", "under $0.01", "$0.01", "$1.88", "$120.00"]
     assert [money(dollars) for dollars in (0, 0.0001, 0.0099, 0.01, 1.876, 120)] == said
+
+
+def test_durations() -> None:
+    said = ["8.2 s", "41 s", "1 min 00 s", "1 min 01 s", "1 h 00 min", "2 h 02 min"]
+    assert [duration(seconds) for seconds in (8.24, 41.3, 59.96, 61, 3600, 7_350)] == said
+
+
+def test_short_texts_are_one_line() -> None:
+    assert [short(text, 9) for text in ("a\n b", "a" * 9, "a" * 10)] == ["a b", "a" * 9, "a" * 6 + "..."]
 
 
 @pytest.fixture

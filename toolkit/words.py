@@ -22,6 +22,24 @@ def money(dollars: float) -> str:
     return "under $0.01" if 0 < dollars < 0.01 else f"${dollars:.2f}"
 
 
+def duration(seconds: float) -> str:
+    """`8.2 s`, `41 s`, `12 min 05 s` or `2 h 05 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if (whole := round(seconds)) < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def short(text: str, most: int = 160) -> str:
+    """A text on one line, of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
 def typed(*words: str | os.PathLike[str]) -> str:
     """The command `toolkit WORDS` as it can be typed where this process was started, as `.venv/bin/toolkit run x.toml`.
 

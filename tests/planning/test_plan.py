@@ -25,7 +25,7 @@ from toolkit.planning.cards import CARDS, Card, SeenGpu, cpu_card
 from toolkit.planning.lengths import Lengths, lengths_of
 from toolkit.planning.plan import Plan, make_plan, plan_recipe
 from toolkit.planning.setup import setup_on
-from toolkit.planning.show import duration, plot, show
+from toolkit.planning.show import plot, show
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
 from toolkit.terminal import new_console
@@ -279,7 +279,6 @@ def test_rows_that_cant_be_used_are_told_of(tmp_path: Path) -> None:
 
 
 def test_small_things() -> None:
-    assert [duration(s) for s in (8.24, 61, 3600, 7_350)] == ["8.2 s", "1 min 01 s", "1 h 00 min", "2 h 02 min"]
     assert plot([0, 0, 1, 1]) == ["⠀⣿"] * 4
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from toolkit.chats import Chat, Turn
 from toolkit.data.calls import Messages, assistant_text
+from toolkit.data.lenient_json import STRICT
 from toolkit.data.signatures import signature
 from toolkit.data.template import CallFormat, Rendering, ToolPrompt
 
@@ -103,11 +104,7 @@ def _add_result(messages: list[dict[str, Any]], name: str | None, content: str, 
 def _as_json(content: str) -> str:
     """The tool's JSON exactly as it wrote it, or its text as a JSON string."""
     try:
-        json.loads(content, parse_constant=_refuse_constant)
+        STRICT.decode(content)
     except (ValueError, RecursionError):
         return json.dumps(content, ensure_ascii=False)
     return content.strip()
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is Python's, not JSON's")

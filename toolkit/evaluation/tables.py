@@ -10,11 +10,11 @@ from rich.table import Table
 
 from toolkit.evaluation.results import FRACTIONS, LABELS, LOWER_IS_BETTER, Comparison, Evaluation, Row
 from toolkit.evaluation.statistics import Paired, Rate
+from toolkit.words import short
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_SHOWN = 160  # characters of a text in a sample
 _RIGHT: dict[str, Any] = {"justify": "right", "no_wrap": True}
 Columns = Sequence[tuple[str, Evaluation]]
 Comparisons = Sequence[tuple[str, Comparison]]
@@ -152,9 +152,4 @@ def _samples(console: Console, comparison: Comparison, samples: int, names: tupl
             (names[0], before.generated),
             (names[1], after.generated),
         ):
-            console.print(f"  {label:<{width}}{_short(text)}", highlight=False, soft_wrap=True)
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "..."
+            console.print(f"  {label:<{width}}{short(text)}", highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from toolkit.planning.cards import GIB, Card
 from toolkit.planning.kernel_time import Rates, Seconds
 from toolkit.planning.plan import PACKED, Plan
 from toolkit.planning.steps import learning_rate
-from toolkit.words import counted, money
+from toolkit.words import counted, duration, money
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -248,13 +248,3 @@ def plot(values: list[float]) -> list[str]:
 
 def _gib(size: float) -> str:
     return f"{size / GIB:6.2f} GiB"
-
-
-def duration(seconds: float) -> str:
-    """`2 h 05 min`, `12 min 30 s` or `8.2 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60} min {int(seconds) % 60:02} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min"

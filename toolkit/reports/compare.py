@@ -15,7 +15,8 @@ from toolkit.pages.page import table
 from toolkit.recipe.dump import value_text
 from toolkit.reports.flips import Flipped, flipped
 from toolkit.reports.runview import RunView
-from toolkit.reports.sections import GIB, duration, grouped, interval_of, rate_text, size
+from toolkit.reports.sections import GIB, grouped, interval_of, rate_text, size
+from toolkit.words import duration
 
 NOT_COMPARED = "export."
 FLIPS_LISTED = 30  # each way

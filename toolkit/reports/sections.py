@@ -19,7 +19,7 @@ from toolkit.pages.lines import Chart, Mark, Series, line_chart
 from toolkit.pages.page import Token, table
 from toolkit.reports.flips import flipped, still_wrong
 from toolkit.reports.runview import RunView
-from toolkit.words import counted
+from toolkit.words import counted, duration
 
 GIB = 2**30
 FLIPS_SHOWN = 6
@@ -30,16 +30,6 @@ CALLS = {
     "eval_abstained": "no call where none fits",
     "eval_clarified": "asks for what is missing",
 }
-
-
-def duration(seconds: float) -> str:
-    """`41 s`, `5 min 12 s`, `2 h 3 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def size(count: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from toolkit.data.call_parsing import Parsed, parse
 from toolkit.evaluation.scoring import same_calls
 from toolkit.evaluation.statistics import Rate
+from toolkit.words import short
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def compare_calls(trained: Sequence[str], other: Sequence[str], call_format: str
         called=sum(bool(a.calls) for a, _ in pairs),
     )
     flips = [
-        f"trained: {_short(before)} | file: {_short(after)}"
+        f"trained: {short(before)} | file: {short(after)}"
         for (a, b), before, after in zip(pairs, trained, other, strict=True)
         if not _same(a, b)
     ]
@@ -56,8 +57,3 @@ def _same(a: Parsed, b: Parsed) -> bool:
 
 def _names(parsed: Parsed) -> list[str]:
     return sorted(call.name for call in parsed.calls)
-
-
-def _short(text: str, limit: int = 160) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else flat[: limit - 3] + "..."
