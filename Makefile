@@ -13,13 +13,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # a worker a core, at most four; a file's tests share what they train, so they stay with one worker
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-more test-all test-slow families lint types pytest pytest-all bench constraints clean help
+.PHONY: run test test-more test-slow families lint types pytest bench constraints clean help
 
 help:
 	@echo "make run    create the environment, fine-tune SmolLM2-135M to call tools on the CPU, show calls before and after, export it"
 	@echo "make test   lint, type check, all tests that need no GPU, but for the longest"
 	@echo "make test-more  those that make test leaves out, because a shorter test holds most of it"
-	@echo "make test-all  both at once, sooner than one after the other; .ci/run calls it"
+	@echo "make test MORE=1  both at once, sooner than one after the other; .ci/run calls it"
 	@echo "make test-slow  kill and damage runs by the dozen, and resume them; what is rarer; other random examples (hours)"
 	@echo "make bench  measure a few ways to train on the CPU, and check what they did, in under 3 minutes"
 	@echo "make constraints  resolve the constraints files for each Python, and write docs/versions.md (needs an index)"
@@ -50,15 +50,10 @@ types: $(TESTABLE)
 	$(BIN)/mypy -p toolkit -p bench -p tests
 
 pytest: $(TESTABLE)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) $(if $(MORE),,-m "not slow")
 
 test-more: $(TESTABLE)
 	$(PYTEST) --dist loadscope -m slow
-
-test-all: lint types pytest-all
-
-pytest-all: $(TESTABLE)
-	$(PYTEST)
 
 test-slow: $(TESTABLE)
 	$(BIN)/python -m pytest -m endurance tests

@@ -104,7 +104,7 @@ def common(model: Path, cache: Path, home: Path) -> tuple[dict[str, str], dict[s
     return environment, {**parameters, "QUESTION": "What is 2 plus 3?"}
 
 
-@pytest.mark.endurance
+@pytest.mark.slow
 def test_colab_from_an_upload_to_a_download(tmp_path: Path, tiny_model: Path, cache: Path) -> None:
     environment, parameters = common(tiny_model, cache, tmp_path / "drive")
     environment["UPLOADED"] = str(write_chats(tmp_path / "chats.jsonl", 24))
