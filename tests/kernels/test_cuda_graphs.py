@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.export.shapes import base_model
 from tests.kernels.test_head_loss import adapted
 from tests.tiny import make_model
 from tests.training.test_compiled import checkpoint_some
 from tests.training.test_compiled import micro_batches as cut
 from toolkit.engines.compiled_layers import CompiledLayers
-from toolkit.kernels.cuda_graphs import NotCompiled, Recorder
+from toolkit.kernels.cuda_graphs import CudaCapture, NotCompiled, Recorder
 from toolkit.kernels.head_loss import summed_loss
 from toolkit.kernels.packed_attention import packed
 
@@ -232,6 +233,99 @@ def test_what_is_not_compiled_yet_is_run_and_recorded_when_it_comes_again(tmp_pa
     assert late in recorder.records or recorder.tries[late] == 1
 
 
+def test_where_a_break_spoils_what_was_recorded_it_is_recorded_again(tmp_path: Path) -> None:
+    spoilt = failing(lambda: NotCompiled("first", lost=True), lambda made: made == 5)
+    recorder, same = with_capture(tmp_path, 100, spoilt)
+    assert same and recorder.problem == "" and recorder.failures == 0
+    assert recorder.replayed > len(recorder.records) > 0, "some twice: before and after"
+
+
+class Card:
+    """What torch.cuda does on a card whose recordings CUDA breaks off, as torch 2.11 does it; none is here."""
+
+    def __init__(self, *, stuck: bool) -> None:
+        self.stuck, self.stream, self.pools, self.offset, self.cloned = stuck, "usual", [], 8, 0
+        self.recording = False
+
+    def patch(self, patching: pytest.MonkeyPatch) -> None:
+        cuda, inner = torch.cuda, torch._C
+        for name, value in {
+            "graph": self.graph,
+            "CUDAGraph": object,
+            "graph_pool_handle": lambda: (0, 1),
+            "current_device": lambda: 0,
+            "current_stream": lambda: self.stream,
+            "set_stream": lambda stream: setattr(self, "stream", stream),
+            "default_generators": [self],
+        }.items():
+            patching.setattr(cuda, name, value)
+        patching.setattr(inner, "_cuda_endAllocateToPool", self.end, raising=False)
+        patching.setattr(inner, "_cuda_releasePool", lambda device, pool: None, raising=False)
+        patching.setattr(torch, "rand", self.rand)
+
+    @contextmanager
+    def graph(self, graph: Any, pool: Any, capture_error_mode: str) -> Iterator[None]:
+        self.pools.append(pool)
+        self.recording, self.stream = True, "recording"
+        try:
+            yield
+        finally:
+            if self.stuck:
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+            self.pools.pop()
+            self.recording, self.stream = False, "usual"
+
+    def end(self, device: int, pool: Any) -> None:
+        if not self.pools:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.pools.pop()
+
+    def rand(self, *sizes: int, device: Any) -> None:
+        if self.recording:
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
+        self.offset += 4
+
+    def get_offset(self) -> int:
+        return self.offset
+
+    def set_offset(self, offset: int) -> None:
+        self.offset = offset
+
+    def clone_state(self) -> str:
+        return "new"
+
+    def graphsafe_set_state(self, state: str) -> None:
+        self.recording, self.cloned = False, self.cloned + (state == "new")
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Detected recompile when torch.compile stance is 'fail_on_recompile'", NotCompiled),
+        ("operation not permitted when stream is capturing", RuntimeError),
+    ],
+)
+def test_what_torch_leaves_undone_of_a_broken_recording_is_done(
+    monkeypatch: pytest.MonkeyPatch, stuck: bool, said: str, kind: type[RuntimeError]
+) -> None:
+    """Or random numbers, drawn to go on without it, are refused."""
+    card = Card(stuck=stuck)
+    card.patch(monkeypatch)
+
+    def work() -> None:
+        raise RuntimeError(said)
+
+    with pytest.raises(RuntimeError) as raised:
+        CudaCapture()(work)
+    assert type(raised.value) is kind
+    assert card.stream == "usual" and not card.pools and not card.recording
+    assert card.offset == 8, "the numbers that follow are those that would have"
+    assert card.cloned == stuck
+    if isinstance(raised.value, NotCompiled):
+        assert raised.value.lost == stuck
+
+
 def test_another_number_of_row_edges_is_run_before_it_is_recorded(tmp_path: Path) -> None:
     """One code serves all lengths, but not all numbers of edges: a recording must find it compiled."""
     model = adapted(make_model(tmp_path / "model", family="qwen3"))
@@ -277,3 +371,27 @@ def test_compiled_layers_are_recorded_where_none_recomputes(tmp_path: Path, reco
                 loss.backward()
     assert bool(recorder.records) != recomputed
     assert model.get_base_model().model.forward == usual, "as it was outside of training"
+
+
+def test_layers_of_several_kinds_have_one_code_for_all_lengths(tmp_path: Path) -> None:
+    """Gemma 3's layers with and without a window are handed other angles of rotation: a second length finds both
+    compiled, or it could not be recorded."""
+    model = adapted(base_model(tmp_path / "model", "gemma3_text", layer_types=["sliding_attention", "full_attention"]))
+    assert len(set(model.config.layer_types)) == 2
+    compiled = 0
+
+    def backend(module: Any, inputs: Any) -> Any:
+        nonlocal compiled
+        compiled += 1
+        return module
+
+    torch._dynamo.reset()
+    layers = CompiledLayers(model, longest=512, backend=backend, dynamic=True)
+    found = []
+    for lengths in UPDATES:
+        for batch in cut(lengths):
+            with layers.training(model):
+                summed_loss(model, layers.packed_inputs(batch))[0].backward()
+        found.append(compiled)
+    torch._dynamo.reset()
+    assert found == [2] * len(UPDATES), "one for each kind of layers"

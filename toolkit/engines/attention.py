@@ -42,6 +42,17 @@ def attention_on(
     return kernel, named(kernel, hardware if others else None, refused)
 
 
+def without_cudnn() -> None:
+    """Keep cuDNN's kernels out of PyTorch's attention, in this process.
+
+    On Hopper PyTorch 2.11 takes them first, and their backward gives NaN for some lengths under a mask (PyTorch's issue
+    196678), most under a window with heads of 256, as Gemma 3 has: padded rows then have gradients that are no numbers.
+    """
+    import torch  # seconds to import, which a plan does without
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def wants_others(recipe: Recipe) -> bool:
     """Whether kernels of other packages than PyTorch's may attend."""
     return recipe.model.attn_implementation == "auto"

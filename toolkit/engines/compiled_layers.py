@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,7 @@ class CompiledLayers:
         how: dict[str, Any] = {"backend": backend} if backend else {"backend": BACKEND, "options": OPTIONS}
         # None: what is marked is dynamic, and nothing else
         calls = [torch.compile(layer._call_impl, dynamic=None if dynamic else False, **how) for layer in self.layers]
-        self.calls = [self._first(calls[0]), *calls[1:]]
+        self.calls = self._marked(calls, family_of(base).kinds(base.config.to_dict()))
         self.groups = [] if fuse is None else products.fuse(self.layers, family_of(base), fuse, float8=float8)
         self.settings = dict(KEEP_LITTLE)
         if os.environ.get("TORCHINDUCTOR_CACHE_DIR") == str(code_folder()) and hasattr(functorch, CACHE_OWN):
@@ -114,11 +114,17 @@ class CompiledLayers:
 
         return Recorder(decoder, trained, each=not self.dynamic, allowed=none_recomputes)
 
-    def _first(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The first layer's `call`, for which hidden states are made to look like those of all others.
+    def _marked(self, calls: list[Callable[..., Any]], kinds: Sequence[str]) -> list[Callable[..., Any]]:
+        """The layers' calls, where what a layer is given is made to look alike in those that are the first of their
+        kind: others of Gemma 3's kinds are handed other angles of rotation."""
+        first = {kind: place for place, kind in reversed(list(enumerate(kinds or ["all"])))}
+        return [self._first(call) if place in {0, *first.values()} else call for place, call in enumerate(calls)]
 
-        They want a gradient, though nobody reads it, or this layer would need code of its own, at twice the time to
-        compile; and their number of tokens is marked where one code is to serve all.
+    def _first(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """A layer's `call`, for which hidden states are made to look like those of all others.
+
+        They want a gradient, though nobody reads it, or the first layer would need code of its own, at twice the time
+        to compile; and their number of tokens is marked where one code is to serve all.
         """
         import torch
 

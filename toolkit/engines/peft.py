@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from toolkit.engines.adapter import check_modules, lora_settings, report_on
-from toolkit.engines.attention import attention_over_rows, wants_others
+from toolkit.engines.attention import attention_over_rows, wants_others, without_cudnn
 from toolkit.engines.base import Choice, Engine, Launch, Loaded, Packing, Passes
 from toolkit.engines.precision import weight_dtype
 from toolkit.engines.setup import Setup
@@ -115,6 +115,7 @@ def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardwar
             bnb_4bit_compute_dtype=dtype,
         )
     attention = recipe.model.attn_implementation
+    without_cudnn()
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # its table of what does not fit: the message below says it in a line
     try:

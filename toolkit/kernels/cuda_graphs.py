@@ -11,6 +11,7 @@ because no two micro-batches are under way at one time.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -48,7 +49,12 @@ def reset_peak() -> None:
 
 
 class NotCompiled(RuntimeError):
-    """torch would have to compile what is being recorded. Nothing was recorded, and nothing is lost."""
+    """torch would have to compile what is being recorded. Nothing was recorded. `lost`: nor is what was before of use
+    any more."""
+
+    def __init__(self, message: str, *, lost: bool = False) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 class CudaCapture:
@@ -63,7 +69,7 @@ class CudaCapture:
     def __call__(self, work: Callable[[], None]) -> Replay:
         if self.pool is None:
             self.pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         # other threads may pin memory meanwhile
         try:
             with (
@@ -72,10 +78,32 @@ class CudaCapture:
             ):
                 work()
         except RuntimeError as error:
-            if "fail_on_recompile" in str(error):
-                raise NotCompiled("torch has to compile for this length first") from error
+            lost = self._end(stream)
+            # where ending the recording failed too, that is what is raised
+            if any("fail_on_recompile" in str(one) for one in (error, error.__context__)):
+                raise NotCompiled("torch has to compile for this length first", lost=lost) from error
             raise
         return graph.replay  # type: ignore[no-any-return]
+
+    def _end(self, stream: Any) -> bool:
+        """Do what torch leaves undone of a recording that broke off, on whose way out it raises once more: its stream
+        stays the current one, the allocator goes on filling its pool, and up to torch 2.11 the generator of random
+        numbers refuses all that is not recorded. Returns whether that was so: it has a new state then, of which what
+        was recorded before knows nothing."""
+        torch.cuda.set_stream(stream)
+        device = torch.cuda.current_device()
+        with contextlib.suppress(RuntimeError):  # it has been ended
+            torch._C._cuda_endAllocateToPool(device, self.pool)
+            torch._C._cuda_releasePool(device, self.pool)
+        generator = torch.cuda.default_generators[device]
+        offset = generator.get_offset()
+        try:
+            torch.rand(1, device=torch.device("cuda", device))
+        except RuntimeError:
+            generator.graphsafe_set_state(generator.clone_state())
+            return True
+        generator.set_offset(offset)
+        return False
 
 
 @dataclass(slots=True)
@@ -200,8 +228,10 @@ class Recorder:
         they are recorded again."""
         self.live = None
         self.tries[key] = self.tries.get(key, 0) + 1
-        if isinstance(error, NotCompiled):
-            return  # it is compiled when it is run now
+        if isinstance(error, NotCompiled):  # it is compiled when it is run now
+            if error.lost:
+                self.forget()
+            return
         self.tries[key] = TRIES
         self.forget()
         if isinstance(error, torch.cuda.OutOfMemoryError):

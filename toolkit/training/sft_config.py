@@ -78,6 +78,8 @@ def sft_config(prepared: Prepared, output: Path) -> Any:
         packing=False,
         padding_free=False,
         dataset_kwargs={"skip_prepare_dataset": True},
+        # -log p alone on every device, for routers are frozen; and TRL would ask a model without experts how many it has
+        router_aux_loss_coef=0.0,
         remove_unused_columns=False,
         dataloader_pin_memory=cuda,
         # a copy that the host waits for waits for the update before, too
