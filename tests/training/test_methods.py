@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid
 from tests.kernels.test_head_loss import adapted
 from tests.tiny import write_recipe
 from toolkit.data.table import IGNORED, TokenTable, build
+from toolkit.data.tokenizers import load_tokenizer
 from toolkit.engines.registry import PLAIN
 from toolkit.errors import DataError
 from toolkit.hardware import detect
@@ -137,3 +138,17 @@ def test_another_method_is_trained_evaluated_and_logged(
     shares = [row["eval_preferred"] for row in rows if "eval_loss" in row]
     assert len(losses) == len(shares) == 3
     assert losses[-1] < losses[0] and shares[-1] > 0.9, "it learns to prefer what was said"
+
+
+def test_the_loss_asks_no_model_for_experts(recipe: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Granite 4's configuration has words about routers and the model none: TRL would look for its experts on a GPU,
+    where padded rows are left to it."""
+    from tests.tiny import make_model
+    from toolkit.training.trainer import Trainer
+
+    prepared = prepare(recipe, tiny_model, None)
+    prepared.loaded.model = adapted(make_model(tmp_path / "granite", "granitemoehybrid"))
+    assert hasattr(prepared.loaded.model.config, "output_router_logits")
+    prepared.loaded.tokenizer = load_tokenizer(tiny_model)
+    trainer = Trainer(SFT(prepared), tmp_path / "out", [])
+    assert not trainer.aux_loss_enabled and not prepared.loaded.model.config.output_router_logits

@@ -78,7 +78,7 @@ def sft_config(prepared: Prepared, output: Path) -> Any:
         packing=False,
         padding_free=False,
         dataset_kwargs={"skip_prepare_dataset": True},
-        # -log p alone on every device, for routers are frozen; and TRL would ask a model without experts how many it has
+        # -log p alone on every device, for routers are frozen; TRL would ask Granite 4, which has none, for its experts
         router_aux_loss_coef=0.0,
         remove_unused_columns=False,
         dataloader_pin_memory=cuda,
