@@ -59,6 +59,10 @@ def test_scaling_may_skip_updates_while_it_finds_its_scale() -> None:
     assert judged(skipped=(1,), norms=(None, 0.5, 0.5, 0.5)) == set()
 
 
+def test_a_family_without_fused_layers_has_none() -> None:
+    assert judged("unsloth", patched={}, expected_layers=0) == set()
+
+
 def test_plain_engines_may_not_be_patched() -> None:
     assert judged("peft-nodrop", patched={"qkv": 28}) == {"patched layers"}
 

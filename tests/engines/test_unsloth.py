@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from tests.engines.test_choices import H200
+from tests.tiny import make_model
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.engines import ENGINES, Loaded
 from toolkit.engines.base import Choice
 from toolkit.errors import EngineError
+from toolkit.models.families import load_shape
 from toolkit.recipe.schema import LoraSection, ModelSection, Recipe, TrainSection
 
 
@@ -69,6 +71,25 @@ def test_what_the_recipe_says_reaches_unsloth(tiny_model: Path, monkeypatch: pyt
 def test_a_layer_that_is_not_fused_is_no_run(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineError, match=r"train.engine: Unsloth fused .*'mlp': 0.* of 2 layers, wanted all of them"):
         load(tiny_model, monkeypatch, LoraSection(r=4))
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "granitemoehybrid", "lfm2", "qwen3_5_text"])
+def test_a_family_without_fused_layers_trains_padded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """All its linear layers do, whatever Unsloth takes for them, and packing is refused."""
+    folder = make_model(tmp_path / "model", family)
+    lora = LoraSection(r=4)
+    loaded = load(folder, monkeypatch, lora, micro_batch="fixed", max_length=32)
+    assert loaded.report.patched == {} and loaded.report.expected_layers == 0
+    assert loaded.report.attention == f"sdpa; Unsloth has no fused layers for {family}, and compiles it"
+    model = ModelSection(name=str(folder))
+    assert FastLanguageModel.asked["target_modules"] != "all-linear"
+    assert loaded.report.trainable == load_shape(model).trainable_parameters(lora)
+    packed = Recipe(model=model, train=TrainSection(engine="unsloth", micro_batch="auto", max_length=32))
+    (refused,) = ENGINES["unsloth"].refuses(packed)
+    assert 'micro_batch = "fixed"' in str(refused) and family in str(refused)
+    assert not list(ENGINES["unsloth"].refuses(packed.model_copy(update={"train": TrainSection(engine="unsloth")})))
 
 
 def test_it_comes_first_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,8 +244,9 @@ class Card:
     """What torch.cuda does on a card whose recordings CUDA breaks off, as torch 2.11 does it; none is here."""
 
     def __init__(self, *, stuck: bool) -> None:
-        self.stuck, self.stream, self.pools, self.offset, self.cloned = stuck, "usual", [], 8, 0
-        self.recording = False
+        self.stuck, self.stream, self.recording = stuck, "usual", False
+        self.offset, self.cloned = 8, 0
+        self.pools: list[Any] = []
 
     def patch(self, patching: pytest.MonkeyPatch) -> None:
         cuda, inner = torch.cuda, torch._C

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 
 from toolkit.cache import cache_root
 from toolkit.engines.adapter import check_modules, lora_settings, report_on
+from toolkit.engines.attention import without_cudnn
 from toolkit.engines.base import (
     Choice,
     Engine,
@@ -33,7 +35,7 @@ from toolkit.engines.precision import weight_dtype
 from toolkit.engines.setup import Checkpointing, Setup
 from toolkit.errors import EngineError, first_line
 from toolkit.hardware import Hardware
-from toolkit.models.families import FAMILIES, UNKNOWN, left_out, more_to_close
+from toolkit.models.families import FAMILIES, UNKNOWN, family_of, left_out, more_to_close, not_fused
 from toolkit.models.shape import ATTENTION, MLP, ModelShape
 from toolkit.progress import without_bars
 from toolkit.ranks import here
@@ -42,6 +44,7 @@ from toolkit.trusted import check_folder
 
 LEAST = (7, 0)  # compute capability
 LEAST_LOGITS, MOST_ROWS = 512 * 151_936, 4096  # that Unsloth's head makes at a time
+LAYER = r"(?:.*\.)?layers\.\d+\.(.+)"
 PARTS = {"qkv": ATTENTION[:3], "o": ATTENTION[3:], "mlp": MLP}  # that are fused, and the modules of each
 
 
@@ -79,8 +82,12 @@ class Unsloth(Engine):
         if lora.use_dora:
             message = 'true turns off the fused path that engine = "unsloth" is for; wanted false, or engine = "peft"'
             yield Reason((("lora", "use_dora"), key), message, "Unsloth has no fused path for DoRA")
-        packs = recipe.train.micro_batch != "fixed"
-        if packs and (more := more_to_close(recipe.model, recipe.train.max_length)) is not None:
+        packs, alien = recipe.train.micro_batch != "fixed", not_fused(recipe.model)
+        if packs and alien:
+            why = f"Unsloth has no layers of its own for {alien}, and transformers' would not know where chats begin"
+            message = f'"unsloth" can\'t pack this model\'s chats: {why}; wanted "peft", or micro_batch = "fixed"'
+            yield Reason((key, ("train", "micro_batch")), message, f"Unsloth has no layers of its own for {alien}")
+        elif packs and (more := more_to_close(recipe.model, recipe.train.max_length)) is not None:
             message = f'"unsloth" can\'t pack this model\'s chats: {more}; wanted "peft", or micro_batch = "fixed"'
             yield Reason((key, ("train", "micro_batch")), message, f"Unsloth can't pack this model's chats: {more}")
         if left_out(recipe.model) is not None:
@@ -159,13 +166,16 @@ class Unsloth(Engine):
     def load(
         self, recipe: Recipe, folder: Path, tokenizer: Any, engine: Choice, precision: Choice, hardware: Hardware
     ) -> Loaded:
-        """Raises `EngineError` too when the fused path did not take every layer, because a run that silently falls back
-        is not the run that was asked for."""
+        """Of a family that Unsloth has no layers for, transformers' as Unsloth compiles them, and nothing is fused.
+
+        Raises `EngineError` too when the fused path did not take every layer of another, because a run that silently
+        falls back is not the run that was asked for."""
         self.prepare()
         import torch  # after Unsloth, which changes it
         from unsloth import FastLanguageModel
 
         check_folder(folder, weights=True)
+        without_cudnn()
         dtype = getattr(torch, weight_dtype(recipe, precision.value))
         with without_bars():
             model, _ = FastLanguageModel.from_pretrained(
@@ -181,6 +191,7 @@ class Unsloth(Engine):
                 device_map={"": 0},
             )
         check_modules(recipe, (name for name, _ in model.named_modules()))
+        fused, kind = family_of(model).fused_by_unsloth, model.config.model_type
         checkpointing = recipe.train.gradient_checkpointing
         model = FastLanguageModel.get_peft_model(
             model,
@@ -188,12 +199,28 @@ class Unsloth(Engine):
             # "auto" turns it off again in some layers when training begins
             use_gradient_checkpointing=True if checkpointing == "auto" else checkpointing,
             max_seq_length=recipe.train.max_length,
-            **lora_settings(recipe),
+            **lora_settings(recipe) | ({} if fused else _targets(recipe, model)),
         )
-        report = report_on(recipe, model, engine, precision, "unsloth's dispatcher", patched_layers(model))
-        check_patched(report, recipe)
+        if fused:
+            report = report_on(recipe, model, engine, precision, "unsloth's dispatcher", patched_layers(model))
+            check_patched(report, recipe)
+        else:
+            attention = f"{model.config._attn_implementation}; Unsloth has no fused layers for {kind}, and compiles it"
+            report = report_on(recipe, model, engine, precision, attention)
+            report.expected_layers = 0  # to be fused
         multiple = functools.partial(self.multiple, cuda=True, dynamic=True)
         return Loaded(model, tokenizer, report, Packing(packed_inputs, closed_rows, closed_rows, multiple))
+
+
+def _targets(recipe: Recipe, model: Any) -> dict[str, str]:
+    """All linear modules of the layers, as PEFT finds them: what Unsloth takes for them has no convolutions' (LFM2)."""
+    if recipe.lora.target_modules != "all-linear":
+        return {}
+    from torch import nn
+
+    places = (re.fullmatch(LAYER, name) for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    names = sorted({re.escape(place[1]) for place in places if place})
+    return {"target_modules": rf"(?:.*\.)?layers\.\d+\.(?:{'|'.join(names)})"}
 
 
 def _power(number: int) -> int:

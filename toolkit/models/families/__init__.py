@@ -117,6 +117,13 @@ def why_not_compiled(model: ModelSection) -> str:
     return "" if config is None else family_for(config).not_compiled
 
 
+def not_fused(model: ModelSection) -> str:
+    """The type of a recipe's model where Unsloth has no layers of its own for it; empty where it has, and where no
+    config.json is here to tell."""
+    config = _config_of(model)
+    return "" if config is None or family_for(config).fused_by_unsloth else str(text_part(config).get("model_type"))
+
+
 def _config_of(model: ModelSection) -> Config | None:
     folder = models.find(model)
     try:

@@ -19,6 +19,7 @@ class Granite(Llama):
     model_type = gguf_arch = "granite"
     class_name = "GraniteForCausalLM"
     call_format = "tool_call"
+    fused_by_unsloth = False  # its path for it is switched off, up to 2026.10.9
     logits_divisor = "logits_scaling"
     pre_tokenizers = (SMOLLM,)  # llama.cpp splits as Granite's own, "refact", does
 
@@ -40,7 +41,6 @@ class Granite4(Granite):
     model_type = "granitemoehybrid"
     class_name = "GraniteMoeHybridForCausalLM"
     call_format = "hermes"
-    fused_by_unsloth = False
     same_input = {  # noqa: RUF012
         "self_attn": Granite.same_input["self_attn"],
         "shared_mlp": (("input_linear",), ("output_linear",)),
