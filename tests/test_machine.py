@@ -77,7 +77,7 @@ RECIPE = '[model]\nname = "./model"\n[[data.sources]]\nsource = "builtin:tools"\
 @pytest.mark.parametrize(
     ("limit", "value", "said"),
     [
-        pytest.param("RLIMIT_FSIZE", 2000, "the file would be larger than", marks=pytest.mark.slow),
+        pytest.param("RLIMIT_FSIZE", 2000, "the file would be larger than", marks=pytest.mark.endurance),
         ("RLIMIT_NOFILE", 6, "too many open files"),
     ],
 )

@@ -154,7 +154,7 @@ def once(file: Path, kind: str) -> str:
     raise MemoryError
 
 
-@pytest.mark.parametrize("kind", ["killed", pytest.param("no memory", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["killed", pytest.param("no memory", marks=pytest.mark.endurance)])
 def test_a_table_is_made_by_fewer_where_memory_runs_out(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:

@@ -184,7 +184,11 @@ def test_a_layer_keeps_what_the_planner_counts(
 
 @pytest.mark.parametrize(
     "products",
-    [pytest.param("separate", marks=pytest.mark.slow), "fused", pytest.param("float8", marks=pytest.mark.endurance)],
+    [
+        pytest.param("separate", marks=pytest.mark.endurance),
+        "fused",
+        pytest.param("float8", marks=pytest.mark.endurance),
+    ],
 )
 def test_dropout_keeps_one_number(products: str) -> None:
     _, tensors = kept("llama", 128, flash=False, products=products, dropout=0.05)

@@ -36,7 +36,8 @@ def test_the_built_in_chats_have_about_700_tokens() -> None:
 
 
 @pytest.mark.parametrize(
-    "call_format", ["native", "hermes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("json", "jsonrpc"))]
+    "call_format",
+    ["native", "hermes", *(pytest.param(name, marks=pytest.mark.endurance) for name in ("json", "jsonrpc"))],
 )
 def test_the_estimate_is_near_what_a_tokenizer_counts(call_format: str) -> None:
     renderer = Renderer.of(load_once(need_tokenizer(*QWEN3)), call_format, "signature")  # type: ignore[arg-type]

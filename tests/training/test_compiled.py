@@ -172,7 +172,11 @@ def checkpoint_some(model: Any, count: int) -> None:
 
 @pytest.mark.parametrize(
     "products",
-    [pytest.param("separate", marks=pytest.mark.slow), "fused", pytest.param("float8", marks=pytest.mark.endurance)],
+    [
+        pytest.param("separate", marks=pytest.mark.endurance),
+        "fused",
+        pytest.param("float8", marks=pytest.mark.endurance),
+    ],
 )
 def test_other_chats_of_the_same_bucket_compile_nothing(tiny_model: Path, products: str) -> None:
     """Nor does the second layer, nor evaluation in between."""

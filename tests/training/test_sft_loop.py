@@ -17,7 +17,7 @@ from toolkit.training.run import run
 LOOP = Path(__file__).parents[2] / "docs" / "sft_loop.py"
 
 
-@pytest.mark.parametrize("micro_batch", [pytest.param("fixed", marks=pytest.mark.slow), "auto"])
+@pytest.mark.parametrize("micro_batch", [pytest.param("fixed", marks=pytest.mark.endurance), "auto"])
 def test_the_loop_gets_the_losses_of_a_run(tmp_path: Path, tiny_model: Path, cache: Path, micro_batch: str) -> None:
     settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 2}
     recipe = load(
