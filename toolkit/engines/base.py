@@ -212,7 +212,11 @@ class Engine(ABC):
 
     @abstractmethod
     def layer_activations(self, setup: Setup) -> float:
-        """Bytes that one layer keeps for its backward pass, for each token."""
+        """Bytes that one layer keeps for its backward pass, for each token; the mean where layers are not alike."""
+
+    def largest_layer(self, setup: Setup) -> float:
+        """The same of the layer that keeps most."""
+        return self.layer_activations(setup)
 
     def backward_transient(self, setup: Setup) -> float:
         """Bytes of gradients in flight while one layer runs backward, for each token."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from toolkit.engines.adapter import check_modules, lora_settings, report_on
 from toolkit.engines.attention import attention_over_rows, wants_others, without_cudnn
 from toolkit.engines.base import Choice, Engine, Launch, Loaded, Packing, Passes
+from toolkit.engines.gated_delta import Delta, delta_of
 from toolkit.engines.precision import weight_dtype
 from toolkit.engines.setup import Setup
 from toolkit.errors import EngineError, ModelError, first_line
@@ -34,6 +35,22 @@ class Peft(Engine):
         return Passes(38.0, 14.0, 9.0)
 
     def layer_activations(self, setup: Setup) -> float:
+        attends, delta = self._attending(setup), delta_of(setup.shape)
+        return attends if delta is None else attends + delta.share * (self._recurring(setup, delta) - attends)
+
+    def largest_layer(self, setup: Setup) -> float:
+        attends, delta = self._attending(setup), delta_of(setup.shape)
+        return attends if delta is None else max(attends, self._recurring(setup, delta))
+
+    def _recurring(self, setup: Setup, delta: Delta) -> float:
+        """A layer with a gated delta rule in the place of attention: norms and MLP as below."""
+        shape, wide = setup.shape, setup.element / 2
+        dropout = DROPOUT if setup.cuda else 4
+        return (
+            wide * (2 * (6 * shape.hidden_size + 3 * shape.intermediate_size) + dropout * setup.dropped) + delta.bytes
+        )
+
+    def _attending(self, setup: Setup) -> float:
         """Inputs, norms in fp32, gate and up and their product, and keys and values repeated for their query heads, as
         padding's mask demands. Under fp32 no casts are kept; on a CPU more are. Dropout adds masks of one byte an input
         feature and the dropped copies that stand for the inputs."""

@@ -102,10 +102,10 @@ def training_memory(setup: Setup, rows: int, width: int, trained: int) -> Memory
             parts["activations"] = layers * layer * (1 if setup.cuda else CPU_WASTE)
         case "on":
             parts["layer inputs kept"] = layers * layer_input
-            at_work += layer
+            at_work += tokens * setup.engine.largest_layer(setup)
         case "offloaded":
             parts["layer inputs in flight"] = OFFLOAD_BUFFERS * layer_input
-            at_work += layer
+            at_work += tokens * setup.engine.largest_layer(setup)
     if scores:  # at its peak before the layer's second half has come or after it has gone
         at_work = max(at_work, scores + layer / 2)
     larger = "loss over the vocabulary" if loss > at_work else "one layer at work"
@@ -135,7 +135,7 @@ def full_memory(
     loss = loss_transient(setup, tokens, trained)
     if not setup.full_logits:
         loss += HEAD_GRADIENT[weights] * shape.head_parameters
-    at_work = tokens * (PLAIN.layer_activations(setup) + PLAIN.backward_transient(setup))
+    at_work = tokens * (PLAIN.largest_layer(setup) + PLAIN.backward_transient(setup))
     kept = shape.num_hidden_layers * layer_input
     step = MIXED_STEP * shape.head_parameters if weights == "mixed" and not adam8 else 0
     states = 8.0 * shape.parameters
