@@ -20,20 +20,14 @@ from toolkit.training.dataset import Collator
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    layers = ["sliding_attention", "full_attention"]
-    return base_model(
-        tmp_path_factory.mktemp("gemma") / "model",
-        "gemma3_text",
-        num_hidden_layers=2,
-        layer_types=layers,
-        sliding_window=16,
-    )
+    folder = tmp_path_factory.mktemp("gemma") / "model"
+    return base_model(folder, "gemma3_text", num_hidden_layers=2, sliding_window=16)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_gradients_are_those_of_rows_alone(gemma: Path, dtype: torch.dtype) -> None:
     model = adapted(gemma)
-    assert model.config._attn_implementation == "sdpa"
+    assert model.config._attn_implementation == "sdpa" and "sliding_attention" in model.config.layer_types
     rows = rows_of([10, 90, 40], model.config.vocab_size)
     found = []
     for batches in ([rows], [[row] for row in rows]):
