@@ -99,7 +99,7 @@ WINDOW = {"model_type": "mistral", "sliding_window": 64}
     ("config", "engine", "message"),
     [
         (WINDOW, "unsloth", "\"unsloth\" can't pack this model's chats: its tokens see a window of 64, and chats may"),
-        (HYBRID, "unsloth", "\"unsloth\" can't pack this model's chats: its conv layers have a state"),
+        (HYBRID, "unsloth", "\"unsloth\" can't pack this model's chats: Unsloth has no layers of its own for lfm2"),
         (DELTA, "compiled", '"compiled" can\'t run this model: torch would compile its gated delta layers anew'),
         ({**WINDOW, "sliding_window": 512}, "unsloth", ""),
         (WINDOW, "peft", ""),
