@@ -39,8 +39,10 @@ class Peft(Engine):
         return attends if delta is None else attends + delta.share * (self._recurring(setup, delta) - attends)
 
     def largest_layer(self, setup: Setup) -> float:
-        attends, delta = self._attending(setup), delta_of(setup.shape)
-        return attends if delta is None else max(attends, self._recurring(setup, delta))
+        delta = delta_of(setup.shape)
+        if delta is None:
+            return self.layer_activations(setup)
+        return max(self._attending(setup), self._recurring(setup, delta))
 
     def _recurring(self, setup: Setup, delta: Delta) -> float:
         """A layer with a gated delta rule in the place of attention: norms and MLP as below."""
