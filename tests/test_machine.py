@@ -98,3 +98,8 @@ def test_a_command_within_limits_ends_in_one_line(tmp_path: Path, limit: str, va
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 1 and len(lines) == 1 and said in lines[0], done.stderr
+
+
+def test_a_library_that_finds_no_memory_as_it_is_imported() -> None:
+    told = refusal(ImportError("lib.so: failed to map segment from shared object"))
+    assert told is not None and told.startswith("not enough memory")

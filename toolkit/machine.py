@@ -39,6 +39,7 @@ _UNNUMBERED = (
     (re.compile(r"PytorchStreamWriter failed|file write failed|unexpected pos \d+ vs \d+"), errno.ENOSPC),
     (re.compile(r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|std::bad_alloc"), errno.ENOMEM),
     (re.compile(r"Unable to allocate .* for an array|malloc of size \d+ failed|Cannot allocate memory"), errno.ENOMEM),
+    (re.compile(r"failed to map segment from shared object"), errno.ENOMEM),  # a library that is imported
     (re.compile(r"can't start new thread"), errno.EAGAIN),
     (re.compile(r"No space left on device"), errno.ENOSPC),
     (re.compile(r"Disk quota exceeded"), errno.EDQUOT),

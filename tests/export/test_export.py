@@ -66,7 +66,7 @@ def test_a_whole_export(run: Path) -> None:
     assert folder.path == run / "export"
     assert (folder.path / "tools.json").read_text() == (run / "tools.json").read_text()
     record = folder.record()
-    assert {"merged/config.json", "merged/tokenizer.json"} <= record.beside.keys()
+    assert {"merged/config.json", "merged/tokenizer.json", "adapter/adapter_config.json"} <= record.beside.keys()
     assert all(sha256_of(folder.path / name) == digest for name, digest in record.beside.items())
     assert not record.beside.keys() & {file.name for file in record.files}
     assert [(file.name, file.kind, file.type) for file in record.files] == [

@@ -324,3 +324,10 @@ def test_more_ranks_than_chats_or_cores_are_not_started(monkeypatch: pytest.Monk
     most = max(2, usable_cores())
     with pytest.raises(EngineError, match=f"wanted --gpus {most} at most"):
         launch(most + 1, 1000)
+
+
+def test_a_patience_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "abc")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(EngineError, match="TORCH_ELASTIC_SHUTDOWN_TIMEOUT = 'abc'; wanted a whole number of seconds"):
+        launch(2, 16)

@@ -45,7 +45,7 @@ from toolkit.files import clear_all_leftovers
 from toolkit.hashes import sha256_of
 from toolkit.models.families import left_out
 from toolkit.progress import Bar
-from toolkit.runs import command_line
+from toolkit.runs import ADAPTER, command_line
 from toolkit.terminal import new_console
 from toolkit.versions import installed, version_of
 
@@ -259,10 +259,10 @@ class _Work:
         self.record.beside = self._beside()
 
     def _beside(self) -> dict[str, str]:
-        """SHA-256 of what decides how the files are used: the chat template, and what the merged model has beside its
-        weights. Modelfile and README.md are for users to change."""
+        """SHA-256 of what decides how the files are used: the chat template, what the merged model has beside its
+        weights, and the adapter's own configuration. Modelfile and README.md are for users to change."""
         known = {file.name for file in self.record.files}
-        paths = [self.folder / FILE, *sorted((self.folder / "merged").rglob("*"))]
+        paths = [self.folder / FILE, self.folder / "adapter" / ADAPTER[0], *sorted((self.folder / "merged").rglob("*"))]
         names = {str(path.relative_to(self.folder)): path for path in paths if path.is_file()}
         return {name: sha256_of(path) for name, path in names.items() if name not in known}
 

@@ -78,9 +78,12 @@ def launch(gpus: int, chats: int) -> None:
 
 def _patience(config: Any) -> dict[str, Any]:
     """How long ranks may take to end; PyTorch before 2.12 gives them 30 s, whatever is asked for."""
+    asked = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "")
+    if asked and not asked.isdecimal():
+        raise EngineError(f"TORCH_ELASTIC_SHUTDOWN_TIMEOUT = {asked!r}; wanted a whole number of seconds")
     if "shutdown_timeout" not in {field.name for field in fields(config)}:
         return {}
-    return {"shutdown_timeout": int(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN))}
+    return {"shutdown_timeout": int(asked or SHUTDOWN)}
 
 
 def _told(error: object) -> RanksFailed:
