@@ -26,6 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEscapeFormatt
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
+from toolkit.data import tool_lines
 from toolkit.data.clock import CLOCK
 from toolkit.data.spending import (
     BASE,
@@ -68,7 +69,9 @@ def render_template(source: str, values: Mapping[str, Any]) -> str:
 @lru_cache(maxsize=16)
 def _compiled(source: str) -> jinja2.Template:
     environment = _Environment()
-    tree = _Paid().visit(environment.parse(source)).set_environment(environment)
+    tree = environment.parse(source)
+    tool_lines.put_in(tree, environment)
+    tree = _Paid().visit(tree).set_environment(environment)
     return jinja2.Template.from_code(environment, environment.compile(tree), environment.make_globals(None))
 
 
@@ -268,6 +271,7 @@ _OURS: dict[str, Any] = {
     "toolkit weighed": _weighed,
     "toolkit searched": _searched,
     "toolkit skimmed": _skimmed,
+    tool_lines.FILTER: tool_lines.line,
 }
 
 
