@@ -21,8 +21,9 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
-from jinja2.runtime import Macro
+from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEscapeFormatter, SandboxedFormatter
+from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
@@ -47,6 +48,10 @@ LONGEST_SOURCE = 1_000_000
 _NODE = 5  # units for each node of a block that runs
 _LISTS = ("body", "else_", "elif_")
 _OF_DICTS = frozenset(dir(dict))
+_HOLDERS = frozenset((Namespace, LoopContext))  # of Jinja: what they hold is the template's own,
+_PLAIN = frozenset(
+    (str, bool, int, float, list, dict, type(None))
+)  # and of these types there is nothing to keep from it
 # The budget is one for the process: a thread's own is slow to reach, and two threads render no faster than one.
 _one_at_a_time = RLock()
 
@@ -62,7 +67,8 @@ def render_template(source: str, values: Mapping[str, Any]) -> str:
     pairs = len(messages) ** 2 if isinstance(messages, list) else 0
     template = _compiled(source)
     with _one_at_a_time:
-        budget.begin(BASE + PER_UNIT * weight(dict(values)) + PER_PAIR * pairs)
+        # what the chat is given beyond the base is weighed when that is spent, which it hardly ever is
+        budget.begin(BASE, lambda: PER_UNIT * weight(dict(values)) + PER_PAIR * pairs)
         return template.render(values)
 
 
@@ -125,6 +131,10 @@ class _Environment(ImmutableSandboxedEnvironment):
     def getattr(self, obj: Any, attribute: str) -> Any:
         if type(obj) is dict and attribute not in _OF_DICTS:  # what Jinja finds too, after an exception
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        if type(obj) in _HOLDERS and attribute[:1] != "_":
+            value = getattr(obj, attribute, self)
+            if type(value) in _PLAIN:
+                return value
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:

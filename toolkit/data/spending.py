@@ -37,19 +37,23 @@ class Budget:
     take longer than `SECONDS`.
     """
 
-    __slots__ = ("left", "rest", "until")
+    __slots__ = ("_beyond", "left", "rest", "until")
 
     def __init__(self) -> None:
         self.left = self.rest = 0
         self.until = 0.0
+        self._beyond: Callable[[], int] | None = None
 
-    def begin(self, units: int) -> None:
-        """Have so many for what is rendered now."""
-        self.left, self.rest, self.until = 0, units, thread_time() + SECONDS
+    def begin(self, units: int, beyond: Callable[[], int] | None = None) -> None:
+        """Have so many for what is rendered now, and as many more as `beyond` says, asked when they are spent."""
+        self.left, self.rest, self.until, self._beyond = 0, units, thread_time() + SECONDS, beyond
         self.more()
 
     def more(self) -> None:
         """Hand out the next portion, and as much as is owed. Raises `LimitError` where there is none, or no time."""
+        if self._beyond is not None and self.rest < PORTION - self.left:
+            beyond, self._beyond = self._beyond, None
+            self.rest += beyond()
         portion = min(self.rest, PORTION - self.left)
         self.rest -= portion
         self.left += portion

@@ -33,7 +33,6 @@ def line(tool: Any) -> str:
     """What the macro `toolkit_tool` writes for `tool`; empty for tools that are left to it."""
     if type(tool) is not dict:
         return ""
-    budget.weigh(tool)
     try:
         function = _dict(tool.get("function", tool))
         name, about = _text(function, "name"), _text(function, "description")
@@ -41,8 +40,11 @@ def line(tool: Any) -> str:
         known = f"{name.replace('_', ' ')} {about}"
         inside = _properties(parameters, known, 0) if "properties" in parameters else ""
     except _OtherShapeError:
+        budget.weigh(tool)
         return ""
-    return f"{name}({inside}) - {_line(about)}" if about else f"{name}({inside})"
+    written = f"{name}({inside}) - {_line(about)}" if about else f"{name}({inside})"
+    budget.spend(len(written))
+    return written
 
 
 def put_in(tree: nodes.Template, environment: Environment) -> None:
@@ -132,7 +134,7 @@ def _schema(schema: dict[str, Any], known: str, depth: int) -> str:
 def _adds(about: str, known: str) -> bool:
     """Whether a description says more than `known`."""
     pairs = _words(about) if len(about) <= _LONGEST else _words.__wrapped__(about)
-    budget.spend(len(pairs) * len(known))
+    budget.spend(len(about) + len(pairs) * len(known))
     return any(part not in known and other not in known for part, other in pairs)
 
 
