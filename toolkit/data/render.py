@@ -55,6 +55,7 @@ from toolkit.data.template import (
     templated,
 )
 from toolkit.data.tokenizers import special_tokens
+from toolkit.data.word_tokens import by_words
 from toolkit.errors import DataError, Problem
 
 
@@ -84,9 +85,7 @@ class Renderer:
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == self.markup.end_id:
             raise DataError(f"the pad token {tokenizer.pad_token!r} must not be {self.markup.end!r}, which ends a turn")
         self._special = re.compile("|".join(map(re.escape, sorted(special_tokens(tokenizer), key=len, reverse=True))))
-        self._backend = tokenizer.backend_tokenizer
-        self._backend.no_truncation()
-        self._backend.no_padding()
+        self._backend = by_words(tokenizer.backend_tokenizer)
         if self.thinking == "template" and not self._prompts_are_prefixes():
             raise DataError(
                 "the tokenizer melts the end of the assistant's header with what follows, so prompts would not be what "
