@@ -96,7 +96,7 @@ class WordTokenizer:
         try:
             ids = [self._ids[word] for word in words]
         except KeyError:
-            if not all(word in self._ids or self._learn(word) for word in words):
+            if not all(map(self._learn, set(words).difference(self._ids))):
                 return self._backend.encode(text, add_special_tokens=False)
             ids = [self._ids[word] for word in words]
         return WordTokens(words, ids, self._offsets)
