@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -267,6 +268,7 @@ _max_length = 0
 def _start(settings: Settings) -> None:
     global _renderer, _max_length
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
+    gc.set_threshold(50_000)  # chats hold no circles to speak of, and are many objects
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     _max_length = settings.max_length
     with without_torch():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import signal
@@ -28,7 +29,7 @@ def made_by_workers(
     """Number, kind and chat, in order; None where no attempt suits, which only matters once the chat's turn comes."""
     # spawned, as a fork would copy threads that hold locks
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
     waiting: deque[tuple[Order, Future[list[Made | None]]]] = deque()
     try:
         while True:
@@ -47,8 +48,9 @@ def made_by_workers(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
+def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+    gc.set_threshold(50_000)  # chats hold no circles to speak of, and are many objects
 
 
 def _make_block(source: Source, block: Order) -> list[Made | None]:
