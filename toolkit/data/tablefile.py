@@ -185,14 +185,13 @@ class _TableWriter:
         put["chat_offsets"](self.rows + np.cumsum(chunk.rows_per_chat, dtype=np.int64))
         put["kind_codes"]([_code(self._kind_names, chat.kind) for chat in chunk.kept])
         put["source_codes"]([_code(self._source_names, chat.source) for chat in chunk.kept])
-        for chat in chunk.kept:
-            where = chat.where.encode()
-            self._where.write(where)
-            self._where_end += len(where)
-            put["where_offsets"]([self._where_end])
-            self._kinds[chat.kind] += 1
-            self._sources[chat.source] += 1
-            self._formats[str(chat.meta.get("format", "builtin"))] += 1
+        places = [chat.where.encode() for chat in chunk.kept]
+        self._where.write(b"".join(places))
+        put["where_offsets"](self._where_end + np.cumsum([len(place) for place in places], dtype=np.int64))
+        self._where_end += sum(map(len, places))
+        self._kinds.update(chat.kind for chat in chunk.kept)
+        self._sources.update(chat.source for chat in chunk.kept)
+        self._formats.update(str(chat.meta.get("format", "builtin")) for chat in chunk.kept)
         self.chats += len(chunk.kept)
         self.rows += len(chunk.row_lengths)
         self.tokens += len(chunk.input_ids)
