@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.environment import Place, forget_place, place_of
+from toolkit.environment import Place, forget_place, is_silent, place_of
 from toolkit.errors import EngineError
 
 TORCHRUN = {
@@ -21,6 +21,9 @@ TORCHRUN = {
     "MASTER_PORT": "29500",
 }
 
+PAIR = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+ALL = "WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, RANK=1, LOCAL_RANK=1"
+
 
 @pytest.mark.parametrize(
     ("found", "told"),
@@ -28,6 +31,18 @@ TORCHRUN = {
         ({**TORCHRUN, "WORLD_SIZE": "4", "RANK": "4"}, "WORLD_SIZE=4, RANK=4"),
         ({**TORCHRUN, "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, "WORLD_SIZE=2, LOCAL_RANK=1"),
         ({**TORCHRUN, "WORLD_SIZE": "two"}, "WORLD_SIZE=two"),
+        ({**TORCHRUN, "WORLD_SIZE": "2", "RANK": "-1"}, "WORLD_SIZE=2, RANK=-1"),
+        *(
+            ({**TORCHRUN, **PAIR, "RANK": "1", "LOCAL_RANK": "1", name: value}, ALL)
+            for name, value in (
+                ("MASTER_ADDR", ""),
+                ("MASTER_ADDR", "tcp://here"),
+                ("MASTER_ADDR", "here:29500"),
+                ("MASTER_PORT", "abc"),
+                ("MASTER_PORT", "0"),
+                ("MASTER_PORT", "65536"),
+            )
+        ),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2"),
         ({"WORLD_SIZE": ""}, "WORLD_SIZE="),
         ({"RANK": "0"}, "RANK=0"),
@@ -54,9 +69,18 @@ def test_a_model_split_over_gpus_is_refused(found: dict[str, str]) -> None:
         place_of(found)
 
 
-def test_torchrun_says_which_rank_this_is() -> None:
+@pytest.mark.parametrize("address", ["localhost", "node-0.my_job.svc", "10.0.0.1", "fe80::1"])
+def test_torchrun_says_which_rank_this_is(address: str) -> None:
     found = {**TORCHRUN, "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
+    found["MASTER_ADDR"] = address
     assert place_of(found) == Place(rank=5, size=8, local_rank=1, local_size=4)
+
+
+def test_the_first_rank_speaks_for_all_that_it_will_meet() -> None:
+    second = {**TORCHRUN, **PAIR, "RANK": "1", "LOCAL_RANK": "1"}
+    assert is_silent(second) and is_silent({**second, "ACCELERATE_USE_FSDP": "true"})
+    assert not is_silent({**TORCHRUN, **PAIR}) and not is_silent({}) and not is_silent(TORCHRUN)
+    assert not any(is_silent({**second, name: "x y"}) for name in TORCHRUN)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +99,11 @@ def test_one_alone_goes_on_without_what_it_was_told(found: dict[str, str]) -> No
     ("words", "set_to", "told"),
     [
         (["run"], {"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": ""}, "WORLD_SIZE=2"),
-        (["plan"], {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "`toolkit plan` was started as one of 2 processes"),
+        (["run"], {**PAIR, "RANK": "1", "LOCAL_RANK": ""}, "LOCAL_RANK not set"),
+        (["run"], {**PAIR, "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "a b"}, "MASTER_ADDR=a b, MASTER_PORT=29500"),
+        (["run"], {**PAIR, "RANK": "one"}, "which do not fit together"),
+        (["run"], {"WORLD_SIZE": "2", "RANK": "7", "LOCAL_RANK": "x"}, "RANK=7, LOCAL_RANK=x"),
+        (["plan"], PAIR, "`toolkit plan` was started as one of 2 processes"),
     ],
 )
 def test_ranks_are_refused_before_anything_is_loaded(

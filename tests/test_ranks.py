@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib import import_module
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.environment import Place
-from toolkit.errors import RunError
-from toolkit.ranks import Ranks, Several, here, in_turn, take_card
+from toolkit.errors import EngineError, RunError
+from toolkit.ranks import Ranks, Several, here, in_turn, join, take_card
 from toolkit.terminal import mute, new_console, say, warn
+
+
+def test_a_rank_that_meets_no_other_says_so_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none_there(*_: object, **__: object) -> Iterator[object]:
+        raise RuntimeError("The client socket has timed out after 300s")
+
+    monkeypatch.setattr(import_module("torch.distributed.rendezvous"), "rendezvous", none_there)
+    environ = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    environ |= {"MASTER_ADDR": "there", "MASTER_PORT": "29500"}
+    mute()
+    try:
+        with pytest.raises(EngineError, match="rank 1 of 2 can't meet the others at there:29500: The client socket"):
+            join(environ)
+        warn("heard")
+    finally:
+        mute(False)
+    assert capsys.readouterr().err == "heard\n"
 
 
 @pytest.mark.parametrize(

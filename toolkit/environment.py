@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -79,8 +81,15 @@ def place_of(environ: Mapping[str, str]) -> Place | None:
         size, rank, local_size, local_rank = (int(environ[name]) for name in TORCHRUN[:4])
     except (KeyError, ValueError):
         size = rank = local_size = local_rank = -1
-    if lacking or not (0 <= local_rank < local_size <= size and rank < size):
-        why = f"{' and '.join(lacking)} not set" if lacking else "which do not fit together"
+    why = ""
+    if lacking:
+        why = f"{' and '.join(lacking)} not set"
+    elif not (0 <= local_rank < local_size <= size and 0 <= rank < size):
+        why = "which do not fit together"
+    elif not _can_meet(environ["MASTER_ADDR"], environ["MASTER_PORT"]):
+        place = _listed({name: environ[name] for name in TORCHRUN[4:]})
+        why = f"{place} (wanted the name or address of the first one's machine, and a port from 1 to 65535)"
+    if why:
         raise EngineError(
             f"started as one of several processes ({_listed(several)}), but {why}: only torchrun's way is known. Start "
             "with `toolkit run RECIPE --gpus N`, or `torchrun --nproc_per_node=N -m toolkit run RECIPE`; "
@@ -89,9 +98,29 @@ def place_of(environ: Mapping[str, str]) -> Place | None:
     return Place(rank, size, local_rank, local_size) if size > 1 else None
 
 
+def _can_meet(address: str, port: str) -> bool:
+    """Whether this is written as the address and port of a machine; the name may become known only later."""
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        return False
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return re.fullmatch(r"[\w.-]+", address) is not None
+    return True
+
+
 def is_one_of_several(environ: Mapping[str, str]) -> bool:
     """Whether torchrun has started this process as one of several: a glance, which nothing is refused for."""
-    return "RANK" in environ and environ.get("WORLD_SIZE", "").isdigit() and int(environ["WORLD_SIZE"]) > 1
+    return "RANK" in environ and environ.get("WORLD_SIZE", "").isdecimal() and int(environ["WORLD_SIZE"]) > 1
+
+
+def is_silent(environ: Mapping[str, str]) -> bool:
+    """Whether this is a rank for which the first one speaks. What can't join the others speaks for itself."""
+    try:
+        place = place_of({name: value for name, value in environ.items() if name not in SPLITS})
+    except EngineError:
+        return False
+    return place is not None and place.rank > 0
 
 
 def forget_place(environ: MutableMapping[str, str]) -> None:

@@ -274,6 +274,7 @@ def join(environ: MutableMapping[str, str]) -> Ranks:
     except (RuntimeError, ValueError) as error:
         said = first_line(error)
         taken = "in use" in said or "EADDRINUSE" in said
+        mute(False)  # none can speak for another that it has not met
         advice = "another program has this port; give torchrun another --master-port" if taken else said
         raise EngineError(f"rank {place.rank} of {place.size} can't meet the others at {master}: {advice}") from None
     _Joined.ranks = ranks

@@ -20,7 +20,7 @@ from toolkit.commands import chat, doctor, eval, export, init, launch, plan, pus
 from toolkit.commands.bench import bench_app
 from toolkit.commands.data import data_app
 from toolkit.commands.hints import hint
-from toolkit.environment import is_one_of_several, quiet
+from toolkit.environment import is_one_of_several, is_silent, quiet
 from toolkit.errors import EngineError, InputError, InterruptedRun, ToolkitError, did_you_mean
 from toolkit.machine import PANIC, refusal
 from toolkit.ranks import here
@@ -109,7 +109,7 @@ def main() -> None:
     quiet()
     guard()
     if is_one_of_several(os.environ):
-        mute(os.environ["RANK"] != "0")
+        mute(is_silent(os.environ))
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else a page of warnings where another rank has left
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
