@@ -21,6 +21,7 @@ from toolkit.machine import refusal
         (OSError(errno.EMFILE, "Too many open files"), "too many open files: raise the limit, as by `ulimit -n"),
         (OSError(errno.EROFS, "Read-only file system", b"cache/\xff"), "cache/\udcff: the file system is read-only"),
         (OSError("error (os error 28)"), "no space left on the disk"),
+        (RuntimeError("failed to bind. port: 0, code: -24, name: EMFILE, message: x"), "too many open files: raise"),
         (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "no space left"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4294967296 bytes"),

@@ -34,7 +34,7 @@ _SAID = {
     errno.ESTALE: "the network folder has changed under us; try again",
 }
 # How libraries in Rust and C++ tell of the same: the number within a text.
-_NUMBERED = re.compile(r"\(os error (\d+)\)|\bcode: (\d+), kind:|\[Errno (\d+)\]")
+_NUMBERED = re.compile(r"\(os error (\d+)\)|\bcode: (\d+), kind:|\bcode: -(\d+), name:|\[Errno (\d+)\]")
 _UNNUMBERED = (
     (re.compile(r"PytorchStreamWriter failed|file write failed|unexpected pos \d+ vs \d+"), errno.ENOSPC),
     (re.compile(r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|std::bad_alloc"), errno.ENOMEM),

@@ -20,13 +20,10 @@ import pytest
 
 from tests.forked import Ended, Forks
 from tests.tiny import write_recipe
-from toolkit.errors import EngineError, InputError
 from toolkit.evaluation.results import Evaluation
 from toolkit.files import is_held
-from toolkit.hardware import usable_cores
 from toolkit.runs import RunFolder
 from toolkit.training import checkpoints
-from toolkit.training.launch import launch
 
 # of a loss, by which two ranks may differ from one: the same sums of float32 in another order, through some updates
 TOLERANCE = 1e-5
@@ -311,23 +308,3 @@ def test_gpus_says_what_is_wrong_once(runs: Runs, tmp_path: Path) -> None:
         [sys.executable, "-m", "toolkit", "run", str(recipe), "--gpus", "2"], capture_output=True, text=True
     )
     assert done.returncode == 2 and done.stderr.count("error: ") == 1 and f"{recipe}:4" in done.stderr
-
-
-def test_more_ranks_than_chats_or_cores_are_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    def started(*_: object) -> None:
-        raise AssertionError("started")
-
-    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", started)
-    with pytest.raises(InputError, match="99 GPUs can't share an update of 16 chats"):
-        launch(99, 16)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    most = max(2, usable_cores())
-    with pytest.raises(EngineError, match=f"wanted --gpus {most} at most"):
-        launch(most + 1, 1000)
-
-
-def test_a_patience_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "abc")
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    with pytest.raises(EngineError, match="TORCH_ELASTIC_SHUTDOWN_TIMEOUT = 'abc'; wanted a whole number of seconds"):
-        launch(2, 16)

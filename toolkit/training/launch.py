@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -11,13 +12,15 @@ import uuid
 from dataclasses import fields
 from typing import Any
 
-from toolkit.errors import EngineError, InterruptedRun, ToolkitError
+from toolkit.errors import EngineError, InterruptedRun, ToolkitError, first_line
 from toolkit.hardware import usable_cores
+from toolkit.machine import refusal
 from toolkit.planning.sharing import check_share
 from toolkit.terminal import warn
 from toolkit.words import counted
 
 SHUTDOWN = 45  # seconds that ranks have to end by themselves, once one has ended or all are asked to
+FILES, FILES_EACH = 24, 8  # open files of the launcher, and more for each rank: measured were 25 with two ranks
 
 
 class RanksFailed(ToolkitError):
@@ -33,13 +36,16 @@ def launch(gpus: int, chats: int) -> None:
 
     What torchrun would do as `torchrun --standalone --nproc_per_node=N -m toolkit ...`, without its own report: ranks
     say what is wrong in their own words. Raises `InputError` where there are fewer chats, `EngineError` where there are
-    fewer GPUs (or cores), `RanksFailed` with the ranks' exit code, and `InterruptedRun` where this process was asked to
-    stop, which ranks have been told then.
+    fewer GPUs (or cores), `ToolkitError` where this machine does not let processes meet, `RanksFailed` with the ranks'
+    exit code, and `InterruptedRun` where this process was asked to stop, which ranks have been told then.
     """
     check_share(chats, gpus)
+    _check_open_files(gpus)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else a page of warnings beside our line
     import torch  # seconds, which a recipe with a mistake does not wait for
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     found = torch.cuda.device_count()
@@ -61,6 +67,7 @@ def launch(gpus: int, chats: int) -> None:
             run_id=uuid.uuid4().hex,
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",  # a port that is free
+            rdzv_configs={"is_host": True},  # else what can't open one looks for another's, for a minute and more
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
             **_patience(LaunchConfig),
@@ -72,8 +79,34 @@ def launch(gpus: int, chats: int) -> None:
             raise _told(error) from None
         except SignalException:
             raise InterruptedRun("") from None
+        except (RendezvousError, RuntimeError) as error:  # the latter from the store, which is C++
+            raise _never_met(gpus, error) from None
         finally:
             logging.disable(logging.NOTSET)
+
+
+def _check_open_files(gpus: int) -> None:
+    """Raise `ToolkitError` where so few files may be open that the launcher would fail or, with some more, hang."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES + FILES_EACH * gpus
+    if most != resource.RLIM_INFINITY and most < wanted:
+        raise ToolkitError(
+            f"--gpus {gpus}: `ulimit -n` allows {most} open files; wanted {wanted} at least, as by `ulimit -n 4096`"
+        )
+
+
+def _never_met(gpus: int, error: BaseException) -> ToolkitError:
+    """What is said where the launcher could not open the place at which ranks meet, or has lost it."""
+    if told := refusal(error):
+        return ToolkitError(f"--gpus {gpus}: {told}")
+    first = error
+    while (behind := first.__cause__ or first.__context__) is not None:
+        first = behind
+    said = first_line(first).rstrip(".")
+    return ToolkitError(
+        f"--gpus {gpus}: the processes can't meet on this machine: {said}; wanted the name localhost for this machine "
+        "(in /etc/hosts), and a free port of it that its own programs may connect to"
+    )
 
 
 def _patience(config: Any) -> dict[str, Any]:

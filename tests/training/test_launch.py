@@ -1,0 +1,97 @@
+"""`toolkit run --gpus`: what is refused before a rank is started, and what is said where none can be."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import pytest
+from torch.distributed import DistNetworkError
+from torch.distributed.elastic.rendezvous import RendezvousConnectionError
+
+from toolkit.errors import EngineError, InputError, ToolkitError
+from toolkit.hardware import usable_cores
+from toolkit.training.launch import launch
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException, behind: BaseException | None = None) -> None:
+    """Let torchrun's launcher fail, on a machine with two cards."""
+
+    def started(*_: object) -> Any:
+        raise error from behind
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", started)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+
+
+@pytest.mark.parametrize(
+    ("behind", "told"),
+    [
+        (
+            DistNetworkError("The server socket has failed to bind. port: 0, code: -24, name: EMFILE, message: x"),
+            "--gpus 2: too many open files: raise the limit, as by `ulimit -n 4096`",
+        ),
+        (
+            DistNetworkError(
+                "The client socket has timed out after 60000ms while trying to connect to (localhost, 1)."
+            ),
+            "--gpus 2: the processes can't meet on this machine: The client socket has timed out after 60000ms while "
+            "trying to connect to (localhost, 1); wanted the name localhost for this machine",
+        ),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [True, False])  # by the rendezvous; not where it is past that
+def test_processes_that_can_t_meet_are_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, behind: Exception, told: str, wrapped: bool
+) -> None:
+    outer = RendezvousConnectionError("The connection to the C10d store has failed. See inner exception for details.")
+    failing(monkeypatch, *((outer, behind) if wrapped else (behind,)))
+    with pytest.raises(ToolkitError) as caught:
+        launch(2, 16)
+    said = str(caught.value)
+    assert said.startswith(told) and "\n" not in said and caught.value.exit_code == 1
+
+
+def test_a_rendezvous_that_can_t_open_a_port_does_not_wait_for_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch would try for two minutes to connect to one that somebody else has opened."""
+    from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend as backend
+
+    asked = []
+
+    def taken(*_: object, is_master: bool, **__: object) -> object:
+        asked.append(is_master)
+        raise DistNetworkError("The server socket has failed to listen. code: -98, name: EADDRINUSE")
+
+    monkeypatch.setattr(backend, "TCPStore", taken)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(ToolkitError, match="can't meet on this machine: The server socket has failed to listen"):
+        launch(2, 16)
+    assert asked == [True]
+
+
+def test_too_few_open_files_are_seen_before_anything_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, AssertionError("started"))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (39, 4096))
+    with pytest.raises(ToolkitError, match=r"^--gpus 2: `ulimit -n` allows 39 open files; wanted 40 at least"):
+        launch(2, 16)
+    for enough in (40, resource.RLIM_INFINITY):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, most=enough: (most, most))
+        with pytest.raises(AssertionError, match="started"):
+            launch(2, 16)
+
+
+def test_more_ranks_than_chats_or_cores_are_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, AssertionError("started"))
+    with pytest.raises(InputError, match="99 GPUs can't share an update of 16 chats"):
+        launch(99, 16)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    most = max(2, usable_cores())
+    with pytest.raises(EngineError, match=f"wanted --gpus {most} at most"):
+        launch(most + 1, 1000)
+
+
+def test_a_patience_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "abc")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(EngineError, match="TORCH_ELASTIC_SHUTDOWN_TIMEOUT = 'abc'; wanted a whole number of seconds"):
+        launch(2, 16)
