@@ -10,7 +10,6 @@ from torch.distributed import DistNetworkError
 from torch.distributed.elastic.rendezvous import RendezvousConnectionError
 
 from toolkit.errors import EngineError, InputError, ToolkitError
-from toolkit.hardware import usable_cores
 from toolkit.training.launch import launch
 
 
@@ -80,14 +79,17 @@ def test_too_few_open_files_are_seen_before_anything_is_started(monkeypatch: pyt
             launch(2, 16)
 
 
-def test_more_ranks_than_chats_or_cores_are_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("cores", "most"), [(1, 2), (2, 2), (5, 5)])
+def test_more_ranks_than_chats_or_cores_are_not_started(monkeypatch: pytest.MonkeyPatch, cores: int, most: int) -> None:
     failing(monkeypatch, AssertionError("started"))
     with pytest.raises(InputError, match="99 GPUs can't share an update of 16 chats"):
         launch(99, 16)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    most = max(2, usable_cores())
+    monkeypatch.setattr("toolkit.training.launch.usable_cores", lambda: cores)
     with pytest.raises(EngineError, match=f"wanted --gpus {most} at most"):
         launch(most + 1, 1000)
+    with pytest.raises(AssertionError, match="started"):
+        launch(most, 1000)
 
 
 def test_a_patience_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,9 +55,10 @@ def launch(gpus: int, chats: int) -> None:
         raise EngineError(f"--gpus {gpus}: {where} {counted(found, 'GPU')}; wanted --gpus {found} at most")
     if not found:
         cores = usable_cores()
-        if gpus > max(2, cores):
+        most = max(2, cores)  # two on one core too, to try it out
+        if gpus > most:
             here = f"no CUDA GPU here, and {counted(cores, 'core')}"
-            raise EngineError(f"--gpus {gpus}: {here}; wanted --gpus {max(2, cores)} at most")
+            raise EngineError(f"--gpus {gpus}: {here}; wanted --gpus {most} at most")
         warn(f"note: no CUDA GPU here: --gpus {gpus} trains as {gpus} processes on the CPU, for trying it out")
     with tempfile.TemporaryDirectory(prefix="toolkit-ranks-") as logs:
         config = LaunchConfig(
