@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from importlib import import_module
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.environment import Place
-from toolkit.errors import EngineError, RunError
+from toolkit.errors import EngineError, Problem, RunError
 from toolkit.ranks import Ranks, Several, here, in_turn, join, take_card
 from toolkit.terminal import mute, new_console, say, warn
 
@@ -69,6 +70,25 @@ def test_libraries_find_no_group_of_processes() -> None:
 @given(st.lists(st.integers()), st.integers(1, 7))
 def test_what_was_done_in_turn_comes_back_in_order(whole: list[int], ranks: int) -> None:
     assert in_turn([whole[rank::ranks] for rank in range(ranks)]) == whole
+
+
+def test_what_the_first_rank_tells_just_before_its_end_is_not_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.distributed as dist
+
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    error = RunError([Problem("x.toml:1", "wrong"), Problem("", "do so")])
+    second, first = Several.__new__(Several), Several.__new__(Several)
+    for rank, one in enumerate((first, second)):
+        one.rank, one.store, one.neighbours, one.processes = rank, store, [0, 1], [("here", 1), ("here", 2)]
+
+    def ends(_: int) -> bool:
+        assert first.tells(error) == ""
+        return False
+
+    monkeypatch.setattr("toolkit.ranks._is_alive", ends)
+    received = pickle.loads(pickle.dumps(error))
+    assert second.tells(received) is None and second.tells(RunError("another")) == "rank 1: "
+    assert received.problems == error.problems
 
 
 def test_a_silent_rank_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

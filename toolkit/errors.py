@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 _LONGEST_WORD = 100  # characters that a near name is looked for
 
@@ -60,6 +61,10 @@ class InputError(ToolkitError, ValueError):
             problems = [problems]
         self.problems: tuple[Problem, ...] = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As another process gets it: with the same words, by which ranks know what is told already."""
+        return type(self), (self.problems,)
 
 
 class RecipeError(InputError):

@@ -193,9 +193,10 @@ class Several(Ranks):
             self.store.set(f"stopped/{self.rank}", "1")
             until = time.monotonic() + TELLING
             while self.rank and time.monotonic() < until:
-                if self.store.check([key]):
+                gone = 0 in self.neighbours and not _is_alive(self.processes[0][1])
+                if self.store.check([key]):  # looked at last: it may have been told just before the end
                     return None
-                if 0 in self.neighbours and not _is_alive(self.processes[0][1]):
+                if gone:
                     break
                 time.sleep(0.05)
             self.store.add(key, 1)
