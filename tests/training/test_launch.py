@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch.distributed import DistNetworkError
 from torch.distributed.elastic.rendezvous import RendezvousConnectionError
 
+from tests.command import toolkit
 from toolkit.errors import EngineError, InputError, ToolkitError
+from toolkit.recipe import dump, load
+from toolkit.runs import RunFolder
 from toolkit.training.launch import launch
 
 
@@ -97,3 +101,30 @@ def test_a_patience_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(EngineError, match="TORCH_ELASTIC_SHUTDOWN_TIMEOUT = 'abc'; wanted a whole number of seconds"):
         launch(2, 16)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--out", "begun"], "begun: exists already; name another with --out, or go on with this run: --resume begun"),
+        (["--out", "x.toml/run"], "x.toml/run: can't be made, x.toml is a file; name another folder with --out"),
+        (["--resume", "begin"], "begin: no such run folder, did you mean begun?"),
+        (["--resume", "."], ".: not a run folder, but it holds some: begun"),
+        (["--resume", "begun", "--out", "other"], "--out and --resume name different folders"),
+        (["--resume", "begun", "--set", "train.seed=7"], "x.toml: train.seed = 7, but begun was trained with 42"),
+        (["--set", 'train.report_to=["wandb"]'], "--set train.report_to="),
+    ],
+)
+def test_wrong_folders_are_refused_as_one_process_would_before_any_is_started(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("toolkit.training.launch.launch", lambda *_: 1 / 0)
+    Path("x.toml").write_text('[[data.sources]]\nsource = "builtin:tools"\n')
+    RunFolder.create(Path("begun"), dump(load(Path("x.toml")).recipe))
+    before = sorted(tmp_path.rglob("*"))
+    several = toolkit(capsys, monkeypatch, "run", "x.toml", *words, "--gpus", "2")
+    assert several[0] == 2 and several[2].startswith(f"error: {told}"), several
+    assert several == toolkit(capsys, monkeypatch, "run", "x.toml", *words)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -21,7 +21,7 @@ from toolkit.records import read_object, read_rows, write_json
 from toolkit.runs import RunFolder
 from toolkit.training.checkpoints import BEST, SAVED
 from toolkit.training.resume import mend_recipe
-from toolkit.training.run import run
+from toolkit.training.run import left_to_train, run
 
 TRAIN = {"max_steps": 6, "save_steps": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
 EVAL = {"eval_steps": 2, "early_stopping_patience": 9, "generate": 2, "max_new_tokens": 4}
@@ -205,6 +205,28 @@ def test_another_recipe_is_refused_whatever_recipe_toml_says(stopped: RunFolder)
     stopped.recipe.write_text(stopped.recipe.read_text().replace("r = 2", "r = 3", 1))
     with pytest.raises(RunError, match=r"lora.r = 3, but .* was trained with 2"):
         run(other, resume=stopped.path)
+
+
+@pytest.mark.parametrize("harm", ["", "recipe.toml", "environment.json", "checkpoints/checkpoint-6/optimizer.pt"])
+def test_a_look_before_processes_are_started_mends_nothing(stopped: RunFolder, harm: str) -> None:
+    if harm:
+        (stopped.path / harm).write_bytes(b"")
+    before = {path: path.read_bytes() for path in stopped.path.rglob("*") if path.is_file()}
+    assert left_to_train(load(Path("tiny.toml")), None, stopped.path)
+    with pytest.raises(RunError, match=r"lora.r = 3, but .* was trained with 2"):
+        left_to_train(load(Path("tiny.toml"), ["lora.r=3"]), None, stopped.path)
+    with stopped.held(), pytest.raises(RunError, match="another process is training in this folder"):
+        left_to_train(load(Path("tiny.toml")), stopped.path, stopped.path)
+    assert {path: path.read_bytes() for path in stopped.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_starts_no_processes(finished: RunFolder) -> None:
+    assert not left_to_train(load(Path("tiny.toml")), None, finished.path)
+    flip(finished.adapter / "adapter_model.safetensors", -1)
+    assert left_to_train(load(Path("tiny.toml")), None, finished.path)
+    shutil.rmtree(finished.checkpoints)
+    with pytest.raises(RunError, match="no checkpoint is whole to make it again from"):
+        left_to_train(load(Path("tiny.toml")), None, finished.path)
 
 
 def test_a_finished_run(finished: RunFolder) -> None:

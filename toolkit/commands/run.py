@@ -61,12 +61,7 @@ def run(
 
         mend_recipe(resume, lambda text: warn(f"note: {text}"))
     if gpus is not None and not is_one_of_several(os.environ):
-        if gpus > 1:
-            # neither is wanted for --help
-            from toolkit.engines.recipes import load
-            from toolkit.training.launch import launch
-
-            launch(gpus, load(recipe, overrides or ()).recipe.chats_per_update)  # what is wrong with it is said once
+        if gpus > 1 and _launched(gpus, recipe, overrides, out, resume):
             return
     elif gpus is not None and gpus != int(os.environ["WORLD_SIZE"]):
         raise EngineError(
@@ -83,3 +78,21 @@ def run(
         verbs = [typed("export", made.path, "--gguf", "q8_0"), typed("chat", made.path)]
     for line in next_steps(*verbs, typed("eval", made.path)):
         say(line)
+
+
+def _launched(gpus: int, recipe: Path, overrides: list[str] | None, out: Path | None, resume: Path | None) -> bool:
+    """Train as `gpus` processes; False for a run that is trained, whose end one process makes.
+
+    What is wrong with recipe and folders is said once, before any is started.
+    """
+    # none is wanted for --help
+    from toolkit.engines.recipes import load
+    from toolkit.training.launch import launch
+    from toolkit.training.run import left_to_train
+
+    asked = load(recipe, overrides or ())
+    with asked.placed():
+        if not left_to_train(asked, out, resume):
+            return False
+        launch(gpus, asked.recipe.chats_per_update)
+    return True

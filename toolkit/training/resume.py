@@ -81,10 +81,9 @@ def take_up(loaded: LoadedRecipe, folder: RunFolder, say: Say) -> Resumed:
     checkpoint, passed = _newest(folder, loaded.recipe)
     saved = checkpoint.saved if checkpoint is not None else {}
     environment = _environment(folder, checkpoint, say)
-    _mend_recipe(folder, saved.get("recipe"), environment, loaded.recipe, say)
-    trained_with = parsed(saved["recipe"], folder) if saved else load(folder.recipe).recipe
-    given = pinned_as(loaded.recipe, trained_with)
-    check_same(given, str(loaded.path), trained_with, folder)
+    began = _as_begun(saved.get("recipe"), environment, loaded.recipe)
+    _mend_recipe(folder, began, say)
+    given, trained_with = _own(loaded, folder, began)
     fitted = trained_with.train.fitted_steps or load(folder.recipe).recipe.train.fitted_steps
     train = given.train.model_copy(update={"fitted_steps": fitted})
     recipe = given.model_copy(update={"train": train})
@@ -97,14 +96,28 @@ def take_up(loaded: LoadedRecipe, folder: RunFolder, say: Say) -> Resumed:
         say(f"{path / problem}: this checkpoint is passed over, and kept as damaged-{path.name}")
     if checkpoint is not None and checkpoint.note:
         say(f"{checkpoint.path} {checkpoint.note}")
-    if folder.summary.is_file():
-        if checkpoint is None:
-            again = typed("run", folder.recipe, "--out", f"{folder.path}-again")
-            raise RunError(f"{wrong}; no checkpoint is whole to make it again from. Train anew with: {again}")
+    _check_made_again(folder, checkpoint, wrong)
+    if folder.summary.is_file() and checkpoint is not None:
         say(f"{wrong}: made again from {checkpoint.path.name}")
     elif checkpoint is None and passed:
         say("no checkpoint is whole: the run starts over")
     return resumed
+
+
+def has_updates_left(loaded: LoadedRecipe, folder: RunFolder) -> bool:
+    """Whether `take_up` would find something to train in a run that is held by this process. Writes nothing.
+
+    Raises `RunError` where `take_up` would.
+    """
+    if any(path.is_dir() for path in folder.files):
+        return True  # which `take_up` sets aside before it looks at anything
+    checkpoint, _ = _newest(folder, loaded.recipe)
+    environment = _environment(folder, checkpoint, None)
+    saved = checkpoint.saved.get("recipe") if checkpoint is not None else None
+    _own(loaded, folder, _as_begun(saved, environment, loaded.recipe))
+    if (wrong := _unfinished(folder)) is not None:
+        _check_made_again(folder, checkpoint, wrong)
+    return wrong is not None
 
 
 def mend_recipe(path: Path, say: Say) -> None:
@@ -112,7 +125,7 @@ def mend_recipe(path: Path, say: Say) -> None:
     folder = RunFolder(path)
     checkpoint, _ = newest_whole(folder)
     if checkpoint is not None and checkpoint.saved:
-        _mend_recipe(folder, checkpoint.saved["recipe"], {}, None, say)
+        _mend_recipe(folder, checkpoint.saved["recipe"], say)
 
 
 def _newest(folder: RunFolder, recipe: Recipe) -> tuple[Checkpoint | None, list[tuple[Path, str]]]:
@@ -134,8 +147,8 @@ def _newest(folder: RunFolder, recipe: Recipe) -> tuple[Checkpoint | None, list[
     return newest_whole(folder, fits)
 
 
-def _environment(folder: RunFolder, checkpoint: Checkpoint | None, say: Say) -> dict[str, Any]:
-    """environment.json, written again from the checkpoint where it is damaged or gone."""
+def _environment(folder: RunFolder, checkpoint: Checkpoint | None, say: Say | None) -> dict[str, Any]:
+    """environment.json, written again from the checkpoint where it is damaged or gone; not without a `say` for it."""
     saved = checkpoint.saved.get("environment") if checkpoint is not None else None
     found: dict[str, Any] = {}
     try:
@@ -150,8 +163,9 @@ def _environment(folder: RunFolder, checkpoint: Checkpoint | None, say: Say) -> 
     if not wrong:
         return found
     if saved and checkpoint is not None:
-        say(f"{wrong}: written again from {checkpoint.path.name}")
-        write_json(folder.environment, saved)
+        if say is not None:
+            say(f"{wrong}: written again from {checkpoint.path.name}")
+            write_json(folder.environment, saved)
         return dict(saved)
     if checkpoint is not None and folder.environment.is_file():
         raise RunError(
@@ -161,28 +175,45 @@ def _environment(folder: RunFolder, checkpoint: Checkpoint | None, say: Say) -> 
     return {}
 
 
-def _mend_recipe(
-    folder: RunFolder, saved: str | None, environment: Mapping[str, Any], given: Recipe | None, say: Say
-) -> None:
-    """Write recipe.toml again where it is not what the run began with and that is known.
+def _as_begun(saved: str | None, environment: Mapping[str, Any], given: Recipe) -> str | None:
+    """The recipe that a run began with, where that is known: `saved` is the text that a checkpoint carries."""
+    if saved is not None:
+        return saved
+    return dump(given) if environment.get("recipe_sha256") == sha256_of_text(dump(given)) else None
 
-    `saved` is the text that a checkpoint carries. What a user may change for a resumption may be changed in it.
+
+def _own(loaded: LoadedRecipe, folder: RunFolder, began: str | None) -> tuple[Recipe, Recipe]:
+    """The recipe as given, with the run's commits, and the run's own. Raises `RunError` where they differ."""
+    own = parsed(began, folder) if began is not None else load(folder.recipe).recipe
+    given = pinned_as(loaded.recipe, own)
+    check_same(given, str(loaded.path), own, folder)
+    return given, own
+
+
+def _check_made_again(folder: RunFolder, checkpoint: Checkpoint | None, wrong: str) -> None:
+    """Raise `RunError` for a run that has ended, lacks what is `wrong`, and has no checkpoint to make it from."""
+    if checkpoint is None and folder.summary.is_file():
+        again = typed("run", folder.recipe, "--out", f"{folder.path}-again")
+        raise RunError(f"{wrong}; no checkpoint is whole to make it again from. Train anew with: {again}")
+
+
+def _mend_recipe(folder: RunFolder, began: str | None, say: Say) -> None:
+    """Write recipe.toml again where it is not what the run `began` with and that is known.
+
+    What a user may change for a resumption may be changed in it.
     """
     text = folder.recipe.read_bytes() if folder.recipe.is_file() else b""
-    if saved is None and given is not None:
-        known = environment.get("recipe_sha256")
-        saved = dump(given) if known == sha256_of_text(dump(given)) else None
-    if saved is None or text == saved.encode():
+    if began is None or text == began.encode():
         return
     try:
-        now, then = load(folder.recipe).recipe, parsed(saved, folder)
+        now, then = load(folder.recipe).recipe, parsed(began, folder)
         if not differences(now, then) and then.train.fitted_steps in (None, now.train.fitted_steps):
             return
         wrong = " not what the run was trained with"
     except RecipeError as error:
         wrong = str(error.problems[0]).removeprefix(f"{folder.recipe}").lstrip(":")
     say(f"{folder.recipe}:{wrong}; written again as the run began")
-    write_text(folder.recipe, saved, durable=True)
+    write_text(folder.recipe, began, durable=True)
 
 
 def parsed(text: str, folder: RunFolder) -> Recipe:

@@ -45,7 +45,7 @@ from toolkit.training.record import (
     write_samples,
     write_tools,
 )
-from toolkit.training.resume import Resumed, take_up
+from toolkit.training.resume import Resumed, has_updates_left, take_up
 from toolkit.words import typed
 
 SPACE = 200_000_000  # bytes that a run folder may need
@@ -66,6 +66,26 @@ def run(loaded: LoadedRecipe, out: Path | None = None, resume: Path | None = Non
         return _run(loaded, out, resume, export, console, held, ranks)
 
 
+def left_to_train(loaded: LoadedRecipe, out: Path | None, resume: Path | None) -> bool:
+    """Whether `run` would train, or only finish what is trained: a look before processes are started for it.
+
+    Raises the `InputError` of `run` for a wrong `out` or `resume`. Writes nothing.
+    """
+    _check_trackers(loaded.recipe)
+    if resume is None:
+        RunFolder.require_free(out or default_folder(loaded.name))
+        return True
+    folder = _opened(out, resume)
+    with folder.held():
+        return has_updates_left(loaded, folder)
+
+
+def _opened(out: Path | None, resume: Path) -> RunFolder:
+    if out is not None and out != resume:
+        raise RunError("--out and --resume name different folders; --resume goes on in its own")
+    return RunFolder.open(resume)
+
+
 def _run(
     loaded: LoadedRecipe,
     out: Path | None,
@@ -81,9 +101,7 @@ def _run(
     _check_trackers(recipe)
     resumed = None
     if resume is not None:
-        if out is not None and out != resume:
-            raise RunError("--out and --resume name different folders; --resume goes on in its own")
-        folder = RunFolder.open(resume)
+        folder = _opened(out, resume)
 
         def taken_up() -> Resumed:
             held.enter_context(folder.held())
