@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from toolkit.errors import ToolkitError
@@ -33,6 +34,7 @@ _SAID = {
     errno.ENXIO: "no such device",
     errno.ESTALE: "the network folder has changed under us; try again",
 }
+_SHORT = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 # How libraries in Rust and C++ tell of the same: the number within a text.
 _NUMBERED = re.compile(r"\(os error (\d+)\)|\bcode: (\d+), kind:|\bcode: -(\d+), name:|\[Errno (\d+)\]")
 _UNNUMBERED = (
@@ -50,14 +52,25 @@ _ASKED = re.compile(r"tried to allocate (\d+) bytes|malloc of size (\d+)")
 
 def refusal(error: BaseException) -> str | None:
     """What the machine refused, in one line with the file where that is known; None for any other error."""
+    return next((told for one in _chain(error) if (told := _told(one))), None)
+
+
+def is_short(error: BaseException) -> bool:
+    """Whether memory, threads or open files ran out, here or in an error behind this one.
+
+    That is no fault of the file that was being read: who says of a file that it is broken asks this first.
+    """
+    return any(_number(one) in _SHORT for one in _chain(error))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those behind it."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:
         seen.add(id(one))
-        if told := _told(one):
-            return told
+        yield one
         one = one.__cause__ or one.__context__
-    return None
 
 
 def no_memory(error: BaseException) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from toolkit.files import flush_all
 from toolkit.hashes import sha256_of, sha256_of_text
+from toolkit.machine import is_short
 
 NAME = "manifest.json"
 VERSION = 1
@@ -100,6 +101,8 @@ def safetensors_damage(path: Path) -> str:
             header = json.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if is_short(error):
+            raise
         return f"its header can't be read ({error})"
     wanted = 8 + length + max(ends, default=0)
     return "" if size == wanted else f"{size:,} bytes, {wanted:,} wanted"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ModelError, RunError, first_line
+from toolkit.machine import is_short
 
 CONFIGS = (
     "config.json",
@@ -87,6 +88,8 @@ def read_config(path: Path) -> dict[str, Any]:
     except ModelError:
         raise
     except (OSError, ValueError, RecursionError) as error:
+        if is_short(error):
+            raise
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelError(f"{path}: is not readable JSON ({reason})") from None
     if not isinstance(value, dict):

@@ -23,6 +23,7 @@ from toolkit.data.readers import KINDS, PACKED, Placed, kind_of
 from toolkit.environment import torch_unsaid
 from toolkit.errors import DataError, did_you_mean
 from toolkit.hashes import sha256_of_text
+from toolkit.machine import is_short
 from toolkit.progress import without_bars
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def _found(spec: SourceSection) -> Files:
     except DataError:
         raise
     except Exception as error:  # datasets raises a dozen unrelated types, all of which mean that there is no data
+        if is_short(error):
+            raise
         if isinstance(error, hub.errors()) and (known := kept(place)) is not None:
             return Files(**json.loads(known))
         raise DataError(_unreachable(spec, error)) from error
@@ -130,6 +133,8 @@ def _rows(spec: SourceSection) -> Iterator[Placed]:
         with torch_unsaid():
             rows: Any = datasets.load_dataset(spec.source, spec.config, split=spec.split, revision=_revision(spec))
     except Exception as error:  # as above
+        if is_short(error):
+            raise
         raise DataError(_unreachable(spec, error)) from error
     yield from enumerate(rows, 1)
 

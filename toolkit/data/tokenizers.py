@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import DataError, ModelError, first_line
+from toolkit.machine import is_short
 from toolkit.trusted import load_auto_tokenizer
 
 # All files that can change what a text is tokenised to, or what the template writes.
@@ -40,6 +41,8 @@ def load_tokenizer(folder: Path) -> Any:
     except ModelError:
         raise
     except Exception as error:  # a broken tokenizer.json raises whatever the first thing missing from it raises
+        if is_short(error):
+            raise
         raise ModelError(
             f"{folder}: the tokenizer can't be read: {type(error).__name__}: {first_line(error)}"
         ) from error

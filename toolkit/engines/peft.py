@@ -14,6 +14,7 @@ from toolkit.engines.precision import weight_dtype
 from toolkit.engines.setup import Setup
 from toolkit.errors import EngineError, ModelError, first_line
 from toolkit.hardware import Hardware
+from toolkit.machine import is_short
 from toolkit.models.loading import load_model
 from toolkit.progress import without_bars
 from toolkit.recipe.schema import Recipe
@@ -149,12 +150,16 @@ def load_base(recipe: Recipe, folder: Path, precision: Choice, hardware: Hardwar
                 **settings,
             )
     except ImportError as error:
+        if is_short(error):
+            raise
         raise EngineError(f"model.attn_implementation: {first_line(error)}") from None
     except ModelError:
         raise
     except StrictDataclassError as error:  # of a config class; more than a line
         raise ModelError(f"model.name: {folder} does not load: {' '.join(str(error).split())[:300]}") from None
     except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if is_short(error):
+            raise
         raise ModelError(f"model.name: {folder} does not load: {first_line(error)}") from None
     finally:
         logging.set_verbosity(level)

@@ -17,6 +17,7 @@ from safetensors import safe_open
 
 from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
+from toolkit.machine import is_short
 from toolkit.models.loading import text_name
 from toolkit.trusted import ADAPTER_CONFIG as CONFIG
 from toolkit.trusted import ADAPTER_WEIGHTS as WEIGHTS
@@ -104,6 +105,8 @@ def open_adapter(folder: Path, architecture: Architecture) -> Adapter:
     try:
         shapes = _shapes(folder / WEIGHTS)
     except Exception as error:  # safetensors raises its own, and OSError
+        if is_short(error):
+            raise
         raise ModelError(f"{folder / WEIGHTS}: can't be read ({error})") from None
     _sort_in(adapter, shapes, architecture)
     if not adapter.pairs and not adapter.replaced:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
+from toolkit.machine import is_short
 from toolkit.models.loading import text_name
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Checkpoint:
                             piece = file.get_slice(stored)
                             _check_one(f"{path}: {name}", tuple(piece.get_shape()), piece.get_dtype(), wanted[name])
             except (SafetensorError, OSError) as error:
+                if is_short(error):
+                    raise
                 raise ModelError(f"{path}: not a readable safetensors file ({error})") from None
 
 
@@ -97,7 +100,7 @@ def _index(folder: Path) -> dict[str, Path]:
                 found |= dict.fromkeys(file.keys(), path)
         return found
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        if isinstance(error, ModelError):
+        if isinstance(error, ModelError) or is_short(error):
             raise
         raise ModelError(f"{folder}: the safetensors files can't be read ({error})") from None
 

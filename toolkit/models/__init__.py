@@ -16,7 +16,7 @@ from toolkit import hub
 from toolkit.cache import cache_root, remembered_sha256
 from toolkit.errors import ModelError, did_you_mean
 from toolkit.files import discard, whole_folder
-from toolkit.machine import require_space
+from toolkit.machine import is_short, require_space
 from toolkit.manifest import damage, has_manifest, safetensors_damage, write_manifest
 from toolkit.models import wheels
 from toolkit.models.wheels import WHEEL_MODELS as WHEEL_MODELS
@@ -178,6 +178,8 @@ def _damage(folder: Path) -> str | None:
         try:
             json.loads((folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
+            if is_short(error):
+                raise
             return f"{name}: can't be read ({error})"
     wrong = safetensors_damage(folder / "model.safetensors")
     return f"model.safetensors: {wrong}" if wrong else None

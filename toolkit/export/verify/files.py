@@ -16,6 +16,7 @@ from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
 from toolkit.gguf_raw import RawTensor, read_raw
 from toolkit.inference.gguf_check import check_tensors
+from toolkit.machine import is_short
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +40,8 @@ class GgufFile:
         try:
             self._raw = read_raw(path)
         except OSError as error:
+            if is_short(error):
+                raise
             raise ModelError(f"{path}: can't be read ({error.strerror})") from None
         self.tensors = {tensor.name: tensor for tensor in self._raw.tensors}
         check_tensors(self._raw)
