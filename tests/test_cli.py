@@ -61,65 +61,6 @@ def test_version(call: Any) -> None:
     assert re.fullmatch(r"toolkit \d+\.\d+\.\d+\n", out)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["runn"], ["run"], ["run", "x.toml", "--ste", "a=1"], ["plan", "x.toml", "--price", "-1"], ["data", "chek"]],
-)
-def test_usage_errors(call: Any, words: list[str]) -> None:
-    code, out, err = call(*words)
-    assert code == 2
-    assert "Error: " in err
-    assert "Traceback" not in out + err
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (
-            ["eval", "runs/x", "--set", "a=1"],
-            "--chats, --max-new-tokens and --batch-size change that, --recipe FILE.toml",
-        ),
-        (["export", "runs/x", "--set", "a=1"], "--gguf, --merge-base,"),
-        (["serve", "runs/x", "--set", "a=1"], "Hint: --set changes a recipe: run, plan, launch and data take it"),
-        (["run", "--resume", "runs/x"], "toolkit run runs/x/recipe.toml --resume runs/x"),
-        (["run", "--no-export", "--resume=a b"], "toolkit run 'a b/recipe.toml' --resume 'a b'"),
-        (["run", "--resume"], "toolkit run runs/mine-2/recipe.toml --resume runs/mine-2"),
-        (["run", "other.toml", "--resume"], "toolkit run runs/other/recipe.toml --resume runs/other"),
-        (["run", "new.toml", "--resume"], "toolkit run runs/NAME/recipe.toml --resume runs/NAME"),
-        (["run", "x.toml", "--gpus"], None),
-        (["plan"], None),
-    ],
-)
-def test_what_to_type_instead(call: Any, tmp_path: Path, words: list[str], told: str | None) -> None:
-    for age, name in enumerate(("mine-3", "mine-2", "mine", "other")):  # the newest first; mine-3 has ended
-        RunFolder.create(tmp_path / "runs" / name, "")
-        os.utime(tmp_path / "runs" / name / "recipe.toml", (1e9 - age, 1e9 - age))
-    (tmp_path / "runs" / "mine-3" / "summary.json").write_text("{}")
-    code, _, err = call(*words)
-    assert code == 2 and "Error: " in err
-    assert err.splitlines()[-1].startswith("Hint: ") == (told is not None) and (told or "") in err
-
-
-@pytest.mark.parametrize(
-    ("word", "verb"),
-    [
-        ("trian", "run"),
-        ("finetune", "run"),
-        ("evl", "eval"),
-        ("evaluate", "eval"),
-        ("convrt", "export"),
-        ("ls", "runs"),
-    ],
-)
-def test_a_verb_that_there_is_not_is_answered_with_one_that_there_is(call: Any, word: str, verb: str) -> None:
-    code, _, err = call(word)
-    assert code == 2 and err.splitlines()[-1] == f"Error: No such command '{word}'. Did you mean '{verb}'?"
-
-
-def test_a_verb_that_is_near_nothing(call: Any) -> None:
-    assert call("xyzzy")[2].splitlines()[-1] == "Error: No such command 'xyzzy'."
-
-
 @pytest.mark.parametrize("verb", [["run"], ["plan"], ["data", "check"]])
 @pytest.mark.parametrize("name", ["chats.jsonl", "chats.json", "my chats.csv", "chats.jsonl.zst", "chats.txt"])
 def test_data_in_a_recipes_place(call: Any, tmp_path: Path, verb: list[str], name: str) -> None:

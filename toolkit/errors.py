@@ -102,7 +102,13 @@ class InterruptedRun(ToolkitError):
 
 
 def did_you_mean(word: str, known: Iterable[str], *, alike: float | None = None) -> str:
-    """`", did you mean lora_dropout?"` for the nearest of `known`, or an empty string where none is near.
+    """`", did you mean lora_dropout?"` for the `nearest` of `known`, or an empty string where none is near."""
+    near = nearest(word, known, alike=alike)
+    return f", did you mean {near}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str], *, alike: float | None = None) -> str:
+    """The one of `known` that is most like `word`, or an empty string.
 
     Of words of up to 3 letters, as `t4`, half may differ; of others two fifths, or what `alike` leaves of 1.
 
@@ -112,5 +118,4 @@ def did_you_mean(word: str, known: Iterable[str], *, alike: float | None = None)
         return ""
     short = [other for other in islice(known, 1000) if isinstance(other, str) and len(other) <= _LONGEST_WORD]
     cutoff = alike or (0.5 if len(word) <= 3 else 0.6)
-    near = difflib.get_close_matches(word, short, n=1, cutoff=cutoff)
-    return f", did you mean {near[0]}?" if near else ""
+    return next(iter(difflib.get_close_matches(word, short, n=1, cutoff=cutoff)), "")

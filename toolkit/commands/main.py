@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
 import traceback
 from functools import cache
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn
 
 import typer
 import typer.main
 from typer.core import TyperGroup
 
 from toolkit import __version__
-from toolkit.commands import chat, doctor, eval, export, init, launch, plan, push, report, run, runs, serve, verify
+from toolkit.commands import (
+    chat,
+    doctor,
+    eval,
+    export,
+    init,
+    launch,
+    plan,
+    push,
+    report,
+    run,
+    runs,
+    serve,
+    usage,
+    verify,
+)
 from toolkit.commands.bench import bench_app
 from toolkit.commands.data import data_app
-from toolkit.commands.hints import hint
 from toolkit.environment import is_one_of_several, is_silent, quiet
-from toolkit.errors import EngineError, InputError, InterruptedRun, ToolkitError, did_you_mean
+from toolkit.errors import EngineError, InputError, InterruptedRun, ToolkitError, nearest
 from toolkit.machine import PANIC, refusal
 from toolkit.ranks import here
 from toolkit.terminal import guard, mute, one_line, say, warn
@@ -45,20 +58,28 @@ OTHERS = {  # what other tools call our verbs
 
 
 class Verbs(TyperGroup):
-    """Verbs. Typer names the nearest where there is none of a name; this does it for other tools' words too."""
+    """Verbs. Where there is none of a name the nearest is named, by other tools' words for it too."""
+
+    others: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named | {"suggest_commands": False})  # Typer's, which would be said a second time
 
     def get_command(self, ctx: Any, name: str) -> Any:
         found = super().get_command(ctx, name)
-        if found is None and not did_you_mean(name, self.commands):
-            near = did_you_mean(name.lower(), OTHERS).removeprefix(", did you mean ").removesuffix("?")
-            if near:
-                ctx.fail(f"No such command {name!r}. Did you mean {OTHERS[near]!r}?")
+        if found is None:
+            near = nearest(name, self.commands) or self.others.get(nearest(name.lower(), self.others), "")
+            ctx.fail(usage.no_command(name, near))
         return found
+
+
+class AllVerbs(Verbs):
+    others = OTHERS
 
 
 app = typer.Typer(
     name="toolkit",
-    cls=Verbs,
+    cls=AllVerbs,
     help="Fine-tune a language model to call tools, from one recipe file.\n\n"
     "Start with `toolkit doctor`, then `toolkit run recipes/quickstart.toml`.",
     no_args_is_help=True,
@@ -67,8 +88,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(data_app, name="data")
-app.add_typer(bench_app, name="bench", short_help="Measure memory and speed of ways to train.")
+app.add_typer(data_app, name="data", cls=Verbs)
+app.add_typer(bench_app, name="bench", cls=Verbs, short_help="Measure memory and speed of ways to train.")
 app.command("init", short_help="Write a recipe for a file of your data.")(init.init)
 app.command("run", short_help="Train what a recipe says.")(run.run)
 app.command("plan", short_help="Say what a run will need: memory, time, cost.")(plan.plan)
@@ -132,13 +153,9 @@ def main() -> None:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__module__ != PANIC:
             raise
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # what Typer says of a command line
-            told = io.StringIO()
-            error.show(file=told)
-            say(told.getvalue(), file=sys.stderr, end="")
-            missing = getattr(getattr(error, "param", None), "name", None)
-            if way := hint(sys.argv[1:], getattr(error, "option_name", None), missing):
-                warn(f"Hint: {way}")
+        if usage.is_usage(error):
+            line = error.format_message() if usage.is_help(error) else usage.told(error, sys.argv[1:], _commands())
+            warn(line if usage.is_help(error) else f"error: {line}")
             sys.exit(error.exit_code)
         if told_by_machine := refusal(error):
             _report(ToolkitError(told_by_machine))
