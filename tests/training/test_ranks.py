@@ -22,8 +22,11 @@ from tests.forked import Ended, Forks
 from tests.tiny import write_recipe
 from toolkit.evaluation.results import Evaluation
 from toolkit.files import is_held
+from toolkit.records import read_object
 from toolkit.runs import RunFolder
+from toolkit.terminal import new_console
 from toolkit.training import checkpoints
+from toolkit.training.verify.run import verify_run
 
 # of a loss, by which two ranks may differ from one: the same sums of float32 in another order, through some updates
 TOLERANCE = 1e-5
@@ -127,6 +130,15 @@ def test_ranks_leave_one_run_folder(runs: Runs) -> None:
     assert "ranks      tokens " in said[0] and json.loads(one.summary.read_text())["shared_updates"] is None
     assert [checkpoints.read(path).update for path in folder.all_checkpoints()][-1] == UPDATES
     assert "2 processes" in folder.report.read_text()
+
+
+def test_one_process_verifies_what_ranks_trained_without_dropout(runs: Runs, tmp_path: Path, cache: Path) -> None:
+    """Within a tolerance: the sums are another's. With dropout it is refused (test_verify.py)."""
+    shutil.copytree(runs.whole("packed", 2).path, tmp_path / "run")
+    verdict, said = verify_run(tmp_path / "run", new_console())
+    assert verdict == "within", said
+    differences = read_object(tmp_path / "run" / "verification.json")["training"]["differences"]
+    assert [(one["then"], one["now"]) for one in differences if one["name"] == "processes"] == [("2", "1")]
 
 
 def test_ranks_decode_the_same_answers(runs: Runs) -> None:
@@ -308,3 +320,14 @@ def test_gpus_says_what_is_wrong_once(runs: Runs, tmp_path: Path) -> None:
         [sys.executable, "-m", "toolkit", "run", str(recipe), "--gpus", "2"], capture_output=True, text=True
     )
     assert done.returncode == 2 and done.stderr.count("error: ") == 1 and f"{recipe}:4" in done.stderr
+
+
+@pytest.mark.slow
+def test_torchrun_s_own_report_follows_ours(runs: Runs, tmp_path: Path) -> None:
+    words = ["-m", "toolkit", "run", str(runs.recipe("packed")), "--out", str(tmp_path)]
+    (tmp_path / "there").touch()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run([*torchrun, *words], capture_output=True, text=True, timeout=300)
+    ours, _, theirs = done.stderr.partition("name another with --out\n")
+    assert done.returncode == 1 and ours == f"error: {tmp_path}: exists already; "
+    assert "ChildFailedError" in theirs and theirs.count("exitcode  : 2") == 2 and "error: " not in theirs
