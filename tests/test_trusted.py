@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import pickle
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import bench
 import toolkit
 from tests.bad_input.common import BASE, errors
 from tests.command import toolkit as call
+from tests.tiny import make_tokenizer
 from toolkit import trusted
 from toolkit.errors import ModelError, RunError, ToolkitError
 
@@ -243,3 +245,44 @@ def test_an_adapter_that_unsloth_wrote_is_read(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "auto_mapping": mapping}))
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     assert trusted.check_adapter(tmp_path)["auto_mapping"] == mapping
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a tokenizer of more than 100,000 tokens, from which on transformers looks for Mistral's."""
+    folder = tmp_path_factory.mktemp("large")
+    make_tokenizer(["It's 2,026."], vocab_size=300).save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    found = json.loads(path.read_text())
+    vocabulary = found["model"]["vocab"]
+    vocabulary |= {f"word{number}": number for number in range(len(vocabulary), 100_001)}
+    path.write_text(json.dumps(found))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "config", [{"model_type": "llama"}, {"model_type": "mistral", "transformers_version": "4.50.0"}]
+)
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_tokenizer_splits_as_its_own_file_says(
+    large: Path, tmp_path: Path, config: dict[str, str], asked: bool
+) -> None:
+    """Without advice to the contrary, unless its folder asks for another pattern."""
+    for file in large.iterdir():
+        shutil.copyfile(file, tmp_path / file.name)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if asked:
+        change("tokenizer_config.json", fix_mistral_regex=True)(tmp_path)
+    heard: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers")
+    logger.addHandler(listener)
+    try:
+        tokenizer = trusted.load_auto_tokenizer(tmp_path)
+    finally:
+        logger.removeHandler(listener)
+    assert heard == []
+    # by their pattern digits stand alone and "'s" with its word
+    split = [text for text, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("It's 26")]
+    assert split == (["It", "'s", "Ġ", "2", "6"] if asked else ["It", "'s", "Ġ26"])

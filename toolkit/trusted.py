@@ -28,6 +28,7 @@ CONFIGS = (
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LONGEST_CONFIG = 64 * 2**20  # bytes
+MISTRAL_SPLIT = "fix_mistral_regex"  # transformers' option that replaces a tokenizer's own pattern
 DEEPEST = 100
 # Keys that name Python code that comes with a model. An adapter's auto_mapping is none: it names the class of the base
 # model (Unsloth writes it in every adapter), which nothing here imports by it.
@@ -117,11 +118,20 @@ def load_config(folder: Path | str) -> Any:
 
 
 def load_auto_tokenizer(folder: Path | str) -> Any:
-    """`AutoTokenizer.from_pretrained` of a folder that was looked at."""
-    check_folder(Path(folder))
+    """`AutoTokenizer.from_pretrained` of a folder that was looked at.
+
+    Text is split as tokenizer.json says, which is what exports and llama.cpp go by. transformers offers to split it as
+    newer Mistral models do, and says so of every large vocabulary whose config.json names no version of transformers:
+    only a folder that asks for that itself has it.
+    """
+    folder = Path(folder)
+    check_folder(folder)
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    path = folder / "tokenizer_config.json"
+    asked = path.is_file() and MISTRAL_SPLIT in read_config(path)
+    own = {} if asked else {MISTRAL_SPLIT: False}
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **own)
 
 
 def load_adapter(model: Any, folder: Path | str, **options: Any) -> Any:
