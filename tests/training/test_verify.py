@@ -224,6 +224,8 @@ def test_numbers_of_two_rows_and_how_far_they_may_be_apart() -> None:
     assert (exact.loss, exact.grad_norm) == (0, 0) and 0 < single.loss < half.loss
     assert [verdict_of(numbers, one) for one in (exact, single, half)] == ["different", "within", "within"]
     assert "loss 2 then, 2.0001 now, 5.0e-05 apart" in sentence(numbers, exact, 3)
+    assert "verified: 3 numbers of the first 3 updates are within" in sentence(numbers, single, 3)
+    assert "verified: 1 number of the first update is equal" in sentence([Number(1, "loss", 2.0, 2.0)], exact, 1)
     nan = [Number(1, "loss", 2.0, float("nan"))]
     assert verdict_of(nan, half) == "different" and verdict_of([Number(1, "loss", 2.0, 2.0)], exact) == "equal"
     # a rate comes from the recipe alone: near is not the same

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from toolkit.words import counted
+
 Verdict = Literal["equal", "within", "different"]
 NAMES = {"eval_loss": "held-out loss", "loss": "loss", "grad_norm": "gradient norm", "learning_rate": "learning rate"}
 RATE = 1e-9  # relative: a rate is computed from the recipe alone, in float64
@@ -82,15 +84,21 @@ def verdict_of(numbers: Sequence[Number], tolerance: Tolerance) -> Verdict:
     return "equal" if all(number.equal for number in numbers) else "within"
 
 
+def first_updates(count: int) -> str:
+    """`the first update`, or `the first 5 updates`."""
+    return "the first update" if count == 1 else f"the first {counted(count, 'update')}"
+
+
 def sentence(numbers: Sequence[Number], tolerance: Tolerance, updates: int) -> str:
     """The verdict in words."""
     worst = max(numbers, key=lambda number: number.difference)
-    count = f"{len(numbers)} numbers of the first {updates} updates"
+    count = f"{counted(len(numbers), 'number')} of {first_updates(updates)}"
+    are = "is" if len(numbers) == 1 else "are"
     match verdict_of(numbers, tolerance):
         case "equal":
-            return f"verified: {count} are equal to the last bit"
+            return f"verified: {count} {are} equal to the last bit"
         case "within":
-            return f"verified: {count} are within the tolerance, {worst.difference:.1e} apart at most"
+            return f"verified: {count} {are} within the tolerance, {worst.difference:.1e} apart at most"
     first = next(number for number in numbers if not number.fits(tolerance))
     allowed = tolerance.of(first.name)
     wanted = "wanted the same to the last bit" if not allowed else f"wanted within {allowed:g} of each other, relative"

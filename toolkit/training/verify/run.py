@@ -29,7 +29,16 @@ from toolkit.training import resumed_settings
 from toolkit.training.loading import load_model, tables_of
 from toolkit.training.prepared import Prepared
 from toolkit.training.verify import began as beginnings
-from toolkit.training.verify.compare import Number, Tolerance, Verdict, numbers_of, sentence, tolerance_for, verdict_of
+from toolkit.training.verify.compare import (
+    Number,
+    Tolerance,
+    Verdict,
+    first_updates,
+    numbers_of,
+    sentence,
+    tolerance_for,
+    verdict_of,
+)
 
 UPDATES = 5  # the first of most runs is made with a rate of 0, so the second has the first's weights
 
@@ -130,7 +139,7 @@ class Comparison:
 
     def verdict(self, folder: RunFolder, last: int) -> tuple[Verdict, str]:
         if not any(number.name == "loss" for number in self.numbers):
-            raise RunError(f"{folder.metrics}: no loss of the first {last} updates to compare with")
+            raise RunError(f"{folder.metrics}: no loss of {first_updates(last)} to compare with")
         return verdict_of(self.numbers, self.tolerance), sentence(self.numbers, self.tolerance, last)
 
 
