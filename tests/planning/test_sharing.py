@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from toolkit.errors import InputError
+from toolkit.planning import plan as plan_module
 from toolkit.planning.micro_batches import spread
 from toolkit.planning.plan import Plan, plan_recipe
+from toolkit.planning.show import show
 from toolkit.recipe import load
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tools.toml"
@@ -55,3 +59,20 @@ def test_what_can_not_be_shared_is_refused() -> None:
         plan(17)
     with pytest.raises(InputError, match="--gpus 2: processes on a CPU share its cores"):
         plan(2, gpu="cpu")
+
+
+def test_without_a_gpu_the_card_that_is_taken_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "seen_gpus", list)
+    assert shown(plan_recipe(load(RECIPE), gpus=2), "card") == [
+        "T4 16 GB, 14.56 GiB usable (no GPU found here, so a T4 is taken; --gpu NAME chooses another)"
+    ]
+    (line,) = shown(plan_recipe(load(RECIPE), gpu="l4", gpus=2), "gpus")
+    assert line.startswith("2 x L4 24 GB, which share an update's chats")
+
+
+def shown(made: Plan, label: str) -> list[str]:
+    """What is printed beside a label."""
+    text = io.StringIO()
+    show(made, Console(file=text, width=400))
+    lines = [line for line in text.getvalue().splitlines() if line.startswith(f"{label} ")]
+    return [line.removeprefix(label).strip() for line in lines]

@@ -116,11 +116,11 @@ def plan_recipe(loaded: LoadedRecipe, gpu: str | None = None, price: float | Non
             f"--gpus {gpus}: processes on a CPU share its cores, so there is nothing to plan; name a --gpu"
         )
     if card is None and gpus > 1:
-        return planned(CARDS["t4"], "no GPU found here; --gpu NAME plans for another", False)
+        return planned(CARDS["t4"], "no GPU found here, so a T4 is taken; --gpu NAME chooses another", False)
     if card is not None:
         return planned(card, reason, here)
     try:
-        plan = planned(_these_cores(), "no GPU found here; --gpu NAME plans for one", True)
+        plan = planned(_these_cores(), "no GPU found here; --gpu NAME chooses one", True)
     except EngineError:
         why = "the recipe asks for what only a GPU does"
     else:
@@ -128,9 +128,8 @@ def plan_recipe(loaded: LoadedRecipe, gpu: str | None = None, price: float | Non
             return plan
         hours = f" in {plan.time.total / 3600:,.0f} hours" if plan.time is not None else ""
         why = f"these cores would do it{hours}" if plan.fits else "the recipe does not fit the memory that is free"
-    return planned(
-        CARDS["t4"], f"no GPU found here, and {why}; --gpu NAME plans for another, --gpu cpu for these cores", False
-    )
+    chosen = "so a T4 is taken; --gpu NAME chooses another, --gpu cpu these cores"
+    return planned(CARDS["t4"], f"no GPU found here, and {why}, {chosen}", False)
 
 
 def make_plan(

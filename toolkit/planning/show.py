@@ -81,8 +81,8 @@ def _sharing(plan: Plan) -> list[tuple[str, str]]:
     return [
         (
             "gpus",
-            f"{shared.ranks} of this card, which share an update's chats: {shared.share:.0%} of its tokens for the one "
-            f"with most (mean), {shared.summing:.3f} s an update to sum gradients (assumed)",
+            f"{shared.ranks} x {plan.card.title}, which share an update's chats: {shared.share:.0%} of its tokens for "
+            f"the one with most (mean), {shared.summing:.3f} s an update to sum gradients (assumed)",
         )
     ]
 
