@@ -43,7 +43,8 @@ export.json, every key (paths are absolute; `null` where it does not apply):
       },
       "tokenizer": {"folder": "/...", "pre": "smollm"}, # the folder that tokenizer and chat template were read from
       "data": {                                         # what the template renders; null: it is a model's own
-        "call_format": "json", "tool_prompt": "signature", "thinking": "template"
+        "call_format": "json", "tool_prompt": "signature", "thinking": "template",
+        "day": "2026-11-30"                             # the date in its chats; "": its template asks for none
       },
       "calls_read_by": {"llama.cpp": "read", ...},      # what becomes of the model's calls in each runtime
       "beside": {"merged/config.json": SHA-256, ...},   # what the weights are used with
@@ -104,6 +105,7 @@ class DataRecord:
     call_format: Literal["native", "hermes", "json", "jsonrpc"]
     tool_prompt: Literal["signature", "schema"]
     thinking: Literal["template", "split"]
+    day: str = ""
 
 
 @dataclass(slots=True)

@@ -6,9 +6,10 @@ its token table is gone, as in a notebook's next session.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from pathlib import Path
+from typing import Any
 
 CLOCK = "strftime_now"
 """What a template calls, as transformers names it."""
@@ -23,6 +24,12 @@ def clock_of(day: str) -> Callable[[str], str]:
     """`strftime_now` at the first second of a day."""
     moment = datetime.combine(date.fromisoformat(day), time.min)
     return moment.strftime
+
+
+def day_of(environment: Mapping[str, Any] | None) -> str:
+    """The date that a run's chats were written with, out of its environment.json, where its template asks for one; else
+    empty."""
+    return str((environment or {}).get("data", {}).get("day", ""))
 
 
 def asks_for_a_day(folder: Path) -> bool:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from toolkit import models
 from toolkit.cache import cache_root
 from toolkit.chats import Chat
-from toolkit.data.clock import CLOCK, asks_for_a_day, today
+from toolkit.data.clock import asks_for_a_day, today
 from toolkit.data.keys import digest, table_key
 from toolkit.data.notes import Reading
 from toolkit.data.parts import Part, divided, few_held_out
@@ -210,7 +210,7 @@ def build(
                 if progress:
                     warn(f"{part}: {place} is made again: {wrong}")
                 discard(place)
-            asks = asks_for_a_day(folder) if template is None else CLOCK in (template.text or "")
+            asks = asks_for_a_day(folder) if template is None else template.dated
             day = (day or today()) if asks else ""
             write(recipe, folder, part, place, key=key, cache=cache, progress=progress, template=template, day=day)
         table = TokenTable(place)

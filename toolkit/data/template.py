@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from toolkit.data.clock import CLOCK
 from toolkit.errors import DataError
 
 CallFormat = Literal["native", "hermes", "json", "jsonrpc"]
@@ -80,6 +81,11 @@ class ChatTemplate:
         if path.is_file():
             return cls.of(path.read_text(encoding="utf-8"))
         return cls(otherwise, None) if otherwise is not None else None
+
+    @property
+    def dated(self) -> bool:
+        """Whether it asks for the date."""
+        return CLOCK in (self.text or "")
 
     def __str__(self) -> str:
         return f"{self.rendering}{'' if self.text is not None else ', as before runs kept their template'}"

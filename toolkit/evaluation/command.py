@@ -164,7 +164,7 @@ class _Work:
         self.clock = _Clock()
 
     def evaluate(self, column: Column, chats: list[Chat]) -> Evaluation:
-        renderer = renderer_of(column)
+        renderer = renderer_of(column, column.day)  # what it was trained on
         call_format = renderer.call_form
         self.clock = _Clock()
         settings = {

@@ -106,6 +106,7 @@ def export(
             adapter=source.adapter,
             recipe=source.recipe,
             template=source.template,
+            day=source.day,
             say=console.print,
         )
     notes += filter(None, (source.note, left_out(source.model)))
@@ -321,7 +322,9 @@ def _record(
             "folder": str(source.base.resolve()),
             "pre": read_tokenizer(source.base, architecture.shape.vocab_size).pre,
         },
-        data=DataRecord(rendering.call_format, rendering.tool_prompt, rendering.thinking) if rendering else None,
+        data=DataRecord(rendering.call_format, rendering.tool_prompt, rendering.thinking, source.day)
+        if rendering
+        else None,
         max_length=recipe.train.max_length if recipe else None,
         load_in_4bit=source.load_in_4bit,
         merge_base=choice,

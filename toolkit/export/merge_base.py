@@ -46,11 +46,12 @@ def choose(
     adapter: Path | None,
     recipe: Recipe | None,
     template: ChatTemplate | None = None,
+    day: str = "",
     say: Callable[[str], None] = lambda line: None,
 ) -> MergeRecord:
     """Decide, and measure first where that takes measuring. `base` and `adapter` are folders.
 
-    `template` is what rendered the recipe's chats.
+    `template` is what rendered the recipe's chats, and `day` the date that it wrote.
     """
     if asked == "dequant":
         return MergeRecord(asked, "dequant", "asked for", held_dtype)
@@ -61,7 +62,7 @@ def choose(
     if not load_in_4bit:
         reason = "the base was not quantised in training" if recipe else "an adapter alone does not say it was 4-bit"
         return MergeRecord(asked, "original", reason)
-    task = task_texts(recipe, base, template) if recipe is not None and template is not None else []
+    task = task_texts(recipe, base, template, day) if recipe is not None and template is not None else []
     if not task:
         reason = "there are no held-out chats to score by, and this is the model that was trained"
         return MergeRecord(asked, "dequant", reason, held_dtype)
@@ -137,9 +138,9 @@ def mean_loss(model: Any, texts: Texts) -> tuple[float, int]:
     return total / max(1, count), count
 
 
-def task_texts(recipe: Recipe, base: Path, template: ChatTemplate, limit: int = TASK_CHATS) -> Texts:
+def task_texts(recipe: Recipe, base: Path, template: ChatTemplate, day: str = "", limit: int = TASK_CHATS) -> Texts:
     """Rows of held-out chats, spread over all of them, with what was trained marked."""
-    renderer = Renderer.by(load_tokenizer(base), template)
+    renderer = Renderer.by(load_tokenizer(base), template, day)
     chats = eval_chats(recipe)
     step = max(1, len(chats) // limit)
     found = []

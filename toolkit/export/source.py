@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import models
+from toolkit.data.clock import day_of
 from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.engines.precision import weight_dtype
 from toolkit.errors import ModelError, Problem, RunError
@@ -25,7 +26,7 @@ from toolkit.trusted import check_adapter
 class Source:
     """What is exported. `base` is the local folder of the base model; `held_dtype` of its weights in training.
 
-    template: what renders chats, where a training says it.
+    template: what renders chats, where a training says it. day: the date in them, where the template asks for one.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Source:
     recipe: Recipe | None = None
     held_dtype: str = "bfloat16"
     template: ChatTemplate | None = None
+    day: str = ""
     note: str | None = None
 
     @property
@@ -83,14 +85,14 @@ def _from_run(run: RunFolder) -> Source:
         raise RunError(f"{run.path}: no adapter yet; finish the run: {run.resuming}")
     check_whole(run.adapter, run.mended)
     base = models.resolve(recipe.model)
-    held = "bfloat16"
+    held, day = "bfloat16", ""
     if run.environment.is_file():
         environment = read_object(run.environment, run.mended)
         _require_same_base(run, environment, base)
-        held = _held_dtype(recipe, environment)
+        held, day = _held_dtype(recipe, environment), day_of(environment)
     name = run.path.resolve().name
     template = ChatTemplate.read(run.path, Rendering.of(recipe.data))
-    return Source(name, recipe.model, base, run.adapter, run, recipe, held, template)
+    return Source(name, recipe.model, base, run.adapter, run, recipe, held, template, day)
 
 
 def _require_same_base(run: RunFolder, environment: dict[str, Any], base: Path) -> None:

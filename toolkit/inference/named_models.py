@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit import models
+from toolkit.data.clock import day_of
 from toolkit.data.compose import compose
 from toolkit.data.markup import probe
 from toolkit.data.render import Renderer
@@ -27,6 +28,7 @@ from toolkit.exports import ExportFolder, ExportRecord
 from toolkit.hardware import Hardware
 from toolkit.inference.without_adapter import base_columns
 from toolkit.recipe.schema import ModelSection, Recipe
+from toolkit.records import read_object
 from toolkit.runs import ADAPTER, RunFolder, check_adapter, holding, recipe_of
 from toolkit.trusted import load_adapter
 
@@ -39,7 +41,8 @@ class Column:
 
     kind: `model` a plain model folder, `base` a run's base model with the adapter off, `tuned` with it on, `gguf` a
     file. folder: the model folder (of a GGUF: of its tokenizer, None where that is not known). adapter: the run's.
-    template: None where nothing says it. model: how the weights are held. recipe: the run's.
+    template: None where nothing says it. day: the date that a run's chats were written with, where its template asks
+    for one, else empty. model: how the weights are held. recipe: the run's.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Column:
     adapter: Path | None = None
     gguf: Path | None = None
     template: ChatTemplate | None = None
+    day: str = ""
     recipe: Recipe | None = None
 
     @property
@@ -95,7 +99,7 @@ def columns_of(words: Sequence[str], *, base: bool = True) -> list[Column]:
 
 def settle(columns: Sequence[Column], recipe: Recipe | None = None, where: str = "") -> list[Column]:
     """The columns, each with a template, all in one rendering: their own, that of `recipe` (read from `where`), else
-    what the first one's template allows.
+    what the first one's template allows. One that has no day of its own takes the first there is: all are asked alike.
 
     Raises `ModelError` when two of them differ, and for a GGUF whose tokenizer nothing names.
     """
@@ -128,12 +132,13 @@ def settle(columns: Sequence[Column], recipe: Recipe | None = None, where: str =
         )
     rendering = own[0][1] if own else None
     old = next((one.template for one in columns if one.template and one.template.text is None), None)
+    day = next((column.day for column in columns if column.day), "")
     settled = []
     for column in columns:
         folder = column.folder or known
         template = column.template or old or _made(folder, rendering)
         rendering = template.rendering
-        settled.append(replace(column, folder=folder, template=template))
+        settled.append(replace(column, folder=folder, template=template, day=column.day or day))
     return settled
 
 
@@ -179,7 +184,7 @@ def _columns(word: str) -> list[Column]:
     record = _record_of_merged(folder)
     template = _of_export(ExportFolder(folder.resolve().parent), record) if record else None
     name = f"{record.name}-merged" if record else word.rstrip("/").rpartition("/")[2].removeprefix("pypi:")
-    return [Column(name, word, "model", folder, section, template=template)]
+    return [Column(name, word, "model", folder, section, template=template, day=_day_of(record))]
 
 
 def _run(path: Path, word: str) -> list[Column]:
@@ -190,6 +195,7 @@ def _run(path: Path, word: str) -> list[Column]:
         raise RunError(f"no adapter in this run yet ({missing[0]} is missing): finish it with --resume {path}")
     check_adapter(adapter, run.mended)
     folder = models.resolve(recipe.model)
+    template = ChatTemplate.read(path, Rendering.of(recipe.data))
     tuned = Column(
         path.resolve().name,
         word,
@@ -197,7 +203,8 @@ def _run(path: Path, word: str) -> list[Column]:
         folder,
         recipe.model,
         adapter,
-        template=ChatTemplate.read(path, Rendering.of(recipe.data)),
+        template=template,
+        day=day_of(read_object(run.environment, run.mended)) if template is not None and template.dated else "",
         recipe=recipe,
     )
     return [replace(tuned, name="base", kind="base"), tuned]
@@ -218,19 +225,24 @@ def _gguf(path: Path, word: str) -> Column:
         around = [one.name for one in path.parent.glob("*.gguf")] if path.parent.is_dir() else []
         raise ModelError(f"no such file{did_you_mean(path.name, around)}")
     export = ExportFolder(path.parent)
-    folder, template = None, None
+    folder, template, record = None, None, None
     if export.record_path.is_file():
         record = export.record()
         folder = Path(record.tokenizer["folder"])
         if not folder.is_dir():
             folder = models.resolve(ModelSection(name=record.base.name, revision=record.base.revision), weights=False)
         template = _of_export(export, record)
-    return Column(path.stem, word, "gguf", folder, ModelSection(), gguf=path, template=template)
+    return Column(path.stem, word, "gguf", folder, ModelSection(), gguf=path, template=template, day=_day_of(record))
 
 
 def _of_export(export: ExportFolder, record: ExportRecord) -> ChatTemplate | None:
     """What renders an export's chats; None where a plain model was exported, which was not trained here."""
     return ChatTemplate.read(export.path, Rendering.of(record.data)) if record.data else None
+
+
+def _day_of(record: ExportRecord | None) -> str:
+    """The date that the chats of an export's run were written with; empty where there is none, or no run."""
+    return record.data.day if record is not None and record.data is not None else ""
 
 
 def _record_of_merged(folder: Path) -> ExportRecord | None:
@@ -299,7 +311,7 @@ class Models:
         return model.eval()
 
 
-def renderer_of(column: Column) -> Renderer:
-    """Renders chats for a settled column."""
+def renderer_of(column: Column, day: str = "") -> Renderer:
+    """Renders chats for a settled column; `day`: what its template writes where it asks for the date, else today's."""
     assert column.folder is not None and column.template is not None
-    return Renderer.by(load_tokenizer(column.folder), column.template)
+    return Renderer.by(load_tokenizer(column.folder), column.template, day)

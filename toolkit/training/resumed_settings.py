@@ -50,11 +50,6 @@ def template_of(
     return kept, True
 
 
-def day_of(environment: dict[str, Any] | None) -> str:
-    """The date that a run's chats were written with, where its template asks for one; else empty."""
-    return str(environment["data"].get("day", "")) if environment else ""
-
-
 def template_line(recipe: Recipe, tokenizer: Any) -> str:
     """What is said of the template before training: which one it is, where the tokenizer has several."""
     call_format = recipe.data.call_format

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from toolkit import engines, models
+from toolkit.data.clock import day_of
 from toolkit.data.pinning import pinned, with_model_at
 from toolkit.data.render import Renderer
 from toolkit.data.tokenizers import load_tokenizer
@@ -151,7 +152,7 @@ def _run(
     template, kept = resumed_settings.template_of(recipe, tokenizer, folder if resumed is not None else None, begun_in)
     if line := resumed_settings.template_line(recipe, tokenizer):
         console.print(line, markup=False)
-    day = resumed_settings.day_of(begun_in)
+    day = day_of(begun_in)
     tables = ranks.machine_first(lambda: tables_of(recipe, model_folder, template if kept else None, day))
     renderer = Renderer.by(tokenizer, template, tables.train.day)
     tokenizer = renderer.tokenizer

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from toolkit import __version__, engines, models
+from toolkit.data.clock import day_of
 from toolkit.data.render import Renderer
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.errors import InterruptedRun, RunError, ToolkitError
@@ -81,7 +82,7 @@ def _verify(folder: RunFolder, console: Console, updates: int) -> tuple[Verdict,
     tokenizer = load_tokenizer(model_folder)
     template, kept = resumed_settings.template_of(recipe, tokenizer, folder, began.environment)
     tokenizer = Renderer.by(tokenizer, template).tokenizer
-    day = resumed_settings.day_of(began.environment)
+    day = day_of(began.environment)
     tables = tables_of(recipe, model_folder, template if kept else None, day)
     beginnings.check_tokens(began, folder, tables)
     budget = began.budget or budget_of(recipe, engine.value, precision.value, hardware, tables.train)
