@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.data.toys import QWEN_LIKE, save_tokenizer
 from tests.real import QWEN3, load_once, need_tokenizer
+from tests.tiny import ADD
 from toolkit.data.render import Renderer
 from toolkit.data.sources import load_chats
 from toolkit.errors import DataError
 from toolkit.planning.estimate import SAMPLE, mixed, sample
 from toolkit.planning.lengths import ROWS, assumed
+from toolkit.planning.pieces import Wrapping, wrapping_of
 from toolkit.recipe import load
 from toolkit.recipe.schema import Recipe
 
@@ -28,7 +33,7 @@ def recipe(*sources: dict[str, object], **sections: object) -> Recipe:
 def test_the_built_in_chats_have_about_700_tokens() -> None:
     """710 by Qwen3's tokenizer."""
     found = assumed(load(ROOT / "recipes" / "tools.toml").recipe)
-    assert 650 < found.mean < 750
+    assert found.mean == pytest.approx(710, rel=0.1)
     assert 0.08 < found.trained < 0.12
     assert (found.chats, found.measured, len(found.tokens)) == (15_694, False, ROWS + 1)
     assert found.tokens.max() == found.longest == 2048, "memory is planned for the worst case"
@@ -48,6 +53,62 @@ def test_the_estimate_is_near_what_a_tokenizer_counts(call_format: str) -> None:
     assert found is not None and found.chats == len(chats)
     assert found.tokens.mean() == pytest.approx(np.mean([len(row.input_ids) for row in encoded]), rel=0.1)
     assert found.trained.mean() == pytest.approx(np.mean([row.trained.sum() for row in encoded]), rel=0.25)
+
+
+SHORT = [
+    [{"role": "user", "content": f"{n} and {n}?"}, {"role": "assistant", "content": f"{2 * n}."}] for n in range(3)
+]
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 40}}}
+HANDFULS: dict[str, list[dict[str, Any]]] = {
+    "short": [{"messages": turns} for turns in SHORT],
+    "with a system turn": [{"messages": [{"role": "system", "content": "Be brief."}, *turns]} for turns in SHORT],
+    "long": [{"messages": [{"role": "user", "content": "Is it raining in Oslo today? " * 40}, SHORT[0][1]]}],
+    "calls": [
+        {
+            "messages": [
+                {"role": "user", "content": "2 and 40?"},
+                {"role": "assistant", "content": "", "tool_calls": [CALL] * calls},
+                *[{"role": "tool", "content": '{"sum": 42}'}] * calls,
+                {"role": "assistant", "content": "42."},
+            ],
+            "tools": [ADD],
+        }
+        for calls in (1, 1, 3)
+    ],
+}
+
+
+@pytest.mark.parametrize("chats", HANDFULS)
+@pytest.mark.parametrize("call_format", ["native", "hermes", "json"])
+def test_a_handful_of_chats_is_estimated_as_well_as_many(call_format: str, chats: str, tmp_path: Path) -> None:
+    """What a template writes around them counts in short chats, and only there."""
+    folder = need_tokenizer(*QWEN3)
+    renderer = Renderer.of(load_once(folder), call_format, "signature")  # type: ignore[arg-type]
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join(json.dumps(chat) + "\n" for chat in HANDFULS[chats]))
+    model = shutil.copytree(folder, tmp_path / "model")
+    (model / "config.json").write_text("{}")
+    given = recipe({"source": str(path)}, data={"call_format": call_format}, model={"name": str(model)})
+    encoded = [renderer.encode(row) for chat in load_chats(given.data.sources) for row in renderer.rows(chat)]
+    found = sample(given, given.data.sources[0])
+    assert found is not None
+    assert found.tokens.mean() == pytest.approx(np.mean([len(row.input_ids) for row in encoded]), rel=0.15)
+    # a template may open an answer with an empty thought, or not: a few tokens an answer
+    assert found.trained.mean() == pytest.approx(np.mean([row.trained.sum() for row in encoded]), rel=0.15, abs=4)
+
+
+def test_a_system_turn_of_the_template_s_own_counts_where_a_chat_has_none(tmp_path: Path) -> None:
+    own = "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    plain = wrapping_of(save_tokenizer(tmp_path / "plain", QWEN_LIKE))
+    helpful = wrapping_of(save_tokenizer(tmp_path / "helpful", own + QWEN_LIKE))
+    assert (helpful.turn, helpful.system) == (plain.turn, plain.system) and helpful.plain == plain.plain + 11
+
+
+def test_a_template_that_can_not_be_rendered_is_taken_for_a_likely_one(tmp_path: Path) -> None:
+    assert wrapping_of(None) == wrapping_of(tmp_path) == Wrapping()
+    broken = save_tokenizer(tmp_path / "broken", QWEN_LIKE)
+    (broken / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
+    assert wrapping_of(broken) == Wrapping()
 
 
 def write(path: Path, texts: list[str]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from toolkit import models
 from toolkit.chats import Chat
+from toolkit.data.calls import assistant_text
 from toolkit.data.markup import probe
 from toolkit.data.notes import Reading
 from toolkit.data.parts import chat_hash
@@ -23,7 +24,8 @@ from toolkit.data.template import CallFormat, Rendering, own_template, templated
 from toolkit.data.tokenizers import load_tokenizer
 from toolkit.environment import without_torch
 from toolkit.errors import DataError, Problem, did_you_mean
-from toolkit.planning.estimate import CHARACTERS, estimated
+from toolkit.planning.estimate import estimated
+from toolkit.planning.pieces import pieces
 from toolkit.recipe.schema import ColumnsSection, ModelSection, SourceSection
 
 MEASURED = 1000  # chats whose tokens are counted; of the others it is known by estimate which is the longest
@@ -167,8 +169,7 @@ def _count(chat: Chat, found: Look) -> None:
         found.callers.setdefault(name, Group()).add(chat, content)
     for turn in chat.turns:
         if turn.role == "assistant" and turn.trained:
-            size = len(turn.content) + sum(len(call.name) + len(str(call.arguments)) + 40 for call in turn.tool_calls)
-            found.answers.append(CHARACTERS * size)
+            found.answers.append(pieces(assistant_text(turn, "hermes")))
 
 
 def _shows(chat: Chat) -> Iterator[str]:

@@ -1,9 +1,7 @@
 """How long chats are that have not been tokenised yet, from the text of the first of them.
 
-    tokens = CHARACTERS x characters + TURN x turns (+ OPENING, where the template shows the tools)
-
-fitted to Qwen3's and SmolLM2's tokens of built-in chats and of a file of real ones, within 10% of the mean of each.
-No tokenizer is loaded for it.
+The text is counted by its pieces, and what the chat template puts around it is added (`toolkit.planning.pieces`). No
+tokenizer is loaded for it.
 """
 
 from __future__ import annotations
@@ -18,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from toolkit import models
 from toolkit.data.calls import write_calls
 from toolkit.data.notes import Reading
 from toolkit.data.signatures import signature
 from toolkit.data.sources import load_chats, local_files
 from toolkit.errors import DataError, Problem
+from toolkit.planning.pieces import Wrapping, how_to_call, pieces, wrapping_of
 from toolkit.recipe.schema import Recipe, SourceSection
 from toolkit.words import typed
 
@@ -31,11 +31,8 @@ if TYPE_CHECKING:
     from toolkit.data.template import CallFormat, ToolPrompt
 
 SAMPLE = 240  # chats of a source that are looked at
-CHARACTERS = 0.28  # tokens for each: schemas, JSON and English alike
-TURN = 14  # tokens of a turn's header and end, and of the marks around its calls and results
-ENDED = 8  # of these, an assistant's turn trains
-OPENING = 50  # tokens that a model's own template puts around the tools
-HOW = {"hermes": 10, "json": 10, "jsonrpc": 40}  # that ours puts there
+LIKELY = Wrapping()
+ENDED = 2  # tokens that end an assistant's turn, or open its text, and are trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +54,28 @@ def sample(recipe: Recipe, source: SourceSection) -> Sampled | None:
     Raises `DataError` for a source that can't be read at all, and where no row of it can be used.
     """
     data = recipe.data
-    told = data.call_format, data.tool_prompt, data.thinking == "split"
+    told = data.call_format, data.tool_prompt, data.thinking == "split", wrapping_of(models.find(recipe.model))
     if source.builtin:
         return _cached(source.model_dump_json(), *told)
     return _sample(source, *told) if local_files(source.source) is not None else None
 
 
 @functools.cache
-def _cached(source: str, call_format: CallFormat, tool_prompt: ToolPrompt, split: bool) -> Sampled | None:
-    return _sample(SourceSection.model_validate_json(source), call_format, tool_prompt, split)
+def _cached(
+    source: str, call_format: CallFormat, tool_prompt: ToolPrompt, split: bool, wrapping: Wrapping
+) -> Sampled | None:
+    return _sample(SourceSection.model_validate_json(source), call_format, tool_prompt, split, wrapping)
 
 
-def _sample(source: SourceSection, call_format: CallFormat, tool_prompt: ToolPrompt, split: bool) -> Sampled | None:
+def _sample(
+    source: SourceSection, call_format: CallFormat, tool_prompt: ToolPrompt, split: bool, wrapping: Wrapping
+) -> Sampled | None:
     once = source.model_copy(update={"weight": 1.0})
     reading = Reading()
     chats = list(itertools.islice(load_chats([once], reading), SAMPLE))
     if reading.bad and not chats:
         raise DataError([*reading.by_cause(), Problem("", f"{reading.summary()}, so there is nothing to train on")])
-    rows = [row for chat in chats for row in estimated(chat, call_format, tool_prompt, split=split)]
+    rows = [row for chat in chats for row in estimated(chat, call_format, tool_prompt, wrapping, split=split)]
     if not rows:
         return None
     tokens, trained = np.array(rows).round().astype(np.int64).T
@@ -82,15 +83,24 @@ def _sample(source: SourceSection, call_format: CallFormat, tool_prompt: ToolPro
 
 
 def estimated(
-    chat: Chat, call_format: CallFormat, tool_prompt: ToolPrompt = "signature", *, split: bool = False
+    chat: Chat,
+    call_format: CallFormat,
+    tool_prompt: ToolPrompt = "signature",
+    wrapping: Wrapping = LIKELY,
+    *,
+    split: bool = False,
 ) -> list[tuple[float, float]]:
     """(tokens, trained ones) of a chat's rows by estimate: one, or with `split` one for each of its answers."""
-    if call_format == "native":
-        offered = OPENING + CHARACTERS * sum(map(_json, chat.tools))
-    else:
-        offered = CHARACTERS * sum(_described(tool, tool_prompt) for tool in chat.tools)
-        offered += HOW[call_format] if chat.tools else 0
-    return _rows(chat, offered, call_format, split=split)
+    native = call_format == "native"
+    described = bool(chat.tools) or any(turn.role == "system" for turn in chat.turns)
+    opening = wrapping.system if described else wrapping.plain
+    if chat.tools:
+        opening += wrapping.tools if native else how_to_call(call_format)
+        opening += 2 * wrapping.call if call_format == "hermes" else 0  # around the tools and the example of a call
+        opening += sum(_described(tool, "schema" if native else tool_prompt) for tool in chat.tools)
+        if chat.turns[0].role != "system":
+            opening += wrapping.turn
+    return _rows(chat, opening, call_format, wrapping, split=split)
 
 
 def _bad(reading: Reading) -> str:
@@ -100,31 +110,41 @@ def _bad(reading: Reading) -> str:
     return f"of the first rows, {reading.summary()}: {reading.by_cause()[0]}; `{every}` lists them all"
 
 
-def _rows(chat: Chat, offered: float, call_format: CallFormat, *, split: bool) -> list[tuple[float, float]]:
-    """(tokens, trained ones) of a chat's rows, one or one for each of the assistant's turns; `offered` of its tools."""
-    sizes = [CHARACTERS * _characters(turn, call_format) + TURN for turn in chat.turns]
-    said = [
-        (i, ENDED + size - TURN)
-        for i, (turn, size) in enumerate(zip(chat.turns, sizes, strict=True))
-        if turn.role == "assistant" and turn.trained
+def _rows(
+    chat: Chat, opening: float, call_format: CallFormat, wrapping: Wrapping, *, split: bool
+) -> list[tuple[float, float]]:
+    """(tokens, trained ones) of a chat's rows, one or one for each of its answers. `opening` comes first."""
+    said = [_said(turn, call_format, wrapping) for turn in chat.turns]
+    sizes = [
+        size + (wrapping.result if turn.role == "tool" else wrapping.turn)
+        for turn, size in zip(chat.turns, said, strict=True)
     ]
+    for before, turn in zip((None, *chat.turns), chat.turns, strict=False):
+        # results that follow each other share a turn
+        opening += wrapping.turn if turn.role == "tool" and (before is None or before.role != "tool") else 0
+    answers = [(i, ENDED + said[i]) for i, turn in enumerate(chat.turns) if turn.role == "assistant" and turn.trained]
     if split:
-        return [(offered + sum(sizes[: i + 1]), trained) for i, trained in said]
-    return [(offered + sum(sizes), sum(trained for _, trained in said))] if said else []
+        return [(opening + sum(sizes[: i + 1]), trained) for i, trained in answers]
+    return [(opening + sum(sizes), sum(trained for _, trained in answers))] if answers else []
 
 
-def _characters(turn: Turn, call_format: CallFormat) -> int:
-    if call_format in ("native", "hermes") or not turn.tool_calls:
-        return len(turn.content) + sum(len(call.name) + _json(call.arguments) + 30 for call in turn.tool_calls)
-    return len(turn.content) + len(write_calls(turn.tool_calls, call_format))
+def _said(turn: Turn, call_format: CallFormat, wrapping: Wrapping) -> float:
+    """Tokens of what a turn says, and of its calls with their marks."""
+    if not turn.tool_calls:
+        return pieces(turn.content)
+    if call_format in ("json", "jsonrpc"):
+        return pieces(turn.content) + pieces(write_calls(turn.tool_calls, call_format))
+    calls = (_json({"name": call.name, "arguments": call.arguments}) for call in turn.tool_calls)
+    return pieces(turn.content) + sum(wrapping.call + pieces(call) for call in calls)
 
 
 def _described(tool: dict[str, Any], tool_prompt: ToolPrompt) -> int:
-    return len(signature(tool)) if tool_prompt == "signature" else _json(tool["function"])
+    """Tokens of a tool as it is offered, with its line break."""
+    return 1 + pieces(signature(tool) if tool_prompt == "signature" else _json(tool))
 
 
-def _json(value: Any) -> int:
-    return len(json.dumps(value, ensure_ascii=False))
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def mixed(parts: Sequence[tuple[Sampled, float]], rows: int) -> Sampled:
