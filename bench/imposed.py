@@ -35,7 +35,7 @@ def believe(card: Card) -> None:
     if importlib.util.find_spec("triton") is not None:
         from triton.runtime import driver
 
-        driver.active.get_device_capability = torch.cuda.get_device_capability  # which it would take as it is then
+        driver.active.get_device_capability = lambda device=None: real  # torch's own asks for the properties
     torch.cuda.set_per_process_memory_fraction(min(1.0, card.memory / own(0).total_memory))
     properties: Any = lambda device=None: Properties(own(device or 0), card)  # noqa: E731
     capability: Any = lambda device=None: card.capability  # noqa: E731

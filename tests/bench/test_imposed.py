@@ -21,13 +21,19 @@ from toolkit.planning.cards import CARDS
 H200 = SimpleNamespace(name="NVIDIA H200", total_memory=139 * 2**30, major=9, minor=0, multi_processor_count=132)
 
 
+def capability(device: Any = None) -> tuple[int, int]:
+    """As torch has it: out of the properties, whoever has them by then."""
+    properties: Any = torch.cuda.get_device_properties(device)
+    return properties.major, properties.minor
+
+
 @pytest.fixture
 def share(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """What part of its memory a process may take of the card that Python is told of."""
     given: list[float] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device=None: H200)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", given.append)
     for name in ("get_compute_capability", "is_bf16_supported"):
