@@ -228,7 +228,9 @@ def lanes(study: Study) -> list[list[Job]]:
     export = ["export", str(folder), "--gguf", asked.gguf, "--chats", "2" if asked.tiny else "8"]
     ggufs: dict[str, list[str]] = {}
     for name, type_ in zip(files, asked.gguf.split(","), strict=True):
-        words = evaluations(name, str(folder / "export" / f"*{type_}*"), "dev-300-executed", None, "--recipe", recipe)
+        words = evaluations(
+            name, str(folder / "export" / f"*{type_.upper()}.gguf"), "dev-300-executed", None, "--recipe", recipe
+        )
         ggufs |= words.commands
     trained = [seed(SEEDS[0], 0), seed(SEEDS[2], 0)]
     beside = [seed(SEEDS[1], other)]

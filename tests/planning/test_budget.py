@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from toolkit.engines import ENGINES
@@ -15,9 +16,11 @@ from toolkit.planning.budget import (
     STEP,
     USABLE,
     Budget,
+    budget_for,
     least_recomputed,
     token_budget,
 )
+from toolkit.planning.lengths import Lengths
 from toolkit.planning.memory import training_memory
 from toolkit.planning.setup import pace_of, setup_of
 from toolkit.recipe.schema import Recipe, TrainSection
@@ -50,6 +53,16 @@ def test_the_longest_row_is_never_cut() -> None:
     budget = token_budget(SETUP, 2 * GIB, **UPDATE)
     assert budget.tokens == 2048
     assert "may not fit" in budget.reason
+
+
+def test_an_update_has_no_more_chats_than_there_are() -> None:
+    recipe = Recipe(
+        train=TrainSection(per_device_train_batch_size=32, gradient_accumulation_steps=1, micro_batch="auto")
+    )
+    many, three = (Lengths(chats, np.full(3, 900), 1.0, 0.1, "counted", True) for chats in (300, 3))
+    of_many, of_three = (budget_for(recipe, SETUP, 140 * GIB, lengths) for lengths in (many, three))
+    assert of_many is not None and of_three is not None
+    assert of_many.tokens > 32 * 900 and of_three.tokens < 4 * 900
 
 
 EXPECTED = 16 * 940.0

@@ -51,6 +51,7 @@ def sharing(recipe: Recipe, card: Card, lengths: Lengths, trainable: int, budget
     """
     chats = recipe.chats_per_update
     check_share(chats, ranks)
+    chats = min(chats, lengths.chats)
     shares, pieces = [], []
     for groups in shared(lengths.tokens, chats if budget is None else lengths.rows(chats), ranks):
         shares.append(largest(groups))
