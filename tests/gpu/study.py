@@ -116,17 +116,17 @@ class Study:
 
     def lane(self, jobs: list[Job]) -> None:
         for job in jobs:
-            began, well = self.seconds, False
+            well, began = False, self.seconds
             try:
-                well = self.wait(job) and self.run(job)
+                if self.wait(job):
+                    began = self.seconds
+                    well = self.run(job)
             finally:
                 with self.changed:
                     self.ended[job.name] = well
                     self.changed.notify_all()
-                print(
-                    f"{began:5.0f} s  {job.name}: {'done' if well else 'FAILED'} after {self.seconds - began:.0f} s",
-                    flush=True,
-                )
+                took = self.seconds - began
+                print(f"{self.seconds:5.0f} s  {job.name}: {'done' if well else 'FAILED'}, {took:.0f} s", flush=True)
 
     @property
     def seconds(self) -> float:
