@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,10 +14,19 @@ import pytest
 from toolkit.chats import Chat, Turn
 from toolkit.errors import DataError
 from toolkit.world import World, chats, finding, joining
+from toolkit.world.catalog import Catalog
+from toolkit.world.draft import Draft
+from toolkit.world.language import plain
 from toolkit.world.paraphrase import _words, held_words
 from toolkit.world.rationale import compared, denied, wordings
+from toolkit.world.shelf.alternatives import alternatives
+from toolkit.world.shelf.chains import frames
+from toolkit.world.shelf.display import Display
+from toolkit.world.spec import Unsuitable
 from toolkit.world.values import tables
 
+_OURS = ("empty", "none", "closer", "closest_with", "either_act", "either_set")
+_TESTS = ("above", "below", "none", "empty")
 VALUE = r"(-?[\d.:-]*\d)"
 SIDES = {
     "above": 1, "more than": 1, "over": 1, "higher than": 1, "greater than": 1, "larger than": 1, "at least": 1,
@@ -55,7 +65,8 @@ def test_with_rationales_chats_are_the_same_but_for_them(options: dict[str, Any]
 def test_every_chat_in_which_a_result_decides_says_by_what(decided: list[Chat]) -> None:
     ways = Counter(chat.meta["chain"] for chat in decided)
     assert min(ways[f"shelf {way}"] for way in ("decided", "outweighed", "asked", "together")) > 20
-    assert min(ways[f"invented {way}"] for way in ("above", "below", "higher", "before", "empty", "none", "closer")) > 3
+    assert min(ways[f"invented {way}"] for way in ("above", "below", "higher", "before", "empty", "none", "closer")) > 1
+    assert min(ways[f"invented {way}"] for way in ("previous", "either", "closest_with")) > 10
     assert min(ways[way] for way in ("joined looked up", "joined kept", "found or not")) > 10
     for chat in decided:
         asked = chat.meta["chain"] == "shelf asked"
@@ -94,11 +105,11 @@ def test_what_is_claimed_of_two_values_is_so(decided: list[Chat]) -> None:
 @pytest.mark.parametrize(
     ("one", "other", "steps"),
     [
-        (54.7, 59, "5=5, 4<9, so 54.7 < 59"),
-        (54.0, 54.5, "5=5, 4=4, 0<5, so 54 < 54.5"),
+        (54.7, 59, "2 and 2 digits before the point, 5=5, 4<9, so 54.7 < 59"),
+        (54.0, 54.5, "2 and 2 digits before the point, 5=5, 4=4, 0<5, so 54 < 54.5"),
         (493, 98, "3 and 2 digits, so 493 > 98"),
         (8.25, "60", "1 and 2 digits before the point, so 8.25 < 60"),
-        (50, 50, "5=5, 0=0, so 50 = 50"),
+        (50, 50, "2 and 2 digits, 5=5, 0=0, so 50 = 50"),
         (-3, 10, "only -3 is below 0, so -3 < 10"),
         (2, -2, "only -2 is below 0, so 2 > -2"),
         (-12, -3, "both are below 0, 2 and 1 digits, so -12 < -3"),
@@ -143,7 +154,7 @@ def test_a_name_is_put_behind_a_folder_that_was_said(decided: list[Chat]) -> Non
         stem = name if name in result else name.rsplit(".", 1)[0]
         assert folder in user and stem in result, (whole, user, result)
         seen[chat.meta["chain"]] += 1
-    assert len(seen) == 3
+    assert len(seen) == 4
 
 
 def says(text: str, way: str, key: str) -> bool:
@@ -153,7 +164,7 @@ def says(text: str, way: str, key: str) -> bool:
 
 
 def test_one_request_is_for_nothing_found_and_another_for_something(decided: list[Chat]) -> None:
-    for chain, way in (("found or not", "empty"), ("invented none", "zero")):
+    for chain, way, least in (("found or not", "empty", 5), ("invented none", "zero", 2)):
         ways: Counter[bool] = Counter()
         for chat in decided:
             if chat.meta["chain"] == chain:
@@ -162,7 +173,64 @@ def test_one_request_is_for_nothing_found_and_another_for_something(decided: lis
                 found = next(bool(item) for item in result.values() if not isinstance(item, str))
                 assert says(turn.content, way, "no" if found else "yes"), (turn.content, result)
                 ways[found] += 1
-        assert len(ways) == 2 and min(ways.values()) > 5
+        assert len(ways) == 2 and min(ways.values()) > least
+
+
+def test_what_was_before_is_told_beside_what_is_new(decided: list[Chat]) -> None:
+    """The former value can't be told by its place in the result, nor by its being the only one."""
+    places: Counter[str] = Counter()
+    beside = total = 0
+    for chat in decided:
+        if chat.meta["chain"] == "invented previous" or chat.meta["chain"].endswith(("as_it_was", "as_they_were")):
+            ((index, turn),) = reasons(chat)
+            values = list(json.loads(chat.turns[index - 1].content).values())
+            passed = list(turn.tool_calls[0].arguments.values())
+            news = [item for item in chat.turns[index - 2].tool_calls[0].arguments.values() if item not in passed]
+            (was,) = [place for place, item in enumerate(values) if item in passed and item not in news][:1]
+            places["first" if was == 0 else "last" if was == len(values) - 1 else "between"] += 1
+            total += 1
+            beside += any(item in values for item in news)
+    assert total > 40 and beside > 0.7 * total and min(places.values()) > 5 and len(places) == 3
+
+
+def test_one_of_two_that_differ_in_one_place_is_taken(decided: list[Chat]) -> None:
+    """Which of two ids is for which outcome is read from the request's words."""
+    taken: Counter[bool] = Counter()
+    for chat in decided:
+        if chat.meta["chain"] != "invented either" or "{_id}" in chat.meta["templates"][-1]:
+            continue
+        ((_, turn),) = reasons(chat)
+        source = re.escape(chat.meta["templates"][-1].rstrip("."))
+        source = re.sub(r"\\{_([xy])\\}", r"(?P<\1>[\\w/-]+)", source)
+        user = next(item.content for item in chat.turns if item.role == "user")
+        said = re.search(re.sub(r"\\{.*?\\}", ".+?", source), user, re.IGNORECASE)
+        if said is None:
+            continue  # a typo
+        if "digits" in turn.content:
+            holds = " is not " not in turn.content
+        else:
+            holds = any(says(turn.content, way, "yes") for way in ("zero", "empty"))
+        (item,) = {str(item) for item in turn.tool_calls[0].arguments.values()} & {said["x"], said["y"]}
+        assert item == said["x" if holds else "y"], (user, turn)
+        taken[holds] += 1
+    assert len(taken) == 2 and min(taken.values()) > 8
+
+
+def test_the_second_request_has_another_value_in_one_place() -> None:
+    seen = 0
+    for seed in range(400):
+        show = Display(Draft(Random(seed), World(seed), Catalog("train", (), 8)), repeats=True)
+        try:
+            one, other = alternatives(show)
+        except Unsuitable:
+            continue
+        if other.instead:
+            x, y = other.instead
+            assert plain(one.filled.pieces).replace(x, y) == plain(other.filled.pieces) and x != y
+            ours, theirs = one.filled.arguments, other.filled.arguments
+            assert ours.keys() == theirs.keys() and sum(ours[key] != theirs[key] for key in ours) == 1
+            seen += 1
+    assert seen > 40
 
 
 def test_empty_lists_come_and_worlds_run_them_again(decided: list[Chat]) -> None:
@@ -187,9 +255,10 @@ def test_the_share_is_kept_and_the_kinds_share_the_rest() -> None:
 
 def test_nobody_asks_in_words_that_only_held_out_phrasings_have() -> None:
     entries = (*joining.table().values(), *joining.table()["kept"].values())
+    shelf = [line for part in ("decide", "outweigh") for lines in frames(part).values() for line in lines]
     joined = [line for entry in entries for key in ("say", "ending") for line in entry.get(key, ())]
-    invented = [line for key in ("empty", "none", "closer") for line in tables()["say"][key]]
-    for line in (*invented, *joined, *finding.lines()):
+    invented = [line for key in (*_OURS, *(f"test_{way}" for way in _TESTS)) for line in tables()["say"][key]]
+    for line in (*invented, *joined, *shelf, *finding.lines(), *finding.lines("instead")):
         assert not _words(re.sub(r"\{[^}]*\}", "", line)) & held_words(), line
 
 

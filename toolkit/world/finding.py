@@ -11,7 +11,7 @@ from typing import Any
 from toolkit.world.catalog import could_serve
 from toolkit.world.draft import Draft, sample
 from toolkit.world.language import join, phrases, shown
-from toolkit.world.shelf.decisions import alternatives, serve_one, words_of
+from toolkit.world.shelf.alternatives import alternatives, serve_one, swapped, words_of
 from toolkit.world.shelf.display import Display, framed
 from toolkit.world.shelf.entry import fields
 from toolkit.world.spec import TOOLS, Unsuitable
@@ -27,13 +27,13 @@ _SEARCHES = {
 
 
 @cache
-def lines() -> Sequence[str]:
-    return tuple(loads(files(__package__).joinpath("finding.toml").read_text(encoding="utf-8"))["say"])
+def lines(key: str = "say") -> Sequence[str]:
+    return tuple(loads(files(__package__).joinpath("finding.toml").read_text(encoding="utf-8"))[key])
 
 
 def found_or_not(d: Draft) -> dict[str, Any]:
     """A built-in search, and one of two requests of the shelf by whether it found anything."""
-    r, show = d.r, Display(d)
+    r, show = d.r, Display(d, repeats=True)
     name = r.choice(tuple(_SEARCHES))
     key, argument = _SEARCHES[name]
     slots = sample(r, d.world, name)
@@ -44,7 +44,10 @@ def found_or_not(d: Draft) -> dict[str, Any]:
     domain = TOOLS[name].domain
     if any(domain in fields()[choice.entry.field].kin for choice in (one, other)):
         raise Unsuitable("one tool might do for both")
-    d.user(framed(r.choice(lines()), a=look, b=one.filled, c=other.filled))
+    frame = r.choice(lines("instead" if other.instead else "say"))
+    for slot, text in swapped(other).items():
+        frame = frame.replace(f"{{{slot}}}", text)
+    d.user(framed(frame, a=look, b=one.filled, c=other.filled))
     d.needed.append(name)
     (result,) = d.call((name, look.arguments))
     found = result[key]

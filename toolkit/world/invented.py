@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from random import Random
 from typing import Any
@@ -38,6 +38,7 @@ _EXTRAS: Mapping[str, tuple[tuple[str, str, float], ...]] = {
     "find": (("limit", "count", 0.5),),
 }
 EXTRAS = ("reason", "priority", "limit", "when", "by")
+_REPEATS, _REPEATED, _ANOTHER = 0.6, 0.75, 0.3  # where results say more: of tools, of arguments, of what is looked up
 _MUST = 0.4  # of those, where a tool may be demanding
 
 
@@ -129,9 +130,14 @@ def grammar(source: str, fields: Mapping[str, str]) -> str:
 
 @dataclass(slots=True)
 class Workshop:
-    """Makes the tools of one chat: names in one case, ids of one style for each thing, no name twice."""
+    """Makes the tools of one chat: names in one case, ids of one style for each thing, no name twice.
+
+    Where it `repeats`, most results also say what was passed, and some tell more than what was asked for, so that what
+    is meant has to be read.
+    """
 
     r: Random
+    repeats: bool = False
     case: str = field(init=False)
     hide: bool = field(init=False)
     tools: dict[str, Invented] = field(default_factory=dict)
@@ -166,6 +172,8 @@ class Workshop:
         made = Invented(
             operation, thing, attribute, action, name, params, {}, self._result(operation, thing, attribute)
         )
+        if self.repeats and r.random() < _REPEATS:
+            made = replace(made, result=self._with_more(made))
         properties = {
             shown: self._property(role, kind, made, shown in optional) for role, (shown, kind) in params.items()
         }
@@ -280,6 +288,18 @@ class Workshop:
         elif kind == "time":
             text = text.rstrip(".") + ", as HH:MM."
         return {**base, "description": text}
+
+    def _with_more(self, made: Invented) -> dict[str, str]:
+        """Its result with what was passed, and at times with another attribute of the thing."""
+        named = [made.slot(role) for role in ("id", "value") if role in made.params]
+        names = [name for name in named if self.r.random() < _REPEATED]
+        more = {name: f"@{name}" for name in names}
+        if made.operation == "get" and self.r.random() < _ANOTHER:
+            other = self.r.choice([key for key in made.thing.attributes if key != made.attribute])
+            more[other] = self.kind(other)
+        items = [*made.result.items(), *((name, kind) for name, kind in more.items() if name not in made.result)]
+        self.r.shuffle(items)
+        return dict(items)
 
     def _result(self, operation: str, thing: Thing, attribute: str) -> dict[str, str]:
         if operation == "get":

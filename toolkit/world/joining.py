@@ -15,6 +15,7 @@ from tomllib import loads
 from typing import Any
 
 from toolkit.world.draft import Draft, sample
+from toolkit.world.invented import Thing, things
 from toolkit.world.language import Filled, said, shown
 from toolkit.world.scene import Scene, ordered
 from toolkit.world.shelf.chains import frames
@@ -37,12 +38,12 @@ def table() -> Mapping[str, Any]:
 
 def joined(d: Draft) -> Flags:
     """One of these chains."""
-    return d.r.choices((_looked_up, _kept, _kept_invented), (0.6, 0.2, 0.2))[0](d)
+    return d.r.choices((_looked_up, _kept, _kept_invented, _named_invented), (0.4, 0.25, 0.15, 0.2))[0](d)
 
 
 def _looked_up(d: Draft) -> Flags:
     """A tool of the shelf tells a name, and a built-in one takes it as a part of a path or of a branch's name."""
-    r, show = d.r, Display(d)
+    r, show = d.r, Display(d, repeats=True)
     first, result = r.choice(told())
     look, tool, found = looked_up(show, first)
     name = shown(found[result.name])
@@ -92,12 +93,9 @@ def _kept(d: Draft) -> Flags:
 
 def _kept_invented(d: Draft) -> Flags:
     """One thing gets a path with the file name that another thing's path ends in."""
-    s = Scene(d)
-    thing = s.shop.thing()
-    fit = [key for key in thing.attributes if kind_of(key) == "path"]
-    if not fit:
-        raise Unsuitable("no path")
-    look, put = s.shop.make("get", thing, fit[0]), s.shop.make("set", thing, fit[0])
+    s = Scene(d, repeats=True)
+    thing, path = d.r.choice(_with_path())
+    look, put = s.shop.make("get", thing, path), s.shop.make("set", thing, path)
     s.ready(look, put)
     one, other = s.ids(look, "id", 2)
     folder = posixpath.dirname(str(value("path", d.r, d.world)))
@@ -109,6 +107,44 @@ def _kept_invented(d: Draft) -> Flags:
     d.because("kept", name=name, folder=folder, whole=f"{folder}/{name}")
     s.serve(put, ordered(put, {put.slot("id"): other, put.slot("value"): f"{folder}/{name}"}))
     return {"offer": s.offer(look, put), "invented": True, "chain": "joined kept invented"}
+
+
+def _named_invented(d: Draft) -> Flags:
+    """One thing gets a path with a name in it that is looked up of another."""
+    s = Scene(d, repeats=True)
+    thing, path = d.r.choice(_with_path())
+    about = s.shop.thing()
+    fit = [key for key in about.attributes if kind_of(key).split()[0] in ("code", "choice", "date", "count")]
+    if not fit:
+        raise Unsuitable("nothing that could be a name")
+    look = s.shop.make("get", about, d.r.choice(fit))
+    put = s.shop.make("set", thing, path)
+    s.ready(look, put)
+    (one,), (other,) = s.ids(look, "id", 1), s.ids(put, "id", 1)
+    folder = posixpath.dirname(str(value("path", d.r, d.world)))
+    words = {
+        **look.words(),
+        "id": s.slot(look, "id"),
+        "attr2": put.words()["attr"],
+        "obj2": thing.one,
+        "Obj2": put.words()["Obj"],
+    }
+    source = d.r.choice(table()["named"]["say"]).format(**words, other="{_other}", folder="{_folder}")
+    d.user(s.filled(source, {look.slot("id"): one, "_other": other, "_folder": folder}))
+    (found,) = s.call((look, {look.slot("id"): one}))
+    name = shown(found[look.attribute])
+    if not _NAME.fullmatch(name) or name in d.turns[-3].content:
+        raise Unsuitable("no name, or said already")
+    whole = f"{folder}/{name}"
+    d.because("within", noun=f"the {look.words()['attr']}", value=name, whole=whole)
+    s.serve(put, ordered(put, {put.slot("id"): other, put.slot("value"): whole}))
+    return {"offer": s.offer(look, put), "invented": True, "chain": "joined named invented"}
+
+
+@cache
+def _with_path() -> tuple[tuple[Thing, str], ...]:
+    """Things that have a path, and what it is called."""
+    return tuple((thing, key) for thing in things() for key in thing.attributes if kind_of(key) == "path")
 
 
 def _text(request: Filled) -> str:

@@ -2,8 +2,8 @@
 
 Written out, what decides helps a small model, as with the rationales of Distilling Step-by-Step (Hsieh et al., 2023),
 but SmolLM2-135M put two numbers next to each other and then said as by chance which is more (docs/log.md). So it is
-led there by steps that are each within its reach: how many digits both have, or the digits in turn, to the first place
-where they differ. The digits are not measured yet.
+led there by steps that are each within its reach: how many digits both have, and where that is the same the digits in
+turn, to the first place where they differ.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def rationale(r: Random, way: str, fields: Mapping[str, Any], *, holds: bool = T
 
 
 def compared(one: Any, other: Any) -> str:
-    """Which of two numbers, times (HH:MM) or days (YYYY-MM-DD) is more, step by step: "5=5, 4<9, so 54.7 < 59".
+    """Which of two numbers, times (HH:MM) or days (YYYY-MM-DD) is more, step by step.
+
+    "2 and 2 digits before the point, 5=5, 4<9, so 54.7 < 59".
 
     Raises ValueError for anything else.
     """
@@ -57,11 +59,12 @@ def _steps(a: str, b: str) -> str:
     if a.startswith("-") or b.startswith("-"):
         return f"only {a if a.startswith('-') else b} is below 0"
     (whole, _, part), (whole_b, _, part_b) = a.partition("."), b.partition(".")
+    # how many digits both have comes first, always: else two numbers of another length were compared by their first
+    count = f"{len(whole)} and {len(whole_b)} digits{' before the point' if part or part_b else ''}"
     if len(whole) != len(whole_b):
-        place = " before the point" if part or part_b else ""
-        return f"{len(whole)} and {len(whole_b)} digits{place}"
+        return count
     length = max(len(part), len(part_b))
-    return _digits(whole + part.ljust(length, "0"), whole_b + part_b.ljust(length, "0"))
+    return f"{count}, {_digits(whole + part.ljust(length, '0'), whole_b + part_b.ljust(length, '0'))}"
 
 
 def _digits(a: str, b: str) -> str:

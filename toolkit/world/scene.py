@@ -16,6 +16,7 @@ from toolkit.world.values import tables, value
 # domains whose tools could reach into any register of things
 _BROAD = ("database", "files", "http", "shell")
 _WEIGHTS = (5, 6, 6, 5, 3, 2, 2, 2)
+_TOLD = {"create": "id", "match": "closest", "find": "ids", "total": "total"}  # the field that an answer tells
 
 
 @cache
@@ -30,10 +31,10 @@ def _alike(part: str, word: str, others: tuple[str, ...]) -> tuple[str, ...]:
 class Scene:
     """The tools of one chat, and requests for them."""
 
-    def __init__(self, d: Draft) -> None:
+    def __init__(self, d: Draft, *, repeats: bool = False) -> None:
         self.d = d
         self.r: Random = d.r
-        self.shop = Workshop(d.r)
+        self.shop = Workshop(d.r, repeats)
 
     # requests
 
@@ -134,7 +135,7 @@ class Scene:
 
     def answer(self, tool: Invented, arguments: Mapping[str, Any], result: Mapping[str, Any], pick: int) -> str:
         options = tables()["answer"][tool.operation]
-        key = next(iter(result))
+        key = _TOLD.get(tool.operation, tool.attribute if tool.operation == "get" else "status")
         fields = {role: shown(arguments[name]) for role, (name, _) in tool.params.items() if name in arguments}
         text = shown(result[key])
         if tool.operation == "find" and not result["ids"]:

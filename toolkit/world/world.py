@@ -57,7 +57,7 @@ class World:
             if unknown := [key for key in arguments if key not in params]:
                 return _dump({"error": f"unknown argument: {unknown[0]}"})
             arguments = {params[key]: item for key, item in arguments.items()}
-            return self._shelf(alias["shelf"], arguments) if "shelf" in alias else self.call(alias["tool"], arguments)
+            return self._shelf(alias, arguments) if "shelf" in alias else self.call(alias["tool"], arguments)
         tool = TOOLS.get(name)
         if tool is None:
             return _dump({"error": f"unknown tool: {name}"})
@@ -79,6 +79,9 @@ class World:
         for key, kind in alias["result"].items():
             if kind.startswith("="):
                 found[key] = kind[1:]
+            elif kind.startswith("@"):  # an argument, said again
+                if kind[1:] in arguments:
+                    found[key] = arguments[kind[1:]]
             elif key == "closest":
                 found[key] = r.choice(next(item for item in arguments.values() if isinstance(item, list)))
             elif key == "ids":
@@ -95,16 +98,25 @@ class World:
                 found[key] = getattr(item, "value", item)
         return _dump(found)
 
-    def _shelf(self, name: str, arguments: dict[str, Any]) -> str:
-        """What a tool of the shelf returns, which follows from the seed and the call."""
+    def _shelf(self, alias: Mapping[str, Any], arguments: dict[str, Any]) -> str:
+        """What a tool of the shelf returns, which follows from the seed and the call.
+
+        `alias["repeats"]`: its own names of the arguments that are said again before and behind that, if any are.
+        """
+        name: str = alias["shelf"]
         entry = shelf()[name]
         if problem := schema_problem(parameters(entry), arguments):
             return _dump({"error": problem})
         r = self.random("shelf", name, json.dumps(arguments, sort_keys=True))
         try:
-            return _dump(run(entry, arguments, r, self))
+            found = run(entry, arguments, r, self)
         except (ToolFailure, ArithmeticError) as error:
             return _dump({"error": str(error)})
+        shown = {key: other for other, key in alias["params"].items() if key in arguments and other not in found}
+        ahead, behind = (
+            {shown[key]: arguments[key] for key in part if key in shown} for part in alias.get("repeats", ((), ()))
+        )
+        return _dump({**ahead, **found, **behind})
 
     def state(self) -> dict[str, Any]:
         """All that calls can change, as plain JSON values: equal states mean that the same was done."""

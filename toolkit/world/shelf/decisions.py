@@ -15,25 +15,25 @@ from datetime import date, timedelta
 from functools import cache
 from typing import Any
 
-from toolkit.world.language import Filled, Said, compose, neat, parse, plain, said, shown
+from toolkit.world.language import Filled, Said, compose, neat, parse, said, shown
 from toolkit.world.rationale import denied, versus
+from toolkit.world.shelf.alternatives import (
+    Request,
+    alternatives,
+    entries,
+    ready,
+    serve_one,
+    swapped,
+    words_of,
+)
 from toolkit.world.shelf.display import Display, Shown, framed
 from toolkit.world.shelf.entry import Entry, Param, Result, serves, shelf
 from toolkit.world.spec import Unsuitable
 
 _NUMBERS = ("int", "num", "money", "=")
 _THINGS = ("one", "any", "quoted", "person", "city", "code")  # kinds that a request can speak of as "the one with"
-_TWO_TOOLS = 0.5  # of decisions, between requests of two tools; else two of one
+_FAR = 0.35  # of bounds have mostly more or fewer digits than what is held against them
 _ABOUT_IT = 0.5  # of comparisons where it can be, the second request is about what was found
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """A request, filled in: its words, its call's arguments and the slots as they are said."""
-
-    entry: Entry
-    filled: Filled
-    slots: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class _Pair:
 
     first: Entry
     result: Result
-    look: _Ready
+    look: Request
     tool: Shown
     calls: list[tuple[str, dict[str, Any]]]
     values: list[Any]
@@ -89,7 +89,7 @@ def decided(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[En
     """A look at one number, and one of two requests by it."""
     r = show.r
     first, result = r.choice(measured())
-    look = _ready(show, first)
+    look = ready(show, first)
     tool = show.show(first, list(look.filled.arguments))
     value = _result(show, tool, look.filled.arguments)[result.name]
     bound = _near(show, value)
@@ -99,7 +99,7 @@ def decided(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[En
     )
     test = words.replace("{n}", bound.text)
     one, other = alternatives(show, first)
-    _say(show, r.choice(frames["say"]), result, look, one, other, test=test)
+    _say(show, r.choice(frames["instead" if other.instead else "say"]), result, look, one, other, test=test)
     show.d.needed.append(tool.name)
     show.d.call(tool.call(look.filled.arguments))
     holds = (value > bound.value) == more
@@ -107,7 +107,7 @@ def decided(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[En
     fields = {"noun": result.noun, "value": value, "bound": bound.text, "test": test, "denied": denied(test)}
     show.d.because("bound", holds=holds, **fields, then=words_of(taken))
     serve_one(show, taken, {one.entry.name: one, other.entry.name: other})
-    return _entries(first, one, other), "decided"
+    return entries(first, one, other), "decided"
 
 
 def outweighed(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[Entry], str]:
@@ -126,7 +126,7 @@ def outweighed(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list
         if any(said(other).value == said(item).value for other in slots.values()):
             raise Unsuitable("said already")
         filled = show.fill(named, slots)
-        request = _Ready(entry, filled, slots)
+        request = Request(entry, filled, slots)
         _say(show, r.choice(frames["about"]), result, look, request, request, word=word)
         show.d.call(*pair.calls)
         second = show.show(entry, [*filled.arguments, param.name])
@@ -137,12 +137,13 @@ def outweighed(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list
         return [first, entry], "about the one"
     one, other = alternatives(show, first)
     said_first = said(look.slots[first.many][0]).text
-    _say(show, r.choice(frames["compare"]), result, look, one, other, word=word, item=said_first)
+    frame = r.choice(frames["compare_instead" if other.instead else "compare"])
+    _say(show, frame, result, look, one, other, word=word, item=said_first)
     show.d.call(*pair.calls)
     taken = one if pair.best == 0 else other
     show.d.because("whether", holds=pair.best == 0, **pair.fields, asked=said_first, then=words_of(taken))
     serve_one(show, taken, {one.entry.name: one, other.entry.name: other})
-    return _entries(first, one, other), "outweighed"
+    return entries(first, one, other), "outweighed"
 
 
 def asked(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[Entry], str]:
@@ -160,7 +161,7 @@ def asked(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[Entr
 def _pair(show: Display, frames: Mapping[str, Sequence[str]]) -> _Pair:
     r = show.r
     first, result = r.choice(compared())
-    look = _ready(show, first, several=True)
+    look = ready(show, first, several=True)
     options = [{**look.filled.arguments, first.many: said(item).value} for item in look.slots[first.many]]
     tool = show.show(first, list(options[0]))
     values = [_result(show, tool, option)[result.name] for option in options]
@@ -192,7 +193,7 @@ def together(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[E
     entry, param = r.choice(_texts())
     if serves(entry.name, first.name):
         raise Unsuitable("one tool might do for both")
-    look = _ready(show, first)
+    look = ready(show, first)
     tool = show.show(first, list(look.filled.arguments))
     value = shown(_result(show, tool, look.filled.arguments)[result.name])
     way = r.choice(("apart", "close"))
@@ -203,7 +204,7 @@ def together(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[E
     named = _slot(param).sub(text, line)
     slots = show.slots(entry, parse(named).slots)
     filled = show.fill(named, slots)
-    request = _Ready(entry, filled, slots)
+    request = Request(entry, filled, slots)
     if value in "".join(piece.text for piece in (*look.filled.pieces, *filled.pieces)):
         raise Unsuitable("said already")
     show.d.needed.append(tool.name)
@@ -231,60 +232,16 @@ def _texts() -> tuple[tuple[Entry, Param], ...]:
     )
 
 
-def words_of(request: _Ready) -> str:
-    """A request as a rationale says it."""
-    return plain(request.filled.pieces)
-
-
 def looked_up(show: Display, first: Entry) -> tuple[Filled, Shown, dict[str, Any]]:
     """A request for the tool, the tool as it is shown, and what the call will return."""
-    look = _ready(show, first)
+    look = ready(show, first)
     tool = show.show(first, list(look.filled.arguments))
     return look.filled, tool, _result(show, tool, look.filled.arguments)
 
 
-def _ready(show: Display, entry: Entry, *, several: bool = False) -> _Ready:
-    lines = entry.several if several else entry.say
-    line = show.line(entry, lambda line: parse(line).imperative and (several or bool(parse(line).slots)), lines)
-    drawn = show.slots(entry, parse(line).slots)
-    if several:
-        drawn[entry.many] = show.values(entry, entry.many, 2)
-    return _Ready(entry, show.fill(line, drawn), drawn)
-
-
-def alternatives(show: Display, first: Entry | None = None) -> tuple[_Ready, _Ready]:
-    """Two requests that neither the first tool (of the shelf) nor each other's could serve, unless they are of one."""
-    one = show.r.choice(tuple(shelf().values()))
-    other = show.r.choice(tuple(shelf().values())) if show.r.random() < _TWO_TOOLS else one
-    apart = {(one.name, other.name)} if one is not other else set()
-    if first is not None:
-        apart |= {(one.name, first.name), (other.name, first.name)}
-    if any(serves(a, b) for a, b in apart):
-        raise Unsuitable("one tool might do for both")
-    requests = _ready(show, one), _ready(show, other)
-    if requests[0].filled.arguments == requests[1].filled.arguments:
-        raise Unsuitable("twice the same")
-    return requests
-
-
-def _entries(first: Entry, one: _Ready, other: _Ready) -> list[Entry]:
-    return [first, one.entry] if one.entry is other.entry else [first, one.entry, other.entry]
-
-
-def serve_one(show: Display, taken: _Ready, others: Mapping[str, _Ready]) -> None:
-    """Serve the request that is taken; the tools of all of them are on offer."""
-    used = {name for one in (taken, *others.values()) if one.entry is taken.entry for name in one.filled.arguments}
-    for one in others.values():
-        if one.entry is not taken.entry:
-            show.d.needed.append(show.show(one.entry, list(one.filled.arguments)).name)
-    tool = show.show(taken.entry, sorted(used))
-    show.d.needed.append(tool.name)
-    show.serve((tool, taken.filled.arguments, taken.slots))
-
-
-def _say(show: Display, frame: str, result: Result, look: _Ready, one: _Ready, other: _Ready, **words: str) -> None:
+def _say(show: Display, frame: str, result: Result, look: Request, one: Request, other: Request, **words: str) -> None:
     """The user's turn: `a` the look, `b` and `c` the requests, and words in their places."""
-    for name, text in {"noun": result.noun, "bare": _bare(result.noun), **words}.items():
+    for name, text in {"noun": result.noun, "bare": _bare(result.noun), **words, **swapped(other)}.items():
         frame = frame.replace(f"{{{name}}}", text)
     show.d.user(framed(frame, a=look.filled, b=one.filled, c=other.filled))
 
@@ -314,8 +271,11 @@ def _near(show: Display, value: Any) -> Said:
     if isinstance(value, str):
         day = date.fromisoformat(value) + timedelta(days=sign * r.randint(1, 12))
         return Said(day.isoformat(), day.isoformat())
-    if isinstance(value, int):
-        bound: Any = value + sign * r.randint(1, max(2, abs(value) // 3))
+    if value > 0 and r.random() < _FAR:
+        far = r.uniform(4, 40)
+        bound: Any = neat(round(value * far if sign > 0 else value / far, 0 if isinstance(value, int) else 1))
+    elif isinstance(value, int):
+        bound = value + sign * r.randint(1, max(2, abs(value) // 3))
     else:
         bound = neat(round(value + sign * max(0.5, abs(value) * r.uniform(0.05, 0.4)), 1))
     if bound == value:

@@ -17,6 +17,7 @@ from toolkit.world.spec import TOOLS, Unsuitable
 
 _AS_WRITTEN = 0.4  # share of tools that are shown under the entry's own name and parameters
 _OPAQUE = 0.05
+_REPEATS, _REPEATED = 0.5, 0.75  # share of tools whose results say arguments again, and of their arguments
 # domains whose tools could reach into almost anything
 _BROAD = frozenset(("database", "files", "http", "shell"))
 _AFFIXES = ("do", "my", "app", "run", "api", "now", "tool", "v2", "service")
@@ -35,10 +36,14 @@ class Shown:
 
 
 class Display:
-    """The tools of one chat: names in one case, no name twice."""
+    """The tools of one chat: names in one case, no name twice.
 
-    def __init__(self, d: Draft) -> None:
+    Where it `repeats`, the results of half the tools also say what was passed, so that what is new has to be read.
+    """
+
+    def __init__(self, d: Draft, *, repeats: bool = False) -> None:
         self.d = d
+        self.repeats = repeats
         self.r: Random = d.r
         self.case = d.r.choices(("snake", "camel", "pascal"), (0.8, 0.14, 0.06))[0]
         self.hide = d.r.random() < _OPAQUE
@@ -79,7 +84,13 @@ class Display:
                 },
             },
         }
-        self.d.invent(name, schema, {"shelf": entry.name, "params": {other: key for key, other in names.items()}})
+        alias: dict[str, Any] = {"shelf": entry.name, "params": {other: key for key, other in names.items()}}
+        # what it was before could be told by its being the only value
+        if self.repeats and (any(field.name == "was" for field in entry.result) or r.random() < _REPEATS):
+            repeated = [key for key in kept if r.random() < _REPEATED]
+            ahead = [key for key in repeated if r.random() < 0.5]
+            alias["repeats"] = [ahead, [key for key in repeated if key not in ahead]]
+        self.d.invent(name, schema, alias)
         self.shown[name] = made = Shown(entry, name, names)
         return made
 
@@ -154,7 +165,8 @@ class Display:
     ) -> str:
         """The entry's words for a result, with values as the user said them."""
         words = {name: said(item).text.strip('"') for name, item in slots.items()}
-        fields = {**{name: shown(item) for name, item in arguments.items()}, **words, **result}
+        found = {field.name: result[field.name] for field in entry.result}
+        fields = {**{name: shown(item) for name, item in arguments.items()}, **words, **found}
         return compose(entry.answers[seed % len(entry.answers)], fields)
 
     # what else is on offer
