@@ -25,7 +25,7 @@ from toolkit.world.shelf.display import Display
 from toolkit.world.spec import Unsuitable
 from toolkit.world.values import tables
 
-_OURS = ("empty", "none", "closer", "closest_with", "either_act", "either_set")
+_OURS = ("previous_elsewhere", "empty", "none", "closer", "closest_with", "either_act", "either_set")
 _TESTS = ("above", "below", "none", "empty")
 VALUE = r"(-?[\d.:-]*\d)"
 SIDES = {

@@ -45,9 +45,7 @@ def found_or_not(d: Draft) -> dict[str, Any]:
     if any(domain in fields()[choice.entry.field].kin for choice in (one, other)):
         raise Unsuitable("one tool might do for both")
     frame = r.choice(lines("instead" if other.instead else "say"))
-    for slot, text in swapped(other).items():
-        frame = frame.replace(f"{{{slot}}}", text)
-    d.user(framed(frame, a=look, b=one.filled, c=other.filled))
+    d.user(framed(frame, a=look, b=one.filled, c=other.filled, **swapped(other)))
     d.needed.append(name)
     (result,) = d.call((name, look.arguments))
     found = result[key]

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from toolkit.world.draft import Draft
-from toolkit.world.invented import Invented, Thing
+from toolkit.world.invented import Invented, Thing, things
 from toolkit.world.language import said, shown, spoken
 from toolkit.world.rationale import denied, versus
 from toolkit.world.scene import Scene, ordered
@@ -125,7 +125,10 @@ def before(s: Scene, thing: Thing) -> Sequence[Invented]:
 
 
 def previous(s: Scene, thing: Thing) -> Sequence[Invented]:
-    """What is overwritten is told by the call that does it, and nothing on offer reads it before."""
+    """What is overwritten is told by the call that does it, and nothing on offer reads it before.
+
+    It goes to another of the things, or to another attribute of the same kind.
+    """
     put = s.shop.make("set", thing)
     # mostly the new value stands beside: as the only value of a result the former one need not be known
     was, (name, kind) = s.r.choice(_FORMER), put.params["value"]
@@ -133,17 +136,23 @@ def previous(s: Scene, thing: Thing) -> Sequence[Invented]:
     put = replace(put, result=dict(s.r.sample(list(fields.items()), len(fields))))
     put.schema["function"]["description"] += f" Returns the {spoken(put.attribute)} it had before."
     s.shop.tools[put.name] = put
-    s.ready(put)
-    one, other = s.ids(put, "id", 2)
+    elsewhere = [(two, key) for two in things() for key in two.attributes if kind_of(key) == kind and two is not thing]
+    last = s.shop.make("set", *s.r.choice(elsewhere)) if elsewhere and s.r.random() < _ELSEWHERE else put
+    tools = (put,) if last is put else (put, last)
+    s.ready(*tools)
+    (one, other), (there,) = s.ids(put, "id", 2), s.ids(last, "id", 1)
     new = s.draw(put, "value")
-    source = s.line("say", "previous", put, id=s.slot(put, "id"), other="{_other}", value=s.slot(put, "value"))
+    words = {"id": s.slot(put, "id"), "other": "{_other}", "value": s.slot(put, "value")}
+    if last is not put:
+        other, words = there, {**words, "attr2": spoken(last.attribute), "obj2": last.thing.one}
+    source = s.line("say", "previous" if last is put else "previous_elsewhere", put, **words)
     s.d.user(s.filled(source, {put.slot("id"): one, "_other": other, put.slot("value"): new}))
     (found,) = s.call((put, ordered(put, {put.slot("id"): one, put.slot("value"): said(new).value})))
     if found[was] == said(new).value:
         raise Unsuitable("it had that already")
     s.d.because("before", value=found[was], other=other)
-    s.serve(put, ordered(put, {put.slot("id"): other, put.slot("value"): found[was]}))
-    return (put,)
+    s.serve(last, ordered(last, {last.slot("id"): other, last.slot("value"): found[was]}))
+    return tools
 
 
 def noted(s: Scene, thing: Thing) -> Sequence[Invented]:
@@ -307,7 +316,7 @@ def _against(s: Scene, look: Invented, found: Any, bar: int, side: str, holds: b
 
 
 _FORMER = ("previous", "old", "was", "former", "replaced", "until_now")
-_BOTH = 0.8
+_BOTH, _ELSEWHERE = 0.8, 0.4
 _NOTES = (
     *("{attr} N", "{attr}: N", "N now", "N too many"),
     *("it was at N", "N by the record", "only N left", "N, checked twice"),

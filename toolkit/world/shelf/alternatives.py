@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.world.language import Filled, fill, parse, plain, said
+from toolkit.world.language import Filled, Piece, fill, parse, plain, said
 from toolkit.world.shelf.display import Display
 from toolkit.world.shelf.entry import Entry, serves, shelf
 from toolkit.world.shelf.values import draw
@@ -70,9 +70,10 @@ def _but_for_one(show: Display, one: Request) -> tuple[Request, Request]:
     return one, Request(one.entry, fill(one.filled.template, slots), slots, (text, new))
 
 
-def swapped(other: Request) -> dict[str, str]:
+def swapped(other: Request) -> dict[str, Filled]:
     """What a frame says of the alternative: `{x}` in the first request is `{y}` in it."""
-    return dict(zip("xy", other.instead, strict=True)) if other.instead else {}
+    texts = dict(zip("xy", other.instead or (), strict=False))
+    return {name: Filled((Piece(text, literal=False),), {}, False, False, "") for name, text in texts.items()}
 
 
 def entries(first: Entry, one: Request, other: Request) -> list[Entry]:

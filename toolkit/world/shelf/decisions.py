@@ -199,11 +199,12 @@ def together(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[E
     way = r.choice(("apart", "close"))
     words = r.choice(frames["words"])
     mark = r.choice("-_/#:") if way == "close" else " "
-    text = r.choice(frames[way]).replace("{words}", f"{words}{mark}".strip()).replace("{noun}", result.noun)
+    text = r.choice(frames[way]).replace('"{words}"', "{_words}").replace("{noun}", result.noun)
     line = show.line(entry, lambda line: parse(line).imperative and bool(_slot(param).search(line)))
     named = _slot(param).sub(text, line)
-    slots = show.slots(entry, parse(named).slots)
-    filled = show.fill(named, slots)
+    slots = show.slots(entry, [name for name in parse(named).slots if name != "_words"])
+    started = f"{words}{mark}".strip()
+    filled = show.fill(named, {**slots, "_words": Said(started, f'"{started}"')})
     request = Request(entry, filled, slots)
     if value in "".join(piece.text for piece in (*look.filled.pieces, *filled.pieces)):
         raise Unsuitable("said already")
@@ -241,9 +242,9 @@ def looked_up(show: Display, first: Entry) -> tuple[Filled, Shown, dict[str, Any
 
 def _say(show: Display, frame: str, result: Result, look: Request, one: Request, other: Request, **words: str) -> None:
     """The user's turn: `a` the look, `b` and `c` the requests, and words in their places."""
-    for name, text in {"noun": result.noun, "bare": _bare(result.noun), **words, **swapped(other)}.items():
+    for name, text in {"noun": result.noun, "bare": _bare(result.noun), **words}.items():
         frame = frame.replace(f"{{{name}}}", text)
-    show.d.user(framed(frame, a=look.filled, b=one.filled, c=other.filled))
+    show.d.user(framed(frame, a=look.filled, b=one.filled, c=other.filled, **swapped(other)))
 
 
 def _result(show: Display, tool: Shown, arguments: Mapping[str, Any]) -> dict[str, Any]:
