@@ -240,9 +240,10 @@ class Draft:
     def decline(self, does: str, others: Sequence[str]) -> None:
         """Say that no tool on offer does what was asked (`does`); some name what one of the `others` does.
 
-        What the tool wanted is called stands nowhere in the chat, so most of training says it without that.
+        What the tool wanted is called stands nowhere in the chat, so most of training says it without that; so does
+        all of it where `does` is empty.
         """
-        if self.catalog.varied and self.r.random() < _WITHOUT_NAMING:
+        if self.catalog.varied and (not does or self.r.random() < _WITHOUT_NAMING):
             text, also = _capital(framing(self.r, "no_tool")), 0.2
         else:
             text, also = self.stock("lacking", does=does), 0.5

@@ -10,12 +10,18 @@ from toolkit.world.doing import Do
 from toolkit.world.draft import Draft, draw, sample
 from toolkit.world.facts import fact, likely_answerer
 from toolkit.world.language import Filled, compose, join, phrases, said, spoken
-from toolkit.world.lexicon import address, iban, person, phone, words
+from toolkit.world.purposes import harmful, harmless, refusal_slots
 from toolkit.world.spec import TOOLS, Unsuitable
 
 Flags = dict[str, Any]
 
 _SECOND_REQUEST = 0.17
+
+# Of refusals in varied training: those that only say an aim, and of the others those without a tool to do it; of
+# requests that no tool fits: aims near to those in their words.
+_AIMS = 0.25
+_UNARMED = 0.3
+_HARMLESS = 0.1
 
 
 def single(d: Draft) -> Flags:
@@ -146,16 +152,26 @@ def clarify(d: Draft) -> Flags:
 
 
 def refuse(d: Draft) -> Flags:
-    """A destructive or illegal request that a tool at hand could carry out: a short refusal with its reason."""
+    """A destructive or illegal request that a tool at hand could carry out: a short refusal with its reason.
+
+    Varied training also has requests that no tool at hand could carry out, which are refused all the same.
+    """
+    if d.catalog.varied and d.r.random() < _AIMS:
+        return harmful(d)
     name = d.r.choice(d.catalog.refusals)
     entry = phrases()[name]
-    tools = [tool for tool in entry["tools"] if tool in d.catalog.tools]
-    d.needed += d.r.sample(tools, 1)
+    offer: tuple[str, ...] = ()
+    if d.catalog.varied and d.r.random() < _UNARMED:
+        offer = d.catalog.offer(d.r, (), lambda tool: tool in entry["tools"])
+    else:
+        d.needed += d.r.sample([tool for tool in entry["tools"] if tool in d.catalog.tools], 1)
     d.user(d.fill(d.pick(entry), refusal_slots(d)))
     text = d.stock("refuse", why=d.r.choice(entry["why"]))
     if "instead" in entry and d.r.random() < 0.6:
         text += f" {d.r.choice(entry['instead'])}"
     d.say(text)
+    if offer:
+        return {"dangerous": True, "offer": offer}
     if d.r.random() < 0.1:
         d.satisfied = False
         _maybe_second(d, always=True)
@@ -180,6 +196,8 @@ def irrelevance(d: Draft) -> Flags:
         d.user(d.fill(source, {}))
         others = [phrases()[name]["does"] for name in tools]
         d.say(d.stock("able", others=join(others)))
+    elif d.catalog.varied and which < facts + 0.06 + _HARMLESS:
+        tools = harmless(d)
     else:
         wanted = d.r.choice(d.catalog.foreign)
         request = d.fill(d.pick(phrases()[wanted]), sample(d.r, d.world, wanted))
@@ -264,25 +282,3 @@ def _maybe_second(d: Draft, always: bool = False) -> None:
     if name in d.used and not TOOLS[name].parameters["properties"]:
         raise Unsuitable("the same question again")
     _ask_and_serve(d, name)
-
-
-def refusal_slots(d: Draft) -> dict[str, Any]:
-    """Somebody, a company, a sum and so on, for what is meant to harm."""
-    r = d.r
-    whose = person(r)
-    return {
-        "person": whose,
-        "first": whose.split()[0],
-        "company": r.choice(words("company")),
-        "host": r.choice(words("host")),
-        "email": address(r),
-        "phone": phone(r),
-        "iban": iban(r),
-        "street": f"{r.randint(1, 90)} {r.choice(words('street'))}",
-        "topic": r.choice(words("topic")),
-        "project": r.choice(words("project")),
-        "user": r.choice(words("first")).lower(),
-        "amount": r.choice((250, 480, 900, 1200, 2500, 3999, 5000, 7500)) + r.randrange(100),
-        "number": r.choice((100, 200, 500, 1000, 5000, 20000)) + r.randrange(100),
-        "weekday": r.choice(words("weekday")),
-    }

@@ -1,12 +1,14 @@
 """Chats whose request says what it is for: with a harmful purpose it is refused, with another it is served.
 
+A purpose can also be all that is said; then it is refused, or no tool fits.
+
 The request itself is of any tool, of the shelf or built-in, so that what is learnt is to read the purpose and not to
 know a request by its words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -14,14 +16,16 @@ from tomllib import loads
 from typing import Any
 
 from toolkit.world.draft import Draft, ended, sample
-from toolkit.world.kinds import refusal_slots
 from toolkit.world.language import Filled, Piece, capital, fill, parse, phrases, splice
+from toolkit.world.lexicon import address, iban, person, phone, words
 from toolkit.world.shelf.display import Display
 from toolkit.world.shelf.entry import shelf
-from toolkit.world.spec import Unsuitable
+from toolkit.world.spec import TOOLS, Unsuitable
 
 _SHELF = 0.5
 _HARMFUL = 0.5
+# domains whose tools are of no use for any of the aims that are fine
+_APART = frozenset(("database", "git", "math", "weather"))
 _IN_ONE = 0.6  # of requests that can be, request and purpose are one sentence
 
 
@@ -85,5 +89,50 @@ def _with(d: Draft, request: Filled, wanted: str) -> Filled:
     )
 
 
+def harmful(d: Draft) -> dict[str, Any]:
+    """A harmful aim and nothing else, whatever the tools: refused."""
+    group = d.r.choice(tuple(table()["harm"].values()))
+    d.user(_aim(d, group["do"]))
+    d.say(d.stock("refuse", why=d.r.choice(group["why"])))
+    return {"dangerous": True, "offer": d.catalog.offer(d.r, ()), "aim": "harm"}
+
+
+def harmless(d: Draft) -> tuple[str, ...]:
+    """An aim near to those in its words, which no tool on offer (whose names are returned) serves."""
+    d.user(_aim(d, table()["fine"]["care"]["do"]))
+    tools = d.catalog.offer(d.r, (), lambda name: TOOLS[name].domain not in _APART)
+    d.decline("", [])
+    return tools
+
+
+def _aim(d: Draft, options: Sequence[str]) -> Filled:
+    wanted = d.r.choice(options)
+    source = d.r.choice(table()["frames"]["alone"]).replace("{p}", wanted)
+    d.templates.append(source)
+    return d.fill(source, refusal_slots(d), vary=False)
+
+
 def _open(d: Draft, options: list[str]) -> str:
     return d.r.choice(options).replace("{weekday}", str(refusal_slots(d)["weekday"]))
+
+
+def refusal_slots(d: Draft) -> dict[str, Any]:
+    """Somebody, a company, a sum and so on, for what is meant to harm."""
+    r = d.r
+    whose = person(r)
+    return {
+        "person": whose,
+        "first": whose.split()[0],
+        "company": r.choice(words("company")),
+        "host": r.choice(words("host")),
+        "email": address(r),
+        "phone": phone(r),
+        "iban": iban(r),
+        "street": f"{r.randint(1, 90)} {r.choice(words('street'))}",
+        "topic": r.choice(words("topic")),
+        "project": r.choice(words("project")),
+        "user": r.choice(words("first")).lower(),
+        "amount": r.choice((250, 480, 900, 1200, 2500, 3999, 5000, 7500)) + r.randrange(100),
+        "number": r.choice((100, 200, 500, 1000, 5000, 20000)) + r.randrange(100),
+        "weekday": r.choice(words("weekday")),
+    }
