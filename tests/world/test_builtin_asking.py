@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable
 from random import Random
 from typing import Any
@@ -17,7 +18,7 @@ from toolkit.world.invented import EXTRAS, Workshop, things
 from toolkit.world.paraphrase import _words, held_words
 from toolkit.world.scene import _alike
 from toolkit.world.spec import Unsuitable
-from toolkit.world.values import tables
+from toolkit.world.values import _everyday_words, tables
 
 QUICKSTART: dict[str, Any] = {"domains": ["home", "music", "shopping"], "kinds": {"single": 1.0}, "max_tools": 2}
 
@@ -97,6 +98,51 @@ def test_requests_completed_in_another_sentence_are_served(train: list[Chat]) ->
     assert len(found) > 80
     for chat in found:
         assert first(chat, "assistant").tool_calls and chat.kind == "single"
+
+
+def test_what_the_system_turn_gives_is_taken_and_else_asked_for(train: list[Chat]) -> None:
+    """Ids, values and any argument of the shelf; a default for something else helps nobody."""
+    given: Counter[str] = Counter()
+    asked = overruled = 0
+    for chat in train:
+        system = "".join(turn.content for turn in chat.turns if turn.role == "system")
+        answer = first(chat, "assistant")
+        if chat.kind == "clarify" and re.search("[Dd]efault|[Uu]sual|Where no", system):
+            asked += 1
+            assert not answer.tool_calls
+        if chat.kind != "single" or not (chat.meta.get("shelf") or chat.meta.get("invented")):
+            continue
+        if told := chat.meta.get("told"):
+            (call,) = answer.tool_calls
+            assert told in call.arguments
+            value = str(call.arguments[told])
+            given["shelf" if chat.meta.get("shelf") else "invented"] += 1
+            enum = schemas(chat)[call.name]["properties"][told].get("enum")
+            assert enum or value in system or value in map(str, range(11)), (value, system)
+        elif chat.meta.get("shelf") and re.search("[Dd]efault|[Uu]sual|Where no", system):
+            overruled += 1
+    assert min(given["shelf"], given["invented"]) > 25 and asked > 15 and overruled > 3
+
+
+def test_some_values_read_like_any_other_word(train: list[Chat]) -> None:
+    words, bare, quoted = set(_everyday_words()), 0, 0
+    for chat in train:
+        if not chat.meta.get("invented"):
+            continue
+        said = first(chat, "user").content
+        values = {v for c in first(chat, "assistant").tool_calls for v in c.arguments.values() if isinstance(v, str)}
+        for value in values & words:
+            quoted += f'"{value}"' in said
+            bare += f'"{value}"' not in said
+    assert bare > 40 and quoted > 5
+
+
+def test_two_requests_are_not_always_a_list() -> None:
+    r = Random(2)
+    made = [framing(r, "both") for _ in range(2000)]
+    assert all(text.count("{x}") == text.count("{y}") == 1 for text in made)
+    clauses = "|".join(map(re.escape, rules()["beside"]))
+    assert 0.1 < sum(bool(re.search(clauses, text)) for text in made) / len(made) < 0.4
 
 
 def test_a_linked_id_is_never_said(train: list[Chat]) -> None:

@@ -39,6 +39,7 @@ _EXTRAS: Mapping[str, tuple[tuple[str, str, float], ...]] = {
 }
 EXTRAS = ("reason", "priority", "limit", "when", "by")
 _REPEATS, _REPEATED, _ANOTHER = 0.6, 0.75, 0.3  # where results say more: of tools, of arguments, of what is looked up
+_EVERYDAY = 0.2  # of values to set are words like any other, beside those that come by chance
 _MUST = 0.4  # of those, where a tool may be demanding
 
 
@@ -166,7 +167,8 @@ class Workshop:
         if not attribute:
             if not fit:
                 raise Unsuitable("no attribute for it")
-            attribute = r.choice(fit)
+            plain = [key for key in fit if kind_of(key) == "everyday"]
+            attribute = r.choice(plain if plain and operation == "set" and r.random() < _EVERYDAY else fit)
         name = self._name(operation, thing, attribute, action)
         params, optional = self._params(operation, thing, attribute, demanding)
         made = Invented(

@@ -36,13 +36,22 @@ def single(d: Draft) -> Flags:
 
 
 def _told(s: Scene, tool: Invented) -> Flags:
-    """A request without the id, which the system turn gives."""
-    usual = s.draw(tool, "id")
-    s.d.told = s.line("say", "told", tool, id=str(usual))
-    request = s.request(tool, without="id", some="usual")
+    """A request without the id or the value to set, which the system turn gives."""
+    role = "value" if tool.operation == "set" and s.r.random() < 0.6 else "id"
+    usual = s.draw(tool, role)
+    if said(usual).dated:
+        raise Unsuitable("a day in words")
+    s.d.told = _default(s, tool, role, usual)
+    request = s.request(tool, without=role, some="usual")
     s.d.user(request)
-    s.serve(tool, ordered(tool, {**request.arguments, tool.slot("id"): usual}))
-    return {"offer": s.offer(tool), "invented": True, "told": tool.slot("id")}
+    s.serve(tool, ordered(tool, {**request.arguments, tool.slot(role): said(usual).value}))
+    return {"offer": s.offer(tool), "invented": True, "told": tool.slot(role)}
+
+
+def _default(s: Scene, tool: Invented, role: str, usual: Any) -> str:
+    """What the system turn says of an id or a value that a user leaves out."""
+    text = said(usual).text
+    return s.line("say", "told", tool, id=text) if role == "id" else s.line("say", "told_value", tool, value=text)
 
 
 def parallel(d: Draft) -> Flags:
@@ -55,10 +64,12 @@ def parallel(d: Draft) -> Flags:
         more = {"id": s.slot(tool, "id")}
         ids = s.ids(tool, "id", d.r.choice((2, 2, 2, 3, 3, 4)))
         slots: dict[str, Any] = {tool.slot("id"): ids}
+        key = f"{operation}_many"
         if operation == "set":
             more["value"] = s.slot(tool, "value")
             slots[tool.slot("value")] = s.draw(tool, "value")
-        request = s.filled(s.line("say", f"{operation}_many", tool, **more), slots)
+            key = s.everyday(tool, key)
+        request = s.filled(s.line("say", key, tool, **more), slots)
         d.user(request)
         s.serve_all(*((tool, {**request.arguments, tool.slot("id"): item}) for item in ids))
         return {
@@ -98,11 +109,13 @@ def clarify(d: Draft) -> Flags:
     extras = [role for role in roles if role in EXTRAS]
     role = d.r.choice(extras if extras and d.r.random() < 0.6 else roles)
     request = s.request(tool, without=role)
-    if role in ("id", "ids") and d.r.random() < 0.2:
+    if role in ("id", "ids", "value") and d.r.random() < 0.2:
         # a default for something else does not help
-        other = s.shop.make("get", s.shop.thing())
-        if other.thing is not tool.thing:
-            d.told = s.line("say", "told", other, id=str(s.draw(other, "id")))
+        other = s.shop.make("set", s.shop.thing())
+        if other.thing is not tool.thing and other.attribute != tool.attribute:
+            usual = s.draw(other, about := "id" if d.r.random() < 0.5 else "value")
+            if not said(usual).dated:
+                d.told = _default(s, other, about, usual)
     d.user(request, neutral=True)
     words = tool.words()
     if operation == "create" and role not in EXTRAS:

@@ -15,6 +15,7 @@ from toolkit.world.values import tables, value
 
 # domains whose tools could reach into any register of things
 _BROAD = ("database", "files", "http", "shell")
+_EVERYDAY = 0.5  # of requests to set an everyday word
 _WEIGHTS = (5, 6, 6, 5, 3, 2, 2, 2)
 _TOLD = {"create": "id", "match": "closest", "find": "ids", "total": "total"}  # the field that an answer tells
 
@@ -87,7 +88,8 @@ class Scene:
     def request(self, tool: Invented, without: str = "", some: str = "some") -> Filled:
         """A request that the tool can serve: with all that it requires, and some of what it leaves open.
 
-        `without` is a role that the user forgets; `some` are the words for a thing whose id is not said.
+        `without` is a role that the user forgets; `some` are the words for a thing whose id is not said, "usual" where
+        the system turn says what is left out.
         """
         more: dict[str, str] = {"some": self.line("say", some, tool)} if without == "id" else {}
         slots: dict[str, Any] = {}
@@ -108,12 +110,20 @@ class Scene:
                 key = "no_field" if found else "no_field_bare"
         elif without in ("id", "ids", "value"):
             key = f"no_{without}_{key}"
+        if without == "value" and some == "usual":
+            key = "usual_set"
+        if key in ("set", "set_many"):
+            key = self.everyday(tool, key)
         source = self.line("say", key, tool, **more)
         for role in EXTRAS if tool.operation != "create" else ():
             if role in tool.params and role != without and (tool.slot(role) in tool.required or self.r.random() < 0.45):
                 source = self._with(source, role, self.slot(tool, role))
                 slots[tool.slot(role)] = self.r.randint(2, 20) if role == "limit" else self.draw(tool, role)
         return self.filled(source, slots)
+
+    def everyday(self, tool: Invented, key: str) -> str:
+        """The key of request lines for a value; now and then of those for one that reads like any other word."""
+        return f"{key}_everyday" if tool.params["value"][1] == "everyday" and self.r.random() < _EVERYDAY else key
 
     def _with(self, source: str, role: str, slot: str) -> str:
         """The request with one more argument, in the same sentence or in one of its own."""

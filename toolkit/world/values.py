@@ -153,6 +153,16 @@ def _words(r: Random, w: World) -> Any:
     return r.sample(words(r.choice(("word", "product", "color"))), r.choice((2, 2, 3, 4)))
 
 
+def _everyday(r: Random, w: World) -> Any:
+    text = r.choice(_everyday_words())
+    return Said(text, f'"{text}"') if r.random() < 0.15 else text
+
+
+@cache
+def _everyday_words() -> tuple[str, ...]:
+    return tuple(tables()["everyday"].replace("\n", " ").strip().split(", "))
+
+
 _KINDS: dict[str, Callable[[Random, World], Any]] = {
     "count": lambda r, w: r.randint(1, r.choice((9, 60, 900))),
     "measure": _measure,
@@ -168,4 +178,5 @@ _KINDS: dict[str, Callable[[Random, World], Any]] = {
     "url": _url,
     "host": lambda r, w: f"{r.choice(words('word'))}.{r.choice(words('domain'))}",
     "words": _words,
+    "everyday": _everyday,
 }

@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any
 
 from toolkit.world.draft import Draft
-from toolkit.world.language import Filled, parse, said, spoken
+from toolkit.world.framing import framing
+from toolkit.world.language import Filled, compose, parse, said, spoken
 from toolkit.world.shelf.chains import multi_step
 from toolkit.world.shelf.display import Display, Shown
 from toolkit.world.shelf.entry import Entry, fields, serves, shelf
@@ -16,6 +17,8 @@ from toolkit.world.spec import Unsuitable
 
 Flags = dict[str, Any]
 
+_TOLD = 0.1  # of single requests, what they leave out stands in the system turn
+_NAMED = 0.3  # of those, where they do say it, and otherwise
 _TEMPTING = 0.65  # of what is missing or left out, where something said could be mistaken for it
 
 
@@ -53,8 +56,11 @@ def _any(d: Draft) -> Entry:
 def single(d: Draft) -> Flags:
     """One request and its call; some say an argument in a sentence of its own, some ask again."""
     show = Display(d)
-    if d.r.random() < 0.15:
+    which = d.r.random()
+    if which < 0.15:
         return _completed(show)
+    if which < 0.15 + _TOLD:
+        return _told(show)
     if d.r.random() < 0.2:
         entry, line = d.r.choice(_sparing())
     else:
@@ -98,6 +104,37 @@ def _completed(show: Display) -> Flags:
     show.d.needed.append(tool.name)
     show.serve((tool, arguments, slots))
     return {"offer": show.offer(entry), "shelf": True, "completed": tool.names[missing]}
+
+
+def _told(show: Display) -> Flags:
+    """The system turn says what a request leaves out; where the request says it all the same, that counts."""
+    d = show.d
+    entry, missing, line = _missing(d)
+    named = d.r.random() < _NAMED
+    if named:
+        line = show.line(entry)
+    slots = show.slots(entry, (*parse(line).slots, missing))
+    request = show.fill(line, slots)
+    usual = show.slots(entry, (missing,))[missing] if named else slots[missing]
+    if missing in request.arguments and said(usual).value == request.arguments[missing]:
+        raise Unsuitable("the default is what is said")
+    _default(d, entry, missing, usual)
+    d.user(request)
+    arguments = {missing: said(usual).value, **request.arguments}
+    tool = show.show(entry, list(arguments))
+    d.needed.append(tool.name)
+    show.serve((tool, arguments, slots))
+    flags = {} if named else {"told": tool.names[missing]}
+    return {"offer": show.offer(entry), "shelf": True, **flags}
+
+
+def _default(d: Draft, entry: Entry, name: str, usual: Any) -> None:
+    """Let the system turn say what an argument is where a user does not."""
+    item = said(usual)
+    if isinstance(item.value, (bool, list)) or item.dated:
+        raise Unsuitable(name)
+    words = {"name": spoken(name), "x": item.text, "does": entry.does}
+    d.told = compose(framing(d.r, "default"), words)
 
 
 def _missing(d: Draft) -> tuple[Entry, str, str]:
@@ -146,6 +183,10 @@ def clarify(d: Draft) -> Flags:
     request = show.fill(line, slots)
     if d.r.random() < 0.1:
         request = d.with_sentence(request, "hint", spoken(missing))
+    if slots and d.r.random() < 0.12:
+        # a default for what the user does say does not help
+        other = d.r.choice(tuple(slots))
+        _default(d, entry, other, show.slots(entry, (other,))[other])
     d.user(request, neutral=True)
     d.say(d.r.choice(entry.ask[missing].questions))
     tool = _ready(show, entry, request)
