@@ -47,7 +47,7 @@ class Scene:
     def other_words(self, tool: Invented) -> dict[str, str]:
         """Words for the tool's action or attribute that its schema does not use, where nothing else could be meant."""
         words: dict[str, str] = {}
-        if self.r.random() < 0.35 and (options := _alike("action", tool.action, tuple(tool.thing.actions))):
+        if self.r.random() < 0.45 and (options := _alike("action", tool.action, tuple(tool.thing.actions))):
             words["act"], words["done"] = self.r.choice(options).split(":")
             words["Act"] = words["act"][:1].upper() + words["act"][1:]
         if self.r.random() < 0.3 and (options := _alike("attribute", tool.attribute, tool.thing.attributes)):
