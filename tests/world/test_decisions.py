@@ -64,7 +64,7 @@ def test_with_rationales_chats_are_the_same_but_for_them(options: dict[str, Any]
 
 def test_every_chat_in_which_a_result_decides_says_by_what(decided: list[Chat]) -> None:
     ways = Counter(chat.meta["chain"] for chat in decided)
-    assert min(ways[f"shelf {way}"] for way in ("decided", "outweighed", "asked", "together")) > 20
+    assert min(ways[f"shelf {way}"] for way in ("decided", "outweighed", "asked", "together")) > 15
     assert min(ways[f"invented {way}"] for way in ("above", "below", "higher", "before", "empty", "none", "closer")) > 1
     assert min(ways[f"invented {way}"] for way in ("previous", "either", "closest_with")) > 10
     assert min(ways[way] for way in ("joined looked up", "joined kept", "found or not")) > 10
@@ -170,7 +170,8 @@ def test_one_request_is_for_nothing_found_and_another_for_something(decided: lis
             if chat.meta["chain"] == chain:
                 ((index, turn),) = reasons(chat)
                 result = json.loads(chat.turns[index - 1].content)
-                found = next(bool(item) for item in result.values() if not isinstance(item, str))
+                # what is told beside it is never 0 or empty
+                found = all(item for item in result.values() if not isinstance(item, str))
                 assert says(turn.content, way, "no" if found else "yes"), (turn.content, result)
                 ways[found] += 1
         assert len(ways) == 2 and min(ways.values()) > least
