@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from toolkit.doctor import facts as doctor
 from toolkit.doctor.facts import Facts, Torch
 from toolkit.doctor.judge import judge
-from toolkit.doctor.libraries import Loaded, bitsandbytes_library, load_libraries
+from toolkit.doctor.libraries import PACKAGES, Loaded, bitsandbytes_library, load_libraries
 from toolkit.doctor.report import Report
 from toolkit.planning.cards import SeenGpu, smi_failure
 from toolkit.terminal import new_console
@@ -265,17 +265,18 @@ def test_why_a_real_library_does_not_load(tmp_path: Path, monkeypatch: pytest.Mo
     folder.mkdir()
     (folder / "__init__.py").touch()
     (tmp_path / "x.c").write_text("int cuda(void) { return 1; }\n")
-    other, library = tmp_path / "libnvJitLink.so.13", folder / "libbitsandbytes_cuda130.so"
+    other, library = tmp_path / "libnvJitLink.so.99", folder / "libbitsandbytes_cuda130.so"
     shared = ["cc", "-shared", "-fPIC", str(tmp_path / "x.c"), "-o"]
-    subprocess.run([*shared, str(other), "-Wl,-soname,libnvJitLink.so.13"], check=True)
+    subprocess.run([*shared, str(other), "-Wl,-soname,libnvJitLink.so.99"], check=True)
     subprocess.run([*shared, str(library), "-Wl,--no-as-needed", str(other)], check=True)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(PACKAGES, "libnvJitLink.so.99", "nvidia-nvjitlink")
     place = tmp_path / "nvidia" / "cu13" / "lib"
     place.mkdir(parents=True)
     other.rename(place / other.name)
     (found,) = load_libraries("13.0")
-    assert (found.missing, found.found) == ("libnvJitLink.so.13", str(place))
+    assert (found.missing, found.found) == ("libnvJitLink.so.99", str(place))
     (place / other.name).unlink()
     (found,) = load_libraries("13.0")
-    assert found.error.startswith("libnvJitLink.so.13: cannot open") and found.command.endswith("nvidia-nvjitlink")
+    assert found.error.startswith("libnvJitLink.so.99: cannot open") and found.command.endswith("nvidia-nvjitlink")
     assert list(load_libraries(None)) == []

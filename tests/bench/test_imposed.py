@@ -31,6 +31,8 @@ def capability(device: Any = None) -> tuple[int, int]:
 def share(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """What part of its memory a process may take of the card that Python is told of."""
     given: list[float] = []
+    # Triton's driver, where torch brings it, can't be made without a card's
+    monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device=None: H200)
     monkeypatch.setattr(torch.cuda, "get_device_capability", capability)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import shutil
@@ -255,7 +256,7 @@ def test_a_run_whose_template_writes_the_date_goes_on_and_is_verified_on_another
     environment = read_object(done.environment)
     assert environment["data"]["day"] == "2026-11-30"
     assert {"torch", "numpy", "safetensors", "Jinja2"} <= environment["packages"].keys()
-    assert environment["packages"]["torch"] == torch.__version__
+    assert environment["packages"]["torch"] == importlib.metadata.version("torch")
     losses = [row["loss"] for row in read_rows(done.metrics) if "loss" in row]
 
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "another"))
