@@ -164,7 +164,7 @@ class RunFolder:
         if path.exists() and (not path.is_dir() or set(path.iterdir()) - set(leftovers(cls(path).recipe))):
             resumable = cls(path).recipe.is_file() and not cls(path).summary.is_file()
             advice = f", or go on with this run: --resume {path}" if resumable else ""
-            raise RunError(f"{path}: exists already; name another with --out{advice}")
+            raise RunError([Problem(str(path), f"exists already; name another with --out{advice}")])
         above = path
         while not above.exists():
             above = above.parent
@@ -197,7 +197,7 @@ class RunFolder:
         run = cls(path)
         if not run.recipe.is_file():
             if path.exists():
-                raise RunError(f"{path}: not a run folder{holding(path) or ' (no recipe.toml in it)'}")
+                raise RunError([Problem(str(path), f"not a run folder{holding(path) or ' (no recipe.toml in it)'}")])
             raise RunError(f"{path}: no such run folder{beside(path)}")
         return run
 

@@ -102,6 +102,8 @@ def test_run_folders(call: Call, place: Path) -> None:
         (["--out", "first"], "first: exists already; name another with --out"),
         (["--out", "mine"], "mine: exists already; name another with --out"),
         (["--out", "base.toml"], "base.toml: exists already; name another with --out"),
+        (["--out", "chats.jsonl"], "chats.jsonl: exists already; name another with --out"),  # no fault of its source
+        (["--resume", "chats.jsonl"], "chats.jsonl: not a run folder (no recipe.toml in it)"),
         (["--out", "base.toml/x"], "base.toml/x: can't be made, base.toml is a file; name another folder with --out"),
         (["--resume", "first"], "first: this run is finished; nothing to resume"),
         (["--resume", "mine"], "mine: not a run folder (no recipe.toml in it)"),

@@ -59,6 +59,7 @@ def test_one_of_each_kind_first() -> None:
     chats = [weather_chat(where=str(index), kind=kind) for index, kind in enumerate(kinds)]
     assert [chat.where for chat in chosen(chats, 3)] == ["0", "3", "4"]
     assert [chat.where for chat in chosen(chats, 5)] == ["0", "1", "2", "3", "4"]
+    assert chosen(chats, 10**30) == chats
     assert len(chosen(chats, 9)) == 6
 
 

@@ -55,6 +55,8 @@ def test_padded_chats_are_shared_too() -> None:
 
 
 def test_what_can_not_be_shared_is_refused() -> None:
+    with pytest.raises(InputError, match="GPUs can't share an update of 16 chats"):
+        plan(10**30)  # before it is shared by so many
     with pytest.raises(InputError, match="17 GPUs can't share an update of 16 chats"):
         plan(17)
     with pytest.raises(InputError, match="--gpus 2: processes on a CPU share its cores"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def preview(loaded: LoadedRecipe, n: int, html: Path | None, console: Console) -
 
 def chosen(chats: Iterable[Chat], n: int) -> list[Chat]:
     """`n` of the first chats: first one of each kind, then whatever comes, in the data's order."""
-    head = list(itertools.islice(chats, max(_LOOKED_AT, n)))
+    head = list(itertools.islice(chats, min(max(_LOOKED_AT, n), sys.maxsize)))
     first_of_kind: dict[str, int] = {}
     for index, chat in enumerate(head):
         first_of_kind.setdefault(chat.kind, index)

@@ -27,7 +27,7 @@ from toolkit.planning.lengths import Lengths
 from toolkit.planning.memory import Memory, full_memory, training_memory
 from toolkit.planning.ran_out import Case, Known, known
 from toolkit.planning.setup import setup_on
-from toolkit.planning.sharing import Sharing, sharing
+from toolkit.planning.sharing import Sharing, check_share, sharing
 from toolkit.planning.steps import Updates, fitted, fitting, updates_of
 from toolkit.recipe import LoadedRecipe
 from toolkit.recipe.schema import Recipe
@@ -145,6 +145,7 @@ def make_plan(
 ) -> Plan:
     """The plan of `recipe` on `card`, or on `gpus` of it, over chats of these `lengths`; `has`: which packages there
     are."""
+    check_share(recipe.chats_per_update, gpus)
     shape = load_shape(recipe.model)
     hardware = _hardware(card)
     check_hardware(recipe, hardware)
