@@ -104,6 +104,7 @@ def _changed(name: str, value: Any) -> Any:
         ("pre_tokenizer", None),
         ("post_processor", processors.ByteLevel(trim_offsets=True)),
         ("dropout", 0.1),
+        ("encode_special_tokens", True),
     ],
 )
 def test_tokenizers_of_another_kind_are_left_alone(name: str, value: Any) -> None:

@@ -134,6 +134,7 @@ def by_words(backend: Any) -> Any:
         pattern is not None
         and type(backend.model).__name__ == "BPE"
         and not backend.model.dropout
+        and not backend.encode_special_tokens  # which cuts them as text
         and _state(backend.normalizer).get("type") in (None, *_UNFOLDED)
         and _leaves_offsets(_state(backend.post_processor))
         and all(
