@@ -9,11 +9,9 @@ whose first tokens every model here gets. With two cards all of it ends within -
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.gpu.family_models import SHAPES, make
+from tests.gpu.processes import ended
 from toolkit.bench_results import Arm, Results
 from toolkit.words import counted
 
@@ -186,25 +185,12 @@ class Work:
             process = subprocess.Popen(
                 [sys.executable, *words], stdout=file, stderr=subprocess.STDOUT, env=env, start_new_session=True
             )
-            try:
-                for grace, number in ((max(self.left - 8, 1), signal.SIGINT), (6, signal.SIGKILL)):
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(grace)
-                        break
-                    self.say(f"{log}: cut off")
-                    if number == signal.SIGINT:
-                        process.send_signal(number)
-                    else:
-                        os.killpg(process.pid, number)
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # what it may have left
-                process.wait()
+            code = ended(process, self.left - 8, grace=6, cut=lambda: self.say(f"{log}: cut off"))
         whole = path.read_bytes()
         if len(whole) > LOG_BYTES:
             path.write_bytes(whole[: LOG_BYTES // 4] + b"\n...\n" + whole[-LOG_BYTES // 2 :])
-        if process.returncode:
-            self.say(f"{log}: ended with {process.returncode}")
+        if code:
+            self.say(f"{log}: ended with {code}")
 
 
 def main() -> None:

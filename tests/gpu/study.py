@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.gpu.processes import ended
 from toolkit.data.readers import read_rows
 
 SEEDS = (42, 43, 44)
@@ -104,7 +104,7 @@ class Study:
 
     @property
     def left(self) -> float:
-        return float(self.asked.seconds) - (time.monotonic() - self.started)
+        return float(self.asked.seconds) - self.seconds
 
     def go(self, lanes: Iterable[list[Job]]) -> bool:
         threads = [threading.Thread(target=self.lane, args=(lane,)) for lane in lanes]
@@ -153,7 +153,7 @@ class Study:
                 running[name] = subprocess.Popen(
                     command, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True
                 )
-            codes = {name: self.end(process, until) for name, process in running.items()}
+            codes = {name: ended(process, until - time.monotonic(), grace=10) for name, process in running.items()}
         for name, words in job.commands.items():
             row = {"name": name, "began": round(began - self.started, 1), "code": codes[name], "command": words}
             with self.changed, (self.out / "jobs.jsonl").open("a", encoding="utf-8") as file:
@@ -166,15 +166,6 @@ class Study:
         share = max(1, len(every) // (8 if job.card is None else len(self.cards)))
         first = (job.card if job.card is not None else 7 - number % 8) * share % len(every)
         return every[first : first + share]
-
-    @staticmethod
-    def end(process: subprocess.Popen[bytes], until: float) -> int:
-        for grace, number in ((max(until - time.monotonic(), 1), signal.SIGINT), (10, signal.SIGKILL)):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.wait(grace)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-        return process.wait()
 
 
 def found(words: list[str]) -> list[str]:
@@ -210,7 +201,7 @@ def lanes(study: Study) -> list[list[Job]]:
         if asked.bfcl:
             ways["bfcl"] = ["--data", f"bfcl:{asked.bfcl}", "--chats", "260"]
         if asked.own:
-            ways["own"] = ["--data", asked.own_val, "--chats", "597"]
+            ways["own"] = ["--data", asked.own_val, "--chats", "1000"]
         commands = {}
         for kind in kinds.split():
             if kind in ways:
@@ -218,20 +209,17 @@ def lanes(study: Study) -> list[list[Job]]:
                 commands[f"{name}-{kind}"] = [*words, "--out", str(out / "evals" / f"{name}-{kind}")]
         return Job(f"{name} evaluated", commands, card, after, 500)
 
-    def seed(number: int, card: int, *after: str) -> Job:
-        return run(f"seed-{number}", card, recipe, "--set", f"train.seed={number}", after=after)
+    def seed(number: int, card: int) -> Job:
+        return run(f"seed-{number}", card, recipe, "--set", f"train.seed={number}")
 
     everything = "dev dev-executed test test-executed bfcl own"
     first, second, third = (f"seed-{number}" for number in SEEDS)
     folder = out / "runs" / first
-    files = [f"{first}-{type_}" for type_ in asked.gguf.split(",")]
     export = ["export", str(folder), "--gguf", asked.gguf, "--chats", "2" if asked.tiny else "8"]
     ggufs: dict[str, list[str]] = {}
-    for name, type_ in zip(files, asked.gguf.split(","), strict=True):
-        words = evaluations(
-            name, str(folder / "export" / f"*{type_.upper()}.gguf"), "dev-300-executed", None, "--recipe", recipe
-        )
-        ggufs |= words.commands
+    for type_ in asked.gguf.split(","):
+        file = str(folder / "export" / f"*{type_.upper()}.gguf")
+        ggufs |= evaluations(f"{first}-{type_}", file, "dev-300-executed", None, "--recipe", recipe).commands
     trained = [seed(SEEDS[0], 0), seed(SEEDS[2], 0)]
     beside = [seed(SEEDS[1], other)]
     own = own_recipes(study, recipe, folder / "export" / "merged") if asked.own else {}
