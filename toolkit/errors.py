@@ -103,7 +103,11 @@ class InterruptedRun(ToolkitError):
 
 def did_you_mean(word: str, known: Iterable[str], *, alike: float | None = None) -> str:
     """`", did you mean lora_dropout?"` for the `nearest` of `known`, or an empty string where none is near."""
-    near = nearest(word, known, alike=alike)
+    return meant(nearest(word, known, alike=alike))
+
+
+def meant(near: str) -> str:
+    """`did_you_mean` where the nearest name was found another way; `near` may be empty."""
     return f", did you mean {near}?" if near else ""
 
 

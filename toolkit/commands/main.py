@@ -154,8 +154,10 @@ def main() -> None:
         if not isinstance(error, Exception) and type(error).__module__ != PANIC:
             raise
         if usage.is_usage(error):
-            line = error.format_message() if usage.is_help(error) else usage.told(error, sys.argv[1:], _commands())
-            warn(line if usage.is_help(error) else f"error: {line}")
+            if usage.is_help(error):
+                warn(error.format_message())
+            else:
+                warn(f"error: {usage.told(error, sys.argv[1:], _commands())}")
             sys.exit(error.exit_code)
         if told_by_machine := refusal(error):
             _report(ToolkitError(told_by_machine))

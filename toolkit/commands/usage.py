@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
 
 from toolkit.commands.hints import hint
-from toolkit.errors import nearest
+from toolkit.errors import meant, nearest
 from toolkit.terminal import one_line
 from toolkit.words import typed
 
@@ -45,13 +45,13 @@ def told(error: Any, words: Sequence[str], root: Any) -> str:
 
 def no_command(name: str, near: str) -> str:
     """What is said of a verb that there is not; `near`: one that there is, or nothing."""
-    return f"{name}: no such command{_meant(near)}"
+    return f"{name}: no such command{meant(near)}"
 
 
 def _fault(error: Any, command: Any, option: str | None, param: Any, *, near: bool) -> str:
     said = error.format_message().rstrip(".")
     if hasattr(error, "possibilities"):
-        return f"{option}: unknown option{_meant(_near_option(str(option), command) if near else '')}"
+        return f"{option}: unknown option{meant(_near_option(str(option), command) if near else '')}"
     if option is not None:
         if "does not take" in said:
             return f"{option}: takes no value"
@@ -115,7 +115,3 @@ def _name(param: Any) -> str:
     if param.opts and param.opts[0].startswith("-"):
         return str(param.opts[0])
     return (param.metavar or param.name.upper()).rstrip(".")
-
-
-def _meant(near: str) -> str:
-    return f", did you mean {near}?" if near else ""

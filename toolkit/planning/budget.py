@@ -70,7 +70,7 @@ def budget_for(recipe: Recipe, setup: Setup, memory: int, lengths: Lengths) -> B
     if wanted == "fixed":
         return None
     longest, trained = int(lengths.tokens.max()), lengths.trained
-    rows = lengths.rows(min(recipe.chats_per_update, lengths.chats))  # an update has no more than there are
+    rows = lengths.rows(lengths.in_update(recipe.chats_per_update))
     update = fullest_share(lengths.tokens, rows, setup.ranks)
     asked = None
     if isinstance(wanted, int):

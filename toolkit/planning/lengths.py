@@ -56,6 +56,10 @@ class Lengths:
         """The length of equal rows whose attention costs each token as much as that of these rows, unpadded."""
         return round(float(self.tokens @ self.tokens) / float(self.tokens.sum()))
 
+    def in_update(self, chats: int) -> int:
+        """Chats of an update that is to have so many: no more than there are."""
+        return min(chats, self.chats)
+
     def rows(self, chats: int) -> int:
         """Rows of a micro-batch of `chats` chats."""
         return math.ceil(chats * self.rows_per_chat)

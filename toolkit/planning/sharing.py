@@ -49,9 +49,8 @@ def sharing(recipe: Recipe, card: Card, lengths: Lengths, trainable: int, budget
     Means are over updates drawn from rows of these lengths. Raises `InputError` where an update has fewer chats than
     there are ranks.
     """
-    chats = recipe.chats_per_update
-    check_share(chats, ranks)
-    chats = min(chats, lengths.chats)
+    check_share(recipe.chats_per_update, ranks)
+    chats = lengths.in_update(recipe.chats_per_update)
     shares, pieces = [], []
     for groups in shared(lengths.tokens, chats if budget is None else lengths.rows(chats), ranks):
         shares.append(largest(groups))

@@ -102,7 +102,7 @@ def _packing(plan: Plan) -> list[tuple[str, str]]:
         return []
     cut = "one micro-batch" if plan.pieces == 1 else f"{plan.pieces:.1f} micro-batches"
     each = " on each GPU" if plan.sharing.ranks > 1 else ""
-    real = plan.lengths.mean * min(plan.recipe.chats_per_update, plan.lengths.chats)
+    real = plan.lengths.mean * plan.lengths.in_update(plan.recipe.chats_per_update)
     return [
         ("packing", f"{budget.tokens:,} tokens a micro-batch: {budget.reason}"),
         ("", f"an update has {real:,.0f} real tokens, without padding, in {cut}{each} (means)"),
