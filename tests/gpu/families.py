@@ -3,7 +3,8 @@
 Stock Unsloth and PEFT against the best of ours, and memory as it was planned. Each row is a line of ROWS.jsonl as soon
 as it is known; logs, at most 100 kB each, go to a folder beside it. Cards are those of CUDA_VISIBLE_DEVICES, or the
 first. A family that fails, or takes too long, costs its own rows alone. Needs Qwen3's tokenizer in TOOLKIT_TEST_MODELS,
-whose first tokens every model here gets. With two cards all of it ends within --seconds, 235 by default.
+whose first tokens every model here gets. With two cards all of it ends within --seconds, 235 by default;
+a second time with the same --cache it takes less, as what was compiled is there.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ class Work:
     out: Path
     logs: Path
     scratch: Path
+    cache: Path
     tokenizer: Path
     cards: list[str]
     seconds: float
@@ -177,7 +179,7 @@ class Work:
 
     def run(self, words: list[str], card: str, family: str, step: str) -> None:
         """A process of its own, on one card, which is told to stop when its time is up: a bench writes what it has."""
-        env, log = {**os.environ, "TOOLKIT_CACHE": str(self.scratch / "cache" / family)}, f"{family}.{step}"
+        env, log = {**os.environ, "TOOLKIT_CACHE": str(self.cache / family)}, f"{family}.{step}"
         if card:
             env["CUDA_VISIBLE_DEVICES"] = card
         path = self.logs / f"{log}.txt"
@@ -198,6 +200,7 @@ def main() -> None:
     parser.add_argument("rows", type=Path)
     parser.add_argument("families", nargs="*", default=[])
     parser.add_argument("--seconds", type=float, default=235.0)
+    parser.add_argument("--cache", type=Path, help="where compiled code and token tables are kept; else nowhere")
     parser.add_argument("--tiny", action="store_true", help="tiny models and two plain variants, for a CPU")
     asked = parser.parse_intermixed_args()
     if unknown := sorted(set(asked.families) - set(SHAPES)):
@@ -211,7 +214,8 @@ def main() -> None:
     logs.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="toolkit-families-"))
     try:
-        work = Work(out, logs, scratch, tokenizer.absolute(), cards, asked.seconds, asked.tiny)
+        cache = (asked.cache or scratch / "cache").absolute()
+        work = Work(out, logs, scratch, cache, tokenizer.absolute(), cards, asked.seconds, asked.tiny)
         work.go(asked.families or list(SHAPES))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

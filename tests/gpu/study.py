@@ -3,9 +3,10 @@
 Three seeds of the recipe, each put to the development and the test set (first answers, and executed), to BFCL and to
 the user's own chats; the first seed's GGUF files, executed; runs over own chats, alone, mixed with built-in ones and
 from where the first seed ended; `toolkit bench --quality` in the time that is left. Cards are those of
-CUDA_VISIBLE_DEVICES, or the first; each has its share of the machine's cores. What fails or takes too long costs what
-hangs on it alone. Each command, when it began, its seconds and exit code go to OUT/jobs.jsonl, what it said to
-OUT/logs, answers and tables to OUT/evals. Asked for 1,640 seconds, as it is by default, on two H200.
+CUDA_VISIBLE_DEVICES, or the first; each has its share of the machine's cores. While the first seed trains, the next
+ones' token tables are made; on one card nothing else is beside it. What fails or takes too long costs what hangs on it
+alone. Each command, when it began, its seconds and exit code go to OUT/jobs.jsonl, what it said to OUT/logs, answers
+and tables to OUT/evals. Asked for 1,640 seconds, as it is by default, on two H200.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ TINY = (
     "eval.generate=0",
     "eval.generate_steps=0",
 )
+FEW_CHATS = 'data.sources=[{source="builtin:tools",size=64,rationales=true}]'
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class Job:
     least: float = 20
     whatever: bool = False
     """Begun also where what it comes after failed."""
+    once: Path | None = None
+    """A file that has to be there before it begins; then it leaves four cores to others."""
 
 
 @dataclass(slots=True)
@@ -133,8 +137,11 @@ class Study:
         return time.monotonic() - self.started
 
     def wait(self, job: Job) -> bool:
+        def ready() -> bool:
+            return all(name in self.ended for name in job.after) and (job.once is None or job.once.exists())
+
         with self.changed:
-            while any(name not in self.ended for name in job.after) and self.left > job.least:
+            while not ready() and self.left > job.least:
                 self.changed.wait(1)
         return self.left > job.least and (job.whatever or all(self.ended.get(name) for name in job.after))
 
@@ -165,7 +172,7 @@ class Study:
         every = sorted(os.sched_getaffinity(0))
         share = max(1, len(every) // (8 if job.card is None else len(self.cards)))
         first = (job.card if job.card is not None else 7 - number % 8) * share % len(every)
-        return every[first : first + share]
+        return every[first + (4 if job.once and share > 4 else 0) : first + share]
 
 
 def found(words: list[str]) -> list[str]:
@@ -182,6 +189,7 @@ def lanes(study: Study) -> list[list[Job]]:
     asked, out, two = study.asked, study.out, len(study.cards) > 1
     recipe, other = str(Path(asked.recipe).resolve()), 1 if two else 0
     tiny = [part for value in TINY for part in ("--set", value)] if asked.tiny else []
+    few_chats = ["--set", FEW_CHATS] if asked.tiny else []
 
     def run(name: str, card: int, recipe: str, *more: str, after: tuple[str, ...] = ()) -> Job:
         words = ["run", recipe, "--out", str(out / "runs" / name), "--no-export", *more, *tiny]
@@ -210,8 +218,12 @@ def lanes(study: Study) -> list[list[Job]]:
         return Job(f"{name} evaluated", commands, card, after, 500)
 
     def seed(number: int, card: int) -> Job:
-        return run(f"seed-{number}", card, recipe, "--set", f"train.seed={number}")
+        return run(f"seed-{number}", card, recipe, "--set", f"train.seed={number}", *few_chats)
 
+    def table(number: int) -> list[str]:
+        return ["data", "build", recipe, "--set", f"train.seed={number}", *few_chats, *tiny]
+
+    kinds_of_base = "dev-executed test test-executed bfcl own"
     everything = "dev dev-executed test test-executed bfcl own"
     first, second, third = (f"seed-{number}" for number in SEEDS)
     folder = out / "runs" / first
@@ -220,20 +232,21 @@ def lanes(study: Study) -> list[list[Job]]:
     for type_ in asked.gguf.split(","):
         file = str(folder / "export" / f"*{type_.upper()}.gguf")
         ggufs |= evaluations(f"{first}-{type_}", file, "dev-300-executed", None, "--recipe", recipe).commands
-    trained = [seed(SEEDS[0], 0), seed(SEEDS[2], 0)]
-    beside = [seed(SEEDS[1], other)]
+    training = folder / "metrics.jsonl"
+    tables = [(third, SEEDS[2])] if two else [(second, SEEDS[1]), (third, SEEDS[2])]
+    seeds = [seed(SEEDS[0], 0), seed(SEEDS[1], other), seed(SEEDS[2], 0)]
     own = own_recipes(study, recipe, folder / "export" / "merged") if asked.own else {}
-    beside += [run(name, other, path, after=("exported",) if name == "after" else ()) for name, path in own.items()]
+    owns = [run(name, other, path, after=("exported",) if name == "after" else ()) for name, path in own.items()]
     names = (first, second, third, *own)
     last = (*names, "GGUFs", *(f"{name} evaluated" for name in names))
-    quality = [[], []] if asked.tiny else [[bench(study, recipe, card, last)] for card in range(1 + other)]
-    base = evaluations("base", asked.base, everything.partition(" ")[2], other, "--recipe", recipe)
+    quality = [] if asked.tiny else [bench(study, recipe, card, last) for card in range(1 + other)]
+    beside = [[seeds[0], seeds[2], *quality[:1]], [seeds[1], *owns, *quality[1:]]]
     return [
-        [*trained, *quality[0]],
-        [*beside, *(quality[1] if two else [])],
-        [base],
+        *(beside if two else [[*seeds, *owns, *quality]]),
+        [Job(f"table of {name}", {f"{name}-table": table(number)}, 0, once=training) for name, number in tables],
+        [evaluations("base", asked.base, kinds_of_base, other, "--recipe", recipe, after=() if two else (first,))],
         [evaluations(first, str(folder), everything, 0, after=(first,))],
-        [Job("exported", {"export": export}, 0, (first,), 500), Job("GGUFs", ggufs, None, ("exported",), 600)],
+        [Job("exported", {"export": export}, 0, (first,), 500), Job("GGUFs", ggufs, None, ("exported",), 800)],
         *(
             [evaluations(name, str(out / "runs" / name), everything, card, after=(name,))]
             for name, card in ((second, other), (third, 0))
@@ -282,8 +295,8 @@ def own_recipes(study: Study, recipe: str, merged: Path) -> dict[str, str]:
     ways = {
         "own": ("", own, "", 4),
         "after": (model, own, "", 4),
-        "calls": ("", str(calls.resolve()), "", 2),
         "calls-mixed": ("", str(calls.resolve()), fifth(sum(kind in KINDS_OF_CALLS for kind in kinds)), 2),
+        "calls": ("", str(calls.resolve()), "", 2),
         "mixed": ("", own, fifth(len(kinds)), 4),
     }
     for name, (model, file_, beside, epochs) in ways.items():
