@@ -291,12 +291,50 @@ def test_the_key_changes_with_all_that_matters_and_nothing_else(tmp_path: Path, 
         "format": keys.table_key(recipe(path, call_format="json"), model, "train"),
         "length": keys.table_key(recipe(path, max_length=100), model, "train"),
         "holdout": keys.table_key(recipe(path, holdout=2), model, "train"),
-        "part": keys.table_key(base, model, "eval"),
+        "other holdout": keys.table_key(recipe(path, holdout=3), model, "train"),
+        "part": keys.table_key(recipe(path, holdout=2), model, "eval"),
         "template": keys.table_key(base, other_model, "train"),
     }
     write_jsonl(path, rows(6))
     different["data"] = keys.table_key(base, model, "train")
     assert len({key, *different.values()}) == 1 + len(different)
+
+
+def test_a_part_s_key_is_that_of_the_chats_it_is_read_from(tmp_path: Path, model: Path) -> None:
+    files = {name: write_jsonl(tmp_path / f"{name}.jsonl", rows(n)) for n, name in enumerate("abc", 5)}
+
+    def both(trained: str, *held_out: str, holdout: float = 200) -> tuple[str, str]:
+        sources = [SourceSection(source=str(files.get(name, name))) for name in held_out]
+        one = SourceSection(source=str(files.get(trained, trained)))
+        made = Recipe(data=DataSection(sources=[one]), eval=EvalSection(sources=sources, holdout=holdout))
+        return keys.table_key(made, model, "train"), keys.table_key(made, model, "eval")
+
+    train, held = both("a", "b")
+    assert both("a", "b", holdout=5) == (train, held), "nothing is cut out of a"
+    assert both("a", "c")[0] == both("a", "b", "c")[0] == train
+    assert both("c", "b")[1] == held, "b is held out, whatever is trained on"
+    assert len({held, both("a", "c")[1], both("a", "b", "c")[1]}) == 3
+    assert both("a", holdout=2)[0] not in (train, both("a", holdout=3)[0]), "what a holds less of is no table of a"
+    built, splits = both("builtin:tools")
+    assert both("builtin:tools", holdout=100)[0] == built == both("builtin:tools", "b")[0]
+    assert both("builtin:tools", holdout=100)[1] != splits
+
+
+def test_chats_that_stay_the_same_are_not_tokenised_anew(tmp_path: Path, model: Path) -> None:
+    held = write_jsonl(tmp_path / "held.jsonl", rows(4))
+    one = recipe(write_jsonl(tmp_path / "x.jsonl", rows(9)))
+    first = build(one, model, progress=False)
+    other = one.model_copy(update={"eval": EvalSection(sources=[SourceSection(source=str(held))], holdout=3)})
+    assert build(other, model, progress=False).folder == first.folder
+    divided = one.model_copy(update={"eval": EvalSection(holdout=3)})
+    assert build(divided, model, progress=False).n_chats == 6, "three of them are held out"
+    assert build(one, model, progress=False).n_chats == 9
+
+    held.unlink()
+    longer = other.model_copy(update={"train": TrainSection(max_length=99)})
+    with pytest.raises(DataError, match=r"held\.jsonl: no such file"):
+        build(longer, model, progress=False)
+    assert find(longer.model_copy(update={"eval": one.eval}), model) is None, "said before anything was made"
 
 
 def test_big_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ import zstandard
 
 from tests.command import toolkit
 from tests.data.toys import ADD, QWEN_LIKE, save_tokenizer, tool, weather_row
-from toolkit.data.parts import Part, part_chats
+from toolkit.data.held_out import Part
+from toolkit.data.parts import part_chats
 from toolkit.drafting import draft as drafting
 from toolkit.drafting.draft import draft
 from toolkit.engines.recipes import load

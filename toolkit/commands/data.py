@@ -73,7 +73,7 @@ def data_preview(
 def data_build(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Make the token tables that `toolkit run` trains on, ahead of time. They are kept and reused."""
     from toolkit import models
-    from toolkit.data.parts import parts_of
+    from toolkit.data.held_out import parts_of
     from toolkit.data.table import build
 
     with loaded(recipe, overrides) as asked:

@@ -16,9 +16,10 @@ from rich.table import Table
 from toolkit import models
 from toolkit.cache import cache_root
 from toolkit.chats import KINDS, Chat
+from toolkit.data.held_out import Part, parts_of
 from toolkit.data.keys import table_key
 from toolkit.data.notes import Reading
-from toolkit.data.parts import Part, chat_hash, few_held_out, parts_of
+from toolkit.data.parts import chat_hash, few_held_out
 from toolkit.data.pipeline import Settings
 from toolkit.data.rows import TEXT_ROLES
 from toolkit.data.sources import MOST_SHOWN, load_chats

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.cache import remembered_sha256
 from toolkit.chats import BUILTIN
 from toolkit.data.commits import commit_of
+from toolkit.data.held_out import Part, divided, sources_of
 from toolkit.data.sources import local_files
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError
@@ -41,9 +42,11 @@ def source_files(sources: Sequence[SourceSection]) -> dict[str, str]:
     return {str(path): file_hash(path) for path in found}
 
 
-def table_key(recipe: Recipe, folder: Path, part: str, template: ChatTemplate | None = None) -> str:
+def table_key(recipe: Recipe, folder: Path, part: Part, template: ChatTemplate | None = None) -> str:
     """Everything that decides what is in a token table: data, tokenizer and template, settings, code, versions.
 
+    Of the data only what the part is read from, and of the held-out chats their number only where it divides that: a
+    recipe that is measured on other chats has the table of its training chats already.
     The template's text is made from the tokenizer's files, the settings and our own templates, which are all here;
     another `template` than that one counts with its own text.
     """
@@ -55,12 +58,11 @@ def table_key(recipe: Recipe, folder: Path, part: str, template: ChatTemplate | 
         "thinking": recipe.data.thinking,
         **({"template": template.text} if template is not None else {}),
         "max_length": recipe.train.max_length,
-        "holdout": recipe.eval.holdout,
+        **({"holdout": recipe.eval.holdout} if divided(recipe) else {}),
     }
     return digest(
         [
-            data_key(recipe.data.sources),
-            data_key(recipe.eval.sources),
+            data_key(sources_of(recipe, part)),
             tokenizer_key(folder),
             settings,
             code_key(),

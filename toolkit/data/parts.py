@@ -13,10 +13,11 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from toolkit.cache import cache_root, keep, kept
-from toolkit.chats import BUILTIN, Chat
+from toolkit.chats import Chat
+from toolkit.data.held_out import Part, divided, sources_of
 from toolkit.data.keys import data_key, digest
 from toolkit.data.notes import Reading
 from toolkit.data.pipeline import processes
@@ -27,8 +28,6 @@ from toolkit.words import counted
 if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe, SourceSection
 
-Part = Literal["train", "eval"]
-HELD_OUT_SPLITS = ("phrasing", "tools")
 LEAST_CHATS = 12  # held out, for anything to be said of chats that were not: fewer are those few chats
 _HASHES = 2**64
 
@@ -54,18 +53,7 @@ def part_chats(recipe: Recipe, part: Part, reading: Reading | None = None, cache
 def _part_chats(recipe: Recipe, part: Part, reading: Reading, cache: Path | None) -> Iterator[Chat]:
     if divided(recipe):
         return _divided(recipe, part, reading, cache)
-    held_out = recipe.eval.sources or held_out_sources(recipe)
-    return _chats(recipe, recipe.data.sources if part == "train" else held_out, reading)
-
-
-def parts_of(recipe: Recipe) -> tuple[Part, ...]:
-    """The parts that a recipe's chats have."""
-    return ("train", "eval") if recipe.eval.sources or recipe.eval.holdout else ("train",)
-
-
-def divided(recipe: Recipe) -> bool:
-    """Whether held-out chats are taken from the training sources, so that both parts come of the same rows."""
-    return bool(recipe.eval.holdout) and not recipe.eval.sources and not held_out_sources(recipe)
+    return _chats(recipe, sources_of(recipe, part), reading)
 
 
 def _chats(recipe: Recipe, sources: Sequence[SourceSection], reading: Reading) -> Iterator[Chat]:
@@ -94,23 +82,6 @@ def few_held_out(recipe: Recipe, chats: int) -> str:
 def eval_chats(recipe: Recipe) -> list[Chat]:
     """The held-out chats, the same ones in the same order as the token table's eval part."""
     return list(part_chats(recipe, "eval"))
-
-
-def held_out_sources(recipe: Recipe) -> list[SourceSection]:
-    """The built-in held-out splits with the options of the training sources; an empty list where they don't apply."""
-    sources = recipe.data.sources
-    if recipe.eval.sources or any(one.source != BUILTIN or one.split != "train" for one in sources):
-        return []
-    wanted = recipe.eval.holdout
-    total = int(wanted) if wanted >= 1 else round(wanted * sum(one.size for one in sources))
-    shares = len(sources) * len(HELD_OUT_SPLITS)
-    found = []
-    for index, (source, split) in enumerate((one, split) for split in HELD_OUT_SPLITS for one in sources):
-        size = total // shares + (index < total % shares)
-        if size:
-            plain = {"weight": 1.0, "limit": None, "decisions": 0.0, "rationales": False, "purposes": 0.0}
-            found.append(source.model_copy(update={"split": split, "size": size, **plain}))
-    return found
 
 
 def holdout(recipe: Recipe, cache: Path | None = None) -> Holdout:

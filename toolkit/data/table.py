@@ -29,10 +29,11 @@ from toolkit import models
 from toolkit.cache import cache_root
 from toolkit.chats import Chat
 from toolkit.data.clock import asks_for_a_day, today
-from toolkit.data.keys import digest, table_key
+from toolkit.data.held_out import Part, divided, parts_of, sources_of
+from toolkit.data.keys import data_key, digest, table_key
 from toolkit.data.notes import Reading
-from toolkit.data.parts import Part, divided, few_held_out
 from toolkit.data.parts import eval_chats as all_eval_chats
+from toolkit.data.parts import few_held_out
 from toolkit.data.tablefile import write
 from toolkit.errors import DataError, Problem
 from toolkit.files import discard
@@ -202,6 +203,8 @@ def build(
     """
     table = find(recipe, folder, part, cache, template, day=day, deep=True)
     if table is None:
+        for other in parts_of(recipe):  # before minutes are spent on one part: whether the other's files are there
+            data_key(sources_of(recipe, other))
         key = _key(recipe, folder, part, cache, template, day)
         place = _place(key, cache)
         wrong = _damage(place, deep=True) if place.is_dir() else "it is not there"

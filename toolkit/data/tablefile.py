@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.data import seen
+from toolkit.data.held_out import Part, sources_of
 from toolkit.data.keys import data_key
 from toolkit.data.notes import Reading
-from toolkit.data.parts import Part, part_chats
+from toolkit.data.parts import part_chats
 from toolkit.data.pipeline import Chunk, Settings, Tally, encode_stream
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError, ToolkitError
@@ -102,7 +103,7 @@ def write(
             "thinking": recipe.data.thinking,
             "max_length": recipe.train.max_length,
             **({"day": day} if day else {}),
-            "data_key": data_key(recipe.data.sources),
+            "data_key": data_key(sources_of(recipe, part)),
             "tokenizer_key": tokenizer_key(folder),
             "seconds": round(time.monotonic() - started, 2),
         }

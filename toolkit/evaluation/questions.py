@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolkit.chats import BUILTIN, TEST_SET, Chat
-from toolkit.data.parts import HELD_OUT_SPLITS
+from toolkit.data.held_out import HELD_OUT_SPLITS
 from toolkit.data.sources import load_chats
 from toolkit.data.table import eval_chats
 from toolkit.errors import DataError, did_you_mean

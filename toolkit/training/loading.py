@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import engines
-from toolkit.data.parts import parts_of
+from toolkit.data.held_out import parts_of
 from toolkit.data.table import build
 from toolkit.data.template import ChatTemplate
 from toolkit.engines import Choice, Loaded
