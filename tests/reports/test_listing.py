@@ -11,7 +11,10 @@ from typer.testing import CliRunner
 from tests.reports.folders import make_run
 from toolkit.commands.main import app
 from toolkit.errors import RunError
+from toolkit.recipe.dump import dump
+from toolkit.recipe.schema import ModelSection, Recipe
 from toolkit.reports.listing import list_runs, show_runs
+from toolkit.runs import RunFolder
 from toolkit.terminal import new_console
 
 
@@ -29,6 +32,24 @@ def test_runs_are_listed_with_their_state(tmp_path: Path) -> None:
     assert (other.state, other.updates) == ("stopped", 24)
     with stopped.held():
         assert {run.state for run in list_runs(stopped.path)} == {"training now"}
+
+
+def test_a_run_that_failed_before_training_began_is_listed_and_a_recipe_of_one_s_own_is_not(tmp_path: Path) -> None:
+    whole = dump(Recipe(model=ModelSection(name="me/small")))
+    bare = RunFolder.create(tmp_path / "bare", whole)
+    templated = RunFolder.create(tmp_path / "templated", whole)
+    templated.template.write_text("{{ messages }}")
+    (templated.path / ".environment.json.making-1").write_text("{")
+    RunFolder.create(tmp_path / "own", '[model]\nname = "me/small"\n')
+    (RunFolder.create(tmp_path / "job", whole).path / "job.py").write_text("")
+    assert {run.path.name: (run.state, run.model, run.updates, run.problem) for run in list_runs(tmp_path)} == {
+        "bare": ("failed", "small", 0, ""),
+        "templated": ("failed", "small", 0, ""),
+    }
+    with bare.held():
+        assert {run.path.name: run.state for run in list_runs(tmp_path)}["bare"] == "training now"
+    listed = CliRunner().invoke(app, ["runs", str(tmp_path)]).output.splitlines()
+    assert [line.split()[:3] for line in listed[1:]] == [["bare", "small", "failed"], ["templated", "small", "failed"]]
 
 
 def test_a_run_that_can_not_be_read_does_not_hide_the_others(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from rich.table import Table
 
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError, RunError, first_line
+from toolkit.files import leftovers
+from toolkit.recipe import dump
 from toolkit.records import read_object, read_rows
 from toolkit.reports.log import Log
 from toolkit.reports.runview import facts_of, state_of
@@ -52,9 +54,24 @@ def list_runs(folder: Path) -> list[Listed]:
     return sorted((_listed(path) for path in found), key=lambda run: run.modified)
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether training has begun here: a recipe alone may be a user's own."""
-    return any((folder / name).exists() for name in ("environment.json", "metrics.jsonl", "summary.json"))
+def _is_run(path: Path) -> bool:
+    """Whether a run made this folder: a recipe alone may be a user's own."""
+    folder = RunFolder(path)
+    return any(file.exists() for file in (folder.environment, folder.metrics, folder.summary)) or _barely_made(folder)
+
+
+def _barely_made(folder: RunFolder) -> bool:
+    """Whether there is only what a run writes first: its recipe, with every key as nobody else writes them, perhaps its
+    chat template. A job's folder has such a recipe among files of its own."""
+    first = {folder.recipe, folder.template, *leftovers(folder.template), *leftovers(folder.environment)}
+    if set(folder.path.iterdir()) - first:
+        return False
+    try:
+        written, whole = folder.recipe.read_text(encoding="utf-8"), dump(load(folder.recipe).recipe)
+    except (InputError, OSError, ValueError):
+        return False
+    keys, wanted = ([line.partition(" = ")[0] for line in text.splitlines()] for text in (written, whole))
+    return keys == wanted
 
 
 def _listed(path: Path) -> Listed:

@@ -19,7 +19,7 @@ from toolkit.reports.verdicts import Verdict
 from toolkit.runs import RunFolder, recipe_of
 from toolkit.words import typed
 
-State = Literal["finished", "training now", "stopped"]
+State = Literal["finished", "training now", "stopped", "failed"]
 EVALUATED = frozenset(("eval_loss", *LOGGED))  # keys of a row
 
 
@@ -138,10 +138,13 @@ def facts_of(recipe: Recipe, environment: dict[str, Any], summary: dict[str, Any
 
 
 def state_of(folder: RunFolder) -> State:
-    """Whether a run ended well, goes on in another process, or was stopped."""
+    """Whether a run ended well, goes on in another process, was stopped, or failed before training had begun."""
     if folder.summary.is_file():
         return "finished"
-    return "training now" if is_held(folder.path) else "stopped"
+    if is_held(folder.path):
+        return "training now"
+    begun = folder.environment.is_file() or folder.metrics.is_file() or folder.all_checkpoints()
+    return "stopped" if begun else "failed"
 
 
 def _samples(folder: RunFolder) -> list[dict[str, Any]]:
