@@ -78,7 +78,7 @@ def _unknown_tool(row: Row) -> None:
     [
         (_without_assistant, "chats.jsonl:6: no assistant turn"),
         (_bad_arguments, "chats.jsonl:6: turn 2: arguments of add: not JSON"),
-        (_unknown_tool, "chats.jsonl:6: calls unknown tool ad, did you mean add?"),
+        (_unknown_tool, "chats.jsonl:6: turn 2: calls unknown tool ad, did you mean add?"),
     ],
 )
 def test_bad_rows(

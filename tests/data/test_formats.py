@@ -236,19 +236,36 @@ def calling(function: Any) -> dict[str, Any]:
         ({"messages": []}, "no assistant turn"),
         (calling({"name": "get_weather", "arguments": '{"city": Oslo}'}), "turn 3: arguments of get_weather: not JSON"),
         (calling({"name": "get_weather", "arguments": "[1]"}), "wanted a JSON object"),
-        (calling({"name": "get_wether", "arguments": {}}), "unknown tool get_wether, did you mean get_weather?"),
+        (
+            calling({"name": "get_wether", "arguments": {}}),
+            "turn 3: calls unknown tool get_wether, did you mean get_weather?",
+        ),
         (calling({"arguments": {}}), "a call needs a name"),
-        ({**weather_row(), "tools": None}, "unknown tool get_weather; the row offers no tools"),
+        ({**weather_row(), "tools": None}, "turn 3: calls unknown tool get_weather; the row offers no tools"),
         ({**weather_row(), "tools": "[{"}, "tools: not JSON"),
         ({**weather_row(), "tools": [{"description": "nameless"}]}, r"tools\[0\]: a tool needs a name"),
-        (with_turn(4, content=""), "assistant turn is empty"),
+        (with_turn(4, content=""), "turn 5: an assistant turn is empty"),
         (with_turn(1, role="usr"), "unknown role usr, did you mean user?"),
         (with_turn(1, content=[{"type": "image"}]), "turn 2: wanted text"),
         ({"question": "?", "answer": "!"}, "no known format: found answer, question; wanted one of messages"),
         ([1, 2], "wanted an object"),
         ({"messages": "not a list"}, "messages: not JSON"),
         ({"messages": ["hello"]}, "item 1 is no object"),
-        ({"query": "?", "tools": "[]", "answers": "[]"}, "assistant turn is empty"),
+        ({"query": "?", "tools": "[]", "answers": "[]"}, "^an assistant turn is empty"),
+        (
+            {"query": "?", "tools": TOOLS, "answers": '[{"name": "get_wether", "arguments": {}}]'},
+            "^calls unknown tool get_w",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "assistant", "content": "Let me look."},
+                    {"role": "assistant", "content": "", "tool_calls": [{"name": "get_wether", "arguments": {}}]},
+                ],
+                "tools": TOOLS,
+            },
+            "turn 2: calls unknown tool get_wether, did you mean get_weather?",
+        ),
         (
             {
                 "messages": [

@@ -83,7 +83,11 @@ def test_words_of_its_own_around_the_functions_stay() -> None:
 @pytest.mark.parametrize(
     ("chat", "system", "message"),
     [
-        (talk('<functioncall> {"name": "get_rat", "arguments": {}}'), SYSTEM, "unknown tool get_rat, did you mean"),
+        (
+            talk('<functioncall> {"name": "get_rat", "arguments": {}}'),
+            SYSTEM,
+            "turn 2: calls unknown tool get_rat, did you mean",
+        ),
         (
             talk("""<functioncall> {"name": "get_rate", "arguments": '{"base": USD}'}"""),
             SYSTEM,

@@ -133,7 +133,7 @@ def test_calls_read_as_they_were_written(calls: list[tuple[str, dict[str, Any]]]
         ('[get_weather(city="Oslo"]', "wanted calls as"),
         ('[get_weather(city="Oslo") get_weather(city="Rome")]', "wanted calls as"),
         ('[get_weather(city="Oslo")], sure]', "wanted calls as"),
-        ('[get_wether(city="Oslo")]', "calls unknown tool get_wether, did you mean get_weather"),
+        ('[get_wether(city="Oslo")]', "turn 2: calls unknown tool get_wether, did you mean get_weather"),
         ("[get_weather(city={1})]", "a set, which JSON can't say"),
         ('[get_weather(city="say "hi"")]', "not JSON|wanted calls"),
         ("[get_weather(city='it''s')]", "two strings side by side"),

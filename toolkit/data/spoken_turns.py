@@ -25,8 +25,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One turn. `number` is its place in the row, from 1. `answers` is the id of the call that a result is for,
-    `trained` what the row says of training it, None where it says nothing."""
+    """One turn. `number` is its place in the row, from 1; 0 where the row has no list of turns. `answers` is the id of
+    the call that a result is for, `trained` what the row says of training it, None where it says nothing."""
 
     role: Role
     content: str = ""
@@ -36,12 +36,22 @@ class Said:
     trained: bool | None = None
     number: int = 0
 
+    @property
+    def place(self) -> str:
+        """How a message about it begins."""
+        return f"turn {self.number}: " if self.number else ""
+
 
 def finish(turns: Sequence[Said], tools: Tools, remarks: Remarks) -> tuple[Turn, ...]:
     """A row's turns as a chat has them: what belongs together joined, results in the order of their calls.
 
     Raises `RowError` when nothing is to be trained, an answer is empty, or a call is not of a tool on offer.
     """
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools}
+    for said in turns:  # before they are joined, which leaves one place for several
+        for call in said.calls:
+            if call.name not in schemas:
+                raise _unknown(said, call.name, list(schemas))
     joined = _joined(turns, remarks)
     kept = len(joined)
     while kept and joined[kept - 1].role != "assistant":
@@ -51,7 +61,6 @@ def finish(turns: Sequence[Said], tools: Tools, remarks: Remarks) -> tuple[Turn,
     joined = _in_order_of_calls(joined[:kept], remarks)
     if not joined:
         raise RowError("no assistant turn, so nothing to train on")
-    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools}
     chat = tuple(_turn(said, schemas, tools.padded, remarks) for said in joined)
     if not any(turn.trained for turn in chat if turn.role == "assistant"):
         raise RowError("no assistant turn is to be trained: each says so itself", cause="no turn is to be trained")
@@ -112,13 +121,13 @@ def _bound(results: list[Said], calls: tuple[Call, ...], remarks: Remarks) -> li
         text = f"a result for the call {shown(first.answers)}, but no call before it has that id"
         if len(calls) > 1 or len(results) > 1:
             near = did_you_mean(first.answers, ids)
-            raise RowError(f"turn {first.number}: {text}{near}", cause="a result for a call that there is not")
+            raise RowError(f"{first.place}{text}{near}", cause="a result for a call that there is not")
         remarks["a result names a call that there is not, and is taken for the only one before it"] += 1
         return _bound_by_name(results, calls, remarks)
     if len({said.answers for said in named}) < len(named):
         twice = next(said for index, said in enumerate(named) if said.answers in [o.answers for o in named[:index]])
         raise RowError(
-            f"turn {twice.number}: a second result for the call {shown(twice.answers)}", cause="two results for a call"
+            f"{twice.place}a second result for the call {shown(twice.answers)}", cause="two results for a call"
         )
     if len(named) < len(results):
         remarks["results without an id among others that have one are taken in their order"] += 1
@@ -156,22 +165,22 @@ def _turn(said: Said, schemas: dict[str, dict[str, Any]], padded: bool, remarks:
     if said.role != "assistant":
         return Turn(said.role, said.content, name=said.name)
     if not said.content.strip() and not said.calls:
-        raise RowError("an assistant turn is empty: no text and no call")
+        raise RowError(f"{said.place}an assistant turn is empty: no text and no call")
     calls = []
     for call in said.calls:
-        if call.name not in schemas:
-            raise _unknown(call.name, list(schemas))
         arguments, nulls = mend_arguments(call.arguments, schemas[call.name], padded=padded)
         if nulls:
             remarks["nulls in arguments, which Arrow fills in, are taken out"] += nulls
-        what = f"turn {said.number}: arguments of {call.name}"
+        what = f"{said.place}arguments of {call.name}"
         refuse_deep(arguments, dumps(arguments, what), what)
         calls.append(ToolCall(call.name, arguments))
     return Turn("assistant", said.content, tuple(calls), trained=said.trained is not False)
 
 
-def _unknown(name: str, offered: list[str]) -> RowError:
+def _unknown(said: Said, name: str, offered: list[str]) -> RowError:
     hint = did_you_mean(name, offered)
     if not hint:
         hint = f"; on offer: {', '.join(map(shown, offered[:8]))}" if offered else "; the row offers no tools"
-    return RowError(f"calls unknown tool {shown(name)}{hint}", cause="a call to a tool that is not on offer")
+    return RowError(
+        f"{said.place}calls unknown tool {shown(name)}{hint}", cause="a call to a tool that is not on offer"
+    )
