@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,10 +29,10 @@ ALL = "WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, RANK=1, LOCAL_RANK=1"
 @pytest.mark.parametrize(
     ("found", "told"),
     [
-        ({**TORCHRUN, "WORLD_SIZE": "4", "RANK": "4"}, "WORLD_SIZE=4, RANK=4"),
-        ({**TORCHRUN, "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, "WORLD_SIZE=2, LOCAL_RANK=1"),
-        ({**TORCHRUN, "WORLD_SIZE": "two"}, "WORLD_SIZE=two"),
-        ({**TORCHRUN, "WORLD_SIZE": "2", "RANK": "-1"}, "WORLD_SIZE=2, RANK=-1"),
+        ({**TORCHRUN, "WORLD_SIZE": "4", "RANK": "4"}, "WORLD_SIZE=4, LOCAL_WORLD_SIZE=1, RANK=4, LOCAL_RANK=0"),
+        ({**TORCHRUN, "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, "WORLD_SIZE=2, LOCAL_WORLD_SIZE=1, RANK=0, LOCAL_RANK=1"),
+        ({**TORCHRUN, "WORLD_SIZE": "two"}, "WORLD_SIZE=two, LOCAL_WORLD_SIZE=1, RANK=0, LOCAL_RANK=0"),
+        ({**TORCHRUN, "WORLD_SIZE": "2", "RANK": "-1"}, "WORLD_SIZE=2, LOCAL_WORLD_SIZE=1, RANK=-1, LOCAL_RANK=0"),
         *(
             ({**TORCHRUN, **PAIR, "RANK": "1", "LOCAL_RANK": "1", name: value}, ALL)
             for name, value in (
@@ -45,9 +46,10 @@ ALL = "WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, RANK=1, LOCAL_RANK=1"
         ),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2"),
         ({"WORLD_SIZE": ""}, "WORLD_SIZE="),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "WORLD_SIZE=2, LOCAL_RANK=0"),
         ({"RANK": "0"}, "RANK=0"),
         ({"LOCAL_RANK": "1"}, "LOCAL_RANK=1"),
-        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}, "OMPI_COMM_WORLD_SIZE=2"),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}, "OMPI_COMM_WORLD_SIZE=2, OMPI_COMM_WORLD_RANK=0"),
         ({"PMI_SIZE": "8"}, "PMI_SIZE=8"),
         ({"MV2_COMM_WORLD_SIZE": "2"}, "MV2_COMM_WORLD_SIZE=2"),
     ],
@@ -59,6 +61,9 @@ def test_another_way_to_start_several_is_refused(found: dict[str, str], told: st
     message = str(caught.value)
     assert f"({told})" in message and "only torchrun's way is known" in message and "--gpus N" in message
     assert found == before
+    unset = re.search("`unset (.*)`", message)
+    assert unset is not None
+    assert place_of({name: value for name, value in found.items() if name not in unset[1].split()}) is None
 
 
 @pytest.mark.parametrize(

@@ -66,15 +66,14 @@ def place_of(environ: Mapping[str, str]) -> Place | None:
     """
     sizes = {name: environ[name] for name in SIZES if name in environ}
     ranks = {name: environ[name] for name in RANKS if name in environ}
-    several = {name: value for name, value in sizes.items() if value.strip() != "1"}
-    several |= {name: value for name, value in ranks.items() if value.strip() != "0" or not sizes}
+    alone = all(size.strip() == "1" for size in sizes.values()) and all(rank.strip() == "0" for rank in ranks.values())
     splits = {name: environ[name] for name in SPLITS if environ.get(name, "").strip().lower() in ("1", "true")}
     if splits:
         raise EngineError(
             f"{_listed(splits)}: a model that is split over GPUs is not supported, only whole ones, one a GPU; start "
             "with `toolkit run RECIPE --gpus N`, or by torchrun"
         )
-    if not several:
+    if alone and (sizes or not ranks):
         return None
     lacking = [name for name in TORCHRUN if name not in environ]
     try:
@@ -90,6 +89,7 @@ def place_of(environ: Mapping[str, str]) -> Place | None:
         place = _listed({name: environ[name] for name in TORCHRUN[4:]})
         why = f"{place} (wanted the name or address of the first one's machine, and a port from 1 to 65535)"
     if why:
+        several = sizes | ranks  # all of them: each may be the wrong one, and one that is left would be refused next
         raise EngineError(
             f"started as one of several processes ({_listed(several)}), but {why}: only torchrun's way is known. Start "
             "with `toolkit run RECIPE --gpus N`, or `torchrun --nproc_per_node=N -m toolkit run RECIPE`; "
