@@ -164,6 +164,20 @@ def test_another_number_of_ranks_goes_on(runs: Runs, began: int, goes_on: int) -
     assert_same(folder, runs.whole("packed", 1))
 
 
+@pytest.mark.slow
+def test_what_ranks_made_with_dropout_of_a_run_that_one_began_is_told_by_verify(runs: Runs, cache: Path) -> None:
+    words = [*runs.words("packed", "alone"), "--set", "lora.lora_dropout=0.1", "--set", "eval.generate=0"]
+    folder = runs.run("alone", 1, words, signal={"name": "SIGTERM", "rank": 0, "update": 2})
+    update = rows(folder)[-1]["update"]
+    assert runs.ended["alone"].codes == [130] and update < 5
+    runs.run("alone", 2, ["run", str(folder.recipe), "--resume", str(folder.path)])
+    assert runs.ended["alone"].codes == [0, 0], runs.ended["alone"].said
+    verdict, said = verify_run(folder.path, new_console(), 5)
+    assert verdict == "different" and f"not the same run: update {update + 1}: loss " in said
+    assert f"; after update {update} the run went on with 2 processes, which draw other random numbers for " in said
+    assert verify_run(folder.path, new_console(), update)[0] == "equal"
+
+
 def test_a_killed_rank_ends_the_others(runs: Runs) -> None:
     dies = {"name": "SIGKILL", "rank": 1, "update": 4}
     folder = runs.run("killed", 2, runs.words("packed", "killed"), signal=dies)

@@ -130,8 +130,29 @@ def test_resuming_keeps_what_a_run_began_with(original: tuple[Path, RunFolder], 
     resumed = run(load(copied.recipe), resume=copied.path)
     environment = read_object(resumed.environment)
     assert environment["hardware"]["cpu"] != "another" == environment["began_with"]["hardware"]["cpu"]
+    assert environment["went_on"] == [{"update": 2, "processes": 1}]
     _, _, said = verify(resumed, 1)
     assert "differs    CPU: another then" in said
+
+
+@pytest.mark.parametrize(("after", "processes", "told"), [(1, 2, True), (2, 2, False), (1, 1, False)])
+def test_what_several_processes_made_of_a_run_that_one_began_is_told_apart(
+    copied: RunFolder, after: int, processes: int, told: bool
+) -> None:
+    rows = list(read_rows(copied.metrics))
+    (row,) = [row for row in rows if row["update"] == 2 and "loss" in row]
+    row["loss"] += 0.01
+    copied.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    began = read_object(copied.environment)
+    later = [{"update": after, "processes": processes}, {"update": 3, "processes": 4}]
+    change(copied.environment, lambda value: value.update(began_with=began, went_on=later))
+    verdict, sentence, _ = verify(copied, 2)
+    assert verdict == "different" and sentence.startswith("not the same run: update 2: loss ")
+    why = (
+        "; after update 1 the run went on with 2 processes, which draw other random numbers for lora.lora_dropout than "
+        "one does (--updates 1 compares what came before)"
+    )
+    assert sentence.endswith(why) == told and ("processes" in sentence) == told
 
 
 def spoilt_recipe(place: Path, folder: RunFolder) -> None:

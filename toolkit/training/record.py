@@ -146,17 +146,27 @@ def described_model(recipe: Recipe, model_folder: Path) -> dict[str, Any]:
     }
 
 
-BEGAN = "began_with"
+BEGAN, WENT_ON = "began_with", "went_on"
 _OF_THE_FIRST_UPDATES = ("engine", "hardware", "process", "ranks", "micro_batch")
 
 
 def began_with(resumed: Resumed | None) -> dict[str, Any]:
-    """{"began_with": ...} for the environment.json of a run that goes on from a checkpoint: what its first updates were
-    made with, which may be another machine's, or {} where that is lost; empty for a run that begins."""
+    """{"began_with": ..., "went_on": ...} for the environment.json of a run that goes on from a checkpoint; empty for a
+    run that begins.
+
+    The first is what its first updates were made with, which may be another machine's, or {} where that is lost. The
+    second has {"update": the last one before, "processes": that train from there on} for each time that it went on.
+    """
     if resumed is None or resumed.checkpoint is None:
         return {}
-    before = resumed.environment
-    return {BEGAN: before.get(BEGAN) or {name: before[name] for name in _OF_THE_FIRST_UPDATES if name in before}}
+    before, update = resumed.environment, resumed.checkpoint.update
+    return {
+        BEGAN: before.get(BEGAN) or {name: before[name] for name in _OF_THE_FIRST_UPDATES if name in before},
+        WENT_ON: [
+            *(one for one in before.get(WENT_ON, ()) if one["update"] < update),
+            {"update": update, "processes": here().size},
+        ],
+    }
 
 
 def described_table(table: TokenTable) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from toolkit.records import read_object, read_rows
 from toolkit.runs import RunFolder, beside, differences
 from toolkit.training.checkpoints import newest_whole
 from toolkit.training.prepared import Tables
-from toolkit.training.record import BEGAN, described_model
+from toolkit.training.record import BEGAN, WENT_ON, described_model
 from toolkit.training.resume import parsed
 
 
@@ -71,6 +71,19 @@ class Began:
         logged = [row["update"] for row in self.rows if row.get("loss") is not None]
         return max([update for update in logged if update <= wanted] or logged[:1])
 
+    def why_different(self, update: int) -> str:
+        """Why one process makes `update` otherwise than this run, which began alone, did; empty where nothing says."""
+        if not self.first or _processes(self.first) > 1:
+            return ""
+        for one in self.environment.get(WENT_ON) or ():
+            after, processes = one["update"], one["processes"]
+            if processes > 1 and after < update:
+                dropout = "which draw other random numbers for lora.lora_dropout than one does"
+                what = dropout if self.recipe.lora.lora_dropout else "which sum in another order than one does"
+                before = f"--updates {after} compares what came before"
+                return f"after update {after} the run went on with {processes} processes, {what} ({before})"
+        return ""
+
 
 def read_began(folder: RunFolder) -> Began:
     """Read a run folder. Raises `RunError` where there is none, or one that says too little."""
@@ -114,7 +127,7 @@ def _recipe_of(folder: RunFolder, environment: Mapping[str, Any]) -> Recipe:
 
 def check_processes(began: Began, folder: RunFolder) -> None:
     """Raise `RunError` where one process can't make what several did."""
-    processes = int((began.first.get("ranks") or {}).get("processes") or 1)
+    processes = _processes(began.first)
     if processes > 1 and began.recipe.lora.lora_dropout:
         raise RunError(
             f"{folder.path}: trained by {processes} processes with lora.lora_dropout, each with random numbers of its "
@@ -187,9 +200,13 @@ def surroundings(began: Began, hardware: Hardware, engine: str, precision: str) 
 
     yield from _differing("CPU instructions", process.get("cpu_capability"), torch.backends.cpu.get_cpu_capability())
     yield from _differing("CPU threads", process.get("threads"), torch.get_num_threads())
-    yield from _differing("processes", (first.get("ranks") or {}).get("processes") or 1, 1)
+    yield from _differing("processes", _processes(first), 1)
     yield from _differing("engine", (report.get("engine") or {}).get("value"), engine)
     yield from _differing("precision", (report.get("precision") or {}).get("value"), precision)
+
+
+def _processes(environment: Mapping[str, Any]) -> int:
+    return int((environment.get("ranks") or {}).get("processes") or 1)
 
 
 def _differing(name: str, then: object, now: object) -> Iterator[Difference]:

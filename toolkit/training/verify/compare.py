@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,8 +89,10 @@ def first_updates(count: int) -> str:
     return "the first update" if count == 1 else f"the first {counted(count, 'update')}"
 
 
-def sentence(numbers: Sequence[Number], tolerance: Tolerance, updates: int) -> str:
-    """The verdict in words."""
+def sentence(
+    numbers: Sequence[Number], tolerance: Tolerance, updates: int, why: Callable[[int], str] = lambda update: ""
+) -> str:
+    """The verdict in words; `why` knows what makes an update another, if anything does."""
     worst = max(numbers, key=lambda number: number.difference)
     count = f"{counted(len(numbers), 'number')} of {first_updates(updates)}"
     are = "is" if len(numbers) == 1 else "are"
@@ -102,4 +104,5 @@ def sentence(numbers: Sequence[Number], tolerance: Tolerance, updates: int) -> s
     first = next(number for number in numbers if not number.fits(tolerance))
     allowed = tolerance.of(first.name)
     wanted = "wanted the same to the last bit" if not allowed else f"wanted within {allowed:g} of each other, relative"
-    return f"not the same run: update {first.update}: {first.told()}; {wanted}"
+    told = [f"not the same run: update {first.update}: {first.told()}", wanted, why(first.update)]
+    return "; ".join(part for part in told if part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -100,7 +101,7 @@ def _verify(folder: RunFolder, console: Console, updates: int) -> tuple[Verdict,
         work = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="toolkit-verify-")))
         held.enter_context(comparison.bar)
         train_again(prepared, work, last, threads, cuts, comparison.seen)
-    verdict, said = comparison.verdict(folder, last)
+    verdict, said = comparison.verdict(folder, last, began.why_different)
     record = {
         "verified": datetime.now(UTC).isoformat(timespec="seconds"),
         "toolkit": __version__,
@@ -138,10 +139,10 @@ class Comparison:
             if number.name != "learning_rate" or not number.equal:
                 self.console.print(f"{mark:<10} update {update}: {number.told()}", markup=False)
 
-    def verdict(self, folder: RunFolder, last: int) -> tuple[Verdict, str]:
+    def verdict(self, folder: RunFolder, last: int, why: Callable[[int], str]) -> tuple[Verdict, str]:
         if not any(number.name == "loss" for number in self.numbers):
             raise RunError(f"{folder.metrics}: no loss of {first_updates(last)} to compare with")
-        return verdict_of(self.numbers, self.tolerance), sentence(self.numbers, self.tolerance, last)
+        return verdict_of(self.numbers, self.tolerance), sentence(self.numbers, self.tolerance, last, why)
 
 
 def keep_record(folder: RunFolder, part: str, record: dict[str, Any], console: Console) -> None:
