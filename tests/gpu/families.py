@@ -27,7 +27,6 @@ from tests.gpu.processes import ended
 from toolkit.bench_results import Arm, Results
 from toolkit.words import counted
 
-STOCK = ("unsloth", "peft")
 BEST, NOT_COMPILED = "compiled-fused-autockpt", "peft-packed-autockpt"
 GIB = 2**30
 LOG_BYTES = 100_000
@@ -157,8 +156,9 @@ class Work:
             words = ["-m", "tests.gpu.families", "--make", family, str(folder), str(self.tokenizer)]
             self.run([*words, *(["--tiny"] if self.tiny else [])], card, family, "make")
             recipe.write_text(RECIPE.format(folder=json.dumps(str(folder)), chats=60 if self.tiny else 500))
-            ours = NOT_COMPILED if SHAPES[family].not_compiled else BEST
-            variants = "peft,peft-packed" if self.tiny else ",".join((*STOCK, ours))
+            shape = SHAPES[family]
+            ours = NOT_COMPILED if shape.not_compiled else BEST
+            variants = "peft,peft-packed" if self.tiny else ",".join((*shape.stock, ours))
             words = ["-m", "toolkit", "bench", "--recipe", str(recipe), "--shape", "real", "--variants", variants]
             words += ["--turns", "3", "--updates", "1", "--warmup", "2"]
             words += ["--lock", str(self.scratch / f"card-{card}.lock"), "--out", str(self.scratch / "out" / family)]

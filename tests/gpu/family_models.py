@@ -24,6 +24,8 @@ class TrueShape:
     config: dict[str, Any]
     tiny: dict[str, Any] = field(default_factory=dict)
     not_compiled: bool = False
+    stock: tuple[str, ...] = ("unsloth", "peft")
+    """What ours is compared with."""
 
 
 _TINY = {"num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 256}
@@ -89,6 +91,7 @@ SHAPES = {
             "max_position_embeddings": 262_144,
         },
         not_compiled=True,
+        stock=("peft",),  # Unsloth compiles PyTorch's way through the gated delta rule for longer than four minutes
     ),
     "lfm2.5-1.2b": TrueShape(
         "lfm2",
