@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.command import toolkit
 from tests.gpu.family_models import SHAPES, settings
 from toolkit.engines import ENGINES
 from toolkit.engines.gated_delta import delta_of
@@ -85,3 +88,26 @@ def test_the_peaks_of_a_card() -> None:
     packed = replace(padded, checkpointing="off", packed=True)
     for setup, tokens, measured in ((padded, 5248, 3.404), (packed, 13_312, 72.48)):
         assert training_memory(setup, 1, tokens, tokens // 4).peak / GIB == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("family", "fast", "said"),
+    [("qwen3.5-0.8b", False, "hybrid"), ("qwen3.5-0.8b", True, "not measured"), ("llama-3.2-1b", False, None)],
+)
+def test_a_plan_says_that_its_time_is_without_the_rules(
+    family: str,
+    fast: bool,
+    said: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("toolkit.engines.gated_delta._has_fast", lambda: fast)
+    config = {"model_type": SHAPES[family].model_type, **settings(SHAPES[family])}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "recipe.toml").write_text(f"[model]\nname = {json.dumps(str(tmp_path / 'model'))}\n")
+    code, out, err = toolkit(capsys, monkeypatch, "plan", str(tmp_path / "recipe.toml"), "--gpu", "h200")
+    lines = [line for line in out.splitlines() if "gated delta rules" in line]
+    assert (code, len(lines)) == (0, said is not None), out + err
+    assert said is None or said in lines[0]

@@ -1,4 +1,4 @@
-"""What layers with a gated delta rule (Qwen3.5) keep for their backward pass."""
+"""What layers with a gated delta rule (Qwen3.5) keep for their backward pass, and what a plan says of their time."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ def delta_of(shape: ModelShape) -> Delta | None:
         return None
     rule = _fast if _has_fast() else _slow
     return Delta(len(recurring) / len(layers), rule(shape.hidden_size, *_heads(recurring[0])))
+
+
+def untimed(shape: ModelShape) -> str | None:
+    """What a predicted time leaves out, in a line; None for a model without such layers."""
+    if delta_of(shape) is None:
+        return None
+    if _has_fast():
+        return "without what its gated delta rules take, which was not measured with flash-linear-attention"
+    # Qwen3.5-0.8B's shape: docs/benchmarks/2026-11-30-families.md
+    return (
+        "without PyTorch's gated delta rules: an H200 took 4 and 7 times as long (faster: pip install -e '.[hybrid]')"
+    )
 
 
 def _slow(hidden: int, heads: int, size: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit.data.parts import few_held_out
+from toolkit.engines.gated_delta import untimed
 from toolkit.models.families import left_out, unknown_family
 from toolkit.planning.calibration import past_error
 from toolkit.planning.cards import GIB, Card
@@ -163,6 +164,7 @@ def _time(plan: Plan) -> list[tuple[str, str]]:
             + (f" + {duration(time.decoding)} of decoding" if time.decoding else "")
             + (f" + {duration(time.export)} of export and its check" if time.export else ""),
         ),
+        *([("", more)] if (more := untimed(plan.shape)) else []),
         ("", f"an update (padding x {time.padding:.2f}): {_kinds(time.kinds, cuda=rates.memory is not None)}"),
         ("", _taken(plan.card, rates)),
     ]
