@@ -3,10 +3,10 @@
 Three seeds of the recipe, each put to the development and the test set (first answers, and executed), to BFCL and to
 the user's own chats; the first seed's GGUF files, executed; runs over own chats, alone, mixed with built-in ones and
 from where the first seed ended; `toolkit bench --quality` in the time that is left. Cards are those of
-CUDA_VISIBLE_DEVICES, or the first; each has its share of the machine's cores. While the first seed trains, the next
-ones' token tables are made; on one card nothing else is beside it. What fails or takes too long costs what hangs on it
-alone. Each command, when it began, its seconds and exit code go to OUT/jobs.jsonl, what it said to OUT/logs, answers
-and tables to OUT/evals. Asked for 1,640 seconds, as it is by default, on two H200.
+CUDA_VISIBLE_DEVICES, or the first; each has its share of the machine's cores; on one card nothing is beside the first
+seed's run. What fails or takes too long costs what hangs on it alone. Each command, when it began, its seconds and exit
+code go to OUT/jobs.jsonl, what it said to OUT/logs, answers and tables to OUT/evals. Asked for 1,640 seconds, as it is
+by default, on two H200; one takes 464 s for a seed's run, and --parts leaves out what does not fit.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tests.gpu.processes import ended
 from toolkit.data.readers import read_rows
 
 SEEDS = (42, 43, 44)
+PARTS = ("seeds", "base", "ggufs", "own", "quality")
 KINDS_OF_CALLS = ("single", "multi_step", "parallel")
 NO_CALLS = "kinds = { clarify = 0.4, refuse = 0.3, irrelevance = 0.3 }"
 OWN = """extends = {recipe}
@@ -88,8 +89,11 @@ class Job:
     least: float = 20
     whatever: bool = False
     """Begun also where what it comes after failed."""
-    once: Path | None = None
-    """A file that has to be there before it begins; then it leaves four cores to others."""
+
+    @property
+    def part(self) -> str:
+        beginnings = {"seed-": "seeds", "base": "base", "exported": "ggufs", "GGUFs": "ggufs", "quality": "quality"}
+        return next((part for word, part in beginnings.items() if self.name.startswith(word)), "own")
 
 
 @dataclass(slots=True)
@@ -111,7 +115,11 @@ class Study:
         return float(self.asked.seconds) - self.seconds
 
     def go(self, lanes: Iterable[list[Job]]) -> bool:
-        threads = [threading.Thread(target=self.lane, args=(lane,)) for lane in lanes]
+        """Whether all went well. What belongs to parts that were not asked for counts as done in an earlier sitting."""
+        lanes = list(lanes)
+        asked = [[job for job in lane if job.part in self.asked.parts] for lane in lanes]
+        self.ended.update({job.name: True for lane in lanes for job in lane if job.part not in self.asked.parts})
+        threads = [threading.Thread(target=self.lane, args=(lane,)) for lane in asked]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -137,11 +145,8 @@ class Study:
         return time.monotonic() - self.started
 
     def wait(self, job: Job) -> bool:
-        def ready() -> bool:
-            return all(name in self.ended for name in job.after) and (job.once is None or job.once.exists())
-
         with self.changed:
-            while not ready() and self.left > job.least:
+            while any(name not in self.ended for name in job.after) and self.left > job.least:
                 self.changed.wait(1)
         return self.left > job.least and (job.whatever or all(self.ended.get(name) for name in job.after))
 
@@ -172,7 +177,7 @@ class Study:
         every = sorted(os.sched_getaffinity(0))
         share = max(1, len(every) // (8 if job.card is None else len(self.cards)))
         first = (job.card if job.card is not None else 7 - number % 8) * share % len(every)
-        return every[first + (4 if job.once and share > 4 else 0) : first + share]
+        return every[first : first + share]
 
 
 def found(words: list[str]) -> list[str]:
@@ -220,9 +225,6 @@ def lanes(study: Study) -> list[list[Job]]:
     def seed(number: int, card: int) -> Job:
         return run(f"seed-{number}", card, recipe, "--set", f"train.seed={number}", *few_chats)
 
-    def table(number: int) -> list[str]:
-        return ["data", "build", recipe, "--set", f"train.seed={number}", *few_chats, *tiny]
-
     kinds_of_base = "dev-executed test test-executed bfcl own"
     everything = "dev dev-executed test test-executed bfcl own"
     first, second, third = (f"seed-{number}" for number in SEEDS)
@@ -232,8 +234,6 @@ def lanes(study: Study) -> list[list[Job]]:
     for type_ in asked.gguf.split(","):
         file = str(folder / "export" / f"*{type_.upper()}.gguf")
         ggufs |= evaluations(f"{first}-{type_}", file, "dev-300-executed", None, "--recipe", recipe).commands
-    training = folder / "metrics.jsonl"
-    tables = [(third, SEEDS[2])] if two else [(second, SEEDS[1]), (third, SEEDS[2])]
     seeds = [seed(SEEDS[0], 0), seed(SEEDS[1], other), seed(SEEDS[2], 0)]
     own = own_recipes(study, recipe, folder / "export" / "merged") if asked.own else {}
     owns = [run(name, other, path, after=("exported",) if name == "after" else ()) for name, path in own.items()]
@@ -243,7 +243,6 @@ def lanes(study: Study) -> list[list[Job]]:
     beside = [[seeds[0], seeds[2], *quality[:1]], [seeds[1], *owns, *quality[1:]]]
     return [
         *(beside if two else [[*seeds, *owns, *quality]]),
-        [Job(f"table of {name}", {f"{name}-table": table(number)}, 0, once=training) for name, number in tables],
         [evaluations("base", asked.base, kinds_of_base, other, "--recipe", recipe, after=() if two else (first,))],
         [evaluations(first, str(folder), everything, 0, after=(first,))],
         [Job("exported", {"export": export}, 0, (first,), 500), Job("GGUFs", ggufs, None, ("exported",), 800)],
@@ -314,13 +313,14 @@ def main() -> None:
     parser.add_argument("--own", help="the user's own training chats")
     parser.add_argument("--own-val", help="and those to evaluate on")
     parser.add_argument("--gguf", default="f16,q8_0,q6_k,q5_k_m,q4_k_m")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="others were measured before, in OUT")
     parser.add_argument("--seconds", type=float, default=1640.0)
     parser.add_argument("--tiny", action="store_true", help="two updates and four chats each, for a CPU")
     asked = parser.parse_args()
     if bool(asked.own) != bool(asked.own_val):
         parser.error("--own and --own-val go together")
     cards = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one] or [""]
-    (asked.out / "logs").mkdir(parents=True)
+    (asked.out / "logs").mkdir(parents=True, exist_ok=True)
     study = Study(asked, cards)
     sys.exit(0 if study.go(lanes(study)) else 1)
 
