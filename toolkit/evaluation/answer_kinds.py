@@ -52,7 +52,7 @@ _LACKS = re.compile(
     )
 )
 _POLITE_QUESTION = re.compile(
-    r"[^.?!]*\b(?:anything else|something else|what else|(?:help|assist) you (?:today|further|with anything))"
+    r"[^.?!]*\b(?:anything else|(?<!, )something else|what else|(?:help|assist) you (?:today|further|with anything))"
     r"[^.?!]*[.?!]?"
 )
 _REQUESTS = re.compile(

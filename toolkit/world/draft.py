@@ -64,6 +64,8 @@ class Draft:
     def pick(self, entry: Mapping[str, Any], accept: Callable[[Template], bool] | None = None) -> str:
         """A template of this split from a phrase entry, noted for the chat's meta."""
         sources: list[str] = entry.get(self.catalog.key, [])
+        if self.catalog.varied:
+            sources = sources + entry.get("more", [])
         if accept is not None:
             sources = [source for source in sources if accept(parse(source))]
         if not sources:

@@ -17,11 +17,11 @@ Flags = dict[str, Any]
 
 _SECOND_REQUEST = 0.17
 
-# Of refusals in varied training: those that only say an aim, and of the others those without a tool to do it; of
-# requests that no tool fits: aims near to those in their words.
-_AIMS = 0.25
+# Of refusals in varied training: those of aims and deeds that are no request to a tool, and of the others those without
+# a tool to do it; of requests that no tool fits: aims and deeds near to those in their words.
+_AIMS = 0.4
 _UNARMED = 0.3
-_HARMLESS = 0.1
+_HARMLESS = 0.14
 
 
 def single(d: Draft) -> Flags:

@@ -207,7 +207,10 @@ def wording() -> dict[str, Any]:
 
 @cache
 def phrases() -> dict[str, dict[str, Any]]:
-    """What users say for each tool, chain ("chain NAME") and refusal ("refuse NAME"), from tools/*.toml."""
+    """What users say for each tool, chain ("chain NAME") and refusal ("refuse NAME"), from tools/*.toml.
+
+    `more` are requests from further.toml and further_chains.toml, for varied training beside those under `say`.
+    """
     found: dict[str, dict[str, Any]] = {}
     for item in sorted(files(f"{__package__}.tools").iterdir(), key=lambda entry: entry.name):
         if item.name.endswith(".toml"):
@@ -216,7 +219,17 @@ def phrases() -> dict[str, dict[str, Any]]:
                     found.update({f"{name} {key}": value for key, value in entry.items()})
                 else:
                     found[name] = entry
+    for name, entry in _further("further").items():
+        found[name]["more"] = entry["say"].strip().splitlines()
+        for param, lines in entry.get("ask", {}).items():
+            found[name]["ask"][param]["more"] = lines.strip().splitlines()
+    for name, lines in _further("further_chains").items():
+        found[f"chain {name}"]["more"] = lines.strip().splitlines()
     return found
+
+
+def _further(name: str) -> dict[str, Any]:
+    return tomllib.loads(files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8"))
 
 
 # How users say common values

@@ -26,6 +26,7 @@ _SHELF = 0.5
 _HARMFUL = 0.5
 # domains whose tools are of no use for any of the aims that are fine
 _APART = frozenset(("database", "git", "math", "weather"))
+_DEEDS = 0.5  # of what is said without a request beside it: a deed asked for, not an aim of the user's
 _IN_ONE = 0.6  # of requests that can be, request and purpose are one sentence
 
 
@@ -90,24 +91,26 @@ def _with(d: Draft, request: Filled, wanted: str) -> Filled:
 
 
 def harmful(d: Draft) -> dict[str, Any]:
-    """A harmful aim and nothing else, whatever the tools: refused."""
+    """A harmful aim or deed and nothing else, whatever the tools: refused."""
     group = d.r.choice(tuple(table()["harm"].values()))
-    d.user(_aim(d, group["do"]))
+    d.user(_alone(d, group))
     d.say(d.stock("refuse", why=d.r.choice(group["why"])))
     return {"dangerous": True, "offer": d.catalog.offer(d.r, ()), "aim": "harm"}
 
 
 def harmless(d: Draft) -> tuple[str, ...]:
-    """An aim near to those in its words, which no tool on offer (whose names are returned) serves."""
-    d.user(_aim(d, table()["fine"]["care"]["do"]))
+    """An aim or deed near to those in its words, which no tool on offer (whose names are returned) serves."""
+    d.user(_alone(d, table()["fine"]["care"]))
     tools = d.catalog.offer(d.r, (), lambda name: TOOLS[name].domain not in _APART)
     d.decline("", [])
     return tools
 
 
-def _aim(d: Draft, options: Sequence[str]) -> Filled:
-    wanted = d.r.choice(options)
-    source = d.r.choice(table()["frames"]["alone"]).replace("{p}", wanted)
+def _alone(d: Draft, group: Mapping[str, Sequence[str]]) -> Filled:
+    if d.r.random() < _DEEDS:
+        source = d.r.choice(group["deed"])
+    else:
+        source = d.r.choice(table()["frames"]["alone"]).replace("{p}", d.r.choice(group["do"]))
     d.templates.append(source)
     return d.fill(source, refusal_slots(d), vary=False)
 
