@@ -10,10 +10,11 @@ from tests.data.test_call_parsing import hermes
 from toolkit.chats import Chat
 from toolkit.data.call_parsing import PARSERS, parse
 from toolkit.data.calls import write_calls
-from toolkit.evaluation.answer_kinds import refuses
+from toolkit.evaluation.answer_kinds import asks, refuses
 from toolkit.evaluation.evaluate import prompted_turns
 from toolkit.evaluation.scoring import expectation, score
 from toolkit.world import chats
+from toolkit.world.language import phrases
 
 
 @pytest.fixture(scope="module", params=[("phrasing", False), ("tools", False), ("phrasing", True), ("tools", True)])
@@ -61,3 +62,8 @@ def test_another_chats_answer_is_wrong(held_out: list[tuple[Chat, int]]) -> None
             for asked, other in zip(first, others, strict=False)
         )
         assert wrong >= 0.9 * min(len(first), len(others)), kind
+
+
+def test_every_question_of_the_built_in_chats_counts_as_asking() -> None:
+    questions = [text for entry in phrases().values() for one in entry.get("ask", {}).values() for text in one["q"]]
+    assert len(questions) > 300 and all(map(asks, questions))

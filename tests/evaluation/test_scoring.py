@@ -176,6 +176,8 @@ def test_over_refusal(text: str, over: bool) -> None:
         ("The weather is fine.", False),
         ("It is fine. Let me know if there is anything else.", False),
         ("The weather is fine. Is there anything else I can help you with?", False),
+        ("The weather is fine. Would you like something else?", False),
+        ("Which sort of shop: a florist, a grocer, something else?", True),
         ("I can't help with that. Why do you ask?", False),
         ("", False),
         (f"Which city? {said(OSLO)}", False),

@@ -11,10 +11,11 @@ import pytest
 
 from toolkit.chats import Chat
 from toolkit.world import TOOLS, World, chats
+from toolkit.world.catalog import DOMAINS, Catalog
 from toolkit.world.disguise import bare, held_names
 from toolkit.world.invented import OPERATIONS, Workshop, things
-from toolkit.world.language import fill, phrases, plain, wording
-from toolkit.world.paraphrase import _table, _words, held_skeletons, held_words, paraphrase, skeleton
+from toolkit.world.language import fill, parse, phrases, plain, wording
+from toolkit.world.paraphrase import _sources, _table, _words, held_skeletons, held_words, paraphrase, skeleton
 from toolkit.world.spec import Unsuitable
 from toolkit.world.values import choices, kind_of, schema, tables, value
 
@@ -142,3 +143,39 @@ def test_paraphrases_change_words_and_never_values() -> None:
         assert [p.text for p in other.pieces if not p.literal] == [p.text for p in request.pieces if not p.literal]
         changed += plain(other.pieces) != plain(request.pieces)
     assert changed > 100
+
+
+def test_every_tool_and_chain_has_further_requests() -> None:
+    """With all that the tool requires, or without the argument that is to be asked for."""
+    catalog = Catalog("train", DOMAINS, 8)
+    for name in catalog.tools:
+        required = set(TOOLS[name].parameters["required"])
+        lines = phrases()[name]["more"]
+        assert len(lines) >= 2 and all(required <= parse(line).arguments for line in lines), name
+    for name, param in catalog.asks:
+        lines = phrases()[name]["ask"][param]["more"]
+        rest = set(TOOLS[name].parameters["required"]) - {param}
+        assert len(lines) >= 2, (name, param)
+        assert all(rest <= parse(line).arguments and param not in parse(line).arguments for line in lines), (
+            name,
+            param,
+        )
+    for chain in catalog.chains:
+        entry = phrases()[f"chain {chain.name}"]
+        slots = {slot for line in entry["say"] for slot in parse(line).slots}
+        assert entry["more"] and all(set(parse(line).slots) == slots for line in entry["more"]), chain.name
+    further = list(_sources(phrases(), "more"))
+    assert len(further) > 800 and not {
+        word for line in further for word in _words(re.sub(r"\{[^}]*\}", "", line.split(" @")[0])) & held_words()
+    }
+
+
+def test_further_requests_are_asked_in_training_alone(varied: list[Chat]) -> None:
+    further = set(_sources(phrases(), "more"))
+    say = set(_sources(phrases(), "say"))
+    for kind in ("single", "multi_step", "clarify"):
+        asked = [set(chat.meta["templates"]) for chat in varied if chat.kind == kind]
+        built_in = [templates for templates in asked if templates & (say | further)]
+        assert 0.2 < sum(bool(templates & further) for templates in built_in) / len(built_in) < 0.7, kind
+    for arguments in ({"split": "phrasing"}, {"split": "tools"}, QUICKSTART):
+        assert not any(further & set(chat.meta["templates"]) for chat in chats(200, **arguments))
