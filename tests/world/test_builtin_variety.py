@@ -145,7 +145,7 @@ def test_paraphrases_change_words_and_never_values() -> None:
     assert changed > 100
 
 
-def test_every_tool_and_chain_has_further_requests() -> None:
+def test_every_tool_chain_and_refusal_has_further_requests() -> None:
     """With all that the tool requires, or without the argument that is to be asked for."""
     catalog = Catalog("train", DOMAINS, 8)
     for name in catalog.tools:
@@ -164,8 +164,9 @@ def test_every_tool_and_chain_has_further_requests() -> None:
         entry = phrases()[f"chain {chain.name}"]
         slots = {slot for line in entry["say"] for slot in parse(line).slots}
         assert entry["more"] and all(set(parse(line).slots) == slots for line in entry["more"]), chain.name
+    assert all(len(phrases()[name]["more"]) >= 2 for name in catalog.refusals)
     further = list(_sources(phrases(), "more"))
-    assert len(further) > 800 and not {
+    assert len(further) > 950 and not {
         word for line in further for word in _words(re.sub(r"\{[^}]*\}", "", line.split(" @")[0])) & held_words()
     }
 

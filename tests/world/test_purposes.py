@@ -60,7 +60,10 @@ def test_purposes_are_many_and_in_no_words_that_only_held_out_phrasings_have() -
 def test_what_is_harmful_is_refused_without_a_tool_for_it() -> None:
     """Of training's refusals: with the tool that could do it, with others, and aims and deeds that are no tool's."""
     entries = {
-        line: entry for name, entry in phrases().items() if name.startswith("refuse ") for line in entry.get("say", ())
+        line: entry
+        for name, entry in phrases().items()
+        if name.startswith("refuse ")
+        for line in (*entry.get("say", ()), *entry.get("more", ()))
     }
     deeds = {line for group in table()["harm"].values() for line in group["deed"]}
     found: Counter[str] = Counter()

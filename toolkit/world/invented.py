@@ -39,7 +39,7 @@ _EXTRAS: Mapping[str, tuple[tuple[str, str, float], ...]] = {
 }
 EXTRAS = ("reason", "priority", "limit", "when", "by")
 _REPEATS, _REPEATED, _ANOTHER = 0.6, 0.75, 0.3  # where results say more: of tools, of arguments, of what is looked up
-_EVERYDAY = 0.2  # of values to set are words like any other, beside those that come by chance
+_EVERYDAY = 0.35  # of values to set are words like any other, beside those that come by chance
 _MUST = 0.4  # of those, where a tool may be demanding
 
 

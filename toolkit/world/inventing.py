@@ -15,7 +15,7 @@ from toolkit.world.values import tables
 
 Flags = dict[str, Any]
 
-_ASKED = (3, 6, 7, 5, 2, 1, 2, 2)  # how often a chat that lacks something is about each operation
+_ASKED = (3, 6, 7, 5, 2, 1, 2, 4)  # how often a chat that lacks something is about each operation
 
 
 def single(d: Draft) -> Flags:

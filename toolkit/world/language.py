@@ -209,7 +209,8 @@ def wording() -> dict[str, Any]:
 def phrases() -> dict[str, dict[str, Any]]:
     """What users say for each tool, chain ("chain NAME") and refusal ("refuse NAME"), from tools/*.toml.
 
-    `more` are requests from further.toml and further_chains.toml, for varied training beside those under `say`.
+    `more` are requests from further.toml, further_chains.toml and further_refusals.toml, for varied training beside
+    those under `say`.
     """
     found: dict[str, dict[str, Any]] = {}
     for item in sorted(files(f"{__package__}.tools").iterdir(), key=lambda entry: entry.name):
@@ -223,8 +224,9 @@ def phrases() -> dict[str, dict[str, Any]]:
         found[name]["more"] = entry["say"].strip().splitlines()
         for param, lines in entry.get("ask", {}).items():
             found[name]["ask"][param]["more"] = lines.strip().splitlines()
-    for name, lines in _further("further_chains").items():
-        found[f"chain {name}"]["more"] = lines.strip().splitlines()
+    for kind, part in (("chain", "further_chains"), ("refuse", "further_refusals")):
+        for name, lines in _further(part).items():
+            found[f"{kind} {name}"]["more"] = lines.strip().splitlines()
     return found
 
 
