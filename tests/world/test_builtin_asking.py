@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -150,9 +151,9 @@ def test_a_linked_id_is_never_said(train: list[Chat]) -> None:
     assert len(found) > 45
     for chat in found:
         look, last = [turn.tool_calls[0] for turn in chat.turns if turn.tool_calls][:2]
-        linked = next(iter(last.arguments.values()))
-        said = re.findall(r"[\w/-]+", first(chat, "user").content)
-        assert str(linked) not in said and str(linked) in first(chat, "tool").content
+        told = json.loads(first(chat, "tool").content).values()
+        (linked,) = {str(item) for item in told} & {str(item) for item in last.arguments.values()}
+        assert linked not in re.findall(r"[\w/-]+", first(chat, "user").content)
         assert any(str(value) in first(chat, "user").content for value in look.arguments.values())
 
 

@@ -24,15 +24,19 @@ from toolkit.world.invented_decisions import (
     noted,
     previous,
 )
-from toolkit.world.language import spoken
+from toolkit.world.joining import joined
+from toolkit.world.language import said, spoken
 from toolkit.world.scene import Scene, ordered
 from toolkit.world.spec import Unsuitable
 from toolkit.world.values import kind_of
 
+_JOINED = 0.1
+_OPEN = 0.5  # of tools that act on what was found take another thing where no id is passed
+
 
 def multi_step(d: Draft) -> Flags:
-    """A later call made from what an earlier one returned, in one of the patterns."""
-    return chain(d, d.r.choice(_PATTERNS))
+    """A later call made from what an earlier one returned, in one of the patterns, or from a path put together."""
+    return joined(d) if d.r.random() < _JOINED else chain(d, d.r.choice(_PATTERNS))
 
 
 def _copy(s: Scene, thing: Thing) -> Sequence[Invented]:
@@ -48,7 +52,7 @@ def _copy(s: Scene, thing: Thing) -> Sequence[Invented]:
 
 
 def _found(s: Scene, thing: Thing, key: str) -> tuple[Invented, Invented, list[Any]]:
-    find, act = s.shop.make("find", thing), s.shop.make("act", thing)
+    find, act = s.shop.make("find", thing), _left_open(s, s.shop.make("act", thing))
     s.ready(find, act)
     words = {"act": act.action, "done": thing.actions[act.action]}
     source = s.line("say", key, find, value=s.slot(find, "value"), **words)
@@ -73,7 +77,7 @@ def _first(s: Scene, thing: Thing) -> Sequence[Invented]:
 
 
 def _made(s: Scene, thing: Thing) -> Sequence[Invented]:
-    make, act = s.shop.make("create", thing), s.shop.make("act", thing)
+    make, act = s.shop.make("create", thing), _left_open(s, s.shop.make("act", thing))
     s.ready(make, act)
     words, slots = s.fields(make)
     more = {"fields": words, "act": act.action, "done": thing.actions[act.action]}
@@ -90,21 +94,54 @@ def _linked(s: Scene, thing: Thing) -> Sequence[Invented]:
     if other is thing:
         raise Unsuitable("linked with itself")
     look = s.shop.make("get", thing, other.key)
-    last = s.shop.make(s.r.choice(("act", "act", "get")), other)
+    last = _left_open(s, s.shop.make(s.r.choice(("act", "act", "get", "set", "set")), other))
     s.ready(look, last)
     (one,) = s.ids(look, "id", 1)
     words = {"act": last.action, "done": other.actions[last.action], "attr2": spoken(last.attribute)}
-    source = s.line("say", f"linked_{last.operation}", look, id=s.slot(look, "id"), **words)
-    s.d.user(s.filled(source, {look.slot("id"): one}))
+    source = s.line("say", f"linked_{last.operation}", look, id=s.slot(look, "id"), new="{_new}", **words)
+    new = {"_new": s.draw(last, "value")} if last.operation == "set" else {}
+    s.d.user(s.filled(source, {look.slot("id"): one, **new}))
     (found,) = s.call((look, {look.slot("id"): one}))
     if found[other.key] == one:
         raise Unsuitable("one id for both")
-    s.serve(last, {last.slot("id"): found[other.key]})
+    value = {last.slot("value"): said(item).value for item in new.values()}
+    s.serve(last, ordered(last, {last.slot("id"): found[other.key], **value}))
     return look, last
 
 
+def _first_set(s: Scene, thing: Thing) -> Sequence[Invented]:
+    """What a search finds gets a value, from a tool that takes some other thing where none is named."""
+    find, put = s.shop.make("find", thing), _left_open(s, s.shop.make("set", thing))
+    if find.attribute == put.attribute:
+        raise Unsuitable("found by what is set")
+    s.ready(find, put)
+    value, new = s.draw(find, "value"), s.draw(put, "value")
+    words = {"value": s.slot(find, "value"), "attr2": spoken(put.attribute), "new": "{_new}"}
+    source = s.line("say", "first_set", find, **words)
+    s.d.user(s.filled(source, {find.slot("value"): value, "_new": new}))
+    (found,) = s.call((find, {find.slot("value"): said(value).value}))
+    if not found["ids"] or said(new).value == said(value).value:
+        raise Unsuitable("nothing found, or one value for both")
+    s.serve(put, ordered(put, {put.slot("id"): found["ids"][0], put.slot("value"): said(new).value}))
+    return find, put
+
+
+def _left_open(s: Scene, tool: Invented) -> Invented:
+    """The tool, half the time one that does without an id: it would take another thing."""
+    name = tool.slot("id")
+    if s.r.random() < _OPEN and tool.operation != "get":
+        parameters = tool.schema["function"]["parameters"]
+        parameters["required"] = [key for key in parameters["required"] if key != name]
+        which = s.r.choice(("newest", "latest", "first", "last", "usual"))
+        parameters["properties"][name] = {
+            **parameters["properties"][name],
+            "description": f"Id of the {tool.thing.one}; the {which} one if left out.",
+        }
+    return tool
+
+
 def _closest(s: Scene, thing: Thing) -> Sequence[Invented]:
-    match, act = s.shop.make("match", thing), s.shop.make("act", thing)
+    match, act = s.shop.make("match", thing), _left_open(s, s.shop.make("act", thing))
     s.ready(match, act)
     one, *rest = s.ids(match, "id", s.r.choice((3, 4, 4)))
     words = {"act": act.action, "done": thing.actions[act.action]}
@@ -133,6 +170,6 @@ def _summed(s: Scene, thing: Thing) -> Sequence[Invented]:
 
 
 _PATTERNS: tuple[Pattern, ...] = (
-    *(_copy, above, either, higher, higher, _each, _first, _made),
+    *(_copy, above, either, either, higher, higher, _each, _first, _first_set, _first_set, _made),
     *(before, previous, previous, noted, noted, below, _linked, _linked, _linked, _closest, closest_with, _summed),
 )

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from random import Random
 from typing import Any
 
 from toolkit.world.draft import Draft
 from toolkit.world.invented import Invented, Thing, things
+from toolkit.world.invented_figures import figure, words_for
 from toolkit.world.language import said, shown, spoken
 from toolkit.world.rationale import denied, versus
 from toolkit.world.scene import Scene, ordered
@@ -39,47 +39,40 @@ def deciding(d: Draft) -> Flags:
     return chain(d, d.r.choice(_DECIDING))
 
 
-def _number(thing: Thing, r: Random) -> str:
-    fit = [key for key in thing.attributes if kind_of(key) in ("count", "measure", "money")]
-    if not fit:
-        raise Unsuitable("nothing to compare")
-    return r.choice(fit)
-
-
 def above(s: Scene, thing: Thing) -> Sequence[Invented]:
-    attribute = _number(thing, s.r)
-    look = s.shop.make("get", thing, attribute)
+    look, key, noun = figure(s, thing)
     acts = [s.shop.make("act", thing, action=action) for action in s.r.sample(tuple(thing.actions), 2)]
     s.ready(look, *acts)
     (one,) = s.ids(look, "id", 1)
     arguments = {look.slot("id"): one}
-    found, bar = _bar(s, look, arguments)
+    found, bar = _bar(s, look, arguments, key)
     source = s.line(
         "say", "above", look, id=s.slot(look, "id"), bar="{_bar}", act2=acts[1].action,
         done2=thing.actions[acts[1].action], act=acts[0].action, done=thing.actions[acts[0].action],
+        **words_for(look, key, noun),
     )  # fmt: skip
     s.d.user(s.filled(source, {look.slot("id"): one, "_bar": bar}))
     s.call((look, arguments))
     act = acts[0] if found > bar else acts[1]
-    _against(s, look, found, bar, "above", found > bar, f"{act.action} {one}")
+    _against(s, noun, found, bar, "above", found > bar, f"{act.action} {one}")
     s.serve(act, {act.slot("id"): one})
     return look, *acts
 
 
 def below(s: Scene, thing: Thing) -> Sequence[Invented]:
     """A value is changed only where it is too low."""
-    attribute = _number(thing, s.r)
-    look, put = s.shop.make("get", thing, attribute), s.shop.make("set", thing, attribute)
+    look, key, noun = figure(s, thing, alone=True)
+    put = s.shop.make("set", thing, look.attribute)
     act = s.shop.make("act", thing)
     s.ready(look, put, act)
     (one,) = s.ids(look, "id", 1)
-    found, bar = _bar(s, look, {look.slot("id"): one})
+    found, bar = _bar(s, look, {look.slot("id"): one}, key)
     words = {"act": act.action, "done": thing.actions[act.action]}
     source = s.line("say", "below", look, id=s.slot(look, "id"), bar="{_bar}", **words)
     s.d.user(s.filled(source, {look.slot("id"): one, "_bar": bar}))
     s.call((look, {look.slot("id"): one}))
     then = f"set it to {bar}" if found < bar else f"{act.action} {one}"
-    _against(s, look, found, bar, "below", found < bar, then)
+    _against(s, noun, found, bar, "below", found < bar, then)
     if found < bar:
         s.serve(put, ordered(put, {put.slot("id"): one, put.slot("value"): bar}))
     else:
@@ -88,20 +81,20 @@ def below(s: Scene, thing: Thing) -> Sequence[Invented]:
 
 
 def higher(s: Scene, thing: Thing) -> Sequence[Invented]:
-    look = s.shop.make("get", thing, _number(thing, s.r))
+    look, key, noun = figure(s, thing)
     act = s.shop.make("act", thing)
     s.ready(look, act)
     ids = s.ids(look, "id", 2)
-    key = s.r.choice(("higher", "lower"))
-    words = {"act": act.action, "done": thing.actions[act.action]}
-    source = s.line("say", key, look, id=s.slot(look, "id"), other="{_other}", **words)
+    word = s.r.choice(("higher", "lower"))
+    words = {"act": act.action, "done": thing.actions[act.action], **words_for(look, key, noun)}
+    source = s.line("say", word, look, id=s.slot(look, "id"), other="{_other}", **words)
     s.d.user(s.filled(source, {look.slot("id"): ids[0], "_other": ids[1]}))
     rows = s.call(*((look, {look.slot("id"): item}) for item in ids))
-    found = [row[look.attribute] for row in rows]
+    found = [row[key] for row in rows]
     if found[0] == found[1]:
         raise Unsuitable("alike")
-    best = ids[found.index(max(found) if key == "higher" else min(found))]
-    s.d.because("which", **versus(list(map(shown, ids)), found, ids.index(best), key))
+    best = ids[found.index(max(found) if word == "higher" else min(found))]
+    s.d.because("which", **versus(list(map(shown, ids)), found, ids.index(best), word))
     s.serve(act, {act.slot("id"): best})
     return look, act
 
@@ -124,18 +117,26 @@ def before(s: Scene, thing: Thing) -> Sequence[Invented]:
     return look, put
 
 
+def telling_former(s: Scene, thing: Thing, attribute: str = "") -> tuple[Invented, str, str]:
+    """A tool that sets an attribute and tells what it was before; the field that has that, and its kind."""
+    put = s.shop.make("set", thing, attribute)
+    # mostly the new value stands beside: as the only value of a result the former one need not be known
+    was, (name, kind) = s.r.choice(_FORMER), put.params["value"]
+    # 0 can be what was before too
+    told = f"?{kind}" if kind in ("count", "measure", "money") and s.r.random() < _NIL else kind
+    fields = {**put.result, was: told, **({name: f"@{name}"} if s.r.random() < _BOTH else {})}
+    put = replace(put, result=dict(s.r.sample(list(fields.items()), len(fields))))
+    put.schema["function"]["description"] += f" Returns the {spoken(put.attribute)} it had before."
+    s.shop.tools[put.name] = put
+    return put, was, kind
+
+
 def previous(s: Scene, thing: Thing) -> Sequence[Invented]:
     """What is overwritten is told by the call that does it, and nothing on offer reads it before.
 
     It goes to another of the things, or to another attribute of the same kind.
     """
-    put = s.shop.make("set", thing)
-    # mostly the new value stands beside: as the only value of a result the former one need not be known
-    was, (name, kind) = s.r.choice(_FORMER), put.params["value"]
-    fields = {**put.result, was: kind, **({name: f"@{name}"} if s.r.random() < _BOTH else {})}
-    put = replace(put, result=dict(s.r.sample(list(fields.items()), len(fields))))
-    put.schema["function"]["description"] += f" Returns the {spoken(put.attribute)} it had before."
-    s.shop.tools[put.name] = put
+    put, was, kind = telling_former(s, thing)
     elsewhere = [(two, key) for two in things() for key in two.attributes if kind_of(key) == kind and two is not thing]
     last = s.shop.make("set", *s.r.choice(elsewhere)) if elsewhere and s.r.random() < _ELSEWHERE else put
     tools = (put,) if last is put else (put, last)
@@ -157,19 +158,19 @@ def previous(s: Scene, thing: Thing) -> Sequence[Invented]:
 
 def noted(s: Scene, thing: Thing) -> Sequence[Invented]:
     """A value that is looked up goes into words that the user gave."""
-    look = s.shop.make("get", thing, _number(thing, s.r))
+    look, key, noun = figure(s, thing)
     act = s.shop.make("act", thing)
     if "reason" not in act.params:
         raise Unsuitable("takes no reason")
     s.ready(look, act)
     (one,) = s.ids(look, "id", 1)
     text = s.r.choice(_NOTES).format(attr=spoken(look.attribute))
-    words = {"act": act.action, "done": thing.actions[act.action]}
+    words = {"act": act.action, "done": thing.actions[act.action], **words_for(look, key, noun)}
     source = s.line("say", "noted", look, id=s.slot(look, "id"), reason="{_reason}", **words)
     s.d.user(s.filled(source, {look.slot("id"): one, "_reason": f'"{text}"'}))
     (found,) = s.call((look, {look.slot("id"): one}))
-    reason = text.replace("N", shown(found[look.attribute]))
-    s.d.because("within", noun=f"the {spoken(look.attribute)}", value=found[look.attribute], whole=reason)
+    reason = text.replace("N", shown(found[key]))
+    s.d.because("within", noun=f"the {noun}", value=found[key], whole=reason)
     s.serve(act, ordered(act, {act.slot("id"): one, act.slot("reason"): reason}))
     return look, act
 
@@ -202,21 +203,21 @@ def _empty(s: Scene, thing: Thing) -> Sequence[Invented]:
 
 def _none(s: Scene, thing: Thing) -> Sequence[Invented]:
     """What happens depends on whether a number is 0."""
-    look = s.shop.make("get", thing, _number(thing, s.r))
-    look = _or_none(look, look.attribute)
+    look, key, noun = figure(s, thing)
+    look = _or_none(look, key)
     s.shop.tools[look.name] = look
     acts = [s.shop.make("act", thing, action=action) for action in s.r.sample(tuple(thing.actions), 2)]
     s.ready(look, *acts)
     (one,) = s.ids(look, "id", 1)
     words = {"act": acts[0].action, "act2": acts[1].action}
     done = {"done": thing.actions[words["act"]], "done2": thing.actions[words["act2"]]}
+    words.update(words_for(look, key, noun))
     source = s.line("say", "none", look, id=s.slot(look, "id"), **words, **done)
     s.d.user(s.filled(source, {look.slot("id"): one}))
     (found,) = s.call((look, {look.slot("id"): one}))
-    number = found[look.attribute]
+    number = found[key]
     act = acts[1] if number else acts[0]
-    noun = f"the {spoken(look.attribute)}"
-    s.d.because("zero", holds=not number, noun=noun, value=number, then=f"{act.action} {one}")
+    s.d.because("zero", holds=not number, noun=f"the {noun}", value=number, then=f"{act.action} {one}")
     s.serve(act, {act.slot("id"): one})
     return look, *acts
 
@@ -253,46 +254,56 @@ def closest_with(s: Scene, thing: Thing) -> Sequence[Invented]:
 
 
 def either(s: Scene, thing: Thing) -> Sequence[Invented]:
-    """One action for one of two things, or one of two values for a thing: all that a result decides is which."""
+    """One action or value for one of two things, or one of two values for a thing: a result only decides which."""
     r = s.r
     way = r.choice(("above", "below", "none", "empty"))
-    look = s.shop.make("find", thing) if way == "empty" else s.shop.make("get", thing, _number(thing, r))
+    look, key, noun = (s.shop.make("find", thing), "ids", "") if way == "empty" else figure(s, thing)
+    more = {} if way == "empty" else words_for(look, key, noun)
     if way in ("none", "empty"):
-        look = _or_none(look, "ids" if way == "empty" else look.attribute)
+        look = _or_none(look, key)
         s.shop.tools[look.name] = look
     over = r.choice((thing, s.shop.thing()))
-    last = s.shop.make(r.choice(("act", "act", "set")), over)
+    last, whose = s.shop.make(r.choice(("act", "act", "set", "set")), over), r.random() < 0.5
     if last.serves(look) or last.attribute == look.attribute:
         raise Unsuitable("about the same")
     s.ready(look, last)
     role = "value" if way == "empty" else "id"
     passed = s.draw(look, role)
     arguments = {look.slot(role): said(passed).value}
-    bar = 0 if way in ("none", "empty") else _bar(s, look, arguments)[1]
+    bar = 0 if way in ("none", "empty") else _bar(s, look, arguments, key)[1]
     one, other = s.ids(last, "id", 2)
-    first, second = (one, other) if last.operation == "act" else (s.draw(last, "value"), s.draw(last, "value"))
+    act = last.operation == "act"
+    key2 = "either_act" if act else "either_whose" if whose else "either_set"
+    given = None if act else s.draw(last, "value")
+    first, second = (given, s.draw(last, "value")) if key2 == "either_set" else (one, other)
     if said(first).value == said(second).value or said(passed).value in (one, other):
         raise Unsuitable("the same twice")
-    test = s.line("say", f"test_{way}", look, **{role: s.slot(look, role)}, bar="{_bar}")
-    words = {"obj": over.one, "act": last.action, "attr": spoken(last.attribute), "id": "{_id}"}
-    source = r.choice(tables()["say"][f"either_{last.operation}"]).format(test=test, x="{_x}", y="{_y}", **words)
-    slots = {look.slot(role): passed, "_bar": bar, "_id": one, "_x": first, "_y": second}
+    test = s.line("say", f"test_{way}", look, **{role: s.slot(look, role)}, bar="{_bar}", **more)
+    words = {
+        "obj": over.one,
+        "Obj": last.words()["Obj"],
+        "act": last.action,
+        "attr": spoken(last.attribute),
+        "id": "{_id}",
+        "v": "{_v}",
+    }
+    source = r.choice(tables()["say"][key2]).format(test=test, x="{_x}", y="{_y}", **words)
+    slots = {look.slot(role): passed, "_bar": bar, "_id": one, "_v": given, "_x": first, "_y": second}
     s.d.user(s.filled(source, {name: item for name, item in slots.items() if f"{{{name}}}" in source}))
     (result,) = s.call((look, arguments))
-    value = result["ids" if way == "empty" else look.attribute]
+    value = result[key]
     holds = (value > bar) == (way == "above") if way in ("above", "below") else not value
     taken = first if holds else second
-    then = f"{last.action} {shown(taken)}" if last.operation == "act" else f"{shown(said(taken).text)} for {one}"
+    value_then, id_then = (taken, one) if key2 == "either_set" else (given, taken)
+    then = f"{last.action} {taken}" if act else f"{shown(said(value_then).text)} for {id_then}"
     if way in ("above", "below"):
-        _against(s, look, value, bar, way, holds, then)
+        _against(s, noun, value, bar, way, holds, then)
     elif way == "none":
-        s.d.because("zero", holds=holds, noun=f"the {spoken(look.attribute)}", value=value, then=then)
+        s.d.because("zero", holds=holds, noun=f"the {noun}", value=value, then=then)
     else:
         s.d.because("empty", holds=holds, found=shown(value), then=then)
-    if last.operation == "act":
-        s.serve(last, {last.slot("id"): taken})
-    else:
-        s.serve(last, ordered(last, {last.slot("id"): one, last.slot("value"): said(taken).value}))
+    more = {} if act else {last.slot("value"): said(value_then).value}
+    s.serve(last, ordered(last, {last.slot("id"): id_then, **more}))
     return look, last
 
 
@@ -301,22 +312,22 @@ def _or_none(tool: Invented, field: str) -> Invented:
     return replace(tool, result={key: f"?{kind}" if key == field else kind for key, kind in tool.result.items()})
 
 
-def _bar(s: Scene, look: Invented, arguments: dict[str, Any]) -> tuple[Any, int]:
+def _bar(s: Scene, look: Invented, arguments: dict[str, Any], key: str) -> tuple[Any, int]:
     """What the world holds, and a bar near it or with another number of digits, so that both ways are taken."""
-    found = s.d.peek(look.name, arguments)[look.attribute]
+    found = s.d.peek(look.name, arguments)[key]
     bar = max(1, round(found * s.r.choice((0.05, 0.3, 0.6, 0.8, 1.2, 1.5, 4, 20))))
     if bar == found:
         raise Unsuitable("just at the bar")
     return found, bar
 
 
-def _against(s: Scene, look: Invented, found: Any, bar: int, side: str, holds: bool, then: str) -> None:
-    noun, test = f"the {spoken(look.attribute)}", f"is {side} {bar}"
+def _against(s: Scene, noun: str, found: Any, bar: int, side: str, holds: bool, then: str) -> None:
+    noun, test = f"the {noun}", f"is {side} {bar}"
     s.d.because("bound", holds=holds, noun=noun, value=found, bound=bar, test=test, denied=denied(test), then=then)
 
 
 _FORMER = ("previous", "old", "was", "former", "replaced", "until_now")
-_BOTH, _ELSEWHERE = 0.8, 0.4
+_BOTH, _ELSEWHERE, _NIL = 0.8, 0.4, 0.4
 _NOTES = (
     *("{attr} N", "{attr}: N", "N now", "N too many"),
     *("it was at N", "N by the record", "only N left", "N, checked twice"),

@@ -15,7 +15,7 @@ from tomllib import loads
 from typing import Any
 
 from toolkit.world.draft import Draft, sample
-from toolkit.world.invented import Thing, things
+from toolkit.world.invented import Invented, Thing, things
 from toolkit.world.language import Filled, said, shown
 from toolkit.world.scene import Scene, ordered
 from toolkit.world.shelf.chains import frames
@@ -28,6 +28,7 @@ Flags = dict[str, Any]
 
 _NAME = re.compile(r"[\w+-][\w.+-]*")  # what can be a file's name
 _ENDINGS = (".txt", ".md", ".csv", ".json", ".log")
+_REMARK = 0.4  # of looks in the shelf are a question or a remark
 _STARTS = ("feature", "fix", "chore", "docs", "release", "test")
 
 
@@ -38,14 +39,15 @@ def table() -> Mapping[str, Any]:
 
 def joined(d: Draft) -> Flags:
     """One of these chains."""
-    return d.r.choices((_looked_up, _kept, _kept_invented, _named_invented), (0.4, 0.25, 0.15, 0.2))[0](d)
+    return d.r.choices(_WAYS, _SHARES)[0](d)
 
 
 def _looked_up(d: Draft) -> Flags:
     """A tool of the shelf tells a name, and a built-in one takes it as a part of a path or of a branch's name."""
     r, show = d.r, Display(d, repeats=True)
     first, result = r.choice(told())
-    look, tool, found = looked_up(show, first)
+    remark = r.random() < _REMARK
+    look, tool, found = looked_up(show, first, remark=remark)
     name = shown(found[result.name])
     second = r.choice(("write_file", "write_file", "write_file", "move_file", "create_branch"))
     entry = table()[second]
@@ -53,7 +55,8 @@ def _looked_up(d: Draft) -> Flags:
     ending = r.choice(_ENDINGS) if way == "ending" else ""
     slots = {**sample(r, d.world, second), "start": r.choice(_STARTS), "ending": ending}
     request = d.fill(r.choice(entry[way]).replace("{noun}", result.noun), slots, vary=False)
-    asked = framed(r.choice(frames("together")["say"]), a=look, b=request)
+    options = frames("remark")["together"] if remark else frames("together")["say"]
+    asked = framed(r.choice(options), a=look, b=request)
     if not _NAME.fullmatch(name) or name in _text(asked):
         raise Unsuitable("no name, or said already")
     d.user(asked)
@@ -91,6 +94,77 @@ def _kept(d: Draft) -> Flags:
     return {"chain": "joined kept"}
 
 
+def _beside(d: Draft) -> Flags:
+    """A file that is said goes where another one is, under the name that it has."""
+    r = d.r
+    slots = sample(r, d.world, "find_files")
+    slots = {**slots, "source": sample(r, d.world, "move_file")["source"], "home": d.world.home}
+    request = d.fill(r.choice(table()["beside"]["find_files"]["say"]), slots, vary=False)
+    d.user(request)
+    d.needed += ["find_files", "move_file"]
+    (found,) = d.call(("find_files", {"folder": d.world.home, "pattern": request.arguments["name"]}))
+    source, folder = request.arguments["source"], posixpath.dirname(found["paths"][0])
+    if posixpath.dirname(source) == folder or folder in d.turns[-3].content:
+        raise Unsuitable("there already, or said already")
+    name = posixpath.basename(source)
+    d.because("kept", name=name, folder=folder, whole=f"{folder}/{name}")
+    d.serve("move_file", {"source": source, "target": f"{folder}/{name}"})
+    return {"chain": "joined beside"}
+
+
+def _beside_invented(d: Draft) -> Flags:
+    """One thing gets a path in the folder that another thing's is in, with the name of a file that is said."""
+    s = Scene(d, repeats=True)
+    thing, path = d.r.choice(_with_path())
+    look, put = s.shop.make("get", thing, path), s.shop.make("set", thing, path)
+    s.ready(look, put)
+    one, other = s.ids(look, "id", 2)
+    source = str(value("path", d.r, d.world))
+    words = {**look.words(), "id": s.slot(look, "id"), "other": "{_other}", "source": "{_source}"}
+    line = d.r.choice(table()["beside"]["invented"]["say"]).format(**words)
+    d.user(s.filled(line, {look.slot("id"): one, "_other": other, "_source": source}))
+    (found,) = s.call((look, {look.slot("id"): one}))
+    name, folder = posixpath.basename(source), posixpath.dirname(found[look.attribute])
+    if folder in d.turns[-3].content:
+        raise Unsuitable("said already")
+    whole = f"{folder}/{name}"
+    d.because("kept", name=name, folder=folder, whole=whole)
+    s.serve(put, ordered(put, {put.slot("id"): other, put.slot("value"): whole}))
+    return {"offer": s.offer(look, put), "invented": True, "chain": "joined beside invented"}
+
+
+def _sought_invented(d: Draft) -> Flags:
+    """A search whose only value is a path with a looked-up name in it: the folder alone would be a value too."""
+    s = Scene(d, repeats=True)
+    thing, path = d.r.choice(_with_path())
+    look, find = _naming(s), s.shop.make("find", thing, path)
+    s.ready(look, find)
+    (one,) = s.ids(look, "id", 1)
+    folder = posixpath.dirname(str(value("path", d.r, d.world)))
+    part = d.r.choice(table()["sought"]["path"]).format(folder="{_folder}")
+    asked = d.r.choice(table()["sought"]["find"]).format(**find.words(), path=part)
+    line = d.r.choice(table()["sought"]["say"])
+    words = {**look.words(), "id": s.slot(look, "id"), "find": asked, "Find": asked[:1].upper() + asked[1:]}
+    d.user(s.filled(line.format(**words), {look.slot("id"): one, "_folder": folder}))
+    (found,) = s.call((look, {look.slot("id"): one}))
+    name = shown(found[look.attribute])
+    if not _NAME.fullmatch(name) or name in d.turns[-3].content:
+        raise Unsuitable("no name, or said already")
+    whole = f"{folder}/{name}"
+    d.because("within", noun=f"the {look.words()['attr']}", value=name, whole=whole)
+    s.serve(find, {find.slot("value"): whole})
+    return {"offer": s.offer(look, find), "invented": True, "chain": "joined sought invented"}
+
+
+def _naming(s: Scene) -> Invented:
+    """A tool that looks up what can be a name. Raises Unsuitable where the thing drawn has nothing like it."""
+    about = s.shop.thing()
+    fit = [key for key in about.attributes if kind_of(key).split()[0] in ("code", "choice", "date", "count")]
+    if not fit:
+        raise Unsuitable("nothing that could be a name")
+    return s.shop.make("get", about, s.r.choice(fit))
+
+
 def _kept_invented(d: Draft) -> Flags:
     """One thing gets a path with the file name that another thing's path ends in."""
     s = Scene(d, repeats=True)
@@ -113,11 +187,7 @@ def _named_invented(d: Draft) -> Flags:
     """One thing gets a path with a name in it that is looked up of another."""
     s = Scene(d, repeats=True)
     thing, path = d.r.choice(_with_path())
-    about = s.shop.thing()
-    fit = [key for key in about.attributes if kind_of(key).split()[0] in ("code", "choice", "date", "count")]
-    if not fit:
-        raise Unsuitable("nothing that could be a name")
-    look = s.shop.make("get", about, d.r.choice(fit))
+    look = _naming(s)
     put = s.shop.make("set", thing, path)
     s.ready(look, put)
     (one,), (other,) = s.ids(look, "id", 1), s.ids(put, "id", 1)
@@ -149,3 +219,7 @@ def _with_path() -> tuple[tuple[Thing, str], ...]:
 
 def _text(request: Filled) -> str:
     return "".join(piece.text for piece in request.pieces)
+
+
+_WAYS = (_looked_up, _kept, _kept_invented, _named_invented, _sought_invented, _beside, _beside_invented)
+_SHARES = (0.34, 0.14, 0.08, 0.14, 0.16, 0.07, 0.07)

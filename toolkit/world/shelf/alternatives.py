@@ -26,14 +26,18 @@ class Request:
     instead: tuple[str, str] | None = None  # of an alternative: a value's words in the first, and what it has for them
 
 
-def ready(show: Display, entry: Entry, *, several: bool = False) -> Request:
-    """A request for the tool, with `several` for two values of its `many`."""
+def ready(show: Display, entry: Entry, *, several: bool = False, remark: bool = False) -> Request:
+    """A request for the tool, with `several` for two values of its `many`; a `remark` is one that asks or states."""
     lines = entry.several if several else entry.say
-    line = show.line(entry, lambda line: parse(line).imperative and (several or bool(parse(line).slots)), lines)
+    line = show.line(entry, lambda line: _fits(line, remark) and (several or bool(parse(line).slots)), lines)
     drawn = show.slots(entry, parse(line).slots)
     if several:
         drawn[entry.many] = show.values(entry, entry.many, 2)
     return Request(entry, show.fill(line, drawn), drawn)
+
+
+def _fits(line: str, remark: bool) -> bool:
+    return line.rstrip().endswith((".", "?", "!")) if remark else parse(line).imperative
 
 
 def words_of(request: Request) -> str:

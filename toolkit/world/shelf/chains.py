@@ -22,13 +22,15 @@ from toolkit.world.rationale import versus
 from toolkit.world.shelf.decisions import asked, decided, outweighed, together
 from toolkit.world.shelf.display import Display, Shown, framed
 from toolkit.world.shelf.entry import Entry, Param, Result, lines, serves, shelf
+from toolkit.world.shelf.passing import former, passed_on
 from toolkit.world.spec import Unsuitable
 
 Flags = dict[str, Any]
 
-# shares of chains that are written down, where a result decides, or is put into a text; the others are linked
-_WRITTEN, _DECIDED, _OUTWEIGHED, _TOGETHER = 0.27, 0.2, 0.13, 0.1
-_APART = ("link", "decide", "outweigh", "together")  # what chains.toml has besides chains
+# shares of chains that are written down, where a result decides, is put into a text, or is a number for some other
+# tool, as is what was before; the others are linked
+_WRITTEN, _DECIDED, _OUTWEIGHED, _TOGETHER, _PASSED, _FORMER = 0.25, 0.2, 0.13, 0.09, 0.09, 0.03
+_APART = ("link", "decide", "outweigh", "together", "pass", "remark")  # what chains.toml has besides chains
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def frames(part: str) -> Mapping[str, tuple[str, ...]]:
 
 
 def _decided(show: Display) -> tuple[list[Entry], str]:
-    return decided(show, frames("decide"))
+    return decided(show, frames("decide"), frames("remark"))
 
 
 def _outweighed(show: Display) -> tuple[list[Entry], str]:
@@ -125,7 +127,15 @@ def _asked(show: Display) -> tuple[list[Entry], str]:
 
 
 def _together(show: Display) -> tuple[list[Entry], str]:
-    return together(show, frames("together"))
+    return together(show, frames("together"), frames("remark")["together"])
+
+
+def _passed_on(show: Display) -> tuple[list[Entry], str]:
+    return passed_on(show, frames("pass"))
+
+
+def _former(show: Display) -> tuple[list[Entry], str]:
+    return former(show, frames("pass"))
 
 
 def _written(show: Display) -> tuple[list[Entry], str]:
@@ -247,7 +257,8 @@ def _linked(show: Display) -> tuple[list[Entry], str]:
     return [first, second], "linked"
 
 
-_WAYS = (_written, _decided, _outweighed, _together, _linked)
-_SHARES = (_WRITTEN, _DECIDED, _OUTWEIGHED, _TOGETHER, 1 - _WRITTEN - _DECIDED - _OUTWEIGHED - _TOGETHER)
+_WAYS = (_written, _decided, _outweighed, _together, _passed_on, _former, _linked)
+_PUT = (_WRITTEN, _DECIDED, _OUTWEIGHED, _TOGETHER, _PASSED, _FORMER)
+_SHARES = (*_PUT, 1 - sum(_PUT))
 _DECIDING = (_decided, _outweighed, _asked, _together, _weighing)
 _DECIDING_SHARES = (0.42, 0.24, 0.06, 0.08, 0.2)

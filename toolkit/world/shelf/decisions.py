@@ -33,6 +33,7 @@ from toolkit.world.spec import Unsuitable
 _NUMBERS = ("int", "num", "money", "=")
 _THINGS = ("one", "any", "quoted", "person", "city", "code")  # kinds that a request can speak of as "the one with"
 _FAR = 0.35  # of bounds have mostly more or fewer digits than what is held against them
+_REMARK = 0.25  # of looks are a question or a remark, such as one has on one's mind before a request
 _ABOUT_IT = 0.5  # of comparisons where it can be, the second request is about what was found
 
 
@@ -85,11 +86,14 @@ def about(kind: str) -> tuple[tuple[Entry, Param], ...]:
     )
 
 
-def decided(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[Entry], str]:
-    """A look at one number, and one of two requests by it."""
+def decided(
+    show: Display, frames: Mapping[str, Sequence[str]], remarks: Mapping[str, Sequence[str]]
+) -> tuple[list[Entry], str]:
+    """A look at one number, which may be asked for outright, and one of two requests by it."""
     r = show.r
     first, result = r.choice(measured())
-    look = ready(show, first)
+    remark = r.random() < _REMARK
+    look = ready(show, first, remark=remark)
     tool = show.show(first, list(look.filled.arguments))
     value = _result(show, tool, look.filled.arguments)[result.name]
     bound = _near(show, value)
@@ -99,7 +103,10 @@ def decided(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[En
     )
     test = words.replace("{n}", bound.text)
     one, other = alternatives(show, first)
-    _say(show, r.choice(frames["instead" if other.instead else "say"]), result, look, one, other, test=test)
+    options = (remarks if remark else frames)["instead" if other.instead else "say"]
+    short = re.sub(r"^(is|comes) ", "", test)
+    words_for = {"test": test, "short": short, "Short": short[:1].upper() + short[1:]}
+    _say(show, r.choice(options), result, look, one, other, **words_for)
     show.d.needed.append(tool.name)
     show.d.call(tool.call(look.filled.arguments))
     holds = (value > bound.value) == more
@@ -186,14 +193,15 @@ def told() -> tuple[tuple[Entry, Result], ...]:
     )
 
 
-def together(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[Entry], str]:
+def together(show: Display, frames: Mapping[str, Sequence[str]], remarks: Sequence[str]) -> tuple[list[Entry], str]:
     """A look at something, and a request whose text is some words with that behind them."""
     r = show.r
     first, result = r.choice(told())
     entry, param = r.choice(_texts())
     if serves(entry.name, first.name):
         raise Unsuitable("one tool might do for both")
-    look = ready(show, first)
+    remark = r.random() < _REMARK
+    look = ready(show, first, remark=remark)
     tool = show.show(first, list(look.filled.arguments))
     value = shown(_result(show, tool, look.filled.arguments)[result.name])
     way = r.choice(("apart", "close"))
@@ -209,7 +217,7 @@ def together(show: Display, frames: Mapping[str, Sequence[str]]) -> tuple[list[E
     if value in "".join(piece.text for piece in (*look.filled.pieces, *filled.pieces)):
         raise Unsuitable("said already")
     show.d.needed.append(tool.name)
-    _say(show, r.choice(frames["say"]), result, look, request, request)
+    _say(show, r.choice(remarks if remark else frames["say"]), result, look, request, request)
     show.d.call(tool.call(look.filled.arguments))
     second = show.show(entry, [*filled.arguments, param.name])
     show.d.needed.append(second.name)
@@ -233,9 +241,9 @@ def _texts() -> tuple[tuple[Entry, Param], ...]:
     )
 
 
-def looked_up(show: Display, first: Entry) -> tuple[Filled, Shown, dict[str, Any]]:
-    """A request for the tool, the tool as it is shown, and what the call will return."""
-    look = ready(show, first)
+def looked_up(show: Display, first: Entry, *, remark: bool = False) -> tuple[Filled, Shown, dict[str, Any]]:
+    """A request for the tool, or a remark that is one, the tool as it is shown, and what the call will return."""
+    look = ready(show, first, remark=remark)
     tool = show.show(first, list(look.filled.arguments))
     return look.filled, tool, _result(show, tool, look.filled.arguments)
 
