@@ -75,6 +75,20 @@ def local_files(source: str) -> list[Path] | None:
     raise DataError(f"{source}: no such file{did_you_mean(path.name, around)}")
 
 
+def named_files(spec: SourceSection) -> dict[str, Path] | None:
+    """The data files of a source by what they are called, which the recipe's name of the source says, wherever it is
+    read; None when it isn't local. Raises `DataError` for what is missing."""
+    files = local_files(spec.place)
+    if files is None:
+        return None
+    named = Path(spec.source).expanduser()
+    return (
+        {str(named / path.name): path for path in files}
+        if Path(spec.place).expanduser().is_dir()
+        else {spec.source: files[0]}
+    )
+
+
 def _weighted(spec: SourceSection, reading: Reading, workers: int) -> Iterator[Chat]:
     """Chat number n is taken floor((n + 1) * weight) - floor(n * weight) times, until the limit is reached."""
     taken = 0
@@ -96,13 +110,12 @@ def _chats(spec: SourceSection, reading: Reading, workers: int) -> Iterator[Chat
             reading.rows += 1
             yield chat
         return
-    files = local_files(spec.source)
+    files = named_files(spec)
     if files is None:
         for name, path in hub_files(spec):
             yield from _of_file(path, spec, name, reading)
         return
-    for path in files:
-        name = str(path) if str(path) != str(Path(spec.source).expanduser()) else spec.source
+    for name, path in files.items():
         yield from _of_file(path, spec, name, reading)
 
 

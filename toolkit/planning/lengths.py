@@ -186,7 +186,7 @@ def _count(source: SourceSection) -> int | None:
     if source.builtin:
         count = source.size
     else:
-        files = local_files(source.source)
+        files = local_files(source.place)
         if not files or any(file.suffix != ".jsonl" for file in files):
             return source.limit
         count = sum(map(_lines, files))
