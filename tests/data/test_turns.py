@@ -217,6 +217,12 @@ class TestResults:
             *both(result("31 C", tool_call_id="c1"), result("4 C", tool_call_id="c1"))
         )
 
+    def test_more_results_than_calls_are_refused_without_ids_too(self) -> None:
+        one = answer(None, tool_calls=[{"name": "get_weather", "arguments": ARGUMENTS}])
+        for more in (result("7 C"), result("7 C", name="get_weather")):
+            assert refusal(*both(result("31 C"), result("4 C"), more)).startswith("turn 5: 3 results for 2 calls")
+            assert refusal(one, result("4 C"), more, answer()).startswith("turn 4: 2 results for 1 call")
+
     def test_ids_that_tell_nothing_apart_leave_the_order(self) -> None:
         messages = both(result("4 C", tool_call_id="c"), result("31 C", tool_call_id="c"), ids=("c", "c"))
         chat, remarks = read({"messages": [USER, *messages], "tools": [WEATHER]})
