@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,7 +45,7 @@ _CONTAINER = re.compile(r"^(\w+)\s*\[(.*)\]$", re.DOTALL)
 _DEEPEST_TYPE = 20  # List[List[...]]
 _LONGEST_TYPE = 500
 _NO_DEFAULT = object()
-_UNQUOTABLE = re.compile(r"[\"\\\x00-\x1f\x7f]")
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Cs", "Co")  # Unicode's categories: control, bidi, zero-width, line ends, private
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +173,10 @@ def _name(name: Any, fields: Fields) -> str:
 
 def bad_name(name: str) -> str:
     """Why a tool's name can't stand in a call, or an empty string. Templates write it between quotes as it is."""
-    if _UNQUOTABLE.search(name):
-        return "holds a quote, a backslash or a control character, so a call of it would be no JSON"
+    if '"' in name or "\\" in name:
+        return "holds a quote or a backslash, so a call of it would be no JSON"
+    if unseen := next((one for one in name if unicodedata.category(one) in _UNSEEN), ""):
+        return f"holds a control character or one that is not seen (U+{ord(unseen):04X})"
     return "begins or ends in blank space" if name != name.strip() else ""
 
 
