@@ -444,3 +444,27 @@ def test_a_tool_s_name_is_what_is_seen_of_it(unseen: str) -> None:
         read({"messages": [USER, answer()], "tools": [named]})
     plain = {**WEATHER, "function": {**WEATHER["function"], "name": "météo_天気"}}
     read({"messages": [USER, answer()], "tools": [plain]})
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        ({"name": "get_weather", "arguments": json.dumps(json.dumps(ARGUMENTS))}, "JSON text within JSON text"),
+        ({"name": 5, "arguments": {}}, "a call's name: wanted text that is not empty, got 5"),
+        ({"name": "", "arguments": {}}, 'a call\'s name: wanted text that is not empty, got ""'),
+        ({"arguments": {}}, "a call needs a name: found arguments"),
+    ],
+)
+def test_what_is_wrong_with_a_call_is_shown_as_it_stands(call: dict[str, Any], told: str) -> None:
+    assert told in refusal(answer(None, tool_calls=[call]), result("4 C"), answer())
+
+
+def test_a_number_in_quotes_is_shown_in_quotes() -> None:
+    assert 'weight = "0", wanted 0 or 1' in refusal(answer("So.", weight="0"))
+
+
+def test_a_misspelt_key_of_a_row_has_the_nearest() -> None:
+    with pytest.raises(
+        RowError, match=r"no known format: found mesages \(did you mean messages by mesages\?\); wanted"
+    ):
+        read({"mesages": [USER, answer()]})

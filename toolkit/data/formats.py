@@ -32,7 +32,7 @@ from toolkit.data.spoken_turns import Said, finish
 from toolkit.data.suspects import remark_on_tool_talk
 from toolkit.data.turns import CALL_ROLES, ROLES, list_of_turns, read_turns
 from toolkit.data.unwanted import preference, refuse_unwanted
-from toolkit.errors import did_you_mean
+from toolkit.errors import did_you_mean, nearest
 
 Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "xlam", "hermes", "glaive", "toolace"]
 
@@ -127,6 +127,9 @@ def unknown_format(row: dict[str, Any]) -> RowError:
         return preference(row)
     wanted = "; ".join(f"{name}: {needs}" for name, needs in NEEDED.items() if name not in ("hermes", "toolace"))
     found = ", ".join(sorted(map(shown, row))) or "nothing"
+    for key in row:
+        if near := nearest(str(key), TURN_KEYS, alike=0.8):
+            found += f" (did you mean {near} by {shown(key)}?)"
     why = next((f" ({reason})" for key, reason in _OTHERS.items() if key in row), "")
     return RowError(
         f"no known format: found {found}{why}; wanted one of {wanted}; other names are given by data.sources.columns",

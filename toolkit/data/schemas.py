@@ -19,7 +19,7 @@ from typing import Any
 
 from toolkit.data.jsontext import dumps, loads, refuse_deep
 from toolkit.data.mending import Mended, mend
-from toolkit.data.notes import Fields, Remarks, RowError, report_unused, shown
+from toolkit.data.notes import Fields, Remarks, RowError, no_name, report_unused, shown
 from toolkit.data.schema_rules import check_schema
 
 SCHEMA_KEYS = ("parameters", "input_schema", "inputSchema")  # OpenAI's, Anthropic's and MCP's
@@ -164,7 +164,9 @@ def _tool(value: dict[str, Any], remarks: Remarks, *, padded: bool, xlam: bool) 
 
 
 def _name(name: Any, fields: Fields) -> str:
-    if not isinstance(name, str) or not name:
+    if name is not None and (not isinstance(name, str) or not name):
+        raise RowError(f"a tool's name: {no_name(name)}", cause="a tool without a name")
+    if name is None:
         raise RowError(f"a tool needs a name: found {fields.found()}", cause="a tool without a name")
     if reason := bad_name(name):
         raise RowError(f"the tool's name {shown(name)} {reason}", cause="a tool's name that can't be written in a call")

@@ -14,7 +14,7 @@ from typing import Any
 from toolkit.chats import Role, split_thought
 from toolkit.data.hermes import own_words, read_marked, read_marked_results
 from toolkit.data.items import Piece, as_list, read_calls, read_pieces, result_text
-from toolkit.data.notes import Fields, Remarks, RowError, report_unused, shown
+from toolkit.data.notes import Fields, Remarks, RowError, quoted, report_unused, shown
 from toolkit.data.spoken_turns import Call, Said
 from toolkit.errors import did_you_mean, meant, nearest
 
@@ -115,7 +115,7 @@ def _trained(fields: Fields, role: Role, remarks: Remarks) -> bool | None:
             continue
         if not isinstance(value, bool | int | float) or value not in (0, 1):
             raise RowError(
-                f"{fields.what}: {name} = {shown(value)}, wanted 0 or 1: a turn is trained or it is not",
+                f"{fields.what}: {name} = {quoted(value)}, wanted 0 or 1: a turn is trained or it is not",
                 cause=f"{name} that is neither 0 nor 1",
             )
         found[name] = bool(value)

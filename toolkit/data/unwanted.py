@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from toolkit.data.notes import Fields, RowError, shown
+from toolkit.data.notes import Fields, RowError, quoted, shown
 
 _QUESTIONS = ("prompt", "question", "instruction", "input", "query")
 _ROW_WEIGHTS = ("weight", "train", "training", "trainable")
@@ -51,7 +51,7 @@ def _not_to_be_given(fields: Fields, found: str) -> None:
     told = value.strip().lower() if isinstance(value, str) else value
     if told is False or told == "false" or (found == "prompt_completion" and told in (0, "0")):
         raise RowError(
-            f"label = {shown(value)}: an answer that is not to be given, as KTO trains on; supervised fine-tuning "
+            f"label = {quoted(value)}: an answer that is not to be given, as KTO trains on; supervised fine-tuning "
             "wants the good ones alone: leave the row out",
             cause="label = false, as KTO has it",
         )
