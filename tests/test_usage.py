@@ -38,6 +38,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
         (["eval"], "MODEL is missing; see toolkit eval --help"),
         (["run", "x.toml", "--ste", "a=1"], "--ste: unknown option, did you mean --set? See toolkit run --help"),
         (["run", "x", "--no-exprt"], "--no-exprt: unknown option, did you mean --no-export? See toolkit run --help"),
+        (["eval", "x", "--limit", "3"], "--limit: unknown option, did you mean --chats? See toolkit eval --help"),
         (["run", "x.toml", "-z"], "-z: unknown option; see toolkit run --help"),
         (["bench", "--foo"], "--foo: unknown option; see toolkit bench --help"),
         (["run", "x.toml", "--gpus"], "--gpus: no value given, wanted N; see toolkit run --help"),

@@ -308,3 +308,27 @@ def test_detection_looks_at_keys_roles_and_blocks_never_at_a_word() -> None:
     assert detect({"messages": mention, "tools": TOOLS}) == "messages"
     structured = [*marked, {"role": "assistant", "tool_calls": [json.loads(CALL)]}]
     assert detect({"messages": structured, "tools": TOOLS}) == "messages"
+
+
+@pytest.mark.parametrize("label", [False, 0, 0.0, "false", "False", "0"])
+def test_an_answer_that_is_not_to_be_given_is_not_trained(label: Any) -> None:
+    with pytest.raises(RowError, match=r"^label = .*: an answer that is not to be given, as KTO trains on"):
+        convert({"prompt": "?", "completion": "No.", "label": label}, "auto", where="x:1", source="x")
+    good = "True" if isinstance(label, str) else not label
+    remarks = Remarks()
+    convert({"prompt": "?", "completion": "Yes.", "label": good}, "auto", where="x:1", source="x", remarks=remarks)
+    assert not remarks
+
+
+def test_a_label_of_other_rows_is_refused_only_where_it_says_false() -> None:
+    for row, format in (
+        ({"user": "?", "assistant": "No."}, "columns"),
+        ({"instruction": "?", "output": "No."}, "auto"),
+    ):
+        with pytest.raises(RowError, match="label = false: an answer that is not to be given"):
+            convert({**row, "label": False}, format, where="x:1", source="x")  # type: ignore[arg-type]
+        remarks = Remarks()
+        convert({**row, "label": 0}, format, where="x:1", source="x", remarks=remarks)  # type: ignore[arg-type]
+        assert remarks == {"rows: key label is not used": 1}  # a class, most likely
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "Yes."}]
+    convert({"messages": turns, "label": False}, "auto", where="x:1", source="x")

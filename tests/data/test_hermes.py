@@ -97,7 +97,7 @@ def test_the_system_s_own_words_stay(system: str, own: str) -> None:
     ],
 )
 def test_results_lose_nothing(text: str, expected: list[str]) -> None:
-    chat = read(("gpt", CALL), ("tool", text), ("gpt", "So."))
+    chat = read(("gpt", "\n".join([CALL] * len(expected))), ("tool", text), ("gpt", "So."))
     assert [turn.content for turn in chat.turns if turn.role == "tool"] == expected
 
 

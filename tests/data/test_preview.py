@@ -68,11 +68,14 @@ class Loaded:
     recipe: Recipe
 
 
-def test_the_command_prints_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_and_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
     folder = save_tokenizer(tmp_path / "model", QWEN_LIKE)
     monkeypatch.setattr("toolkit.models.resolve", lambda model, weights=True: folder)
     path = write_jsonl(tmp_path / "x.jsonl", [weather_row("[bold]Oslo[/bold]"), weather_row("Bergen")])
+    capsys.readouterr()
     recipe = Recipe(data=DataSection(sources=[SourceSection(source=str(path))]), eval=EvalSection(holdout=0))
     console = new_console(file=io.StringIO(), width=80)
     preview(Loaded(recipe), 2, tmp_path / "out" / "p.html", console)  # type: ignore[arg-type]
@@ -80,6 +83,15 @@ def test_the_command_prints_and_writes(tmp_path: Path, monkeypatch: pytest.Monke
     assert "It rains in [bold]Oslo[/bold].<|im_end|>" in output, "a chat's text is never read as markup"
     assert f"{path}:2 (other)" in output
     assert (tmp_path / "out" / "p.html").read_text().count("<h2>") == 2
+    assert not capsys.readouterr().err
+    broken = weather_row("Bergen")
+    broken["messages"][2]["tool_calls"][0]["function"]["arguments"] = "{}"
+    write_jsonl(path, [weather_row(), broken])
+    preview(Loaded(recipe), 1, None, console)  # type: ignore[arg-type]
+    told = (
+        f"1 of 2 rows is not ok (`toolkit data check` lists it): {path}:2: turn 3: get_weather: missing argument city"
+    )
+    assert capsys.readouterr().err.strip() == told
 
 
 def test_what_a_terminal_would_obey_is_shown(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from tests.data.toys import QWEN_LIKE, STRICT, save_tokenizer, tokenizer
 from tests.tiny import CHATML
 from toolkit.data.markup import render
+from toolkit.data.render import Renderer
 from toolkit.data.sandbox import render_template
 from toolkit.data.spending import LimitError
 from toolkit.data.tokenizers import load_tokenizer
@@ -190,15 +192,31 @@ def test_the_file_of_a_template_without_end_is_named(tmp_path: Path) -> None:
         render(load_tokenizer(folder), CHAT)
 
 
+def test_a_template_that_is_no_jinja_is_named_with_its_line(tmp_path: Path) -> None:
+    folder = save_tokenizer(tmp_path / "model", "{{ 1 }}\n{% if %}")
+    told = r"/model/chat_template\.jinja:2: the chat template is no valid Jinja: Expected an expression"
+    with pytest.raises(DataError, match=told):
+        Renderer.of(load_tokenizer(folder), "json")  # which writes its own lines before it
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["chat_template"] = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    told = r"/model/tokenizer_config\.json: line 2 of the chat template is no valid Jinja: Expected"
+    with pytest.raises(DataError, match=told):
+        Renderer.of(load_tokenizer(folder))
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "the chat template calls itself without end"),
         ("{% block a %}{{ self.a() }}{% endblock %}", "the chat template calls itself without end"),
-        ("{{ '('  }}{% if %}", "refuses this chat: Expected an expression"),
+        ("{{ '('  }}{% if %}", "line 1 of the chat template is no valid Jinja: Expected an expression"),
         ("{{ " + "(" * 5000 + ")" * 5000 + " }}", "the chat template"),
         ("{{ messages[0].content.__class__.__mro__ }}", "refuses this chat: access to attribute '__class__'"),
         ("{% include '/etc/passwd' %}", "refuses this chat: no loader"),
+        ("{{ 1 }}\n{{ 2 }}}\n{{ {}} }}", "line 3 of the chat template is no valid Jinja: unexpected '}'"),
+        ("{{ raise_exception('roles alternate') }}", "the chat template refuses this chat: roles alternate"),
         ("{{ 1 // 0 }}", "refuses this chat: integer division or modulo by zero"),
         ("{{ lipsum(n=99999) }}", "refuses this chat: lipsum"),
     ],

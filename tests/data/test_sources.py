@@ -123,7 +123,7 @@ def test_json_is_read_in_pieces_of_any_size(values: list[Any], indent: int | Non
 
 @pytest.mark.parametrize(
     ("weight", "expected"),
-    [(1.0, CITIES), (0.5, [CITIES[1], CITIES[3]]), (2.0, [city for city in CITIES for _ in range(2)]), (0.1, [])],
+    [(1.0, CITIES), (0.5, [CITIES[1], CITIES[3]]), (2.0, [city for city in CITIES for _ in range(2)])],
 )
 def test_weights_say_how_often_a_chat_is_taken(tmp_path: Path, weight: float, expected: list[str]) -> None:
     assert cities(load(write_jsonl(tmp_path / "x.jsonl", ROWS), weight=weight)) == expected
@@ -318,3 +318,20 @@ def test_a_line_that_is_too_long_is_a_bad_row(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "x.json").write_text(f"[{lines[0]}, {json.dumps({'a': 'x' * 2**18})}, {lines[3]}]")
     (_, first), (place, error) = read_rows(tmp_path / "x.json")
     assert first == {"a": 1} and place == "1:12" and "write a row a line" in str(error)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_in_a_file_of_lines_is_said_once(tmp_path: Path, indent: int | None) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps([weather_row(), weather_row()], indent=indent))
+    with pytest.raises(DataError) as caught:
+        list(load_chats([SourceSection(source=str(path))]))
+    assert str(caught.value).startswith(f"{path}:1: a JSON list begins here, and a row a line is wanted; name the")
+    assert "not JSON" not in str(caught.value)
+
+
+def test_a_weight_that_takes_nothing_is_named(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [weather_row() for _ in range(3)])
+    with pytest.raises(DataError, match=r"rows\.jsonl: weight = 0\.3 takes none of 3 chats; wanted 0\.334 or more$"):
+        list(load_chats([SourceSection(source=str(path), weight=0.3)]))
+    assert len(list(load_chats([SourceSection(source=str(path), weight=0.334)]))) == 1

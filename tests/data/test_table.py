@@ -463,6 +463,22 @@ def test_bad_rows_stop_the_build_and_leave_nothing(tmp_path: Path, model: Path, 
     assert list((own_cache / "tables").iterdir()) == []
 
 
+def test_rows_that_the_check_calls_not_ok_are_trained_and_told(
+    tmp_path: Path, model: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = rows(4)
+    for row in broken[1:3]:
+        call = next(turn for turn in row["messages"] if turn.get("tool_calls"))["tool_calls"][0]
+        call.get("function", call)["arguments"] = {}
+    file = write_jsonl(tmp_path / "chats.jsonl", broken)
+    for _ in range(2):  # made, and found again
+        assert build(recipe(file), model).n_chats == 4
+        told = f"train: 2 of 4 rows are not ok (`toolkit data check` lists them): {file}:2: turn 3: "
+        assert told in capsys.readouterr().err
+    build(recipe(write_jsonl(tmp_path / "good.jsonl", rows(4))), model)
+    assert "not ok" not in capsys.readouterr().err
+
+
 def test_native_calls_without_tools_in_the_template_stop_the_build(tmp_path: Path) -> None:
     model = save_tokenizer(tmp_path / "model", CHATML)
     path = write_jsonl(tmp_path / "x.jsonl", rows(3))

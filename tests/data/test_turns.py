@@ -217,6 +217,12 @@ class TestResults:
             *both(result("31 C", tool_call_id="c1"), result("4 C", tool_call_id="c1"))
         )
 
+    def test_more_results_than_calls_are_refused_without_ids_too(self) -> None:
+        one = answer(None, tool_calls=[{"name": "get_weather", "arguments": ARGUMENTS}])
+        for more in (result("7 C"), result("7 C", name="get_weather")):
+            assert refusal(*both(result("31 C"), result("4 C"), more)).startswith("turn 5: 3 results for 2 calls")
+            assert refusal(one, result("4 C"), more, answer()).startswith("turn 4: 2 results for 1 call")
+
     def test_ids_that_tell_nothing_apart_leave_the_order(self) -> None:
         messages = both(result("4 C", tool_call_id="c"), result("31 C", tool_call_id="c"), ids=("c", "c"))
         chat, remarks = read({"messages": [USER, *messages], "tools": [WEATHER]})
@@ -298,7 +304,9 @@ def test_a_tools_schema_under_a_name_that_is_not_known_is_never_dropped() -> Non
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "\x1b[2Ja", " a", "a "])
 def test_names_that_no_call_can_hold_are_refused(name: str) -> None:
     tool = {"name": name, "parameters": {}}
-    with pytest.raises(RowError, match=r"tools\[0\]: the tool's name .*(holds a quote|begins or ends in blank space)"):
+    with pytest.raises(
+        RowError, match=r"tools\[0\]: the tool's name .*(holds a quote|holds a control|begins or ends in blank)"
+    ):
         read({"messages": [USER, answer()], "tools": [tool]})
 
 
@@ -404,3 +412,59 @@ def offering(parameters: Any) -> dict[str, Any]:
 def test_rows_that_cant_be_read_say_why(row: dict[str, Any], message: str) -> None:
     with pytest.raises(RowError, match=message):
         read(row)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        *(
+            (key, "tool_calls")
+            for key in ("tool_call", "toolCalls", "tool-calls", "tools_calls", "tool_cals", "tool_use")
+        ),
+        *(("function_calls", "tool_calls"), ("functionCalls", "tool_calls"), ("toolInvocations", "tool_calls")),
+    ],
+)
+def test_calls_under_nearly_the_right_name_are_not_lost(key: str, near: str) -> None:
+    calls = [{"name": "get_weather", "arguments": ARGUMENTS}]
+    for content in ("Let me look.", None):
+        told = refusal(answer(content, **{key: calls}), result("4 C"), answer())
+        assert told == f"turn 2: key {key} is not read, did you mean {near}?"
+    one = refusal(answer("So.", functionCall=calls[0]), result("4 C"), answer())
+    assert one == "turn 2: key functionCall is not read, did you mean function_call?"
+    nothings: tuple[Any, ...] = (None, "", [], {})
+    for nothing in nothings:
+        turns(answer("So.", **{key: nothing}))
+    turns(answer("So.", tool_call_id="x"))
+
+
+@pytest.mark.parametrize("unseen", ["\x00", "\x7f", "\x9b", "\u202e", "\u200b", "\ufeff", "\u2028", "\ue000"])
+def test_a_tool_s_name_is_what_is_seen_of_it(unseen: str) -> None:
+    named = {**WEATHER, "function": {**WEATHER["function"], "name": f"get{unseen}weather"}}
+    with pytest.raises(RowError, match=rf"holds a control character or one that is not seen \(U\+{ord(unseen):04X}\)"):
+        read({"messages": [USER, answer()], "tools": [named]})
+    plain = {**WEATHER, "function": {**WEATHER["function"], "name": "météo_天気"}}
+    read({"messages": [USER, answer()], "tools": [plain]})
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        ({"name": "get_weather", "arguments": json.dumps(json.dumps(ARGUMENTS))}, "JSON text within JSON text"),
+        ({"name": 5, "arguments": {}}, "a call's name: wanted text that is not empty, got 5"),
+        ({"name": "", "arguments": {}}, 'a call\'s name: wanted text that is not empty, got ""'),
+        ({"arguments": {}}, "a call needs a name: found arguments"),
+    ],
+)
+def test_what_is_wrong_with_a_call_is_shown_as_it_stands(call: dict[str, Any], told: str) -> None:
+    assert told in refusal(answer(None, tool_calls=[call]), result("4 C"), answer())
+
+
+def test_a_number_in_quotes_is_shown_in_quotes() -> None:
+    assert 'weight = "0", wanted 0 or 1' in refusal(answer("So.", weight="0"))
+
+
+def test_a_misspelt_key_of_a_row_has_the_nearest() -> None:
+    with pytest.raises(
+        RowError, match=r"no known format: found mesages \(did you mean messages by mesages\?\); wanted"
+    ):
+        read({"mesages": [USER, answer()]})

@@ -264,3 +264,33 @@ def test_a_model_is_loaded_once_for_its_base_and_itself(
     table_of(place / "run")
     assert loads == ["base"]
     assert columns_module.Models(detect()).precision(columns_of([str(place / "run")])[0]) == "fp32"
+
+
+def test_a_run_is_not_asked_other_chats_than_those_that_it_held_out(
+    place: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of others some may have been trained on, in whatever folder they are looked for."""
+    from toolkit.data.keys import source_files
+    from toolkit.recipe.places import described
+    from toolkit.records import write_json
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    shutil.copy(place / "chats.jsonl", "chats.jsonl")
+    folder = Path(shutil.copytree(place / "run", tmp_path / "one" / "run"))
+    recipe = folder / "recipe.toml"
+    recipe.write_text(RECIPE.format(model=place / "model", chats="chats.jsonl", call_format="json"))
+    sources = load(recipe).recipe.data.sources
+    write_json(folder / "environment.json", {"data": {"files": source_files(sources), **described(sources, folder)}})
+    rows = table_of(folder, base=False).columns[0][1].rows
+
+    monkeypatch.chdir(tmp_path / "two")
+    write_chats(Path("chats.jsonl"), 30, seed=5)
+    assert table_of(folder, base=False).columns[0][1].rows == rows  # the same chats by the same names
+    lines = (tmp_path / "one" / "chats.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "one" / "chats.jsonl").write_text("".join(lines[1:]))
+    for options in ({}, {"recipe": recipe}):
+        with pytest.raises(InputError, match=r"chats\.jsonl: not the data that .*/run was trained on .*with --data$"):
+            table_of(folder, base=False, **options)
+    table_of(folder, base=False, data="chats.jsonl")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.export.shapes import base_model
 from tests.tiny import write_recipe
-from toolkit.errors import InputError, ToolkitError
+from toolkit.errors import DataError, InputError, ToolkitError
 from toolkit.export.architecture import read_architecture
 from toolkit.export.preflight import announce, check_run, preflight, space_needed
 from toolkit.exports import ExportFolder
@@ -145,3 +145,12 @@ def test_tools_without_a_description(base: Path, tmp_path: Path, cache: Path) ->
     (note,) = preflight(base, ["q8_0"], load(file, extra).recipe)
     assert note == "1 tools have no description (add); they are trained and served with an empty one"
     assert preflight(base, ["q8_0"], load(file, [*extra, "data.call_format=json"]).recipe) == []
+
+
+def test_what_is_wrong_with_the_data_is_not_blamed_on_the_export(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("holdout = 2", "holdout = 99"))
+    line = recipe.read_text().split("\n").index("holdout = 99") + 1
+    loaded = load(recipe, ["data.call_format=native"])
+    with pytest.raises(DataError) as caught, loaded.placed():
+        run(loaded, tmp_path / "run")
+    assert str(caught.value).startswith(f"{recipe}:{line}: eval.holdout = 99 keeps all 12 different chats out")

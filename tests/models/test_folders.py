@@ -38,6 +38,13 @@ def test_a_folder_that_is_not_there(tiny_model: Path) -> None:
         resolve(str(near))
 
 
+def test_a_gguf_is_no_model_to_train() -> None:
+    with pytest.raises(
+        ModelError, match=r"model\.name: m/model\.gguf is a GGUF, which is run and not trained; wanted the"
+    ):
+        resolve("m/model.gguf")
+
+
 def test_a_folder_without_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"lacks tokenizer.json, model.safetensors"):

@@ -106,7 +106,21 @@ def test_integers_do_for_numbers(write: Write) -> None:
             'x.toml:2: data.sources.0: found "a.jsonl", wanted a table of settings (source, ',
         ),
         ("[[data.sources]]\nlimit = 3", "x.toml:1: data.sources.0.source: missing, wanted text that is not empty"),
-        ("[data.sources]\nsource = 'x'", "x.toml:1: data.sources: found a table, wanted one or more tables"),
+        (
+            "[data.sources]\nsource = 'x'",
+            "found a table, wanted one or more tables, write its head in double brackets: [[data.sources]]",
+        ),
+        (
+            "[train]\noptim = 'adamw'",
+            'found "adamw", wanted one of adamw_torch_fused, adamw_torch, adamw_8bit, paged_ad',
+        ),
+        ("[train]\noptim = 'adamw'", ", did you mean adamw_torch_fused?"),
+        (
+            "[export]\ngguf = ['q4_0']",
+            "x.toml:2: export.gguf.0: q4_0 is no GGUF type that can be written, wanted one of",
+        ),
+        ("[export]\ngguf = ['q4_0']", ", did you mean q4_k_m?"),
+        ("[export]\ngguf = ['iq4_xs']", ", did you mean q4_k_m?"),
         ("a = b", 'x.toml:1: not valid TOML: invalid value at column 5: text needs quotes, as "b"'),
         ("\na = True", "x.toml:2: not valid TOML: invalid value at column 5: write true"),
         ("[a]\nb = 1\n[a]\n", "x.toml:3: not valid TOML: this table is given twice"),

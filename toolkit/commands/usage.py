@@ -17,6 +17,7 @@ from toolkit.words import typed
 
 _EXTRA = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", re.DOTALL)
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "path": "a path"}  # pydantic's names
+_OTHERS = {"limit": "chats", "num-samples": "chats", "max-samples": "chats"}  # lm-eval's and others' names
 _BOUNDS = {"ge": "{} at least", "gt": "more than {}", "le": "{} at most", "lt": "less than {}"}
 
 
@@ -101,6 +102,8 @@ def _options(command: Any) -> Iterator[tuple[str, Any]]:
 def _near_option(option: str, command: Any) -> str:
     """Compared without dashes, which all have."""
     known = {name.lstrip("-"): name for name, _ in _options(command)}
+    if (other := _OTHERS.get(option.lstrip("-"), "")) in known:
+        return known[other]
     return known.get(nearest(option.lstrip("-"), known), "")
 
 

@@ -31,7 +31,8 @@ from toolkit.data.schemas import Tools, read_tools
 from toolkit.data.spoken_turns import Said, finish
 from toolkit.data.suspects import remark_on_tool_talk
 from toolkit.data.turns import CALL_ROLES, ROLES, list_of_turns, read_turns
-from toolkit.errors import did_you_mean
+from toolkit.data.unwanted import preference, refuse_unwanted
+from toolkit.errors import did_you_mean, nearest
 
 Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "xlam", "hermes", "glaive", "toolace"]
 
@@ -51,9 +52,7 @@ _OTHERS = {
 TURN_KEYS = ("messages", "conversations", "conversation")
 _TOOL_KEYS = ("tools", "functions")
 _SYSTEM_KEYS = ("system", "system_prompt")
-_QUESTIONS = ("prompt", "question", "instruction", "input", "query")
 _MESSAGES_AS_TEXT = re.compile(r'\s*\[\s*\{\s*"(?:role|content)"\s*:')  # in a CSV cell, say
-_ROW_WEIGHTS = ("weight", "train", "training", "trainable")
 
 _Converted = tuple[list[Said], Tools]
 
@@ -78,7 +77,7 @@ def convert(
         fields = Fields(row, "the row")
         kind = _kind(fields, remarks)
         said, tools = _CONVERTERS[found](fields, remarks)
-        _refuse_untrained(fields)
+        refuse_unwanted(fields, found)
         turns = finish(said, tools, remarks)
         chat = Chat(
             turns=turns,
@@ -125,27 +124,16 @@ def detect(row: dict[str, Any]) -> Format:
 def unknown_format(row: dict[str, Any]) -> RowError:
     """What to say of a row that is in no format."""
     if {"chosen", "rejected"} <= row.keys():
-        return _preference(row)
+        return preference(row)
     wanted = "; ".join(f"{name}: {needs}" for name, needs in NEEDED.items() if name not in ("hermes", "toolace"))
     found = ", ".join(sorted(map(shown, row))) or "nothing"
+    for key in row:
+        if near := nearest(str(key), TURN_KEYS, alike=0.8):
+            found += f" (did you mean {near} by {shown(key)}?)"
     why = next((f" ({reason})" for key, reason in _OTHERS.items() if key in row), "")
     return RowError(
         f"no known format: found {found}{why}; wanted one of {wanted}; other names are given by data.sources.columns",
         cause="no known format",
-    )
-
-
-def _preference(row: dict[str, Any]) -> RowError:
-    """What to say of a row that DPO and reward models train on, with what makes it one that is trained on here."""
-    if isinstance(row["chosen"], list):
-        columns = 'messages = "chosen"'
-    else:
-        question = next((key for key in _QUESTIONS if isinstance(row.get(key), str)), "...")
-        columns = f'user = "{question}", assistant = "chosen"'
-    return RowError(
-        "a preference (chosen and rejected), as DPO trains on; supervised fine-tuning wants one answer, as messages; "
-        f"data.sources.columns = {{ {columns} }} trains on the chosen ones",
-        cause="no known format: preferences",
     )
 
 
@@ -313,17 +301,6 @@ def _with_system(fields: Fields, turns: list[Said], remarks: Remarks, *, marks: 
             cause="two system texts",
         )
     return turns
-
-
-def _refuse_untrained(fields: Fields) -> None:
-    """A row that asks as a whole not to be trained is no row to train on."""
-    for key in _ROW_WEIGHTS:
-        value = fields.peek(key)
-        if value is False or (isinstance(value, int | float) and value == 0):
-            raise RowError(
-                f"{key} = {shown(value)} of a whole row is not read; leave the row out, or set weight = 0 on its turns",
-                cause=f"{key} = 0 of a whole row",
-            )
 
 
 def _text(value: Any, what: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from toolkit.data.jsontext import dumps, loads
-from toolkit.data.notes import Fields, Remarks, RowError, report_unused, shown
+from toolkit.data.notes import Fields, Remarks, RowError, no_name, report_unused, shown
 from toolkit.data.spoken_turns import Call
 
 ARGUMENTS = ("arguments", "parameters", "args", "input", "params")
@@ -42,7 +42,9 @@ def read_call(item: Any, what: str, remarks: Remarks) -> Call:
     function = outer.take("function")
     inner = Fields(function, outer.what) if isinstance(function, dict) else outer
     name = function if isinstance(function, str) else inner.take(*_NAMES)
-    if not isinstance(name, str) or not name:
+    if name is not None and (not isinstance(name, str) or not name):
+        raise RowError(f"{what}: a call's name: {no_name(name)}", cause="a call without a name")
+    if name is None:
         raise RowError(f"{what}: a call needs a name: found {outer.found()}", cause="a call without a name")
     arguments = inner.take(*ARGUMENTS)
     if arguments is None and inner is not outer:
@@ -62,13 +64,16 @@ def read_call(item: Any, what: str, remarks: Remarks) -> Call:
 
 def arguments_of(value: Any, name: str, what: str) -> dict[str, Any]:
     """A call's arguments, out of an object or JSON text of one. Raises `RowError`."""
+    place = f"{what}: arguments of {shown(name)}"
     if isinstance(value, str):
-        value = loads(value, f"{what}: arguments of {shown(name)}") if value.strip() else {}
+        value = loads(value, place) if value.strip() else {}
+        if isinstance(value, str):
+            raise RowError(f"{place}: JSON text within JSON text, wanted it once", cause="arguments encoded twice")
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise RowError(
-            f"{what}: arguments of {shown(name)}: wanted a JSON object, got {shown(value)}",
+            f"{place}: wanted a JSON object, got {shown(value)}",
             cause="arguments that are no object",
         )
     return value

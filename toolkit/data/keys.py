@@ -11,7 +11,7 @@ from toolkit.cache import remembered_sha256
 from toolkit.chats import BUILTIN
 from toolkit.data.commits import commit_of
 from toolkit.data.held_out import Part, divided, sources_of
-from toolkit.data.sources import local_files
+from toolkit.data.sources import local_files, named_files
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.errors import DataError
 from toolkit.hashes import sha256_of, sha256_of_text
@@ -37,9 +37,9 @@ def data_key(sources: Sequence[SourceSection]) -> str:
 
 
 def source_files(sources: Sequence[SourceSection]) -> dict[str, str]:
-    """SHA-256 of each local file that the sources name, by its path. Raises `DataError` for missing files."""
-    found = (path for source in sources for path in local_files(source.source) or ())
-    return {str(path): file_hash(path) for path in found}
+    """SHA-256 of each local file that the sources name, by that name. Raises `DataError` for missing files."""
+    found = (named for source in sources for named in (named_files(source) or {}).items())
+    return {str(Path(name).expanduser()): file_hash(path) for name, path in found}
 
 
 def table_key(recipe: Recipe, folder: Path, part: Part, template: ChatTemplate | None = None) -> str:
@@ -97,7 +97,7 @@ def _source_key(source: SourceSection) -> dict[str, Any]:
 
         options = {name: getattr(source, name) for name in _BUILTIN_OPTIONS}
         return {**common, **options, "builtin": fingerprint()}
-    if files := local_files(source.source):
+    if files := local_files(source.place):
         return {**common, "files": [[file.name, file_hash(file)] for file in files]}
     if source.config is not None:
         common["config"] = source.config

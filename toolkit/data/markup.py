@@ -92,16 +92,29 @@ def render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
     except RecursionError:
         raise DataError(f"{_home(tokenizer)} calls itself without end: it is not used") from None
     except Exception as error:  # a program of somebody else's: it can raise anything
-        raise DataError(f"the chat template refuses this chat: {error}") from error
+        raise DataError(_failure(tokenizer, error)) from error
 
 
-def _home(tokenizer: Any) -> str:
-    """The chat template, by its file where that is known."""
+def _failure(tokenizer: Any, error: Exception) -> str:
+    """What is said of a template that failed: of its own words about a chat those, else the file, and the line of what
+    is no Jinja."""
+    from jinja2.exceptions import TemplateError, TemplateSyntaxError
+
+    if isinstance(error, TemplateSyntaxError):
+        return f"{_home(tokenizer, error.lineno)} is no valid Jinja: {error.message}"
+    home = "the chat template" if type(error) is TemplateError else _home(tokenizer)
+    return f"{home} refuses this chat: {error}"
+
+
+def _home(tokenizer: Any, line: int = 0) -> str:
+    """The chat template, by its file where that is known, and a line of it."""
     folder = Path(str(getattr(tokenizer, "name_or_path", "") or ""))
     for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            return f"{folder / name}: the chat template"
-    return "the chat template"
+            if line and name.endswith(".jinja"):
+                return f"{folder / name}:{line}: the chat template"
+            return f"{folder / name}: {f'line {line} of ' if line else ''}the chat template"
+    return f"{f'line {line} of ' if line else ''}the chat template"
 
 
 def probe(tokenizer: Any) -> Markup:

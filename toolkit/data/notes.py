@@ -208,6 +208,16 @@ def report_unused(fields: Fields, label: str, remarks: Remarks) -> None:
         remarks[f"{label}: key {shown(key)} is not used"] += 1
 
 
+def no_name(value: Any) -> str:
+    """What is said of a name that is empty or no text."""
+    return f"wanted text that is not empty, got {quoted(value)}"
+
+
+def quoted(value: Any) -> str:
+    """`shown`, in quotes where it is text and might be taken for a number."""
+    return f'"{shown(value)}"' if isinstance(value, str) else shown(value)
+
+
 def shown(value: Any, most: int = 60) -> str:
     """A piece of the row for a message: on one line, without control characters, shortened."""
     if isinstance(value, str):

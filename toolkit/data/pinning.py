@@ -9,6 +9,7 @@ from toolkit.data.commits import commit_of
 from toolkit.data.sources import local_files
 
 if TYPE_CHECKING:
+    from toolkit.recipe.places import Known
     from toolkit.recipe.schema import Recipe, SourceSection
 
 
@@ -24,6 +25,19 @@ def pinned_as(recipe: Recipe, other: Recipe) -> Recipe:
     mine, theirs = made.model, other.model
     same = (mine.name, mine.revision) == (theirs.name, theirs.revision)
     return with_model_at(made, theirs.commit) if same else made
+
+
+def named_as(recipe: Recipe, other: Recipe, known: Known) -> Recipe:
+    """`recipe` with the names that its local data has in `other`, a run's own, of which `known` is: another folder's
+    user calls the same files otherwise."""
+    made = {}
+    for part, mine, theirs in (("data", recipe.data, other.data), ("eval", recipe.eval, other.eval)):
+        sources = list(mine.sources)
+        for index, (one, own) in enumerate(zip(mine.sources, theirs.sources, strict=False)):
+            if one.source != own.source and not one.builtin and known.is_source(own.source, one):
+                sources[index] = one.model_copy(update={"source": own.source}).read_at(one.place)
+        made[part] = mine.model_copy(update={"sources": sources})
+    return recipe.model_copy(update=made)
 
 
 def with_model_at(recipe: Recipe, commit: str | None) -> Recipe:
@@ -42,7 +56,7 @@ def _with(recipe: Recipe, commit: Callable[[SourceSection], str | None]) -> Reci
 
 
 def _found(source: SourceSection) -> str | None:
-    return None if source.builtin or local_files(source.source) else commit_of(source)
+    return None if source.builtin or local_files(source.place) else commit_of(source)
 
 
 def _name(source: SourceSection) -> tuple[str, str | None, str | None]:

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.chats import Chat
+from toolkit.chats import BUILTIN_PREFIX, Chat
 from toolkit.data.compose import compose
 from toolkit.data.render import NoToolsError, Renderer
 from toolkit.data.seen import ToolTally
 from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.data.tokenizers import load_tokenizer
+from toolkit.data.violations import violations
 from toolkit.environment import without_torch
 from toolkit.errors import DataError, Problem, ToolkitError
 from toolkit.terminal import warn
@@ -47,6 +48,8 @@ class Tally:
     cut_answers: int = 0  # rows kept that lost some trained tokens
     dropped_rows: int = 0  # rows with nothing left to train on
     dropped: list[str] = field(default_factory=list)  # the places of the first of them
+    broken_rows: int = 0  # rows as read whose calls or tools `violations` finds fault with
+    broken: str = ""  # the first of these faults, with its place
     longest: tuple[int, str] = (0, "")  # tokens of the longest row before the cut, and its place
     tokens_by_role: Counter[str] = field(default_factory=Counter)  # before the cut
     last_row_tokens: int = 0  # tokens of each chat's last row before the cut: what one row a chat would cost
@@ -55,6 +58,8 @@ class Tally:
     def add(self, other: Tally) -> None:
         for name in ("rows", "truncated_rows", "cut_answers", "dropped_rows", "last_row_tokens", "all_row_tokens"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.broken_rows += other.broken_rows
+        self.broken = self.broken or other.broken
         self.dropped = (self.dropped + other.dropped)[:20]
         self.longest = max(self.longest, other.longest, key=lambda longest: longest[0])
         self.tokens_by_role.update(other.tokens_by_role)
@@ -139,6 +144,9 @@ def encode_chats(renderer: Renderer, chats: Sequence[Chat], max_length: int) -> 
         if kept:
             chunk.kept.append(chat)
             chunk.rows_per_chat.append(kept)
+            if not chat.source.startswith(BUILTIN_PREFIX) and (faults := violations(chat)):
+                tally.broken_rows += 1
+                tally.broken = tally.broken or str(faults[0])
     del tally.dropped[20:]
     chunk.tools.add_chats(chunk.kept)
     if pieces:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +13,11 @@ from toolkit import models
 from toolkit.chats import Chat
 from toolkit.data.parts import part_chats
 from toolkit.data.pipeline import Settings
+from toolkit.data.violations import broken_rows, violations
 from toolkit.errors import InputError
 from toolkit.files import write_text
 from toolkit.pages.page import Token, render
-from toolkit.terminal import clean
+from toolkit.terminal import clean, warn
 from toolkit.words import counted
 
 if TYPE_CHECKING:
@@ -44,13 +45,17 @@ def preview(loaded: LoadedRecipe, n: int, html: Path | None, console: Console) -
     recipe = loaded.recipe
     settings = Settings.of(recipe, models.resolve(recipe.model, weights=False))
     renderer = settings.renderer()
-    chats = chosen(part_chats(recipe, "train"), n)
+    head = list(itertools.islice(part_chats(recipe, "train"), min(max(_LOOKED_AT, n), sys.maxsize)))
+    chats = chosen(head, n)
     rows = [shown(renderer, chat, row, settings.max_length) for chat in chats for row in renderer.rows(chat)]
     if html is not None:
         try:
             write_text(html, page(rows))
         except OSError as error:
             raise InputError(f"--html {html}: can't be written: {error.strerror}") from error
+    faults = [found[0] for chat in head if (found := violations(chat))]
+    if faults:
+        warn(broken_rows(len(faults), len(head), str(faults[0])))
     for row in rows:
         console.print(f"\n{row.title}", style="bold", markup=False, highlight=False, soft_wrap=True)
         console.print(terminal_text(row, marks=_marks(console)), soft_wrap=True)
@@ -61,9 +66,8 @@ def preview(loaded: LoadedRecipe, n: int, html: Path | None, console: Console) -
         console.print(f"written to {html}", markup=False, highlight=False, soft_wrap=True)
 
 
-def chosen(chats: Iterable[Chat], n: int) -> list[Chat]:
-    """`n` of the first chats: first one of each kind, then whatever comes, in the data's order."""
-    head = list(itertools.islice(chats, min(max(_LOOKED_AT, n), sys.maxsize)))
+def chosen(head: Sequence[Chat], n: int) -> list[Chat]:
+    """`n` of the chats: first one of each kind, then whatever comes, in the data's order."""
     first_of_kind: dict[str, int] = {}
     for index, chat in enumerate(head):
         first_of_kind.setdefault(chat.kind, index)

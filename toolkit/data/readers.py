@@ -18,6 +18,7 @@ from toolkit.data.jsontext import LAX, STRICT, loads, not_json, refuse_halves
 from toolkit.data.notes import RowError, shown
 from toolkit.errors import DataError, Problem
 
+_A_LIST = "a JSON list begins here, and a row a line is wanted; name the file .json, which may hold a list"
 KINDS = (".jsonl", ".json", ".csv", ".parquet")
 PACKED = (".gz", ".zst")
 _CHUNK = 1 << 16
@@ -170,6 +171,7 @@ class _Zst(io.RawIOBase):
 
 
 def _jsonl(binary: IO[bytes]) -> Iterator[Placed]:
+    first = True
     for number, raw in enumerate(_lines(io.BufferedReader(cast(Any, binary))), 1):
         if raw is None:
             yield number, RowError(f"a line of more than {_MOST_ROW >> 20} MiB", cause="a line that is too long")
@@ -181,9 +183,14 @@ def _jsonl(binary: IO[bytes]) -> Iterator[Placed]:
             continue
         if line.strip():
             try:
-                yield number, loads(line)
+                value = loads(line)
             except RowError as error:
-                yield number, error
+                value = error
+            if first and line.lstrip().startswith("["):
+                yield number, RowError(_A_LIST, cause="a JSON list in a file of lines")
+                return
+            yield number, value
+            first = False
 
 
 def _lines(binary: io.BufferedReader) -> Iterator[bytes | None]:

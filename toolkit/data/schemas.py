@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from typing import Any
 
 from toolkit.data.jsontext import dumps, loads, refuse_deep
 from toolkit.data.mending import Mended, mend
-from toolkit.data.notes import Fields, Remarks, RowError, report_unused, shown
+from toolkit.data.notes import Fields, Remarks, RowError, no_name, report_unused, shown
 from toolkit.data.schema_rules import check_schema
 
 SCHEMA_KEYS = ("parameters", "input_schema", "inputSchema")  # OpenAI's, Anthropic's and MCP's
@@ -44,7 +45,7 @@ _CONTAINER = re.compile(r"^(\w+)\s*\[(.*)\]$", re.DOTALL)
 _DEEPEST_TYPE = 20  # List[List[...]]
 _LONGEST_TYPE = 500
 _NO_DEFAULT = object()
-_UNQUOTABLE = re.compile(r"[\"\\\x00-\x1f\x7f]")
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Cs", "Co")  # Unicode's categories: control, bidi, zero-width, line ends, private
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,9 @@ def _tool(value: dict[str, Any], remarks: Remarks, *, padded: bool, xlam: bool) 
 
 
 def _name(name: Any, fields: Fields) -> str:
-    if not isinstance(name, str) or not name:
+    if name is not None and (not isinstance(name, str) or not name):
+        raise RowError(f"a tool's name: {no_name(name)}", cause="a tool without a name")
+    if name is None:
         raise RowError(f"a tool needs a name: found {fields.found()}", cause="a tool without a name")
     if reason := bad_name(name):
         raise RowError(f"the tool's name {shown(name)} {reason}", cause="a tool's name that can't be written in a call")
@@ -172,8 +175,10 @@ def _name(name: Any, fields: Fields) -> str:
 
 def bad_name(name: str) -> str:
     """Why a tool's name can't stand in a call, or an empty string. Templates write it between quotes as it is."""
-    if _UNQUOTABLE.search(name):
-        return "holds a quote, a backslash or a control character, so a call of it would be no JSON"
+    if '"' in name or "\\" in name:
+        return "holds a quote or a backslash, so a call of it would be no JSON"
+    if unseen := next((one for one in name if unicodedata.category(one) in _UNSEEN), ""):
+        return f"holds a control character or one that is not seen (U+{ord(unseen):04X})"
     return "begins or ends in blank space" if name != name.strip() else ""
 
 

@@ -5,6 +5,7 @@ Everything is read once, in order, and passed on as it comes; nothing is kept.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from toolkit.data.mending import strip_nulls
 from toolkit.data.notes import Reading, Remarks, RowError
 from toolkit.data.readers import KINDS, Aside, Placed, kind_of, read_rows
 from toolkit.errors import DataError, Problem, did_you_mean
+from toolkit.words import counted
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import SourceSection
@@ -75,9 +77,23 @@ def local_files(source: str) -> list[Path] | None:
     raise DataError(f"{source}: no such file{did_you_mean(path.name, around)}")
 
 
+def named_files(spec: SourceSection) -> dict[str, Path] | None:
+    """The data files of a source by what they are called, which the recipe's name of the source says, wherever it is
+    read; None when it isn't local. Raises `DataError` for what is missing."""
+    files = local_files(spec.place)
+    if files is None:
+        return None
+    named = Path(spec.source).expanduser()
+    return (
+        {str(named / path.name): path for path in files}
+        if Path(spec.place).expanduser().is_dir()
+        else {spec.source: files[0]}
+    )
+
+
 def _weighted(spec: SourceSection, reading: Reading, workers: int) -> Iterator[Chat]:
     """Chat number n is taken floor((n + 1) * weight) - floor(n * weight) times, until the limit is reached."""
-    taken = 0
+    taken, read = 0, -1
     before = reading.rows
     for read, chat in enumerate(_chats(spec, reading, workers)):
         times = int((read + 1) * spec.weight) - int(read * spec.weight)
@@ -88,6 +104,14 @@ def _weighted(spec: SourceSection, reading: Reading, workers: int) -> Iterator[C
                 return
     if reading.rows == before:
         raise DataError(f"{spec.source}: empty, there is not one row in it")
+    if not taken and read >= 0:
+        raise DataError(f"{spec.source}: {none_taken(spec.weight, read + 1)}")
+
+
+def none_taken(weight: float, chats: int) -> str:
+    """What is said of a source that gives nothing for its weight."""
+    least = math.ceil(1000 / chats) / 1000
+    return f"weight = {weight:g} takes none of {counted(chats, 'chat')}; wanted {least:g} or more"
 
 
 def _chats(spec: SourceSection, reading: Reading, workers: int) -> Iterator[Chat]:
@@ -96,13 +120,12 @@ def _chats(spec: SourceSection, reading: Reading, workers: int) -> Iterator[Chat
             reading.rows += 1
             yield chat
         return
-    files = local_files(spec.source)
+    files = named_files(spec)
     if files is None:
         for name, path in hub_files(spec):
             yield from _of_file(path, spec, name, reading)
         return
-    for path in files:
-        name = str(path) if str(path) != str(Path(spec.source).expanduser()) else spec.source
+    for name, path in files.items():
         yield from _of_file(path, spec, name, reading)
 
 

@@ -12,6 +12,7 @@ from toolkit.data.mending import mend_arguments
 from toolkit.data.notes import Remarks, RowError, shown
 from toolkit.data.schemas import Tools
 from toolkit.errors import did_you_mean
+from toolkit.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,9 @@ def _bound(results: list[Said], calls: tuple[Call, ...], remarks: Remarks) -> li
 
 def _bound_by_name(results: list[Said], calls: tuple[Call, ...], remarks: Remarks) -> list[Said]:
     """By the tool's name where every result says it and the names are those of the calls; else as they come."""
+    if calls and len(results) > len(calls):
+        text = f"{counted(len(results), 'result')} for {counted(len(calls), 'call')}"
+        raise RowError(f"{results[len(calls)].place}{text}", cause="more results than calls")
     wanted = [call.name for call in calls]
     names = [said.name for said in results]
     for name in names:

@@ -35,6 +35,7 @@ from toolkit.data.notes import Reading
 from toolkit.data.parts import eval_chats as all_eval_chats
 from toolkit.data.parts import few_held_out
 from toolkit.data.tablefile import write
+from toolkit.data.violations import broken_rows
 from toolkit.errors import DataError, Problem
 from toolkit.files import discard
 from toolkit.manifest import NAME as MANIFEST
@@ -222,7 +223,7 @@ def build(
     if progress:
         few = few_held_out(recipe, table.n_chats) if part == "eval" else ""
         known = part == "eval" and divided(recipe)  # what rows say was said of the training part
-        for note in (losses(table.meta, known), "" if known else left_unused(table.meta), few):
+        for note in (losses(table.meta, known), broken(table.meta), "" if known else left_unused(table.meta), few):
             if note:
                 warn(f"{part}: {note}")
     return table
@@ -264,6 +265,12 @@ def losses(meta: dict[str, Any], known: bool = False) -> str:
         some = f"{bad:,} of {counted(meta['read_rows'], 'row')}"
         parts.append(f"{some} can't be used and {'is' if bad == 1 else 'are'} left out: {first}")
     return "; ".join(parts)
+
+
+def broken(meta: dict[str, Any]) -> str:
+    """One line about rows that `toolkit data check` calls not ok and that are trained on all the same, or an empty
+    string."""
+    return broken_rows(meta.get("broken_rows", 0), meta["chats"], meta["broken"]) if meta.get("broken_rows") else ""
 
 
 def left_unused(meta: dict[str, Any]) -> str:

@@ -212,6 +212,8 @@ class _TableWriter:
             "cut_answers": tally.cut_answers,
             "dropped_rows": tally.dropped_rows,
             "dropped": tally.dropped,
+            "broken_rows": tally.broken_rows,
+            "broken": tally.broken,
             "longest_row": tally.longest[0],
             "longest_where": tally.longest[1],
             "split_factor": tally.all_row_tokens / tally.last_row_tokens if tally.last_row_tokens else 1.0,

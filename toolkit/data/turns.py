@@ -6,6 +6,7 @@ keys. With `marks` the Hermes marks in texts are read too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 from toolkit.chats import Role, split_thought
 from toolkit.data.hermes import own_words, read_marked, read_marked_results
 from toolkit.data.items import Piece, as_list, read_calls, read_pieces, result_text
-from toolkit.data.notes import Fields, Remarks, RowError, report_unused, shown
+from toolkit.data.notes import Fields, Remarks, RowError, quoted, report_unused, shown
 from toolkit.data.spoken_turns import Call, Said
-from toolkit.errors import did_you_mean
+from toolkit.errors import did_you_mean, meant, nearest
 
 CALL_ROLES = ("function_call", "tool_call", "function_calls", "tool_calls")
 ROLES: dict[str, Role] = {
@@ -46,6 +47,8 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 _TRAINED = ("weight", "loss", "train", "training", "trainable", "loss_weight", "loss_scale")
 # Other ways to say which part of a turn is trained: to pass over one would train what it leaves out.
 _UNREAD = ("mask", "masked", "loss_mask", "train_detail", "training_detail")
+_CALLS = ("tool_calls", "function_call")
+_LIKE_CALLS = re.compile(r"(tool|function)s?(call|use|invocation)s?")
 _WEIGHTS = frozenset((*_TRAINED, *_UNREAD))
 
 
@@ -81,10 +84,25 @@ def _turn(fields: Fields, number: int, remarks: Remarks, marks: bool) -> list[Sa
         turns = _resulting(fields, content, remarks, marks)
     else:
         turns = _speaking(fields, role, content, remarks, marks)
+    if role == "assistant":
+        _refuse_near_calls(fields)
     report_unused(fields, f"{role} turns", remarks)
     if nulls := fields.nulls(*_CONTENT):
         remarks["keys that are null in turns are read as absent"] += nulls
     return [replace(turn, number=number, trained=trained if turn.role == "assistant" else None) for turn in turns]
+
+
+def _refuse_near_calls(fields: Fields) -> None:
+    """Calls under a name that is nearly one of those that are read would be lost without a trace in what is trained."""
+    for key, value in fields.unused():
+        plain = re.sub(r"[^a-z]", "", key.lower())
+        if key in _CALLS or value in ("", [], {}, False) or plain.endswith(("id", "ids")):
+            continue
+        if _LIKE_CALLS.fullmatch(plain) or nearest(key, _CALLS, alike=0.8):
+            near = _CALLS[1] if "function" in plain and not isinstance(value, list) else _CALLS[0]
+            raise RowError(
+                f"{fields.what}: key {shown(key)} is not read{meant(near)}", cause="calls under a name that is not read"
+            )
 
 
 def _trained(fields: Fields, role: Role, remarks: Remarks) -> bool | None:
@@ -97,7 +115,7 @@ def _trained(fields: Fields, role: Role, remarks: Remarks) -> bool | None:
             continue
         if not isinstance(value, bool | int | float) or value not in (0, 1):
             raise RowError(
-                f"{fields.what}: {name} = {shown(value)}, wanted 0 or 1: a turn is trained or it is not",
+                f"{fields.what}: {name} = {quoted(value)}, wanted 0 or 1: a turn is trained or it is not",
                 cause=f"{name} that is neither 0 nor 1",
             )
         found[name] = bool(value)
@@ -119,7 +137,7 @@ def _trained(fields: Fields, role: Role, remarks: Remarks) -> bool | None:
 
 def _calling(fields: Fields, content: Any, remarks: Remarks) -> Said:
     """A turn whose role says that it is a call."""
-    written = content if content not in (None, "") else fields.take("tool_calls", "function_call")
+    written = content if content not in (None, "") else fields.take(*_CALLS)
     calls = read_calls(written, fields.what, remarks) if written is not None else ()
     if not calls:
         raise RowError(f"{fields.what}: a call without a call in it: found {fields.found()}", cause="an empty call")
@@ -170,7 +188,7 @@ def _grouped(pieces: list[Piece], what: str, remarks: Remarks, marks: bool) -> l
 
 
 def _structured_calls(fields: Fields, remarks: Remarks) -> tuple[Call, ...]:
-    written = fields.take("tool_calls", "function_call")
+    written = fields.take(*_CALLS)
     return read_calls(written, fields.what, remarks) if written is not None else ()
 
 
@@ -204,7 +222,7 @@ def _resulting(fields: Fields, content: Any, remarks: Remarks, marks: bool) -> l
 
 def _speaking(fields: Fields, role: Role, content: Any, remarks: Remarks, marks: bool) -> list[Said]:
     """A system or user turn; Anthropic's user turns hold results too."""
-    if fields.take("tool_calls", "function_call"):
+    if fields.take(*_CALLS):
         raise RowError(f"{fields.what}: calls in a {role} turn", cause="calls in a turn that is not the assistant's")
     if content is None:
         raise RowError(f"{fields.what}: no content: found {fields.found()}", cause="a turn without content")

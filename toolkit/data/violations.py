@@ -10,6 +10,7 @@ from toolkit.chats import Chat, ToolCall
 from toolkit.data.schema_checks import UncheckedError, checker
 from toolkit.data.schema_rules import check_schema
 from toolkit.errors import Problem, did_you_mean
+from toolkit.words import counted, typed
 
 _ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\\x([0-9a-f]{2})")
 
@@ -31,6 +32,12 @@ def violations(chat: Chat) -> list[Problem]:
             found += [f"turn {number}: {problem}" for problem in call_problems(call, schemas)]
     found += _unmatched_results(chat)
     return [Problem(chat.where, message) for message in found]
+
+
+def broken_rows(count: int, chats: int, first: str) -> str:
+    """One line about `count` of `chats` that have violations, of which `first` is the first."""
+    listed = f"`{typed('data', 'check')}` lists {'it' if count == 1 else 'them'}"
+    return f"{count:,} of {counted(chats, 'row')} {'is' if count == 1 else 'are'} not ok ({listed}): {first}"
 
 
 def call_problems(call: ToolCall, schemas: dict[str, dict[str, Any]]) -> list[str]:

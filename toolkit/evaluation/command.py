@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.chats import Chat
+from toolkit.data.trained_on import check_trained_on
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError
 from toolkit.evaluation.cached import CachedDecoder, fingerprint
@@ -25,7 +26,8 @@ from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.inference.decode import Decoder, Done, Generated, TorchDecoder
 from toolkit.inference.gguf import GgufDecoder, GgufModel
 from toolkit.inference.named_models import Column, Models, columns_of, renderer_of, settle
-from toolkit.recipe.schema import EvalSection
+from toolkit.recipe.places import NAME
+from toolkit.recipe.schema import EvalSection, Recipe
 from toolkit.versions import installed
 from toolkit.words import counted
 
@@ -104,6 +106,8 @@ def evaluate_models(words: list[str], options: Options, console: Console) -> Tab
     columns = columns_of(words, base=options.base)
     columns = settle(columns, loaded.recipe if loaded else None, str(options.recipe))
     recipe = loaded.recipe if loaded else next((column.recipe for column in columns if column.recipe), None)
+    if options.data is None and recipe is not None:
+        _check_data(options, recipe, columns)
     chats, line = held_out(options.data, recipe, options.chats, options.split)
     console.print(f"chats      {line}")
     console.print(f"rendering  {columns[0].template}")
@@ -115,6 +119,17 @@ def evaluate_models(words: list[str], options: Options, console: Console) -> Tab
     finally:
         work.models.close()
     return table
+
+
+def _check_data(options: Options, recipe: Recipe, columns: Sequence[Column]) -> None:
+    """Raise `RunError` where the recipe is a run's and its chats are not those that the run was trained on: what is
+    held out of others may have been trained on."""
+    if options.recipe is not None:
+        run = options.recipe.parent if options.recipe.name == NAME else None
+    else:
+        run = next(column.adapter.parent for column in columns if column.recipe and column.adapter)
+    if run is not None:
+        check_trained_on(recipe, run, "; name other chats with --data")
 
 
 @dataclass(slots=True)

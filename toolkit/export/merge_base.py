@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.data.render import Renderer
 from toolkit.data.table import eval_chats
 from toolkit.data.tokenizers import load_tokenizer
+from toolkit.data.trained_on import check_trained_on
 from toolkit.export.merge import open_merged
 from toolkit.export.tensors import Weights
 from toolkit.exports import MergeRecord, MergeScore
@@ -51,7 +52,8 @@ def choose(
 ) -> MergeRecord:
     """Decide, and measure first where that takes measuring. `base` and `adapter` are folders.
 
-    `template` is what rendered the recipe's chats, and `day` the date that it wrote.
+    `template` is what rendered the recipe's chats, and `day` the date that it wrote. Raises `RunError` where those
+    chats, which are scored, are not what the run was trained on.
     """
     if asked == "dequant":
         return MergeRecord(asked, "dequant", "asked for", held_dtype)
@@ -62,6 +64,8 @@ def choose(
     if not load_in_4bit:
         reason = "the base was not quantised in training" if recipe else "an adapter alone does not say it was 4-bit"
         return MergeRecord(asked, "original", reason)
+    if recipe is not None:
+        check_trained_on(recipe, adapter.parent, "; say which base with --merge-base")
     task = task_texts(recipe, base, template, day) if recipe is not None and template is not None else []
     if not task:
         reason = "there are no held-out chats to score by, and this is the model that was trained"

@@ -113,10 +113,12 @@ def _descriptions(recipe: Recipe) -> list[str]:
     if recipe.data.call_format != "native":
         return []
 
-    chats = itertools.islice(part_chats(recipe, "train"), _DESCRIPTIONS_READ)
-    bare = {
-        tool["function"]["name"] for chat in chats for tool in chat.tools if not tool["function"].get("description")
-    }
+    bare: set[str] = set()
+    try:
+        for chat in itertools.islice(part_chats(recipe, "train"), _DESCRIPTIONS_READ):
+            bare.update(tool["function"]["name"] for tool in chat.tools if not tool["function"].get("description"))
+    except DataError:
+        return []  # no matter of the export: the token tables are made next, and name the recipe's line
     if not bare:
         return []
     names = ", ".join(sorted(bare)[:3])

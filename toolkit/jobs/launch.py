@@ -238,11 +238,11 @@ def _taken_along(recipe: Recipe, work: Path) -> Recipe:
     """The recipe over copies of its local data files."""
 
     def moved(source: SourceSection) -> SourceSection:
-        files = local_files(source.source)
+        files = local_files(source.place)
         if files is None:
             return source
         place = work / "data"
-        origin = Path(source.source).expanduser()
+        origin = Path(source.place).expanduser()
         name = origin.resolve().name
         number = 1
         while (place / name).exists():
@@ -251,7 +251,7 @@ def _taken_along(recipe: Recipe, work: Path) -> Recipe:
         (place / name if origin.is_dir() else place).mkdir(parents=True, exist_ok=True)
         for file in files:
             shutil.copyfile(file, place / name / file.name if origin.is_dir() else place / name)
-        return source.model_copy(update={"source": f"data/{name}"})
+        return source.model_copy(update={"source": (there := f"data/{name}")}).read_at(there)
 
     data = recipe.data.model_copy(update={"sources": [moved(one) for one in recipe.data.sources]})
     held_out = recipe.eval.model_copy(update={"sources": [moved(one) for one in recipe.eval.sources]})

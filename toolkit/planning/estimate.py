@@ -57,7 +57,7 @@ def sample(recipe: Recipe, source: SourceSection) -> Sampled | None:
     told = data.call_format, data.tool_prompt, data.thinking == "split", wrapping_of(models.find(recipe.model))
     if source.builtin:
         return _cached(source.model_dump_json(), *told)
-    return _sample(source, *told) if local_files(source.source) is not None else None
+    return _sample(source, *told) if local_files(source.place) is not None else None
 
 
 @functools.cache

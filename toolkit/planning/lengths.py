@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit import models
-from toolkit.data.sources import local_files
+from toolkit.data.sources import local_files, none_taken
 from toolkit.data.table import find as find_table
 from toolkit.errors import DataError
 from toolkit.planning.estimate import Sampled, mixed, sample
@@ -181,16 +181,18 @@ def _all_built_in(recipe: Recipe) -> bool:
 def _count(source: SourceSection) -> int | None:
     """Chats that a source gives, where that can be told at a glance: built-in ones and plain .jsonl files.
 
-    Raises `DataError` for a file that is not there.
+    Raises `DataError` for a file that is not there, and a weight that takes none of its chats.
     """
     if source.builtin:
         count = source.size
     else:
-        files = local_files(source.source)
+        files = local_files(source.place)
         if not files or any(file.suffix != ".jsonl" for file in files):
             return source.limit
         count = sum(map(_lines, files))
     taken = int(count * source.weight)
+    if count and not taken:
+        raise DataError(f"{source.source}: {none_taken(source.weight, count)}")
     return taken if source.limit is None else min(taken, source.limit)
 
 

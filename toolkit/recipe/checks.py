@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from toolkit.chats import BUILTIN, KINDS, TEST_SET
-from toolkit.errors import did_you_mean
+from toolkit.errors import did_you_mean, meant
 from toolkit.models.families import find_shape
 from toolkit.recipe.schema import Recipe, SourceSection
 
@@ -225,7 +225,9 @@ def _export(recipe: Recipe) -> Iterator[Finding]:
 
 def no_quant(name: str) -> str:
     """What to say of a GGUF type that can't be written, with the nearest that can."""
-    near = did_you_mean(name.lower(), GGUF_QUANTS, alike=0.5)
+    bits = re.match(r"i?q\d", name.lower())  # which say more of a type than the rest of its name
+    same = next((other for other in GGUF_QUANTS if bits and other.startswith(bits[0].lstrip("i"))), "")
+    near = meant(same) or did_you_mean(name.lower(), GGUF_QUANTS, alike=0.5)
     return f"{name} is no GGUF type that can be written, wanted one of {', '.join(GGUF_QUANTS)}{near}"
 
 

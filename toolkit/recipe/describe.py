@@ -12,7 +12,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from toolkit.errors import did_you_mean
+from toolkit.errors import did_you_mean, meant
 
 
 def wanted(field: FieldInfo) -> str:
@@ -45,16 +45,20 @@ def found(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def hint(field: FieldInfo, value: Any) -> str:
-    """How to write `value` so that it fits the field, where that can be guessed; else an empty string."""
+def hint(field: FieldInfo, value: Any, key: str = "") -> str:
+    """How to write `value` so that it fits the field, whose whole name is `key`, where that can be guessed; else an
+    empty string."""
     kinds = set(_kinds(field.annotation))
+    if isinstance(value, dict) and get_origin(field.annotation) is list and _is_table(get_args(field.annotation)[0]):
+        return f", write its head in double brackets: [[{key}]]"
     if isinstance(value, str):
         if list in kinds and value.lower() in ("none", "off", "false"):
             return ", write [] for none"
         words = [word.strip() for word in value.split(",")]
         if list in kinds and words and set(words) <= set(choices(field.annotation)):
             return f", write {json.dumps(words)}"
-        if near := did_you_mean(value.lower(), choices(field.annotation)):
+        begun = (choice for choice in choices(field.annotation) if value and choice.startswith(f"{value.lower()}_"))
+        if near := meant(next(begun, "")) or did_you_mean(value.lower(), choices(field.annotation)):
             return near
         if bool in kinds and value.lower() in ("true", "false"):
             return f", write {value.lower()} without quotes"

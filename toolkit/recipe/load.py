@@ -17,6 +17,7 @@ from toolkit.recipe import toml
 from toolkit.recipe.checks import Rule
 from toolkit.recipe.formats import data_message, init_hint, is_data, other_format, toml_line
 from toolkit.recipe.overrides import apply_override, parse_override
+from toolkit.recipe.places import NAME, Known, Placed, placed
 from toolkit.recipe.positions import positions
 from toolkit.recipe.schema import Recipe
 from toolkit.recipe.validate import validate
@@ -99,7 +100,7 @@ def load(path: Path, overrides: Sequence[str] = (), rules: Iterable[Rule] = ()) 
         except RecipeError as error:
             problems += error.problems
     try:
-        recipe = validate(layer.values, layer.places.get, str(path), rules)
+        recipe = placed(validate(layer.values, layer.places.get, str(path), rules), layer.values)
     except RecipeError as error:
         raise RecipeError([*error.problems, *problems]) from None
     if problems:
@@ -122,7 +123,7 @@ class _Layer:
         values = _parse(path, text)
         places: dict[KeyPath, str] = {at: f"{path}:{line}" for at, line in positions(text).items()}
         layer = cls(values, places, [path])
-        layer.find_sources(path.parent)
+        layer.find_sources(path.parent, Known.of(path.parent) if path.name == NAME else None)
         if "extends" not in values:
             return layer
         base = values.pop("extends")
@@ -146,8 +147,9 @@ class _Layer:
         self.files = [*top.files, *self.files]
         self.notes = [*self.notes, *top.notes]
 
-    def find_sources(self, folder: Path) -> None:
-        """Make relative sources those of `folder`, the recipe's; one that is only in the working folder is said."""
+    def find_sources(self, folder: Path, known: Known | None) -> None:
+        """Make relative sources those of `folder`, the recipe's; one that is elsewhere is said. `known`: of the run
+        whose folder that is."""
         for section in ("data", "eval"):
             sources = table.get("sources") if isinstance(table := self.values.get(section), dict) else None
             for index, item in enumerate(sources if isinstance(sources, list) else []):
@@ -162,9 +164,14 @@ class _Layer:
                     item["source"] = os.path.normpath(folder / written)
                     if re.search("[\ud800-\udfff]", item["source"]):  # how Python writes bytes that are no text
                         raise RecipeError(f"{folder}: a name that is not UTF-8; rename the folder")
-                elif here:
+                    continue
+                place = known.place(written) if known is not None else None
+                read = "the working folder" if here else ""
+                if place is not None and Path(place) != Path(written):
+                    item["source"], read = Placed.at(written, place), str(Path(place).parent)
+                if read:
                     where = self.places.get((section, "sources", index, "source"), str(folder))
-                    self.notes.append(f"{where}: {written} is read from the working folder, as {folder} has none")
+                    self.notes.append(f"{where}: {written} is read from {read}, as {folder} has none")
 
     def _merge(self, base: dict[str, Any], top: dict[str, Any], at: KeyPath, places: Mapping[KeyPath, str]) -> None:
         for key, value in top.items():

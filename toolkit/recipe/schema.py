@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from toolkit.chats import BUILTIN_PREFIX
 
@@ -106,6 +106,19 @@ class SourceSection(Section):
         description="share of chats whose request says what it is for; where that is harmful, it is refused; with "
         f"decisions at most 1 together; {_VARIED}",
     )
+
+    _place: str | None = PrivateAttr(None)
+
+    @property
+    def place(self) -> str:
+        """Where a local source is read: as it is named, but for a run's recipe that is used in another folder."""
+        return self.source if self._place is None else self._place
+
+    def read_at(self, place: str) -> SourceSection:
+        """The same source, read at `place`."""
+        made = self.model_copy()
+        made._place = place
+        return made
 
     @property
     def builtin(self) -> bool:

@@ -140,7 +140,7 @@ def _explain(values: dict[str, Any], loc: Path, kind: str) -> tuple[Path, str]:
         near = did_you_mean(value, choices(field.annotation)) if isinstance(value, str) else ""
         return path, f"found {found(value)}, wanted {dotted(path[: holder + 1])} to be {wanted(field)}{near}"
     field = _fields(owner)[path[-1]]
-    return path, f"found {found(value)}, wanted {wanted(field)}{hint(field, value)}"
+    return path, f"found {found(value)}, wanted {wanted(field)}{hint(field, value, dotted(path))}"
 
 
 def _follow(values: dict[str, Any], loc: Path) -> tuple[Path, Any]:

@@ -22,6 +22,7 @@ from toolkit.planning.sharing import check_share
 from toolkit.planning.steps import Updates
 from toolkit.ranks import Ranks, here
 from toolkit.recipe import dump
+from toolkit.recipe.places import described
 from toolkit.recipe.schema import Recipe
 from toolkit.records import write_json
 from toolkit.runs import RunFolder, command_line
@@ -100,8 +101,9 @@ def described_environment(
     tables: Tables,
     budget: Budget | None,
 ) -> dict[str, Any]:
-    """What environment.json holds: versions, hardware, engine and why, cut, hashes of model and data."""
+    """What environment.json holds: versions, hardware, engine and why, cut, hashes of model and data, its place."""
     held_out = tables.evaluation
+    sources = [*recipe.data.sources, *recipe.eval.sources]
     return {
         "command": command_line(),
         "recipe_sha256": sha256_of(folder.recipe),
@@ -114,7 +116,8 @@ def described_environment(
         "model": described_model(recipe, model_folder),
         "data": {
             "template_sha256": sha256_of(folder.template) if folder.template.is_file() else None,
-            "files": source_files([*recipe.data.sources, *recipe.eval.sources]),
+            "files": source_files(sources),
+            **described(sources, folder.path),
             **({"day": tables.train.day} if tables.train.day else {}),
             "train_table_key": tables.train.key,
             "train_table_content": tables.train.content,

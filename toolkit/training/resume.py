@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.pinning import pinned_as
+from toolkit.data.pinning import named_as, pinned_as
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError, Problem, RecipeError, RunError
 from toolkit.evaluation.best import best_by_log
@@ -21,6 +21,7 @@ from toolkit.files import clear_leftovers, remove, set_aside, write_text
 from toolkit.hashes import sha256_of_text
 from toolkit.manifest import safetensors_damage
 from toolkit.recipe import LoadedRecipe, dump
+from toolkit.recipe.places import Known
 from toolkit.recipe.schema import Recipe
 from toolkit.recipe.validate import validate
 from toolkit.records import read_list, read_object, read_rows, write_json
@@ -185,7 +186,7 @@ def _as_begun(saved: str | None, environment: Mapping[str, Any], given: Recipe) 
 def _own(loaded: LoadedRecipe, folder: RunFolder, began: str | None) -> tuple[Recipe, Recipe]:
     """The recipe as given, with the run's commits, and the run's own. Raises `RunError` where they differ."""
     own = parsed(began, folder) if began is not None else load(folder.recipe).recipe
-    given = pinned_as(loaded.recipe, own)
+    given = pinned_as(named_as(loaded.recipe, own, Known.of(folder.path)), own)
     check_same(given, str(loaded.path), own, folder)
     return given, own
 

@@ -69,6 +69,12 @@ def check_data(folder: RunFolder, environment: dict[str, Any], tables: Tables) -
     if not environment:
         return
     data = environment["data"]
+    held_out = data.get("eval_table_content")
+    if held_out is not None and tables.evaluation is not None and held_out != tables.evaluation.content:
+        raise RunError(
+            f"{folder.path}: the held-out chats are others than when this run began (their tokens' hash is "
+            f"{tables.evaluation.content}, {held_out} wanted); that would be another run: start one with --out"
+        )
     if data.get("train_table_content") == tables.train.content:
         return
     if data["train_table_key"] == tables.train.key:

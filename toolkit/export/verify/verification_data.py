@@ -14,6 +14,7 @@ from toolkit.data.render import Renderer, has_tools
 from toolkit.data.table import eval_chats
 from toolkit.data.template import ChatTemplate, Rendering
 from toolkit.data.tokenizers import load_tokenizer
+from toolkit.data.trained_on import check_trained_on
 from toolkit.engines.recipes import load
 from toolkit.errors import DataError, InputError, first_line
 from toolkit.evaluation.evaluate import prompted_turns
@@ -173,6 +174,7 @@ def _chats(record: ExportRecord) -> tuple[list[Chat], str, list[str], int]:
         try:
             recipe = load(Path(record.recipe)).recipe
             new_tokens = recipe.eval.max_new_tokens
+            check_trained_on(recipe, Path(record.recipe).parent)
             if found := eval_chats(recipe):
                 return found, "the recipe's held-out chats", notes, new_tokens
             notes.append("the recipe holds no chats out, so built-in ones are compared on")

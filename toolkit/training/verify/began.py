@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import engines
-from toolkit.data.keys import source_files
 from toolkit.engines.recipes import load
 from toolkit.errors import RecipeError, RunError
 from toolkit.files import is_held
@@ -21,7 +20,7 @@ from toolkit.hashes import sha256_of
 from toolkit.planning.budget import Budget
 from toolkit.recipe.schema import Recipe
 from toolkit.records import read_object, read_rows
-from toolkit.runs import RunFolder, beside, differences
+from toolkit.runs import RunFolder, differences
 from toolkit.training.checkpoints import newest_whole
 from toolkit.training.prepared import Tables
 from toolkit.training.record import BEGAN, WENT_ON, described_model
@@ -133,22 +132,6 @@ def check_processes(began: Began, folder: RunFolder) -> None:
             f"{folder.path}: trained by {processes} processes with lora.lora_dropout, each with random numbers of its "
             "own, which one process can't draw; wanted a run of one process, or one without dropout"
         )
-
-
-def check_files(began: Began, folder: RunFolder) -> None:
-    """Raise `RunError` where a file of the data is another, by its name, and `DataError` where one is gone."""
-    wanted: dict[str, str] = began.environment["data"].get("files") or {}
-    for name in wanted:
-        if not Path(name).is_file():
-            near = beside(Path(name))
-            raise RunError(f"{name}: the run was trained on this file, and it is not there any more{near}")
-    recipe = began.recipe
-    found = source_files([*recipe.data.sources, *recipe.eval.sources])
-    for name in [*wanted, *found]:
-        then, now = wanted.get(name), found.get(name)
-        if wanted and then != now:
-            was = f"SHA-256 {then} wanted, {now} found" if then else "it was not there then"
-            raise RunError(f"{name}: not the data that {folder.path} was trained on ({was})")
 
 
 def check_model(began: Began, folder: RunFolder, model_folder: Path) -> None:

@@ -17,6 +17,7 @@ from toolkit import __version__, engines, models
 from toolkit.data.clock import day_of
 from toolkit.data.render import Renderer
 from toolkit.data.tokenizers import load_tokenizer
+from toolkit.data.trained_on import check_trained_on
 from toolkit.errors import InterruptedRun, RunError, ToolkitError
 from toolkit.hardware import detect
 from toolkit.planning.budget import budget_of
@@ -63,7 +64,7 @@ def _verify(folder: RunFolder, console: Console, updates: int) -> tuple[Verdict,
     recipe = began.recipe
     last = began.last_update(updates)
     console.print(f"verifying  {folder.path}: updates 1 to {last}", markup=False)
-    beginnings.check_files(began, folder)
+    check_trained_on(recipe, folder.path)
     hardware = detect()
     _set_threads(began.threads, cuda=hardware.gpu is not None)
     engine, precision = engines.choose(recipe, hardware, began.engine)  # imports Unsloth first where it is the engine

@@ -1,0 +1,59 @@
+"""Rows that are no examples of what to answer: preferences, answers that are not to be given, rows of no weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toolkit.data.notes import Fields, RowError, quoted, shown
+
+_QUESTIONS = ("prompt", "question", "instruction", "input", "query")
+_ROW_WEIGHTS = ("weight", "train", "training", "trainable")
+
+_ONE_ANSWER = ("prompt_completion", "alpaca", "columns")
+
+
+def refuse_unwanted(fields: Fields, found: str) -> None:
+    """Raise `RowError` for a row, in the format `found`, that says itself that it is not to be trained."""
+    _of_no_weight(fields)
+    _not_to_be_given(fields, found)
+
+
+def preference(row: dict[str, Any]) -> RowError:
+    """What to say of a row that DPO and reward models train on, with what makes it one that is trained on here."""
+    if isinstance(row["chosen"], list):
+        columns = 'messages = "chosen"'
+    else:
+        question = next((key for key in _QUESTIONS if isinstance(row.get(key), str)), "...")
+        columns = f'user = "{question}", assistant = "chosen"'
+    return RowError(
+        "a preference (chosen and rejected), as DPO trains on; supervised fine-tuning wants one answer, as messages; "
+        f"data.sources.columns = {{ {columns} }} trains on the chosen ones",
+        cause="no known format: preferences",
+    )
+
+
+def _of_no_weight(fields: Fields) -> None:
+    """A row that asks as a whole not to be trained is no row to train on."""
+    for key in _ROW_WEIGHTS:
+        value = fields.peek(key)
+        if value is False or (isinstance(value, int | float) and value == 0):
+            raise RowError(
+                f"{key} = {shown(value)} of a whole row is not read; leave the row out, or set weight = 0 on its turns",
+                cause=f"{key} = 0 of a whole row",
+            )
+
+
+def _not_to_be_given(fields: Fields, found: str) -> None:
+    """A row of KTO whose label is false has an answer that is not to be given. In a row of turns a label is data."""
+    if found not in _ONE_ANSWER:
+        return
+    value = fields.peek("label")
+    told = value.strip().lower() if isinstance(value, str) else value
+    if told is False or told == "false" or (found == "prompt_completion" and told in (0, "0")):
+        raise RowError(
+            f"label = {quoted(value)}: an answer that is not to be given, as KTO trains on; supervised fine-tuning "
+            "wants the good ones alone: leave the row out",
+            cause="label = false, as KTO has it",
+        )
+    if told is True or (found == "prompt_completion" and told in (1, "1", "true")):
+        fields.known("label")
