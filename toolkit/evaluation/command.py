@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.chats import Chat
+from toolkit.data.special_text import prompt_ids
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError
 from toolkit.evaluation.cached import CachedDecoder, fingerprint
@@ -217,7 +218,7 @@ class _Work:
         }
 
         def encode(prompt: str) -> list[int]:
-            return list(renderer.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+            return prompt_ids(renderer.tokenizer, prompt)
 
         with CachedDecoder(key, encode, lambda: self._opened(column, renderer), settings) as decoder:
             yield decoder
