@@ -8,12 +8,12 @@ package is here, or is Unsloth's and comes after the same look.
 from __future__ import annotations
 
 import contextlib
-import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from toolkit import jsons
 from toolkit.errors import ModelError, RunError, first_line
 from toolkit.machine import is_short
 
@@ -30,6 +30,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 LONGEST_CONFIG = 64 * 2**20  # bytes
 MISTRAL_SPLIT = "fix_mistral_regex"  # transformers' option that replaces a tokenizer's own pattern
 DEEPEST = 100
+TEXT_PART = "text_config"  # where a model of more than text describes its language model
 # Keys that name Python code that comes with a model. An adapter's auto_mapping is none: it names the class of the base
 # model (Unsloth writes it in every adapter), which nothing here imports by it.
 _CODE = ("auto_map", "custom_pipelines", "megatron_config")
@@ -42,6 +43,7 @@ _LARGEST = {
     "vocab_size": 10_000_000,
     "max_position_embeddings": 1_000_000_000,
 }
+_ANY = ("max_position_embeddings",)  # may say that there is no end
 
 
 def check_folder(folder: Path, *, weights: bool = False) -> None:
@@ -85,10 +87,10 @@ def read_config(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         if size > LONGEST_CONFIG:
             raise ModelError(f"{path}: {size / 2**20:,.0f} MiB; at most {LONGEST_CONFIG // 2**20} MiB are read")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = jsons.loads(path.read_text(encoding="utf-8"))
     except ModelError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         if is_short(error):
             raise
         reason = error.strerror if isinstance(error, OSError) else error
@@ -183,10 +185,15 @@ def _named(value: Any) -> str:
 
 def _refuse_sizes(path: Path, config: Mapping[str, Any]) -> None:
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        least = 1 if part in (config, config.get(TEXT_PART)) else -1  # of what is not text nothing is used
         for key, most in _LARGEST.items():
             value = part.get(key)
-            if isinstance(value, (int, float)) and not -1 <= value <= most:
-                raise ModelError(f"{path}: {key} = {str(value)[:20]}, wanted a number up to {most:,}")
+            if value is None or isinstance(value, list):  # of each layer
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value % 1:
+                raise ModelError(f"{path}: {key} = {str(value)[:20]!r}, wanted a whole number of at least 1")
+            if not (least if key not in _ANY else -1) <= value <= most:
+                raise ModelError(f"{path}: {key} = {str(value)[:20]}, wanted a number from 1 to {most:,}")
     named = config.get("transformers_weights")
     if named is not None and not _is_plain(named):
         raise ModelError(f"{path}: transformers_weights = {str(named)[:80]!r}, wanted a safetensors file in the folder")
