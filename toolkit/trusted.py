@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,10 @@ def load_model(folder: Path | str, **options: Any) -> Any:
     # here and below: transformers and PEFT take seconds to import, and Unsloth has to come before them
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(
-        str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
-    )
+    with config_told(Path(folder)):
+        return AutoModelForCausalLM.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+        )
 
 
 def load_config(folder: Path | str) -> Any:
@@ -116,7 +118,8 @@ def load_config(folder: Path | str) -> Any:
     check_folder(Path(folder))
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    with config_told(Path(folder)):
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
 def load_auto_tokenizer(folder: Path | str) -> Any:
@@ -133,7 +136,24 @@ def load_auto_tokenizer(folder: Path | str) -> Any:
     path = folder / "tokenizer_config.json"
     asked = path.is_file() and MISTRAL_SPLIT in read_config(path)
     own = {} if asked else {MISTRAL_SPLIT: False}
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **own)
+    with config_told(folder):
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **own)
+
+
+@contextlib.contextmanager
+def config_told(folder: Path) -> Iterator[None]:
+    """Hold while transformers reads a folder: `ModelError` with the file and the key for a value in config.json that it
+    refuses, whatever it was reading it for."""
+    try:
+        yield
+    except Exception as error:
+        # its own checks, which it has for each key and for all of them together; no module of its own names the errors
+        checked = type(error).__name__.startswith("StrictDataclass")
+        if not checked and not (isinstance(error, AttributeError) and "module 'torch'" in str(error)):
+            raise
+        last = str(error).strip().splitlines()[-1].strip()
+        told = re.sub(r"^\w+Error: ", "", last).partition(". Errors: ")[0] if checked else f"dtype: {last}"
+        raise ModelError(f"{folder / 'config.json'}: {told}") from error
 
 
 def load_adapter(model: Any, folder: Path | str, **options: Any) -> Any:
