@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.command import toolkit
 from tests.forked import Forks
 from tests.tiny import make_model, write_chats
 from toolkit.chats import Chat
@@ -264,3 +265,18 @@ def test_a_model_is_loaded_once_for_its_base_and_itself(
     table_of(place / "run")
     assert loads == ["base"]
     assert columns_module.Models(detect()).precision(columns_of([str(place / "run")])[0]) == "fp32"
+
+
+def test_a_place_that_no_answers_can_be_written_to_is_told_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a model is even looked for."""
+    (tmp_path / "taken").write_text("")
+    code, _, err = toolkit(capsys, monkeypatch, "eval", "no/such", "--out", str(tmp_path / "taken" / "answers"))
+    assert (code, err) == (
+        2,
+        f"error: --out {tmp_path}/taken/answers: {tmp_path}/taken is a file; name another folder\n",
+    )
+    monkeypatch.setattr("os.access", lambda place, how: False)
+    code, _, err = toolkit(capsys, monkeypatch, "eval", "no/such", "--out", str(tmp_path / "answers"))
+    assert (code, err) == (2, f"error: --out {tmp_path}/answers: {tmp_path} can't be written; name another folder\n")
