@@ -50,6 +50,14 @@ def pickled(name: str) -> Spoil:
     return spoil
 
 
+def template(value: object) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / "chat_template.jinja").unlink()
+        change("tokenizer_config.json", chat_template=value)(folder)
+
+    return spoil
+
+
 def index(target: str) -> Spoil:
     def spoil(folder: Path) -> None:
         (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
@@ -78,9 +86,24 @@ CODES = [
     ),
     (
         change("config.json", num_hidden_layers=10**9),
-        "config.json: num_hidden_layers = 1000000000, wanted a number up to",
+        "config.json: num_hidden_layers = 1000000000, wanted a number from 1 to 2,000",
     ),
-    (change("config.json", vocab_size=10**30), "config.json: vocab_size = 10000000000000000000, wanted a number up to"),
+    (
+        change("config.json", vocab_size=10**30),
+        "config.json: vocab_size = 10000000000000000000, wanted a number from 1 to",
+    ),
+    (change("config.json", num_attention_heads=0), "config.json: num_attention_heads = 0, wanted a number from 1 to"),
+    (change("config.json", hidden_size=-1), "config.json: hidden_size = -1, wanted a number from 1 to 1,000,000"),
+    (change("config.json", text_config={"hidden_size": 0}), "config.json: hidden_size = 0, wanted a number from 1 to"),
+    (change("config.json", vocab_size="many"), "config.json: vocab_size = 'many', wanted a whole number of at least 1"),
+    (change("config.json", head_dim=True), "config.json: head_dim = 'True', wanted a whole number of at least 1"),
+    (change("config.json", rms_norm_eps="y"), "config.json: Field 'rms_norm_eps' expected float, got str (value: 'y')"),
+    (change("config.json", rope_parameters=5), "config.json: Field 'rope_parameters' with value 5 doesn't match any"),
+    (change("config.json", num_attention_heads=3), "config.json: The hidden size (64) is not a multiple of the number"),
+    (change("config.json", dtype="floot"), "config.json: dtype: module 'torch' has no attribute 'floot'"),
+    (template(5), "tokenizer_config.json: chat_template = 5, wanted a text"),
+    (template(True), "tokenizer_config.json: chat_template = True, wanted a text"),
+    (template([{"name": "default", "template": 5}]), "chat_template = {'default': 5}, wanted a text"),
 ]
 WEIGHTS: list[tuple[Spoil, str]] = [
     (pickled("pytorch_model.bin"), "pytorch_model.bin is not read: such files run code"),

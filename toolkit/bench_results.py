@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from toolkit import jsons
 from toolkit.errors import InputError
 from toolkit.files import write_text
 
@@ -223,7 +224,7 @@ class Results:
         results: Results | None = None
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             try:
-                row = json.loads(line)
+                row = jsons.loads(line)
                 kind = row.pop("row")
                 if kind == "run":
                     results = cls(row)

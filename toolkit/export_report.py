@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from toolkit import jsons
 from toolkit.errors import RunError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class VerifyReport:
         """The report in an export folder. Raises `RunError` where there is none that can be read."""
         path = folder / "export_report.json"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = jsons.loads(path.read_text(encoding="utf-8"))
             checks = [Check(**check) for check in values.pop("checks")]
             steps = [Step(**step) for step in values.pop("steps", [])]
             del values["passed"], values["verdict"]

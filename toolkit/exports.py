@@ -81,6 +81,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from toolkit import jsons
 from toolkit.errors import RunError
 from toolkit.files import write_text
 
@@ -210,7 +211,7 @@ class ExportFolder:
     def record(self) -> ExportRecord:
         """export.json, read. Raises `RunError` where there is none or it can't be understood."""
         try:
-            values = json.loads(self.record_path.read_text(encoding="utf-8"))
+            values = jsons.loads(self.record_path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(f"{self.path}: not an export folder (no export.json in it)") from None
         except (OSError, ValueError) as error:

@@ -42,6 +42,16 @@ def write_text(path: Path, text: str, *, durable: bool = False, new: bool = Fals
         raise
 
 
+def unwritable(folder: Path) -> str:
+    """Why nothing can be written into a folder, which need not be there yet; empty where it can."""
+    above = folder
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        return f"{above} is a file"
+    return "" if os.access(above, os.W_OK | os.X_OK) else f"{above} can't be written"
+
+
 def _take_name(work: Path, path: Path) -> None:
     try:
         os.link(work, path)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from toolkit import jsons
 from toolkit.files import flush_all
 from toolkit.hashes import sha256_of, sha256_of_text
 from toolkit.machine import is_short
@@ -98,7 +99,7 @@ def safetensors_damage(path: Path) -> str:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= size - 8:
                 return "cut short or changed"
-            header = json.loads(file.read(length))
+            header = jsons.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         if is_short(error):
@@ -116,7 +117,7 @@ def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         if safetensors_damage(path):
             return {}
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            header = jsons.loads(file.read(int.from_bytes(file.read(8), "little")))
         header.pop("__metadata__", None)
         if any(entry.get("dtype") not in ("F32", "F16", "BF16") for entry in header.values()):
             return {}
@@ -142,7 +143,7 @@ def _listed(folder: Path) -> dict[str, dict[str, Any]] | None:
     """The files of a manifest that is, byte for byte, as one is written; None otherwise."""
     try:
         text = (folder / NAME).read_text(encoding="utf-8")
-        files: dict[str, dict[str, Any]] = json.loads(text)["files"]
+        files: dict[str, dict[str, Any]] = jsons.loads(text)["files"]
         return files if text == _text(files) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

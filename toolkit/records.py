@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from toolkit import jsons
 from toolkit.errors import Problem, RunError
 from toolkit.files import write_text
 from toolkit.manifest import CHECKSUM, is_damaged, sealed
@@ -71,7 +72,7 @@ def read_list(path: Path, advice: str = "") -> list[dict[str, Any]]:
 
 def _read(path: Path, advice: str) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return jsons.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -96,10 +97,10 @@ def read_jsonl(path: Path, bad: list[Problem] | None = None) -> Iterator[dict[st
     last line that a crash cut short, and blank ones."""
     for number, whole, line in _lines(path):
         try:
-            row = json.loads(line.decode("utf-8"))
+            row = jsons.loads(line.decode("utf-8"))
             if not isinstance(row, dict):
                 raise ValueError(f"wanted an object, found {type(row).__name__}")
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             if bad is not None and whole:
                 bad.append(Problem(f"{path}:{number}", str(error)))
             continue
@@ -122,9 +123,9 @@ def read_rows(path: Path, bad: list[Problem] | None = None) -> Iterator[dict[str
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8"))
+                row = jsons.loads(line.decode("utf-8"))
                 wrong = _wrong_row(row)
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 wrong = str(error)
             if not wrong:
                 yield row

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import Problem, RecipeError, RunError, did_you_mean
-from toolkit.files import clear_leftovers, leftovers, locked, write_text
+from toolkit.files import clear_leftovers, leftovers, locked, unwritable, write_text
 from toolkit.hashes import sha256_of
 from toolkit.manifest import damage
 from toolkit.recipe import load
@@ -165,13 +164,8 @@ class RunFolder:
             resumable = cls(path).recipe.is_file() and not cls(path).summary.is_file()
             advice = f", or go on with this run: --resume {path}" if resumable else ""
             raise RunError([Problem(str(path), f"exists already; name another with --out{advice}")])
-        above = path
-        while not above.exists():
-            above = above.parent
-        if not above.is_dir():
-            raise RunError(f"{path}: can't be made, {above} is a file; name another folder with --out")
-        if not os.access(above, os.W_OK | os.X_OK):
-            raise RunError(f"{path}: can't be made, {above} can't be written; name another folder with --out")
+        if why := unwritable(path):
+            raise RunError(f"{path}: can't be made, {why}; name another folder with --out")
 
     @classmethod
     def create(cls, path: Path, recipe: str) -> RunFolder:

@@ -8,12 +8,13 @@ package is here, or is Unsloth's and comes after the same look.
 from __future__ import annotations
 
 import contextlib
-import json
 import pickle
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from toolkit import jsons
 from toolkit.errors import ModelError, RunError, first_line
 from toolkit.machine import is_short
 
@@ -30,6 +31,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 LONGEST_CONFIG = 64 * 2**20  # bytes
 MISTRAL_SPLIT = "fix_mistral_regex"  # transformers' option that replaces a tokenizer's own pattern
 DEEPEST = 100
+TEXT_PART = "text_config"  # where a model of more than text describes its language model
 # Keys that name Python code that comes with a model. An adapter's auto_mapping is none: it names the class of the base
 # model (Unsloth writes it in every adapter), which nothing here imports by it.
 _CODE = ("auto_map", "custom_pipelines", "megatron_config")
@@ -42,6 +44,7 @@ _LARGEST = {
     "vocab_size": 10_000_000,
     "max_position_embeddings": 1_000_000_000,
 }
+_ANY = ("max_position_embeddings",)  # may say that there is no end
 
 
 def check_folder(folder: Path, *, weights: bool = False) -> None:
@@ -85,10 +88,10 @@ def read_config(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         if size > LONGEST_CONFIG:
             raise ModelError(f"{path}: {size / 2**20:,.0f} MiB; at most {LONGEST_CONFIG // 2**20} MiB are read")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = jsons.loads(path.read_text(encoding="utf-8"))
     except ModelError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         if is_short(error):
             raise
         reason = error.strerror if isinstance(error, OSError) else error
@@ -104,9 +107,10 @@ def load_model(folder: Path | str, **options: Any) -> Any:
     # here and below: transformers and PEFT take seconds to import, and Unsloth has to come before them
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(
-        str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
-    )
+    with config_told(Path(folder)):
+        return AutoModelForCausalLM.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+        )
 
 
 def load_config(folder: Path | str) -> Any:
@@ -114,7 +118,8 @@ def load_config(folder: Path | str) -> Any:
     check_folder(Path(folder))
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    with config_told(Path(folder)):
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
 def load_auto_tokenizer(folder: Path | str) -> Any:
@@ -131,7 +136,24 @@ def load_auto_tokenizer(folder: Path | str) -> Any:
     path = folder / "tokenizer_config.json"
     asked = path.is_file() and MISTRAL_SPLIT in read_config(path)
     own = {} if asked else {MISTRAL_SPLIT: False}
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **own)
+    with config_told(folder):
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **own)
+
+
+@contextlib.contextmanager
+def config_told(folder: Path) -> Iterator[None]:
+    """Hold while transformers reads a folder: `ModelError` with the file and the key for a value in config.json that it
+    refuses, whatever it was reading it for."""
+    try:
+        yield
+    except Exception as error:
+        # its own checks, which it has for each key and for all of them together; no module of its own names the errors
+        checked = type(error).__name__.startswith("StrictDataclass")
+        if not checked and not (isinstance(error, AttributeError) and "module 'torch'" in str(error)):
+            raise
+        last = str(error).strip().splitlines()[-1].strip()
+        told = re.sub(r"^\w+Error: ", "", last).partition(". Errors: ")[0] if checked else f"dtype: {last}"
+        raise ModelError(f"{folder / 'config.json'}: {told}") from error
 
 
 def load_adapter(model: Any, folder: Path | str, **options: Any) -> Any:
@@ -183,10 +205,15 @@ def _named(value: Any) -> str:
 
 def _refuse_sizes(path: Path, config: Mapping[str, Any]) -> None:
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        least = 1 if part in (config, config.get(TEXT_PART)) else -1  # of what is not text nothing is used
         for key, most in _LARGEST.items():
             value = part.get(key)
-            if isinstance(value, (int, float)) and not -1 <= value <= most:
-                raise ModelError(f"{path}: {key} = {str(value)[:20]}, wanted a number up to {most:,}")
+            if value is None or isinstance(value, list):  # of each layer
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value % 1:
+                raise ModelError(f"{path}: {key} = {str(value)[:20]!r}, wanted a whole number of at least 1")
+            if not (least if key not in _ANY else -1) <= value <= most:
+                raise ModelError(f"{path}: {key} = {str(value)[:20]}, wanted a number from 1 to {most:,}")
     named = config.get("transformers_weights")
     if named is not None and not _is_plain(named):
         raise ModelError(f"{path}: transformers_weights = {str(named)[:80]!r}, wanted a safetensors file in the folder")

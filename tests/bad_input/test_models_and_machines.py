@@ -67,6 +67,14 @@ def _change(**values: Any) -> Callable[[Path], None]:
         (lambda model: (model / "tokenizer.json").write_text("{}"), "spoilt: the tokenizer can't be read: "),
         (lambda model: (model / "config.json").write_text("{"), "spoilt/config.json: is not readable JSON ("),
         (lambda model: (model / "chat_template.jinja").unlink(), "the tokenizer has no chat template"),
+        (
+            _change(quantization_config={"quant_method": "gptq", "bits": 4}),
+            "spoilt/config.json: the model's weights are quantised already (gptq); adapters are trained over 16-bit",
+        ),
+        (
+            _change(quantization_config={"load_in_4bit": True, "quant_method": "bitsandbytes"}),
+            "spoilt/config.json: the model's weights are quantised already (bitsandbytes); ",
+        ),
         (lambda model: (model / "model.safetensors").unlink(), "spoilt lacks model.safetensors"),
     ],
 )
@@ -79,6 +87,18 @@ def test_broken_models(
     assert code == 2
     assert len(unplaced(err)) == 1 and unplaced(err)[0].startswith(message)
     assert not (place / "out").exists()
+
+
+def test_a_quantised_model_is_refused_before_anything_is_tokenised_and_in_a_plan(
+    call: Call, place: Path, tiny_model: Path
+) -> None:
+    shutil.copytree(tiny_model, place / "spoilt")
+    _change(quantization_config={"quant_method": "awq"})(place / "spoilt")
+    told = "spoilt/config.json: the model's weights are quantised already (awq); "
+    for words in (("run", "base.toml", "--out", "out"), ("plan", "base.toml", "--gpu", "t4")):
+        code, err = call(*words, "--set", "model.name=./spoilt")
+        assert (code, len(unplaced(err))) == (2, 1) and unplaced(err)[0].startswith(told)
+    assert not (place / "cache" / "tables").exists()
 
 
 def test_weights_that_are_nan(call: Call, place: Path, tiny_model: Path) -> None:

@@ -189,6 +189,25 @@ def test_what_a_gpu_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert plan_recipe(loaded, "t4").fits
 
 
+LARGE, SMALL = "Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B"
+
+
+def test_what_a_models_size_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate goes by the model alone; a model that no CPU trains is not cut down to what one can do."""
+    path = write(tmp_path / "x.jsonl", rows("messages", 400))
+    unknown = made(path, "me/of-my-own", force=True)[0].recipe
+    assert (unknown.train.learning_rate, unknown.train.max_minutes) == (2e-4, 15)
+    small, large = (made(path, name, force=True)[0].recipe for name in (SMALL, LARGE))
+    assert (small.train.learning_rate, small.train.max_minutes) == (1e-3, 15)
+    assert (small.train.gradient_checkpointing, small.eval.generate, small.eval.generate_steps) == (False, 24, 0)
+    monkeypatch.setattr(drafting, "seen_gpus", lambda: [L4])
+    assert made(path, LARGE, force=True)[0].recipe == large
+    assert (large.train.learning_rate, large.train.max_minutes) == (2e-4, None)
+    assert (large.train.gradient_checkpointing, large.eval.generate) == ("auto", 40)
+    small = made(path, SMALL, force=True)[0].recipe
+    assert (small.train.learning_rate, small.train.max_minutes) == (1e-3, None)
+
+
 @pytest.mark.parametrize(("count", "held_out"), [(1, 0), (7, 0), (9, 3), (40, 12), (400, 40)])
 def test_few_chats_hold_out_few(tmp_path: Path, count: int, held_out: int) -> None:
     loaded, told = made(write(tmp_path / "x.jsonl", rows("messages", count)))

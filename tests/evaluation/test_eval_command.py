@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.command import toolkit
 from tests.forked import Forks
 from tests.tiny import make_model, write_chats
 from toolkit.chats import Chat
@@ -294,3 +295,18 @@ def test_a_run_is_not_asked_other_chats_than_those_that_it_held_out(
         with pytest.raises(InputError, match=r"chats\.jsonl: not the data that .*/run was trained on .*with --data$"):
             table_of(folder, base=False, **options)
     table_of(folder, base=False, data="chats.jsonl")
+
+
+def test_a_place_that_no_answers_can_be_written_to_is_told_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a model is even looked for."""
+    (tmp_path / "taken").write_text("")
+    code, _, err = toolkit(capsys, monkeypatch, "eval", "no/such", "--out", str(tmp_path / "taken" / "answers"))
+    assert (code, err) == (
+        2,
+        f"error: --out {tmp_path}/taken/answers: {tmp_path}/taken is a file; name another folder\n",
+    )
+    monkeypatch.setattr("os.access", lambda place, how: False)
+    code, _, err = toolkit(capsys, monkeypatch, "eval", "no/such", "--out", str(tmp_path / "answers"))
+    assert (code, err) == (2, f"error: --out {tmp_path}/answers: {tmp_path} can't be written; name another folder\n")

@@ -205,6 +205,7 @@ def test_an_answer_that_can_not_be_read_is_told(capsys: pytest.CaptureFixture[st
         ("text.json", "not a JSON file of tools"),
         ("empty.json", "no tools in it"),
         ("number.json", "wanted a list of function schemas"),
+        ("deep.json", r"deep.json: not a JSON file of tools \(nested more than 100 levels deep\)"),
     ],
 )
 def test_tools_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, told: str) -> None:
@@ -212,6 +213,7 @@ def test_tools_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Path("text.json").write_text("hello")
     Path("empty.json").write_text("[]")
     Path("number.json").write_text('{"tools": 3}')
+    Path("deep.json").write_text("[" * 50_000)
     with pytest.raises(InputError, match=told.replace("?", r"\?")):
         choose_tools(word)
 

@@ -15,7 +15,7 @@ from toolkit.errors import ModelError
 from toolkit.export.verify.page import save
 from toolkit.export_report import Check, VerifyReport
 from toolkit.exports import ExportFolder
-from toolkit.inference.prompting import prompting_of, template_in
+from toolkit.inference.prompting import prompting_of
 from toolkit.inference.standing import standing
 
 
@@ -25,7 +25,7 @@ def folder(exported: Path, tmp_path: Path) -> ExportFolder:
 
 
 def said(path: Path) -> str:
-    return "; ".join(standing(path, template_in(path)))
+    return "; ".join(standing(path, prompting_of(path).template))
 
 
 def test_what_a_verification_said(folder: ExportFolder) -> None:

@@ -325,6 +325,12 @@ def test_packed_micro_batches_are_planned_as_the_trainer_cuts_them(gpu: str, ove
     assert ("recompute" in text) == (overrides[-1] != "train.gradient_checkpointing=true")
 
 
+def test_what_micro_batches_are_filled_up_with_takes_memory() -> None:
+    tokens = [planned("tools", "h200", *PACKED, f"train.pad_to_multiple_of={most}").memory for most in (64, 2048)]
+    wide = planned("tools", "h200", *PACKED, "train.max_length=1000000", "train.pad_to_multiple_of=1000000")
+    assert tokens[0].total <= tokens[1].total < wide.memory.total and not wide.fits
+
+
 def test_packing_is_planned_to_be_faster() -> None:
     times = [planned("tools", "t4", *overrides).time for overrides in (PADDED, PACKED)]
     assert times[0] is not None and times[1] is not None

@@ -59,6 +59,16 @@ def load_text(tmp_path: Path, text: str) -> list[str]:
             ["x.toml:2: ", "train.warmup_ratio: default", "constant_with_warmup"],
         ),
         ("[train]\nmax_steps=0", ["x.toml:2: train.max_steps: 0 updates train nothing"]),
+        (
+            "[train]\npad_to_multiple_of=1000000000\nmax_length=512",
+            [
+                "x.toml:2: train.pad_to_multiple_of: 1000000000 fills micro-batches up",
+                "wanted at most that",
+                "x.toml:3",
+            ],
+        ),
+        ("[train]\ntorch_threads=1000000000", ["x.toml:2: train.torch_threads: found 1", "of at most 1,024"]),
+        ("[data]\nnum_proc=1000000000", ["x.toml:2: data.num_proc: found 1000000000", "of at most 1,024"]),
         ("[eval]\nholdout=0", ["x.toml:2: eval.holdout: ", "early_stopping_patience = 3"]),
         ("[eval]\nholdout=0", ["needs some: set eval.early_stopping_patience = 0 too ["]),
         (
@@ -130,6 +140,7 @@ def test_contradictions(tmp_path: Path, text: str, parts: list[str]) -> None:
         "[eval]\nholdout=0\ngenerate=5\n[[eval.sources]]\nsource='held.jsonl'",
         "[eval]\nholdout=0\nearly_stopping_patience=0\ngenerate=0\nbest='auto'",
         "[eval]\nholdout=0.1",
+        "[train]\npad_to_multiple_of=2048",
         "[[data.sources]]\nsource='a.jsonl'\nsize=15_694",
     ],
 )

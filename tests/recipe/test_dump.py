@@ -49,7 +49,7 @@ VALUES = some(
         modules_to_save=st.lists(TEXT, max_size=3),
         use_dora=st.booleans(),
     ),
-    data=some(sources=st.lists(st.one_of(BUILTIN, FILES), min_size=1, max_size=3), num_proc=WHOLE),
+    data=some(sources=st.lists(st.one_of(BUILTIN, FILES), min_size=1, max_size=3), num_proc=st.integers(1, 1024)),
     train=some(
         learning_rate=SMALL, bf16=st.sampled_from([True, False, "auto"]), save_steps=st.one_of(WHOLE, st.just("epoch"))
     ),

@@ -109,6 +109,8 @@ def test_what_is_said(tmp_path: Path, text: str, message: str) -> None:
         ),
         ("x.toml", '\n{"seed": 3}', 'x.toml:2: this is JSON, and a recipe is TOML: {"seed": 3} is written seed = 3'),
         ("x.json", "[1, 2]", "this is JSON, and a recipe is TOML"),
+        ("x.json", "[" * 50_000, "x.json:1: not valid TOML"),
+        ("x.json", "[" * 900 + "]" * 900, "x.json:1: not valid TOML"),
         ("x.toml", "[train]\nseed: 3\n", "x.toml:2: not valid TOML: found a colon, wanted an equals sign: seed = 3"),
         ("x.toml", "[train]\nname: a b\nseed = 3", 'an equals sign: name = "a b"'),
         ("x.toml", "[train]\nseed = \n", "TOML has no empty value"),

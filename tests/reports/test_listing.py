@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -13,7 +15,9 @@ from toolkit.commands.main import app
 from toolkit.errors import RunError
 from toolkit.recipe.dump import dump
 from toolkit.recipe.schema import ModelSection, Recipe
+from toolkit.reports import listing, runview
 from toolkit.reports.listing import list_runs, show_runs
+from toolkit.reports.report import write_report
 from toolkit.runs import RunFolder
 from toolkit.terminal import new_console
 
@@ -59,6 +63,54 @@ def test_a_run_that_can_not_be_read_does_not_hide_the_others(tmp_path: Path) -> 
     listed = CliRunner().invoke(app, ["runs", str(tmp_path)])
     assert listed.exit_code == 0
     assert "can't be read" in listed.output and "finished" in listed.output and "nonsense" in listed.output
+
+
+@pytest.mark.parametrize("name", ["environment.json", "summary.json", "samples.json"])
+@pytest.mark.parametrize("text", ["[" * 50_000, '{"data": ' * 500 + "1" + "}" * 500])
+def test_a_file_that_is_nested_without_end(tmp_path: Path, name: str, text: str) -> None:
+    make_run(tmp_path / "good")
+    bad = make_run(tmp_path / "bad").path / name
+    bad.write_text(text)
+    with pytest.raises(RunError, match=rf"{name}: not JSON: nested more than 100 levels deep; make it again"):
+        write_report([bad.parent])
+    problems = [run.problem for run in list_runs(tmp_path)]
+    assert sorted(problems)[0] == "" and (f"{name}: not JSON" in "".join(problems)) is (name != "samples.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("environment.json", {"data": 5}),
+        ("environment.json", {"data": {"train": {"chats": [[5]]}}}),
+        ("environment.json", {"data": {"train": {"chats": "x"}}}),
+        ("summary.json", {"chats": {"a": 1}, "calls_after": 5}),
+    ],
+)
+def test_values_of_another_type(tmp_path: Path, name: str, value: object) -> None:
+    """The run is shown without them, or said to be unreadable; either way the others are there."""
+    make_run(tmp_path / "good")
+    bad = make_run(tmp_path / "bad")
+    (bad.path / name).write_text(json.dumps(value))
+    listed = CliRunner().invoke(app, ["runs", str(tmp_path)])
+    assert listed.exit_code == 0 and sum("finished" in line for line in listed.output.splitlines()) == 2
+    shown = CliRunner().invoke(app, ["report", str(bad.path)])
+    assert shown.exception is None or isinstance(shown.exception, RunError | SystemExit), shown.exception
+
+
+def test_what_nobody_thought_of_hides_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "good")
+    bad = make_run(tmp_path / "bad")
+    facts = runview.facts_of
+
+    def broken(recipe: Recipe, *more: Any) -> Any:
+        if recipe.train.seed == 7:
+            raise ZeroDivisionError("division by zero")
+        return facts(recipe, *more)
+
+    bad.recipe.write_text(bad.recipe.read_text().replace("seed = 42", "seed = 7"))
+    monkeypatch.setattr(listing, "facts_of", broken)
+    told = {run.path.name: run.problem for run in list_runs(tmp_path)}
+    assert told["good"] == "" and "not as a run writes them (ZeroDivisionError: division by zero)" in told["bad"]
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

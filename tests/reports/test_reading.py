@@ -216,6 +216,26 @@ def test_memory_creeps_or_only_wavers() -> None:
     assert rate_of("creeping", lambda seed: rows(falling(N), 0.05, seed, memory=peaks(seed))) <= 0.025
 
 
+def test_memory_that_is_given_back_does_not_creep_however_high_it_gets() -> None:
+    """Between trims a CPU's heap grows, higher from trim to trim; what is kept shows in what a trim leaves."""
+    heap = 1e9 * (np.arange(N) % 7) / 6 * np.linspace(0.5, 1.5, N)
+
+    def log(seed: int, kept: float) -> Rows:
+        memory = (2e9 * np.linspace(1, 1 + kept, N) + heap) * (1 + 0.003 * np.random.default_rng(seed).normal(size=N))
+        return rows(falling(N), 0.05, seed, memory=memory)
+
+    assert rate_of("creeping", lambda seed: log(seed, 0.0)) == 0
+    assert rate_of("creeping", lambda seed: log(seed, 1.0)) >= 0.95
+
+
+def test_memory_that_longer_chats_take_does_not_creep() -> None:
+    grown = np.linspace(1, 1.4, N)
+    found = rows(falling(N), 0.05, 0, memory=8e9 * grown)
+    assert "creeping" in at_end([{**row, "real_tokens": 5000} for row in found])
+    longer = [{**row, "real_tokens": 5000 * size} for row, size in zip(found, grown**2, strict=True)]
+    assert "creeping" not in at_end(longer)
+
+
 @pytest.mark.parametrize(("spikes", "level"), [((100,), "note"), ((60, 90, 130, 180), "warning")])
 def test_gradient_spikes(spikes: tuple[int, ...], level: str) -> None:
     found = rows(falling(N), 0.05, 0)

@@ -80,6 +80,12 @@ def test_what_users_and_models_say_can_not_break_the_page(tmp_path: Path) -> Non
     assert "{{ 7 * 7 }}" in tree.text and "49" not in re.findall(r"\{\{.*?\}\}|\b49\b", tree.text)
 
 
+def test_what_turns_the_direction_of_writing_is_shown_as_on_a_terminal(tmp_path: Path) -> None:
+    text = write_report([make_run(tmp_path / "a", text="un\x1b[2Jto\u202eward\u2066s\x9b").path]).path.read_text()
+    assert not set(text) & set("\x1b\u202e\u2066\x9b")
+    assert "un\\u001b[2Jto\\u202eward\\u2066s\\u009b" in Tree(text).text
+
+
 def test_a_run_that_holds_only_its_log(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "bare", finished=False, evaluated=False)
     folder.environment.unlink()

@@ -35,7 +35,9 @@ def chat_with(
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the most probable token.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the built-in world, and of sampling.")] = 0,
     context: Annotated[int, typer.Option(min=64, help="Tokens of a chat that a GGUF is given room for.")] = 4096,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the cores that are free.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPU threads; default: the cores that are free.")
+    ] = None,
 ) -> None:
     """Talk to a model, prompted exactly as it was trained; its tool calls are read and, for built-in tools, run.
 

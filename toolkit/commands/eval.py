@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from toolkit.commands.options import wide_console
+from toolkit.errors import InputError
+from toolkit.files import unwritable
 from toolkit.terminal import new_console, say
 
 
@@ -92,6 +94,8 @@ def evaluate(
     """
     from toolkit.evaluation.command import Options, evaluate_models
 
+    if out is not None and (why := unwritable(out)):  # before models are asked for minutes
+        raise InputError(f"--out {out}: {why}; name another folder")
     options = Options(
         data=data,
         recipe=recipe,

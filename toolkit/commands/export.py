@@ -69,7 +69,7 @@ def export_run(
 
     Examples:
 
-      toolkit export runs/quickstart --gguf q8_0,q4_k_m
+      toolkit export runs/mine --gguf q8_0,q4_k_m
 
       toolkit export runs/quickstart --adapter-only --out lora
 

@@ -39,7 +39,9 @@ def serve_gguf(
     max_body: Annotated[int, typer.Option(min=1024, metavar="BYTES", help="The largest request.")] = 1 << 20,
     context: Annotated[int, typer.Option(min=64, help="Tokens of one chat, prompt and answers together.")] = 4096,
     parallel: Annotated[int, typer.Option(min=1, help="Chats that are answered at the same time; 16 more wait.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the cores that are free.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPU threads; default: the cores that are free.")
+    ] = None,
 ) -> None:
     """Serve a GGUF to OpenAI clients, with its tool calls parsed, until Ctrl-C.
 

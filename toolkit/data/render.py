@@ -30,7 +30,6 @@ with `split` such a turn is refused, as the empty block contradicts it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +43,7 @@ from toolkit.data.compose import compose
 from toolkit.data.markup import Markup, probe, render
 from toolkit.data.rendered import is_written, same_calls
 from toolkit.data.rows import Encoded, Row, Tokens, encode, role_spans
+from toolkit.data.special_text import kept_as_text, pattern_of, refuse_special_text
 from toolkit.data.template import (
     CallFormat,
     ChatTemplate,
@@ -84,7 +84,7 @@ class Renderer:
         self.markup: Markup = probe(tokenizer)
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == self.markup.end_id:
             raise DataError(f"the pad token {tokenizer.pad_token!r} must not be {self.markup.end!r}, which ends a turn")
-        self._special = re.compile("|".join(map(re.escape, sorted(special_tokens(tokenizer), key=len, reverse=True))))
+        self._special = pattern_of(special_tokens(tokenizer))
         self._backend = by_words(tokenizer.backend_tokenizer)
         if self.thinking == "template" and not self._prompts_are_prefixes():
             raise DataError(
@@ -138,8 +138,8 @@ class Renderer:
 
     def _prompts_are_prefixes(self) -> bool:
         probe = Chat((Turn("user", "quartz"), Turn("assistant", "amber")))
-        ids = Tokens(self._backend, self._render(self.messages(probe), probe), 0).ids
-        prompt = Tokens(self._backend, self.prompt(probe, 1), 0).ids
+        ids = Tokens(self._backend, self._render(self._messages(probe), probe), 0).ids
+        prompt = Tokens(self._backend, self._prompt(probe, 1), 0).ids
         return ids[: len(prompt)] == prompt
 
     @property
@@ -148,21 +148,27 @@ class Renderer:
         return list(dict.fromkeys(i for i in (*self.markup.closes, self.tokenizer.eos_token_id) if i is not None))
 
     def messages(self, chat: Chat, turns: int | None = None) -> Messages:
-        """What the chat template is handed for a chat's first `turns` turns."""
+        """What the chat template is handed for a chat's first `turns` turns; special tokens in its text stay text."""
+        return self._messages(kept_as_text(chat, self._special), turns)
+
+    def _messages(self, chat: Chat, turns: int | None = None) -> Messages:
         if self.as_before is not None:
             return legacy.to_messages(chat, self.as_before, tool_role=self.markup.tool_role, turns=turns)
         return to_messages(chat, turns, reasoning=self.markup.reasoning, call_ids=self.markup.call_ids)
 
     def prompt(self, chat: Chat, turn: int) -> str:
         """The exact text that generation is prompted with for assistant turn `turn` (an index into chat.turns), given
-        the chat's own earlier turns.
+        the chat's own earlier turns. Its ids are those of `toolkit.data.special_text.prompt_ids`.
 
         Raises `DataError` when that turn is not the assistant's or nothing precedes it.
         """
+        return self._prompt(kept_as_text(chat, self._special), turn)
+
+    def _prompt(self, chat: Chat, turn: int) -> str:
         if not 0 <= turn < len(chat.turns) or chat.turns[turn].role != "assistant":
             raise DataError(Problem(chat.where, f"turn {turn} is not an assistant turn"))
         self._refuse_tools(chat)
-        before = self.messages(chat, turn)
+        before = self._messages(chat, turn)
         if not before.messages:
             raise DataError(Problem(chat.where, "nothing comes before the first assistant turn, so nothing prompts it"))
         return self._render(before, chat, add_generation_prompt=True)
@@ -170,7 +176,7 @@ class Renderer:
     def rows(self, chat: Chat) -> list[Row]:
         """The rows to train on. Raises `DataError` with the chat's place when it can't be rendered or masked."""
         self._refuse_tools(chat)
-        self._refuse_special_text(chat)
+        refuse_special_text(chat, self._special)
         if not any(turn.role == "assistant" for turn in chat.turns):
             raise DataError(Problem(chat.where, "no assistant turn, so nothing to train on"))
         if not any(turn.role == "assistant" and turn.trained for turn in chat.turns):
@@ -226,7 +232,7 @@ class Renderer:
             raise DataError([Problem(chat.where, problem.message + hint) for problem in error.problems]) from error
 
     def _whole(self, chat: Chat) -> Row:
-        given = self.messages(chat)
+        given = self._messages(chat)
         text = self._render(given, chat)
         header, end = self.markup.header, self.markup.end
         spans: list[tuple[int, int]] = []
@@ -243,13 +249,13 @@ class Renderer:
     def _by_turns(self, chat: Chat) -> list[Row]:
         """Where no header opens the answers: each stands behind its prompt. One row where all prompts begin the chat's
         text, else one for each answer, as the template writes what comes before otherwise once more follows."""
-        given = self.messages(chat)
+        given = self._messages(chat)
         text = self._render(given, chat)
         spans: list[tuple[int, int]] = []
         for index, turn in enumerate(chat.turns):
             if turn.role != "assistant":
                 continue
-            prompt, end = self.prompt(chat, index) if index else "", self._end_of(chat, index)
+            prompt, end = self._prompt(chat, index) if index else "", self._end_of(chat, index)
             stop = text.find(end, len(prompt))
             if not prompt or stop < 0 or not text.startswith(prompt):
                 return list(self._split(chat))
@@ -272,8 +278,8 @@ class Renderer:
         for index, turn in enumerate(chat.turns):
             if turn.role != "assistant" or index == 0 or not turn.trained:
                 continue  # generation is never prompted with nothing
-            prompt = self.prompt(chat, index)
-            given = self.messages(chat, index + 1)
+            prompt = self._prompt(chat, index)
+            given = self._messages(chat, index + 1)
             text = self._render(given, chat)
             if not text.startswith(prompt) and self.markup.by_turns:
                 text = _continued(prompt, text, chat.turns[index - 1].content)
@@ -324,23 +330,6 @@ class Renderer:
             how = f"as {self.call_form} calls" if self.call_form in FORMS else "by a strict JSON parser"
             why = f"its calls, as the chat template writes them, are not read back as they are {how}"
             raise DataError(Problem(chat.where, f"turn {index + 1}: {why}"))
-
-    def _refuse_special_text(self, chat: Chat) -> None:
-        """Text that spells a special token would become that token: a user's text could open an assistant turn."""
-        texts = [(f"turn {number}", turn.content) for number, turn in enumerate(chat.turns, 1)]
-        texts += [
-            (f"turn {number}: call of {call.name}", f"{call.name} {call.arguments}")
-            for number, turn in enumerate(chat.turns, 1)
-            for call in turn.tool_calls
-        ]
-        texts += [(f"tool {tool['function']['name']}", str(tool)) for tool in chat.tools]
-        found = [
-            Problem(chat.where, f"{place}: the text holds the special token {match.group()}; take it out or rewrite it")
-            for place, text in texts
-            if (match := self._special.search(text))
-        ]
-        if found:
-            raise DataError(found)
 
 
 def _continued(prompt: str, text: str, last: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolkit import jsons
 from toolkit.chats import Chat
 from toolkit.data.notes import Remarks, RowError
 from toolkit.data.schemas import read_tools
@@ -52,7 +53,7 @@ class ToolTally:
     def as_dict(self) -> dict[str, Any]:
         """What tools.json says; tools with the same count in the order in which they came."""
         kept = [(text, count) for text, count in self.counts.most_common() if len(text) <= LONGEST][:KEPT]
-        tools = [{"type": "function", "function": json.loads(text), "chats": count} for text, count in kept]
+        tools = [{"type": "function", "function": jsons.loads(text), "chats": count} for text, count in kept]
         return {"distinct": len(self.counts), "cut": self.cut, "tools": tools}
 
 
@@ -74,7 +75,7 @@ def read_seen(folder: Path) -> SeenTools | None:
     """What `folder` says of the tools seen in training; None where it says nothing that can be read."""
     path = folder / FILE
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = jsons.loads(path.read_text(encoding="utf-8"))
         schemas = read_tools(value["tools"], Remarks()).schemas
         return SeenTools(path, schemas, max(len(schemas), int(value.get("distinct", 0))))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, RowError):

@@ -46,6 +46,12 @@ def load_tokenizer(folder: Path) -> Any:
         raise ModelError(
             f"{folder}: the tokenizer can't be read: {type(error).__name__}: {first_line(error)}"
         ) from error
+    template = tokenizer.chat_template
+    if template and not all(
+        isinstance(one, str) for one in (template.values() if isinstance(template, dict) else [template])
+    ):
+        file = next(name for name in ("chat_template.json", "tokenizer_config.json") if (folder / name).is_file())
+        raise ModelError(f"{folder / file}: chat_template = {str(template)[:40]}, wanted a text")
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{folder}: the tokenizer has no fast version, which the mask's token offsets need")
     ensure_pad(tokenizer)

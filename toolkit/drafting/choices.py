@@ -18,6 +18,7 @@ from toolkit.words import counted
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)  # tokens of a row
 MOST_ON_CPU = 2048
 MINUTES_ON_CPU = 15
+LARGE = 10**9  # parameters, from which the usual rate does and a CPU does not
 MOST_BAD = 0.1  # share of rows that may be left out without another look at the data
 _NAMED = 3  # bad rows
 _SHARES = (0.01, 0.02, 0.05, MOST_BAD)
@@ -37,14 +38,17 @@ class Choices:
 
 
 def choose(found: Look, model: ModelSection, gpu: SeenGpu | None) -> Choices:
-    """The settings of a recipe for what was found, on this machine."""
+    """The settings of a recipe for what was found. A model that only a GPU trains gets those of one, with whatever this
+    machine adds, as it will hardly be trained here."""
     held_out = holdout(found.different)
-    length = max_length(found, cpu=gpu is None)
+    shape = find_shape(model)
+    cpu = gpu is None and (shape is None or shape.parameters < LARGE)
+    length = max_length(found, cpu=cpu)
     sections: dict[str, Pairs] = {
         "model": [("name", model.name, "")],
         "data": _data(found),
-        "train": _train(found, model, gpu, found.chats - held_out, length),
-        "eval": _eval(found, gpu, held_out, length),
+        "train": _train(found, model, gpu, found.chats - held_out, length, cpu=cpu),
+        "eval": _eval(found, held_out, length, cpu=cpu),
     }
     most_bad = next((value for key, value, _ in sections["data"] if key == "max_bad"), 0.0)
     bad = found.reading.bad + len(found.unrendered)
@@ -86,7 +90,7 @@ def _places(reading: Reading) -> str:
     return one_line(", ".join(where.rpartition("/")[2] for where in first)) + more
 
 
-def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, length: int) -> Pairs:
+def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, length: int, *, cpu: bool) -> Pairs:
     small = found.mean * 16 < 2048 and chats < 1000
     batch, steps = (4, 1) if chats < 200 else (4, 2) if small else (4, 4)
     epochs = 3 if chats < 5000 else 2 if chats < 20_000 else 1
@@ -97,17 +101,19 @@ def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, le
         ("gradient_accumulation_steps", steps, f"{batch} x {steps} = {batch * steps} chats an update"),
         ("max_length", length, _cut(found, length) or longest),
     ]
-    if find_shape(model) is not None and why_not_packed(model, length) is None:
+    shape = find_shape(model)
+    if shape is not None and why_not_packed(model, length) is None:
         pairs.append(("micro_batch", "auto", "packed: no padding between chats"))
-        if gpu is not None:
+        if not cpu:
             pairs.append(("gradient_checkpointing", "auto", "for as few layers as memory demands"))
-    if gpu is None:
-        pairs.append(("gradient_checkpointing", False, "nothing is computed twice"))
+    if shape is not None and shape.parameters < LARGE:
         pairs.append(("learning_rate", 1e-3, "a small model needs a higher rate than the usual 2e-4"))
+    if cpu:
+        pairs.append(("gradient_checkpointing", False, "nothing is computed twice"))
         pairs.append(
             ("max_minutes", MINUTES_ON_CPU, "fewer updates where all take longer; leave it out to make them all")
         )
-    elif gpu.capability < AMPERE:
+    if gpu is not None and gpu.capability < AMPERE:
         pairs += [("bf16", False, f"{gpu.name} has no bfloat16"), ("fp16", True, "")]
     return pairs
 
@@ -118,7 +124,7 @@ def _cut(found: Look, length: int) -> str:
     return f"{over:,} {rows} are longer and lose their end; the longest has {found.longest:,}" if over else ""
 
 
-def _eval(found: Look, gpu: SeenGpu | None, held_out: int, length: int) -> Pairs:
+def _eval(found: Look, held_out: int, length: int, *, cpu: bool) -> Pairs:
     if not held_out:
         few = f"{counted(found.different, 'chat')} are too few to keep any out of training, so nothing will be judged"
         return [("holdout", 0, few), ("early_stopping_patience", 0, "which held-out chats would decide")]
@@ -128,8 +134,8 @@ def _eval(found: Look, gpu: SeenGpu | None, held_out: int, length: int) -> Pairs
     pairs: Pairs = [("holdout", held_out, told), ("eval_steps", "epoch", "")]
     if found.with_calls:
         answer = max(32, 32 * math.ceil((found.usual_answer + 16) / 32))
-        pairs.append(("generate", min(held_out, 64 if gpu else 24), "of them answered, and their calls judged"))
-        if gpu is None:
+        pairs.append(("generate", min(held_out, 24 if cpu else 64), "of them answered, and their calls judged"))
+        if cpu:
             pairs.append(("generate_steps", 0, "before and after training, and not between"))
         pairs.append(("max_new_tokens", min(answer, 512, length // 2), "of an answer"))
     return pairs

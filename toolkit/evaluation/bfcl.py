@@ -14,7 +14,6 @@ answer itself leaves out is not demanded either.
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit import jsons
 from toolkit.chats import ROLES, Chat, ToolCall, Turn
 from toolkit.data import literals
 from toolkit.data.sources import shortened
@@ -161,7 +161,7 @@ def _rows(file: File, problems: list[Problem]) -> Iterator[tuple[int, dict[str, 
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = jsons.loads(line)
         except ValueError as error:
             problems.append(Problem(f"{file}:{number}", f"not JSON: {error}"))
             continue

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from toolkit import jsons
 from toolkit.cache import cache_root, remembered_sha256
 from toolkit.files import write_text
 from toolkit.hashes import sha256_of_text
@@ -84,7 +85,7 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 def _read(file: Path) -> Generated | None:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = jsons.loads(file.read_text(encoding="utf-8"))
         text, new_tokens, stopped = value["text"], value["new_tokens"], value["stopped"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.chats import Chat
+from toolkit.data.special_text import prompt_ids
 from toolkit.data.trained_on import check_trained_on
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError
@@ -232,7 +233,7 @@ class _Work:
         }
 
         def encode(prompt: str) -> list[int]:
-            return list(renderer.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+            return prompt_ids(renderer.tokenizer, prompt)
 
         with CachedDecoder(key, encode, lambda: self._opened(column, renderer), settings) as decoder:
             yield decoder

@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from toolkit import jsons
 from toolkit.chats import BUILTIN, KINDS, TEST_SET
 from toolkit.errors import DataError, Problem
 from toolkit.evaluation.statistics import Paired, Rate
@@ -166,7 +167,7 @@ class Evaluation:
         checksum = None
         for number, line in enumerate([head, *lines], 1):
             try:
-                value = json.loads(line)
+                value = jsons.loads(line)
                 if number == 1:
                     settings, checksum = dict(value["evaluation"]), value.get(CHECKSUM)
                 else:

@@ -46,7 +46,7 @@ from toolkit.hashes import sha256_of
 from toolkit.models.families import left_out
 from toolkit.progress import Bar
 from toolkit.runs import ADAPTER, command_line
-from toolkit.terminal import new_console
+from toolkit.terminal import clean, new_console
 from toolkit.versions import installed, version_of
 
 DEFAULT_CHATS, DEFAULT_MINUTES = 24, 10.0
@@ -256,7 +256,7 @@ class _Work:
             )
             (self.folder / "Modelfile").write_text(text, encoding="utf-8")
         text = card.model_card(self.record, self.source.recipe, self.source.summary())
-        (self.folder / "README.md").write_text(text, encoding="utf-8")
+        (self.folder / "README.md").write_text(clean(text), encoding="utf-8")
         self.record.beside = self._beside()
 
     def _beside(self) -> dict[str, str]:

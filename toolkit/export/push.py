@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit import hub
+from toolkit import hub, jsons
 from toolkit.cache import remembered_sha256
 from toolkit.errors import InputError, RunError, did_you_mean
 from toolkit.export.hub_card import Pushed, hub_card, manifest
@@ -192,7 +192,7 @@ def _earlier(api: Any, repo: str, there: set[str]) -> set[str]:
     if MANIFEST not in there:
         return set()
     try:
-        told = json.loads(Path(api.hf_hub_download(repo, MANIFEST)).read_text(encoding="utf-8"))
+        told = jsons.loads(Path(api.hf_hub_download(repo, MANIFEST)).read_text(encoding="utf-8"))
         return {*told["files"], MANIFEST, CARD}
     except (ValueError, KeyError, TypeError):  # not ours, or not any more
         return set()

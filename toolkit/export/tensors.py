@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from safetensors import SafetensorError, safe_open
 
+from toolkit import jsons
 from toolkit.errors import ModelError
 from toolkit.export.architecture import Architecture
 from toolkit.machine import is_short
@@ -86,7 +86,7 @@ def _index(folder: Path) -> dict[str, Path]:
     index = folder / "model.safetensors.index.json"
     try:
         if index.is_file():
-            mapping: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            mapping: Mapping[str, str] = jsons.loads(index.read_text(encoding="utf-8"))["weight_map"]
             files = {name: folder / file for name, file in mapping.items()}
             if missing := sorted({str(path) for path in files.values() if not path.is_file()}):
                 raise ModelError(f"{index}: {', '.join(missing)} is not there; fetch the model again")

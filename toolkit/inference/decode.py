@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from toolkit.data.special_text import prompt_ids
 from toolkit.inference.decode_attention import fast_decoding
 from toolkit.inference.meter import Meter
 from toolkit.machine import no_memory
@@ -88,7 +89,7 @@ def decode(
 ) -> list[Generated]:
     """Decode at most `batch_size` prompts at a time to a stop token or `max_new_tokens`; greedily at temperature 0.
 
-    Prompts are rendered text; no special tokens are added. They are decoded longest first, so that too little memory
+    Prompts are rendered text, tokenised by `prompt_ids`. They are decoded longest first, so that too little memory
     shows at once: then half as many are decoded at a time. The model comes back as it was: train or eval mode of every
     module, gradient checkpointing, cache and generation settings, and so do torch's random numbers. Models whose cache
     or attention is their own (`toolkit.inference.continuous.is_plain`) are decoded by their own `generate`.
@@ -102,7 +103,7 @@ def decode(
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     plain = continuous.is_plain(base)
     # an empty prompt goes on from padding
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] or [tokenizer.pad_token_id] for text in prompts]
+    encoded = [prompt_ids(tokenizer, text) or [tokenizer.pad_token_id] for text in prompts]
     waiting = sorted(range(len(prompts)), key=lambda index: (-len(encoded[index]), encoded[index]))
     made: dict[int, Generated] = {}
     with (

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from toolkit.data.special_text import prompt_ids
+
 
 def stream(
     model: Any,
@@ -30,7 +32,7 @@ def stream(
     from tokenizers.decoders import DecodeStream
 
     device = model.get_input_embeddings().weight.device
-    ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]], device=device)
+    ids = torch.tensor([prompt_ids(tokenizer, prompt)], device=device)
     draw = torch.Generator(device=device).manual_seed(seed)
     pieces = DecodeStream(skip_special_tokens=False)
     cache = None

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from toolkit.data.call_forms import CALL_MARKS
+from toolkit.data.special_text import parts_of
 from toolkit.errors import EngineError, ModelError, ToolkitError, first_line
 from toolkit.hardware import free_cores
 from toolkit.inference.decode import Done, Generated
@@ -121,7 +122,7 @@ class GgufModel:
     def prompt_ids(self, text: str) -> list[int]:
         """A prompt's ids, behind the token that begins a text where the file wants one. Of a text that begins with it,
         as training's templates write theirs, llama.cpp itself would make two."""
-        return begun(self.tokenize(text), self.put_before())
+        return begun(self._ask("/tokenize", tokenizing(text))["tokens"], self.put_before())
 
     def apply_template(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None, **options: Any
@@ -334,6 +335,12 @@ class GgufDecoder:
         stopped = bool(ids) and (ids[-1] in self.stop_ids or len(ids) < self.max_new_tokens)
         text = self.model.detokenize(ids[:-1] if stopped else ids)
         return Generated(text, len(ids), stopped)
+
+
+def tokenizing(prompt: str) -> dict[str, Any]:
+    """What /tokenize is asked for a rendered prompt: its control tokens are read as such, but for what a chat's own
+    text spells."""
+    return {"content": parts_of(prompt), "add_special": False, "parse_special": True}
 
 
 def put_before(begun: list[int], plain: list[int]) -> list[int]:

@@ -60,7 +60,7 @@ def check_gguf(path: Path, *, adapter: bool = False) -> None:
 def _check(path: Path, adapter: bool, stamp: tuple[int, int, int]) -> None:
     raw = read_raw(path)
     check_tensors(raw)
-    arch = _read(raw, "general.architecture")
+    arch = read_key(raw, "general.architecture")
     if not isinstance(arch, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", arch):
         raise _wrong(raw, "general.architecture", arch, "the name of an architecture")
     for key, value in _numbers(raw, arch):
@@ -88,7 +88,7 @@ def _check(path: Path, adapter: bool, stamp: tuple[int, int, int]) -> None:
 def _numbers(raw: RawGguf, arch: str) -> Iterator[tuple[str, float]]:
     for key in raw.keys:
         if key.startswith(f"{arch}."):
-            value = _read(raw, key)
+            value = read_key(raw, key)
             for one in value if isinstance(value, list) else [value]:
                 if isinstance(one, (int, float)) and not isinstance(one, bool):
                     yield key, one
@@ -125,7 +125,7 @@ def tensor_bytes(path: Path, tensor: RawTensor) -> int:
 
 def _parts(raw: RawGguf) -> list[Path]:
     """All files of a model that is split over several; none for one that is whole."""
-    count = _read(raw, "split.count")
+    count = read_key(raw, "split.count")
     if not isinstance(count, int) or count < 2:
         return []
     named = _PART.search(raw.path.name)
@@ -139,7 +139,7 @@ def _parts(raw: RawGguf) -> list[Path]:
 
 
 def _check_blocks(raw: RawGguf, arch: str) -> None:
-    count = _read(raw, f"{arch}.block_count")
+    count = read_key(raw, f"{arch}.block_count")
     found = {match[1] for tensor in raw.tensors if (match := re.search(r"(?:^|\.)blk\.(\d{1,9})\.", tensor.name))}
     if len(found) != count or (found and max(map(int, found)) != count - 1):
         raise _wrong(raw, f"{arch}.block_count", count, f"{len(found)}, as many as there are blocks of tensors")
@@ -172,7 +172,7 @@ def _length(raw: RawGguf, key: str) -> int | None:
 
 
 def _check_template(raw: RawGguf) -> None:
-    template = _read(raw, TEMPLATE)
+    template = read_key(raw, TEMPLATE)
     if template is None:
         return
     if not isinstance(template, str) or len(template) > LONGEST_TEMPLATE:
@@ -201,7 +201,8 @@ def refuse_endless(template: str, where: str) -> None:
                 continue
 
 
-def _read(raw: RawGguf, key: str) -> Any:
+def read_key(raw: RawGguf, key: str) -> Any:
+    """A key's value, None where there is none. Raises `ModelError` with the file and the key."""
     try:
         return raw.value(key)
     except (ValueError, KeyError, OverflowError, MemoryError) as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit import jsons
 from toolkit.chats import BUILTIN, BUILTIN_PREFIX, ToolCall
 from toolkit.data.notes import Remarks, RowError
 from toolkit.data.schemas import read_tools
@@ -162,7 +163,7 @@ def _read(path: Path, word: str) -> tuple[dict[str, Any], ...]:
         near = did_you_mean(path.name, around)
         raise InputError(f"--tools: no file {word}{near}; wanted a JSON file, or {BUILTIN_PREFIX}DOMAIN")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = jsons.loads(path.read_text(encoding="utf-8"))
         listed = value["tools"] if isinstance(value, dict) and "tools" in value else value
         tools = read_tools(listed, Remarks()).schemas
     except (ValueError, OSError) as error:

@@ -70,4 +70,5 @@ def load_config(folder: Path) -> Any:
         kind = text["model_type"] or "none"
         raise ModelError(f"{folder / 'config.json'}: text_config.model_type = {kind}, which transformers does not know")
     settings = {key: value for key, value in text.items() if key != "model_type"}
-    return AutoConfig.for_model(text["model_type"], **settings)
+    with trusted.config_told(folder):
+        return AutoConfig.for_model(text["model_type"], **settings)

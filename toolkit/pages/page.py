@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from toolkit.terminal import clean
+
 if TYPE_CHECKING:
     import jinja2
 
@@ -32,7 +34,8 @@ def render(template: str, maker: str, *, scripted: bool = False, **values: Any) 
     policy = f"default-src 'none'; style-src 'unsafe-inline'{scripts}; base-uri 'none'"
     style, script = Markup(_file("page.css")), Markup(script)
     page = _environment().get_template(template)
-    return page.render(style=style, script=script, policy=policy, maker=maker, **values)
+    # what turns the direction of writing would in a browser, as on a terminal, show one text as another
+    return clean(page.render(style=style, script=script, policy=policy, maker=maker, **values))
 
 
 @cache

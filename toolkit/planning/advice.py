@@ -9,7 +9,7 @@ from toolkit.engines.setup import Setup
 from toolkit.planning.budget import USABLE
 from toolkit.planning.cards import Card
 from toolkit.planning.lengths import Lengths
-from toolkit.planning.memory import Memory, training_memory
+from toolkit.planning.memory import Memory, packed_memory, training_memory
 from toolkit.recipe.schema import Recipe
 
 MOST_CHATS = 1024  # the largest micro-batch that is tried
@@ -48,7 +48,7 @@ def advice(recipe: Recipe, setup: Setup, lengths: Lengths, card: Card) -> tuple[
         settings += options
         setup, cut = changed, fewer
         if recipe.train.micro_batch != "fixed":
-            if training_memory(setup, 1, cut, round(cut * lengths.trained)).total <= USABLE * card.memory:
+            if packed_memory(setup, cut, lengths.trained).total <= USABLE * card.memory:
                 smaller = ["train.micro_batch=auto"] if isinstance(recipe.train.micro_batch, int) else []
                 return (*settings, *smaller)
             continue

@@ -20,7 +20,7 @@ from toolkit.engines.setup import Setup
 from toolkit.hardware import Hardware
 from toolkit.models.families import load_shape
 from toolkit.planning.lengths import Lengths, from_table
-from toolkit.planning.memory import training_memory
+from toolkit.planning.memory import packed_memory
 from toolkit.planning.micro_batches import fullest_share
 from toolkit.planning.setup import setup_on
 from toolkit.recipe.schema import Recipe
@@ -84,8 +84,7 @@ def budget_for(recipe: Recipe, setup: Setup, memory: int, lengths: Lengths) -> B
 
 
 def _fits(setup: Setup, memory: int, tokens: int, trained: float) -> bool:
-    tokens = setup.filled_up(tokens)
-    return training_memory(setup, 1, tokens, round(tokens * trained)).total <= USABLE * memory
+    return packed_memory(setup, tokens, trained).total <= USABLE * memory
 
 
 def least_recomputed(

@@ -113,6 +113,12 @@ def training_memory(setup: Setup, rows: int, width: int, trained: int) -> Memory
     return Memory(parts, CUDA_CONTEXT if setup.cuda else PROCESS)
 
 
+def packed_memory(setup: Setup, tokens: int, trained: float) -> Memory:
+    """Peak memory of a packed micro-batch of `tokens`, filled up; the share `trained` of them has a label."""
+    tokens = setup.filled_up(tokens)
+    return training_memory(setup, 1, tokens, round(tokens * trained))
+
+
 def full_memory(
     setup: Setup,
     rows: int,

@@ -24,7 +24,7 @@ from toolkit.planning.cost import Time, Work, dollars, predict, range_of, rates_
 from toolkit.planning.decode_time import decoding_seconds, decodings
 from toolkit.planning.kernel_time import Rates
 from toolkit.planning.lengths import Lengths
-from toolkit.planning.memory import Memory, full_memory, training_memory
+from toolkit.planning.memory import Memory, full_memory, packed_memory
 from toolkit.planning.ran_out import Case, Known, known
 from toolkit.planning.setup import setup_on
 from toolkit.planning.sharing import Sharing, check_share, sharing
@@ -163,7 +163,7 @@ def make_plan(
     if budget is None:
         memory = padded_memory(setup, lengths, batch)
     else:
-        memory = training_memory(chosen, 1, budget.tokens, round(budget.tokens * lengths.trained))
+        memory = packed_memory(chosen, budget.tokens, lengths.trained)
     largest = largest_batch(setup, lengths, card) if budget is None else 0
     rates = rates_of(card, precision.value)
     updates, time = updates_of(recipe, lengths.chats), None

@@ -55,6 +55,16 @@ def _checkpointing(recipe: Recipe) -> Iterator[Finding]:
         yield (("train", "gradient_checkpointing"), ("train", "micro_batch")), message
 
 
+def _filling(recipe: Recipe) -> Iterator[Finding]:
+    train = recipe.train
+    if train.pad_to_multiple_of is not None and train.pad_to_multiple_of > train.max_length:
+        message = (
+            f"{train.pad_to_multiple_of} fills micro-batches up with more than a row of train.max_length = "
+            f"{train.max_length} can have; wanted at most that"
+        )
+        yield (("train", "pad_to_multiple_of"), ("train", "max_length")), message
+
+
 def _products(recipe: Recipe) -> Iterator[Finding]:
     asked, lora = recipe.train.products, recipe.lora
     key = ("train", "products")
@@ -235,6 +245,7 @@ CHECKS: tuple[Rule, ...] = (
     _precision,
     _products,
     _checkpointing,
+    _filling,
     _modules,
     _schedule,
     _evaluation,

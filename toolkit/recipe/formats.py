@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit import jsons
 from toolkit.recipe.names import BY_NAME, SECTIONS
 from toolkit.words import typed
 
@@ -63,7 +64,7 @@ def other_format(path: Path, text: str) -> OtherFormat | None:
 def _json(path: Path, text: str) -> OtherFormat | None:
     line = text[: len(text) - len(text.lstrip())].count("\n") + 1
     try:
-        value = json.loads(text)
+        value = jsons.loads(text)
     except ValueError:
         if not _is_row(text.lstrip().split("\n", 1)[0]):
             return None
@@ -85,7 +86,7 @@ def _json(path: Path, text: str) -> OtherFormat | None:
 def _is_row(line: str) -> bool:
     """Whether a line is an object of its own, as those of JSON Lines are."""
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(jsons.loads(line), dict)
     except ValueError:
         return False
 

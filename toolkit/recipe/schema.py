@@ -13,6 +13,7 @@ from toolkit.chats import BUILTIN_PREFIX
 
 # nothing that is counted in a run is more than a thousand million
 Positive = Annotated[int, Field(gt=0, le=10**9)]
+AtOnce = Annotated[int, Field(gt=0, le=1024)]  # processes or threads, each of which takes memory as it begins
 NotNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 _VARIED = 'only for builtin:tools with split = "train", no domains and max_tools of at least 4'
@@ -144,7 +145,7 @@ class DataSection(Section):
     max_bad: Fraction = Field(
         0.0, description="stop when more than this share of rows can't be used; up to it they are left out and listed"
     )
-    num_proc: Positive | None = Field(None, description="processes that build the token table; default: free cores")
+    num_proc: AtOnce | None = Field(None, description="processes that build the token table; default: free cores")
 
 
 class TrainSection(Section):
@@ -163,7 +164,9 @@ class TrainSection(Section):
         "without padding into as few micro-batches as memory allows; a number: of at most so many tokens",
     )
     pad_to_multiple_of: Positive | None = Field(
-        None, description="tokens that a packed micro-batch is filled up to; default: what the engine wants"
+        None,
+        description="tokens that a packed micro-batch is filled up to, max_length at most; default: what its engine "
+        "wants",
     )
     compile: Literal["static", "dynamic"] = Field(
         "dynamic", description="engine compiled: code for each of a few lengths, or one code for all lengths"
@@ -213,7 +216,7 @@ class TrainSection(Section):
     save_steps: Positive | Literal["epoch"] = Field(200, description="updates between checkpoints")
     save_total_limit: Positive = 2
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
-    torch_threads: Positive | None = Field(None, description="CPU threads; default: the cores that are free")
+    torch_threads: AtOnce | None = Field(None, description="CPU threads; default: the cores that are free")
     max_skipped_steps: Positive = Field(10, description="stop after this many fp16 updates skipped in a row")
 
 

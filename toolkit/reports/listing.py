@@ -12,6 +12,7 @@ from rich.table import Table
 from toolkit.engines.recipes import load
 from toolkit.errors import InputError, RunError, first_line
 from toolkit.files import leftovers
+from toolkit.machine import is_short
 from toolkit.recipe import dump
 from toolkit.records import read_object, read_rows
 from toolkit.reports.log import Log
@@ -84,22 +85,27 @@ def _listed(path: Path) -> Listed:
         log = Log()
         for row in read_rows(folder.metrics):
             log.add(row)
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        losses = [loss for loss in log.losses if math.isfinite(loss)]
+        return Listed(
+            path=path,
+            recipe=_recipe_name(environment),
+            model=Path(recipe.model.name.removeprefix("pypi:")).name,
+            state=state_of(folder),
+            updates=log.last_update,
+            planned=facts_of(recipe, environment, summary).total,
+            loss=losses[-1] if losses else None,
+            eval_loss=log.evaluations[-1].loss if log.evaluations else None,
+            accuracy=(_share(summary.get("calls_before")), _share(summary.get("calls_after"))),
+            size=used,
+            modified=modified,
+        )
+    except InputError as error:
         return Listed(path, size=used, modified=modified, problem=first_line(error))
-    losses = [loss for loss in log.losses if math.isfinite(loss)]
-    return Listed(
-        path=path,
-        recipe=_recipe_name(environment),
-        model=Path(recipe.model.name.removeprefix("pypi:")).name,
-        state=state_of(folder),
-        updates=log.last_update,
-        planned=facts_of(recipe, environment, summary).total,
-        loss=losses[-1] if losses else None,
-        eval_loss=log.evaluations[-1].loss if log.evaluations else None,
-        accuracy=(_share(summary.get("calls_before")), _share(summary.get("calls_after"))),
-        size=used,
-        modified=modified,
-    )
+    except Exception as error:  # of whatever stands in its files: one bad run must not hide the others
+        if is_short(error):
+            raise
+        told = f"its files are not as a run writes them ({type(error).__name__}: {first_line(error)})"
+        return Listed(path, size=used, modified=modified, problem=told)
 
 
 def _recipe_name(environment: dict[str, Any]) -> str:

@@ -106,6 +106,7 @@ class Log:
     rates: array[float] = field(default_factory=floats)
     speeds: array[float] = field(default_factory=floats)
     memory: array[float] = field(default_factory=floats)
+    tokens: array[float] = field(default_factory=floats)  # real ones of a row's updates
     skipped: list[tuple[int, int]] = field(default_factory=list)  # (update, fp16 updates skipped up to it)
     broken: list[tuple[int, str, float]] = field(default_factory=list)  # (update, name, what can't be)
     zeros: list[int] = field(default_factory=list)  # updates with a loss of exactly 0
@@ -142,6 +143,7 @@ class Log:
         self.rates.append(_number(said("learning_rate")))
         self.speeds.append(_number(said("tokens_per_second")))
         self.memory.append(_number(said("memory")))
+        self.tokens.append(_number(said("real_tokens")))
         if _possible(loss):
             self._finite[0].append(update)
             self._finite[1].append(loss)
@@ -169,7 +171,7 @@ class Log:
         self.losses.frombytes(losses.tobytes())
         self.grad_norms.frombytes(norms.tobytes())
         others = {"epoch": self.epochs, "learning_rate": self.rates, "tokens_per_second": self.speeds}
-        for name, series in {**others, "memory": self.memory}.items():
+        for name, series in {**others, "memory": self.memory, "real_tokens": self.tokens}.items():
             series.frombytes(_column(rows, name).tobytes())
         for update, norm in zip(updates, norms.tolist(), strict=True):
             self._watch(update, norm)

@@ -130,9 +130,12 @@ def open_run(path: Path) -> RunFolder:
 
 def facts_of(recipe: Recipe, environment: dict[str, Any], summary: dict[str, Any]) -> Facts:
     """What the log reader needs of a run, the number of its chats included where the run says it."""
-    chats = ((environment.get("data") or {}).get("train") or {}).get("chats") or summary.get("chats") or 0
-    if chats:
-        return Facts.of(recipe, int(chats))
+    found: Any = environment
+    for name in ("data", "train", "chats"):
+        found = found.get(name) if isinstance(found, dict) else None
+    chats = found or summary.get("chats")
+    if isinstance(chats, int) and chats > 0:
+        return Facts.of(recipe, chats)
     train = recipe.train
     return Facts(learning_rate=train.learning_rate, fp16=train.fp16, max_grad_norm=train.max_grad_norm)
 

@@ -12,7 +12,6 @@ of metrics.jsonl that is lost changes no decision. Imports neither torch nor tra
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import zipfile
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolkit import jsons
 from toolkit.errors import RunError
 from toolkit.files import flush, remove
 from toolkit.manifest import damage, has_manifest, safetensors_damage, write_manifest
@@ -143,7 +143,7 @@ def _incomplete(path: Path, update: int) -> str:
         if not (path / name).is_file():
             return f"{name}: missing"
     try:
-        at = json.loads((path / STATE).read_text(encoding="utf-8"))["global_step"]
+        at = jsons.loads((path / STATE).read_text(encoding="utf-8"))["global_step"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{STATE}: can't be read ({error})"
     return "" if at == update else f"{STATE}: of update {at}, not of {update}"
@@ -152,7 +152,7 @@ def _incomplete(path: Path, update: int) -> str:
 def _unreadable(path: Path) -> str:
     """The first file that can't be what its library wrote, for checkpoints without a manifest."""
     try:
-        config = json.loads((path / ADAPTER[0]).read_text(encoding="utf-8"))
+        config = jsons.loads((path / ADAPTER[0]).read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("not an object")
     except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ from toolkit.export.preflight import announce, check_run
 from toolkit.files import write_text
 from toolkit.hardware import Hardware, detect, free_cores
 from toolkit.machine import require_space
-from toolkit.models.families import find_shape, left_out, unknown_family
+from toolkit.models.families import find_shape, left_out, refuse_quantised, unknown_family
 from toolkit.planning.budget import budget_of, recomputes
 from toolkit.planning.ran_out import case_of, known
 from toolkit.planning.steps import updates_of
@@ -139,6 +139,7 @@ def _run(
     model_folder = ranks.machine_first(lambda: models.resolve(recipe.model))
     if resumed is None:
         recipe = with_model_at(recipe, models.commit_of(recipe.model, model_folder))
+    refuse_quantised(recipe.model)
     if (shape := find_shape(recipe.model)) is not None and (told := unknown_family(shape)) is not None:
         console.print(f"note       {told}", markup=False)
     if (told := left_out(recipe.model)) is not None:

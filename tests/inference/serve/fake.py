@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+from toolkit.data.special_text import pattern_of
 from toolkit.data.template import Rendering
 from toolkit.inference.prompting import Prompting
 from toolkit.inference.serve.app import State, make_app
@@ -36,8 +37,9 @@ class FakeLlama:
         if request.url.path == "/apply-template":
             return httpx.Response(200, json={"prompt": json.dumps(body)})
         if request.url.path == "/tokenize":
-            self.tokenized += len(body["content"])
-            return httpx.Response(200, json={"tokens": [ord(one) for one in body["content"]]})
+            text = "".join(body["content"])
+            self.tokenized += len(text)
+            return httpx.Response(200, json={"tokens": [ord(one) for one in text]})
         assert request.url.path == "/completion"
         self.asked.append(body)
         return httpx.Response(200, stream=_Stream(list(self._events(len(body["prompt"])))))
@@ -75,7 +77,7 @@ class _Stream(httpx.AsyncByteStream):
 
 def backend(llama: FakeLlama, call_format: str = "native", n_ctx: int = 100_000) -> Backend:
     rendering = Rendering(call_format, "signature", "template")  # type: ignore[arg-type]
-    return Backend(httpx.MockTransport(llama), "fake", Prompting("{{ tools }}", rendering), n_ctx)
+    return Backend(httpx.MockTransport(llama), "fake", Prompting("{{ tools }}", rendering, pattern_of(())), n_ctx)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import httpx
 
 from toolkit.chats import Turn
 from toolkit.errors import DataError, ModelError, first_line
-from toolkit.inference.gguf import BEGINNINGS, begun, openai_message, put_before
+from toolkit.inference.gguf import BEGINNINGS, begun, openai_message, put_before, tokenizing
 from toolkit.inference.prompting import Prompting
 from toolkit.inference.serve.bounds import Refused
 from toolkit.inference.serve.requests import Sampling
@@ -125,8 +125,7 @@ class Backend:
         raise _gone()
 
     async def _tokenize(self, text: str) -> list[int]:
-        body = {"content": text, "add_special": False, "parse_special": True}
-        found: list[int] = (await self._ask("/tokenize", body))["tokens"]
+        found: list[int] = (await self._ask("/tokenize", tokenizing(text)))["tokens"]
         return found
 
     async def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -135,13 +135,15 @@ def _config_of(model: ModelSection) -> Config | None:
 def load_shape(model: ModelSection) -> ModelShape:
     """The shape of a recipe's model: from its config.json if that is on this machine, else from `KNOWN`.
 
-    Raises `ModelError` that names what would work when neither is there.
+    Raises `ModelError` that names what would work when neither is there, and for weights that are quantised.
     """
     folder = models.find(model)
     if folder is not None:
         check_folder(folder)
         path = folder / "config.json"
-        return shape_from_config(read_config(path), str(path))
+        config = read_config(path)
+        _refuse_quantised(config, str(path))
+        return shape_from_config(config, str(path))
     if model.name in KNOWN:
         return KNOWN[model.name]
     if models.is_local(model.name):
@@ -152,6 +154,24 @@ def load_shape(model: ModelSection) -> ModelShape:
         f"{did_you_mean(model.name, KNOWN)}; {fetch}name a local folder with "
         f"its config.json, or one of {', '.join(names[0] for names in _KNOWN.values())}"
     )
+
+
+def refuse_quantised(model: ModelSection) -> None:
+    """Raises `ModelError` for a recipe's model whose weights are quantised already."""
+    folder = models.find(model)
+    if (config := _config_of(model)) is not None:
+        _refuse_quantised(config, f"{folder}/config.json")
+
+
+def _refuse_quantised(config: Config, where: str) -> None:
+    found = config.get("quantization_config") or text_part(config).get("quantization_config")
+    if found:
+        method = found.get("quant_method") if isinstance(found, dict) else None
+        raise ModelError(
+            f"{where}: the model's weights are quantised already ({str(method or 'it is not said how')[:40]}); "
+            "adapters are trained over 16-bit weights, which model.load_in_4bit = true holds in 4: name the model that "
+            "this one was made from"
+        )
 
 
 def find_shape(model: ModelSection) -> ModelShape | None:

@@ -41,7 +41,12 @@ def throughput(log: Log, facts: Facts, look: Look) -> Verdict | None:
 
 
 def memory(log: Log, facts: Facts, look: Look) -> Verdict | None:
-    """Memory reaches new heights again and again, more often than chats in random order make it."""
+    """Memory reaches new heights again and again, more often than chats in random order make it, by more than longer
+    chats take, and is not given back.
+
+    On a CPU the heap grows over updates of many lengths until it is trimmed (`toolkit.training.memory`), higher after a
+    longer update has shown what one needs. What is there after a trim tells whether anything is kept.
+    """
     values = _known(log.memory)
     if len(values) < LEAST:
         return None
@@ -49,7 +54,10 @@ def memory(log: Log, facts: Facts, look: Look) -> Verdict | None:
     count, p = records_p(array)
     half = len(array) // 2
     before, now = float(array[:half].max()), float(array.max())
-    if now < (1 + GROWTH) * before or (p > look.alpha and "creeping" not in look.held):
+    part = len(values) // 4
+    if values[-part:].min() < (1 + GROWTH / 2) * values[-2 * part : -part].min():
+        return None
+    if now < (1 + GROWTH) * _longer(log) * before or (p > look.alpha and "creeping" not in look.held):
         return None
     return Verdict(
         topic="memory",
@@ -62,6 +70,13 @@ def memory(log: Log, facts: Facts, look: Look) -> Verdict | None:
         "train.gradient_accumulation_steps); save often (train.save_steps), so that --resume can go on",
         update=log.updates[-1],
     )
+
+
+def _longer(log: Log) -> float:
+    """How many times as many tokens the longest row of the second half has as that of the first; at least 1."""
+    tokens = _known(log.tokens)
+    half = len(tokens) // 2
+    return max(1.0, float(tokens[half:].max() / tokens[:half].max())) if half else 1.0
 
 
 def _known(series: Sequence[float]) -> Array:
