@@ -69,22 +69,22 @@ def check_data(folder: RunFolder, environment: dict[str, Any], tables: Tables) -
     if not environment:
         return
     data = environment["data"]
+    same = (
+        data.get("train_table_content") == tables.train.content
+        or data["train_table_key"] == tables.train.key
+        or ("train_table_content" not in data and same_tokens(folder, data["train"], tables))
+    )
+    if not same:
+        raise RunError(
+            f"{folder.path}: the training data, tokenizer or toolkit has changed since this run began (token table "
+            f"{data['train_table_key']} then, {tables.train.key} now); that would be another run: start one with --out"
+        )
     held_out = data.get("eval_table_content")
     if held_out is not None and tables.evaluation is not None and held_out != tables.evaluation.content:
         raise RunError(
             f"{folder.path}: the held-out chats are others than when this run began (their tokens' hash is "
             f"{tables.evaluation.content}, {held_out} wanted); that would be another run: start one with --out"
         )
-    if data.get("train_table_content") == tables.train.content:
-        return
-    if data["train_table_key"] == tables.train.key:
-        return
-    if "train_table_content" not in data and same_tokens(folder, data["train"], tables):
-        return
-    raise RunError(
-        f"{folder.path}: the training data, tokenizer or toolkit has changed since this run began (token table "
-        f"{data['train_table_key']} then, {tables.train.key} now); that would be another run: start one with --out"
-    )
 
 
 def same_tokens(folder: RunFolder, before: dict[str, Any], tables: Tables) -> bool:
