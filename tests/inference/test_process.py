@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import time
 from pathlib import Path
 
 import psutil
@@ -58,6 +59,8 @@ def test_a_model_whose_process_ends(exported: Path) -> None:
         assert model.tokenize("Chat") and model.process.running
         (child,) = [one for one in psutil.Process().children() if "llama_server" in " ".join(one.cmdline())]
         child.send_signal(signal.SIGSEGV)
+        while child.status() != psutil.STATUS_ZOMBIE:  # until then it may still answer
+            time.sleep(0.01)
         with pytest.raises(EngineError, match=r"llama\.cpp is gone: it ended by SIGSEGV"):
             model.tokenize("Chat")
         assert not model.process.running
