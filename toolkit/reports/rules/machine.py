@@ -55,7 +55,7 @@ def memory(log: Log, facts: Facts, look: Look) -> Verdict | None:
     half = len(array) // 2
     before, now = float(array[:half].max()), float(array.max())
     part = len(values) // 4
-    if values[-part:].min() < (1 + GROWTH / 2) * values[-2 * part : -part].min():
+    if values[-part:].min() < (1 + GROWTH) * values[-2 * part : -part].min():
         return None
     if now < (1 + GROWTH) * _longer(log) * before or (p > look.alpha and "creeping" not in look.held):
         return None
