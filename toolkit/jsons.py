@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 DEEPEST = 100  # of lists and objects within each other; what the toolkit writes has a dozen
+TOO_DEEP = f"nested more than {DEEPEST} levels deep"
 
 
 def loads(text: str | bytes) -> Any:
@@ -17,7 +18,14 @@ def loads(text: str | bytes) -> Any:
     try:
         value = json.loads(text)
     except RecursionError:
-        raise _too_deep() from None
+        raise ValueError(TOO_DEEP) from None
+    if is_deep(value):
+        raise ValueError(TOO_DEEP)
+    return value
+
+
+def is_deep(value: Any) -> bool:
+    """Whether `value` has more than `DEEPEST` lists and objects within each other."""
     level = [value]
     for _ in range(DEEPEST):
         level = [
@@ -28,9 +36,5 @@ def loads(text: str | bytes) -> Any:
             if isinstance(inner, dict | list)
         ]
         if not level:
-            return value
-    raise _too_deep()
-
-
-def _too_deep() -> ValueError:
-    return ValueError(f"nested more than {DEEPEST} levels deep")
+            return False
+    return True

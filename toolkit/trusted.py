@@ -30,7 +30,6 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LONGEST_CONFIG = 64 * 2**20  # bytes
 MISTRAL_SPLIT = "fix_mistral_regex"  # transformers' option that replaces a tokenizer's own pattern
-DEEPEST = 100
 TEXT_PART = "text_config"  # where a model of more than text describes its language model
 # Keys that name Python code that comes with a model. An adapter's auto_mapping is none: it names the class of the base
 # model (Unsloth writes it in every adapter), which nothing here imports by it.
@@ -182,8 +181,8 @@ def _refuse_code(path: Path, config: Mapping[str, Any]) -> None:
     todo: list[tuple[Any, int]] = [(config, 1)]
     while todo:
         value, depth = todo.pop()
-        if depth > DEEPEST:
-            raise ModelError(f"{path}: nested more than {DEEPEST} levels deep")
+        if depth > jsons.DEEPEST:
+            raise ModelError(f"{path}: {jsons.TOO_DEEP}")
         if isinstance(value, dict):
             for key in _CODE:
                 if value.get(key):

@@ -16,8 +16,8 @@ import warnings
 from typing import Any, NoReturn
 
 from toolkit.data.notes import RowError, shown
+from toolkit.jsons import DEEPEST, TOO_DEEP, is_deep
 
-DEEPEST = 100  # levels of objects and lists in what is kept of a row
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # the escape of one half of a character beyond the first 65,536
 _NAMES = {"true": True, "false": False, "null": None}
 
@@ -114,17 +114,8 @@ def dumps(value: Any, what: str) -> str:
 
 def refuse_deep(value: Any, text: str, what: str) -> None:
     """Raise `RowError` when `value`, whose JSON is `text`, has more than 100 levels."""
-    if text.count("{") + text.count("[") <= DEEPEST:
-        return
-    level, depth = [value], 0
-    while level:
-        level = [inner for one in level if isinstance(one, dict) for inner in one.values()] + [
-            inner for one in level if isinstance(one, list) for inner in one
-        ]
-        level = [one for one in level if isinstance(one, dict | list)]
-        depth += 1
-        if depth > DEEPEST:
-            raise RowError(f"{what}: nested more than {DEEPEST} levels deep", cause="nested too deep")
+    if text.count("{") + text.count("[") > DEEPEST and is_deep(value):
+        raise RowError(f"{what}: {TOO_DEEP}", cause="nested too deep")
 
 
 def literal(text: str, what: str) -> Any:

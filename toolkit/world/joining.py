@@ -112,13 +112,19 @@ def _beside(d: Draft) -> Flags:
     return {"chain": "joined beside"}
 
 
-def _beside_invented(d: Draft) -> Flags:
-    """One thing gets a path in the folder that another thing's is in, with the name of a file that is said."""
+def _two_with_paths(d: Draft) -> tuple[Scene, Invented, Invented, Any, Any]:
+    """A scene with the tools that look up and set the path of a kind of thing, and the ids of two such things."""
     s = Scene(d, repeats=True)
     thing, path = d.r.choice(_with_path())
     look, put = s.shop.make("get", thing, path), s.shop.make("set", thing, path)
     s.ready(look, put)
     one, other = s.ids(look, "id", 2)
+    return s, look, put, one, other
+
+
+def _beside_invented(d: Draft) -> Flags:
+    """One thing gets a path in the folder that another thing's is in, with the name of a file that is said."""
+    s, look, put, one, other = _two_with_paths(d)
     source = str(value("path", d.r, d.world))
     words = {**look.words(), "id": s.slot(look, "id"), "other": "{_other}", "source": "{_source}"}
     line = d.r.choice(table()["beside"]["invented"]["say"]).format(**words)
@@ -167,11 +173,7 @@ def _naming(s: Scene) -> Invented:
 
 def _kept_invented(d: Draft) -> Flags:
     """One thing gets a path with the file name that another thing's path ends in."""
-    s = Scene(d, repeats=True)
-    thing, path = d.r.choice(_with_path())
-    look, put = s.shop.make("get", thing, path), s.shop.make("set", thing, path)
-    s.ready(look, put)
-    one, other = s.ids(look, "id", 2)
+    s, look, put, one, other = _two_with_paths(d)
     folder = posixpath.dirname(str(value("path", d.r, d.world)))
     source = d.r.choice(table()["kept"]["invented"]["say"])
     words = {**look.words(), "id": s.slot(look, "id"), "other": "{_other}", "folder": "{_folder}"}
