@@ -236,6 +236,18 @@ def test_one_of_several_numbers_is_the_one_that_was_asked_for(decided: list[Chat
     assert min(firsts[True], firsts[False]) > 2
 
 
+def test_no_number_of_several_has_the_name_of_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    # one "target" of the figures and another of the ids met in one of some 50,000 such chats, and ended the table
+    names = ("id", "ref", "key", "target", "identifier")
+    monkeypatch.setitem(tables(), "figures", {name: "other" for name in names})
+    for chat in chats(300, seed=8, decisions=1.0, rationales=True):
+        for tool in chat.meta.get("aliases", {}).values():
+            told = tool.get("result", {})
+            assert all(
+                told[name] == f"@{name}" for name in tool.get("parameters", {}).get("properties", {}) if name in told
+            )
+
+
 def test_an_id_that_was_found_is_passed_where_it_may_be_left_out() -> None:
     found: Counter[str] = Counter()
     for chat in chats(1000, seed=34, kinds={"multi_step": 1}):

@@ -39,6 +39,8 @@ def _with_others(s: Scene, look: Invented) -> tuple[Invented, str, str]:
     style = r.choice(("{word}", "{word}_{attr}", "{attr}_{word}"))
     names = {word: style.format(word=word, attr=look.attribute) for word in chosen}
     rest = {key: kind for key, kind in look.result.items() if key != look.attribute}
+    if {look.slot(role) for role in look.params} & set(names.values()):
+        raise Unsuitable("an argument has the number's name")
     numbers = dict.fromkeys(names.values(), look.result[look.attribute])
     items = [*numbers.items(), *rest.items()]
     r.shuffle(items)
