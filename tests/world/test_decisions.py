@@ -239,7 +239,7 @@ def test_one_of_several_numbers_is_the_one_that_was_asked_for(decided: list[Chat
 def test_no_number_of_several_has_the_name_of_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     # one "target" of the figures and another of the ids met in one of some 50,000 such chats, and ended the table
     names = ("id", "ref", "key", "target", "identifier")
-    monkeypatch.setitem(tables(), "figures", {name: "other" for name in names})
+    monkeypatch.setitem(tables(), "figures", dict.fromkeys(names, "other"))
     for chat in chats(300, seed=8, decisions=1.0, rationales=True):
         for tool in chat.meta.get("aliases", {}).values():
             told = tool.get("result", {})
