@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -164,6 +165,9 @@ def follows(value: Any, text: str, system: str) -> bool:
             return bool(re.search(r"\d (am|pm)\b", text))
         # a slip of the fingers in a template's word such as "temperature", which names a choice
         if re.fullmatch(r"[a-z]{5,}", value) and any(slipped(word, value) for word in re.findall(r"\w+", text)):
+            return True
+        name, ending = Path(value).stem, Path(value).suffix
+        if ending and "/" not in value and name in text and ending in text:  # the one found, the other said
             return True
         head, slash, tail = value.rpartition("/")
         return bool(slash) and all(follows(part, text, system) or part in text for part in (head, tail))

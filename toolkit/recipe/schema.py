@@ -100,7 +100,9 @@ class SourceSection(Section):
         f"purposes at most 1 together; {_VARIED}",
     )
     rationales: bool = Field(
-        False, description=f"the assistant writes what decides before a call that hangs on a result; {_VARIED}"
+        False,
+        description="the assistant writes what decides before a call that hangs on a result, begins questions with "
+        f"what is missing and refusals with no; {_VARIED}",
     )
     purposes: Fraction = Field(
         0.0,

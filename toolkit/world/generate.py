@@ -19,6 +19,7 @@ from toolkit.world.inventing import INVENTED
 from toolkit.world.kinds import KINDS
 from toolkit.world.language import compose, wording
 from toolkit.world.purposes import purpose
+from toolkit.world.rationale import asking, refusing
 from toolkit.world.shelf.kinds import SHELF
 from toolkit.world.spec import Unsuitable
 from toolkit.world.workers import made_by_workers
@@ -66,7 +67,8 @@ def chats(
         workers: processes that make them; 1: this one.
         decisions: share of chats in which a result decides, beside those of the kinds; the kinds share the rest.
         purposes: share of chats whose request says what it is for, harmful in half of them; likewise.
-        rationales: where a result decides, the assistant writes what it decides by before the call.
+        rationales: where a result decides, the assistant writes what it decides by before the call; questions for what
+            is missing begin with it, and refusals with no.
 
     Raises:
         DataError: an unknown split, domain or kind, a kind that can't be made, or no unused user text left.
@@ -176,7 +178,19 @@ def _make(r: Random, index: int, kind: str, catalog: Catalog) -> Chat:
     }
     if aliases:
         meta["aliases"] = aliases
-    return replace(chat, meta=meta)
+    turns = _begun(chat, flags) if catalog.rationales else chat.turns
+    return replace(chat, turns=turns, meta=meta)
+
+
+def _begun(chat: Chat, flags: Mapping[str, Any]) -> tuple[Turn, ...]:
+    """The turns with the first answer begun as `rationales` has it, where it asks or refuses."""
+    first = next(index for index, turn in enumerate(chat.turns) if turn.role == "assistant")
+    said = chat.turns[first].content
+    if chat.kind == "clarify":
+        said = asking(said, flags["missing"])
+    elif chat.kind == "refuse":
+        said = refusing(said)
+    return (*chat.turns[:first], replace(chat.turns[first], content=said), *chat.turns[first + 1 :])
 
 
 def _ways(r: Random, kind: str, varied: bool) -> Mapping[str, Callable[[Draft], dict[str, Any]]]:

@@ -1,9 +1,13 @@
-"""What the assistant writes before a call that a result decides: the two values digit by digit, the outcome last.
+"""What the assistant writes before a call that a result decides: the two values digit by digit, the outcome last; and
+how a question and a refusal begin.
 
 Written out, what decides helps a small model, as with the rationales of Distilling Step-by-Step (Hsieh et al., 2023),
 but SmolLM2-135M put two numbers next to each other and then said as by chance which is more (docs/log.md). So it is
 led there by steps that are each within its reach: how many digits both have, and where that is the same the digits in
 turn, to the first place where they differ.
+
+A greedy model answers with the likeliest first word. A call begins with one word, but a question with Which, What, How
+and thirty others, so that a call was made at 42% where all questions together had 57%. Here all begin alike.
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ from random import Random
 from tomllib import loads
 from typing import Any
 
-from toolkit.world.language import compose, join, shown
+from toolkit.world.language import compose, join, shown, spoken
 
 _TWO = (("value", "bound"), ("x", "y"))  # fields of a rationale that are compared
+_PREPOSITIONS = ("at", "by", "for", "from", "in", "into", "of", "on", "to", "until", "with")
 _KINDS = (re.compile(r"-?\d+(\.\d+)?"), re.compile(r"\d\d:\d\d"), re.compile(r"\d{4}-\d\d-\d\d"))
 
 
@@ -36,6 +41,18 @@ def rationale(r: Random, way: str, fields: Mapping[str, Any], *, holds: bool = T
         if one in said and other in said:
             said["steps"] = compared(said[one], said[other])
     return compose(r.choice(wordings()[way]["yes" if holds else "no"]), said)
+
+
+def asking(question: str, missing: str) -> str:
+    """A question for an argument, begun by what is missing."""
+    name = spoken(missing)
+    return f"One thing is missing: {name if name.split()[0] in _PREPOSITIONS else f'the {name}'}. {question}"
+
+
+def refusing(refusal: str) -> str:
+    """A refusal that begins with no."""
+    text = refusal.removeprefix("Sorry, ")
+    return text[:1].upper() + text[1:] if re.match(r"no\b", text, re.IGNORECASE) else f"No. {refusal}"
 
 
 def compared(one: Any, other: Any) -> str:
