@@ -41,7 +41,7 @@ ORDER = re.compile(rf"so {VALUE} ([<=>]) {VALUE}")
 CLAIM = re.compile(
     rf"{ORDER.pattern}[.,] (?:it|that) (?:is|comes|does) (not )?(?:come )?({'|'.join(SIDES)}) {VALUE}", re.IGNORECASE
 )
-DIGITS = re.compile(r"\b(?:\d[<=>]\d(?:, )?)+|\d and \d digits")
+DIGITS = re.compile(r"\b(?:\d \d (?:less|more|same)(?:, )?)+|\d and \d digits")
 
 
 @pytest.fixture(scope="module")
@@ -127,16 +127,20 @@ def test_what_is_claimed_of_two_values_is_so(decided: list[Chat]) -> None:
 @pytest.mark.parametrize(
     ("one", "other", "steps"),
     [
-        (54.7, 59, "2 and 2 digits before the point, 5=5, 4<9, so 54.7 < 59"),
-        (54.0, 54.5, "2 and 2 digits before the point, 5=5, 4=4, 0<5, so 54 < 54.5"),
-        (493, 98, "3 and 2 digits, so 493 > 98"),
-        (8.25, "60", "1 and 2 digits before the point, so 8.25 < 60"),
-        (50, 50, "2 and 2 digits, 5=5, 0=0, so 50 = 50"),
+        (54.7, 59, "2 and 2 digits before the point: same, 5 5 same, 4 9 less, so 54.7 < 59"),
+        (54.0, 54.5, "2 and 2 digits before the point: same, 5 5 same, 4 4 same, 0 5 less, so 54 < 54.5"),
+        (493, 98, "3 and 2 digits: more, so 493 > 98"),
+        (8.25, "60", "1 and 2 digits before the point: less, so 8.25 < 60"),
+        (50, 50, "2 and 2 digits: same, 5 5 same, 0 0 same, so 50 = 50"),
         (-3, 10, "only -3 is below 0, so -3 < 10"),
         (2, -2, "only -2 is below 0, so 2 > -2"),
-        (-12, -3, "both are below 0, 2 and 1 digits, so -12 < -3"),
-        ("06:15", "06:30", "0=0, 6=6, 1<3, so 06:15 < 06:30"),
-        ("2027-05-12", "2027-05-08", "2=2, 0=0, 2=2, 7=7, 0=0, 5=5, 1>0, so 2027-05-12 > 2027-05-08"),
+        (-12, -3, "both are below 0, 2 and 1 digits: more, so -12 < -3"),
+        ("06:15", "06:30", "0 0 same, 6 6 same, 1 3 less, so 06:15 < 06:30"),
+        (
+            "2027-05-12",
+            "2027-05-08",
+            "2 2 same, 0 0 same, 2 2 same, 7 7 same, 0 0 same, 5 5 same, 1 0 more, so 2027-05-12 > 2027-05-08",
+        ),
     ],
 )
 def test_two_values_are_compared_digit_by_digit(one: Any, other: Any, steps: str) -> None:
