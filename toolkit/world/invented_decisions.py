@@ -278,7 +278,11 @@ def either(s: Scene, thing: Thing) -> Sequence[Invented]:
     first, second = (given, s.draw(last, "value")) if key2 == "either_set" else (one, other)
     if said(first).value == said(second).value or said(passed).value in (one, other):
         raise Unsuitable("the same twice")
-    test = s.line("say", f"test_{way}", look, **{role: s.slot(look, role)}, bar="{_bar}", **more)
+    # asked for in both ways: where all asked for none, the model took the second whatever there was
+    some = way in _SOME and r.random() < 0.5
+    test = s.line(
+        "say", f"test_{_SOME[way] if some else way}", look, **{role: s.slot(look, role)}, bar="{_bar}", **more
+    )
     words = {
         "obj": over.one,
         "Obj": last.words()["Obj"],
@@ -293,7 +297,7 @@ def either(s: Scene, thing: Thing) -> Sequence[Invented]:
     (result,) = s.call((look, arguments))
     value = result[key]
     holds = (value > bar) == (way == "above") if way in ("above", "below") else not value
-    taken = first if holds else second
+    taken = first if holds != some else second
     value_then, id_then = (taken, one) if key2 == "either_set" else (given, taken)
     then = f"{last.action} {taken}" if act else f"{shown(said(value_then).text)} for {id_then}"
     if way in ("above", "below"):
@@ -327,6 +331,7 @@ def _against(s: Scene, noun: str, found: Any, bar: int, side: str, holds: bool, 
 
 
 _FORMER = ("previous", "old", "was", "former", "replaced", "until_now")
+_SOME = {"none": "some", "empty": "found"}  # the opposite of a test
 _BOTH, _ELSEWHERE, _NIL = 0.8, 0.4, 0.4
 _NOTES = (
     *("{attr} N", "{attr}: N", "N now", "N too many"),
