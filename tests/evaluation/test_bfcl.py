@@ -136,7 +136,8 @@ def test_own_files(tmp_path: Path) -> None:
 def test_values(tmp_path: Path, change: dict[str, Any], right: bool) -> None:
     chat = bfcl.read(str(write_files(tmp_path / "files"))).chats["simple_python"][0]
     call = ToolCall("flights.book", {"to": "Oslo", "seats": 2, **change})
-    assert judged(chat, [call]).correct is right
+    result = judged(chat, [call])
+    assert result.correct is result.exact is result.exact_but_case is right
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,7 @@ def test_values(tmp_path: Path, change: dict[str, Any], right: bool) -> None:
         ("simple_java", {"timeout": "5L"}, True),
         ("simple_java", {"timeout": "6L"}, False),
         ("simple_java", {"deep": "false"}, False),
+        ("simple_java", {"deep": "True"}, False),  # source text, whose case does count
         ("simple_java", {"opts": 'Map.of("limit", 50, "mode", "fast")'}, True),
         ("simple_javascript", {"data": "{state: 'initial', hooks: [`a`, \"b\"]}"}, True),
         ("simple_javascript", {"data": "{state: initial, hooks: ['a', 'b']}"}, True),
@@ -163,7 +165,8 @@ def test_values(tmp_path: Path, change: dict[str, Any], right: bool) -> None:
 def test_values_of_other_languages(tmp_path: Path, category: str, change: dict[str, Any], right: bool) -> None:
     chat = bfcl.read(str(write_files(tmp_path / "files"))).chats[category][0]
     (call,) = gold(chat)
-    assert judged(chat, [replace(call, arguments={**call.arguments, **change})]).correct is right
+    result = judged(chat, [replace(call, arguments={**call.arguments, **change})])
+    assert result.correct is result.exact is result.exact_but_case is right
 
 
 def test_the_last_turn_of_a_longer_question_is_asked(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from toolkit.errors import DataError
-from toolkit.evaluation.results import Comparison, Evaluation, Row
+from toolkit.evaluation.results import Comparison, Evaluation, Row, repeated, shown
 from toolkit.evaluation.tables import render
 from toolkit.terminal import new_console
 
@@ -150,3 +150,41 @@ def test_the_table_alone() -> None:
     text = printed(evaluations()[1], None)
     assert "2/4  50% (15-85)" in text
     assert "before" not in text and "McNemar" not in text
+
+
+def measured(path: Path, *scores: dict[str, Any]) -> Evaluation:
+    """An evaluation that was saved, and read again."""
+    Evaluation([row(number, correct=one["exact"], **one) for number, one in enumerate(scores)]).save(path)
+    return Evaluation.load(path)
+
+
+def test_exact_but_for_case_is_shown_under_exact_calls_where_it_differs(tmp_path: Path) -> None:
+    right, wrong = {"exact": True, "exact_but_case": True}, {"exact": False, "exact_but_case": False}
+    differs = measured(tmp_path / "differs.jsonl", right, {"exact": False, "exact_but_case": True})
+    same, none = measured(tmp_path / "same.jsonl", right, wrong), measured(tmp_path / "none.jsonl", wrong, wrong)
+    for columns in ((differs, None), (differs, same), (same, differs)):
+        lines = [line.split("│") for line in printed(*columns).splitlines() if "exact " in line and "│" in line]
+        exact, but_case = ([cell.strip() for cell in line[1:-1]] for line in lines)
+        assert exact[0] == "exact calls" and but_case[0] == "exact but for case and spaces"
+        assert "1/2  50% (9-91)" in exact and "2/2 100% (34-100)" in but_case
+    for columns in ((same, None), (same, none), (none, same)):
+        assert "exact calls" in printed(*columns) and "but for case" not in printed(*columns)
+    assert same.summary()["overall"]["exact_but_case"] == same.summary()["overall"]["exact"]
+
+
+def test_rows_from_before_it_was_measured_are_read_and_shown(tmp_path: Path) -> None:
+    old = measured(tmp_path / "old.jsonl", {"exact": True}, {"exact": False})
+    assert "exact_but_case" not in old.summary()["overall"] and "but for case" not in printed(old, None)
+    same = measured(tmp_path / "same.jsonl", *({"exact": one, "exact_but_case": one} for one in (True, False)))
+    assert "but for case" not in printed(old, same) and "but for case" not in printed(same, old)
+    differs = measured(tmp_path / "new.jsonl", *({"exact": one, "exact_but_case": True} for one in (True, False)))
+    (line,) = (line for line in printed(old, differs).splitlines() if "but for case" in line)
+    assert [cell.strip() for cell in line.split("│")[2:4]] == ["2/2 100% (34-100)", "none"]
+
+
+def test_a_measure_that_only_repeats_another_is_not_shown() -> None:
+    one, two = {"hits": 1, "n": 2}, {"hits": 2, "n": 2}
+    old, same, differs = {"exact": one}, {"exact_but_case": one, "exact": one}, {"exact_but_case": two, "exact": one}
+    for columns in ([], [old], [same, old], [same, {}]):
+        assert repeated(columns) == ("exact_but_case",) and "exact_but_case" not in shown(columns)
+    assert repeated([old, differs]) == () and shown([old, differs]) == ["exact", "exact_but_case"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from toolkit.chats import BUILTIN, TEST_SET, Chat, ToolCall, Turn
 from toolkit.data.call_parsing import parse
 from toolkit.data.calls import write_calls
-from toolkit.evaluation.same_json import same_json
+from toolkit.evaluation.same_json import same_but_case, same_json
 from toolkit.evaluation.scoring import Score, expectation, kind_of, same_calls, schema_valid, score
 
 
@@ -53,6 +56,7 @@ def test_the_right_call() -> None:
         argument_recall=1.0,
         argument_precision=1.0,
         exact=True,
+        exact_but_case=True,
         over_refusal=False,
     )
 
@@ -95,7 +99,85 @@ def test_the_ends_of_a_built_in_distance_may_be_exchanged() -> None:
     assert not scored(asked("straight_distance", BUILTIN), said(twice)).exact
     assert not scored(asked("plan_route", BUILTIN), said(ToolCall("plan_route", other))).exact
     assert not scored(asked("straight_distance", "mine.jsonl"), said(ToolCall("straight_distance", other))).exact
+    loose = {"origin": "perth", "destination": " Munich"}
+    assert scored(asked("straight_distance", BUILTIN), said(ToolCall("straight_distance", loose))).exact_but_case
+    assert not scored(asked("plan_route", BUILTIN), said(ToolCall("plan_route", loose))).exact_but_case
     assert not same_calls([ToolCall("straight_distance", ends)], [ToolCall("straight_distance", other)])
+
+
+@pytest.mark.parametrize(
+    ("made", "same"),
+    [
+        ({"query": "Macchiato"}, True),
+        ({"query": " \tMACCHIATO\n"}, True),
+        ({"query": "Macchiatos"}, False),
+        ({"query": "Macchi ato"}, False),
+        ({"people": ["john", {"city": "NEW york"}]}, True),
+        ({"people": ["john", {"city": "Newyork"}]}, False),
+        ({"people": ["john", {"City": "New York"}]}, False),
+        ({"people": [{"city": "New York"}, "John"]}, False),
+        ({"days": 3.0}, True),
+        ({"days": 4}, False),
+        ({"days": "3"}, False),
+        ({"hot": "true"}, False),
+        ({"hot": 1}, False),
+        ({"note": ""}, False),
+        ({"note": None, "other": None}, False),
+    ],
+)
+def test_case_and_outer_spaces_of_texts_at_any_depth(made: dict[str, Any], same: bool) -> None:
+    arguments = {"query": "Macchiato ", "people": ["John", {"city": "New  York"}], "days": 3, "hot": True, "note": None}
+    result = scored(chat("single", ToolCall("find", arguments)), said(ToolCall("find", {**arguments, **made})))
+    assert result.exact_but_case is same
+    assert result.exact == result.correct == (made == {"days": 3.0})
+
+
+def test_names_have_a_case() -> None:
+    for other in (ToolCall("Get_Weather", OSLO.arguments), ToolCall("get_weather", {"City": "Oslo", "days": 3})):
+        assert scored(chat("single", OSLO), said(other)).exact_but_case is False
+
+
+def test_what_else_makes_calls_exact_holds_but_for_case() -> None:
+    oslo, rome = (
+        replace(one, arguments={**one.arguments, "city": name}) for one, name in ((OSLO, "OSLO"), (ROME, "rome "))
+    )
+    assert scored(chat("parallel", OSLO, ROME), said(rome, oslo)).exact_but_case
+    assert not scored(chat("parallel", OSLO, ROME), said(oslo, OSLO)).exact_but_case
+    listed = [{"name": "get_weather", "arguments": ROME.arguments}]
+    assert scored(chat("single", OSLO, alternatives={"1": [listed]}), said(rome)).exact_but_case
+    broken = scored(chat("single", OSLO), '{"tool": "get_weather", "arguments": {"city": "oslo", "days": 3,}}')
+    assert broken.valid_json is broken.exact_but_case is False
+    assert scored(chat("single", OSLO), "It is sunny.").exact_but_case is False
+    assert scored(chat("clarify"), "Which city?").exact_but_case is None
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text("aA\u00df\u0130 \t\u00a0", max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "A", " a"]), inner),
+)
+ARGUMENTS = st.dictionaries(st.sampled_from(["x", "X"]), JSON)
+CALLS = st.lists(st.builds(ToolCall, st.sampled_from(["f", "F"]), ARGUMENTS), min_size=1, max_size=3)
+
+
+@given(a=JSON, b=JSON)
+def test_the_same_is_the_same_but_for_case(a: Any, b: Any) -> None:
+    assert same_but_case(a, a) and same_but_case(a, b) == same_but_case(b, a)
+    assert same_but_case(a, b) or not same_json(a, b)
+
+
+@given(expected=CALLS, made=CALLS, source=st.sampled_from([BUILTIN, "mine.jsonl"]), data=st.data())
+def test_exact_calls_are_exact_but_for_case(
+    expected: list[ToolCall], made: list[ToolCall], source: str, data: st.DataObject
+) -> None:
+    asked = replace(chat("parallel", *expected), source=source)
+    right = scored(asked, said(*data.draw(st.permutations(expected))))
+    assert right.exact and right.exact_but_case
+    result = scored(asked, said(*made))
+    assert result.exact_but_case or not result.exact
 
 
 def test_a_missing_and_an_extra_argument() -> None:

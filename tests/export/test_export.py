@@ -45,7 +45,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (run / "environment.json").write_text(json.dumps(environment))
     summary: dict[str, Any] = {"updates": 3, "chats": 40, "seconds": 2.5, "first_eval_loss": 3.0, "last_eval_loss": 1.0}
-    rates = [{"overall": {"right_tool": {"hits": hits, "n": 9, "share": hits / 9}}} for hits in (2, 8)]
+    names = ("right_tool", "exact", "exact_but_case")
+    rates = [{"overall": {name: {"hits": hits, "n": 9, "share": hits / 9} for name in names}} for hits in (2, 8)]
     summary |= {"calls_before": rates[0], "calls_after": rates[1]}
     (run / "summary.json").write_text(json.dumps(summary))
     return root
@@ -88,6 +89,7 @@ def test_a_whole_export(run: Path) -> None:
     card = folder.card.read_text()
     assert "run-Q8_0.gguf" in card and "3.000 before, 1.000 after" in card and "builtin:tools" in card
     assert "right tool: 2 of 9 before, 8 of 9 after" in card
+    assert "- exact: 2 of 9 before" in card and "but case" not in card  # which says nothing more here
     assert "- Calls: json format" in card and "| llama.cpp | read, one a turn; several end in an error |" in card
     assert any(note.startswith("calls of this format are not read everywhere") for note in record.notes)
     require_free(folder.path, force=True)  # nothing in it that another export would not replace

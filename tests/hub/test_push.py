@@ -112,6 +112,7 @@ def test_the_card_has_what_was_measured_and_how_to_use_it(hub: Hub, trained: Run
     assert front["base_model"] == BASE and front["license"] == "apache-2.0" and front["library_name"] == "peft"
     after = json.loads(trained.summary.read_text())["calls_after"]["overall"]["correct"]
     assert f"| right answers | 0 of 4, 0% (0% to 49%) | {after['hits']} of 4," in card
+    assert "| exact calls |" in card and "but for case" not in card  # nothing more is right without case
     assert "llama-server -hf me/mine:Q8_0 --jinja" in card and "ollama create mine -f Modelfile" in card
     assert 'from_pretrained("me/mine", subfolder="merged", dtype="auto")' in card
     assert hashlib.sha256(GGUF).hexdigest() in card and "24 chats" not in card

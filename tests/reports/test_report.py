@@ -247,6 +247,27 @@ def test_exports_and_saved_evaluations_are_shown(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("more", [None, 0, 1])
+def test_exact_but_for_case_is_shown_where_it_differs(tmp_path: Path, more: int | None) -> None:
+    """In a run's own table and in a saved one; None: both of a version that did not measure it."""
+    run = make_run(tmp_path / "run")
+    after = Evaluation.load(run.evaluation / "after.jsonl")
+    rate = {"hits": 8, "n": 10, "share": 0.8, "low": 0.5, "high": 0.94}
+    overall = {"correct": rate, "exact": rate}
+    if more is not None:
+        wrong = [one for one in after.rows if not one.correct]
+        for one in after.rows:
+            one.scores["exact_but_case"] = one.correct or one in wrong[:more]
+        after.save(run.evaluation / "after.jsonl")
+        overall["exact_but_case"] = {**rate, "hits": 8 + more}
+    saved = {"chats": "10 chats", "columns": [{"name": "r", "by_kind": {}, "overall": overall}]}
+    (run.path / "eval").mkdir()
+    (run.path / "eval" / "table.json").write_text(json.dumps(saved))
+    own, _, eval_table = Tree(write_report([run.path]).path.read_text()).text.rpartition("Evaluation eval")
+    for text in (own, eval_table):
+        assert "exact calls" in text and ("exact but for case and spaces" in text) is bool(more)
+
+
 def test_bench_results_are_shown(tmp_path: Path) -> None:
     from tests.bench import planted
 

@@ -299,6 +299,10 @@ class Answer:
     def accepts(self, call: ToolCall) -> bool:
         return call.name == self.name and self.right(call) == len(call.arguments) and self.found(call) == self.needed
 
+    def accepts_but_case(self, call: ToolCall) -> bool:
+        # BFCL's own comparison of texts is without case and spaces; folded source text of Java would be other code
+        return self.accepts(call)
+
     def _right(self, call: ToolCall) -> list[str]:
         return [name for name, value in call.arguments.items() if self._fits(name, value)]
 

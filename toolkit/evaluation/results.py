@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -33,6 +33,7 @@ LABELS = {
     "argument_recall": "arguments found",
     "argument_precision": "arguments right",
     "exact": "exact calls",
+    "exact_but_case": "exact but for case and spaces",
     "over_refusal": "over-refusals",
     "invented_tool": "invented tools",
     "state": "final state as expected",
@@ -217,6 +218,19 @@ class Comparison:
         """Turns that became right (`gained`) or wrong, kinds in turn so that the first few show several."""
         found = [(b, a) for b, a in self.pairs if b.correct != a.correct and a.correct == gained]
         return in_turn(found, lambda pair: pair[1].kind)
+
+
+def shown(columns: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The measures that a table has rows for, in the order of `LABELS`, given the rates of each column by measure."""
+    hidden = repeated(columns)
+    return [name for name in LABELS if name not in hidden and any(name in rates for rates in columns)]
+
+
+def repeated(columns: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The measures that would only say again what another says: `exact_but_case`, unless it differs from `exact` in
+    some column. A column of an older version may lack it."""
+    differs = any("exact_but_case" in rates and rates["exact_but_case"] != rates.get("exact") for rates in columns)
+    return () if differs else ("exact_but_case",)
 
 
 def in_turn(items: Iterable[T], kind: Callable[[T], str]) -> list[T]:

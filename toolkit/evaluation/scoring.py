@@ -15,7 +15,7 @@ from toolkit.data.call_parsing import Parsed
 from toolkit.data.schema_checks import UncheckedError, checker
 from toolkit.evaluation.answer_kinds import asks, lacks_means, refuses
 from toolkit.evaluation.bfcl import Answer
-from toolkit.evaluation.same_json import same_json
+from toolkit.evaluation.same_json import same_but_case, same_json
 from toolkit.world import either_way
 
 Expected = Literal["call", "clarify", "refuse", "irrelevance", "relevance", "answer"]
@@ -36,6 +36,8 @@ class Score:
     argument_recall, argument_precision: share of the expected arguments found, and of the generated ones expected, name
         and value, within calls of the right tool. None where no call is expected (precision: where none was made).
     exact: strictly valid JSON that says the expected calls, in any order; numbers compare by value (1 is 1.0).
+    exact_but_case: the same where case and outer spaces of the arguments' texts do not count (see `same_but_case`).
+        True wherever `exact` is; for BFCL's questions, whose own rules ignore both already, it is `exact`.
     abstained: no call on an irrelevance turn. clarified: no call on a clarify turn, and the text asks.
     refused: no call on a refuse turn, and the text refuses.
     over_refusal: a call is expected, and there is none but a text that refuses or says that it can't.
@@ -51,6 +53,7 @@ class Score:
     argument_recall: float | None = None
     argument_precision: float | None = None
     exact: bool | None = None
+    exact_but_case: bool | None = None
     abstained: bool | None = None
     clarified: bool | None = None
     refused: bool | None = None
@@ -104,6 +107,10 @@ class Wanted(Protocol):
 
     def accepts(self, call: ToolCall) -> bool: ...
 
+    def accepts_but_case(self, call: ToolCall) -> bool:
+        """Whether it does where case and outer spaces of texts do not count."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ThisCall:
@@ -146,6 +153,9 @@ class ThisCall:
     def accepts(self, call: ToolCall) -> bool:
         return self.name == call.name and any(same_json(way, call.arguments) for way in self.ways)
 
+    def accepts_but_case(self, call: ToolCall) -> bool:
+        return self.name == call.name and any(same_but_case(way, call.arguments) for way in self.ways)
+
 
 def alternatives(chat: Chat, turn: int) -> list[Sequence[Wanted]]:
     """The lists of calls that are right at a turn: the chat's own, and those that `meta["alternatives"]` accepts, or
@@ -182,6 +192,7 @@ def score(chat: Chat, turn: int, parsed: Parsed) -> Score:
         return Score(
             correct=exact,
             exact=exact,
+            exact_but_case=parsed.valid_json and any(all_accepted(option, calls, but_case=True) for option in accepted),
             name_correct=any(Counter(call.name for call in option) == names for option in accepted),
             argument_recall=overlap[0],
             argument_precision=overlap[1],
@@ -204,11 +215,12 @@ def same_calls(expected: Sequence[ToolCall], generated: Sequence[ToolCall]) -> b
     return all_accepted([ThisCall(call) for call in expected], generated)
 
 
-def all_accepted(expected: Sequence[Wanted], generated: Sequence[ToolCall]) -> bool:
+def all_accepted(expected: Sequence[Wanted], generated: Sequence[ToolCall], *, but_case: bool = False) -> bool:
     """Whether there is one call for each that is wanted, in any order, and no other."""
     if len(expected) != len(generated):
         return False
-    fitting = [[index for index, call in enumerate(generated) if one.accepts(call)] for one in expected]
+    accepting = [one.accepts_but_case if but_case else one.accepts for one in expected]
+    fitting = [[index for index, call in enumerate(generated) if accepts(call)] for accepts in accepting]
     holder: dict[int, int] = {}  # generated call -> the expected one that it stands for
 
     def place(wanted: int, tried: set[int]) -> bool:

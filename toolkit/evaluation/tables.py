@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from toolkit.evaluation.results import FRACTIONS, LABELS, LOWER_IS_BETTER, Comparison, Evaluation, Row
+from toolkit.evaluation.results import FRACTIONS, LABELS, LOWER_IS_BETTER, Comparison, Evaluation, Row, shown
 from toolkit.evaluation.statistics import Paired, Rate
 from toolkit.words import short
 
@@ -110,7 +110,7 @@ def _measures(columns: Columns) -> Table:
     for name, _ in columns:
         table.add_column("share" if len(columns) == 1 else name, **_RIGHT)
     rates = [evaluation.rates() for _, evaluation in columns]
-    for name in (name for name in LABELS if any(name in one for one in rates)):
+    for name in shown(rates):
         found = [one.get(name, Rate(0, 0)) for one in rates]
         cells = [_share(rate) if name in FRACTIONS else _cell(rate) for rate in found]
         table.add_row(LABELS[name] + (" (less is better)" if name in LOWER_IS_BETTER else ""), *cells)

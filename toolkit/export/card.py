@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from toolkit.evaluation.results import repeated
 from toolkit.exports import ExportRecord
 from toolkit.recipe.schema import Recipe, SourceSection
 from toolkit.words import counted
@@ -79,11 +80,12 @@ def _training(record: ExportRecord, recipe: Recipe, summary: dict[str, Any] | No
 
 def _calls(summary: dict[str, Any]) -> list[str]:
     """What became of held-out chats that the run decoded before and after, where it decoded any."""
-    before, after = summary.get("calls_before") or {}, summary.get("calls_after") or {}
+    before, after = ((summary.get(key) or {}).get("overall") or {} for key in ("calls_before", "calls_after"))
+    hidden = repeated([before, after])
     lines = []
-    for name, rate in (after.get("overall") or {}).items():
-        if rate["n"]:
-            was = (before.get("overall") or {}).get(name)
+    for name, rate in after.items():
+        if rate["n"] and name not in hidden:
+            was = before.get(name)
             earlier = f"{was['hits']} of {was['n']} before, " if was and was["n"] else ""
             lines.append(f"- {name.replace('_', ' ')}: {earlier}{rate['hits']} of {rate['n']} after, on held-out chats")
     return lines

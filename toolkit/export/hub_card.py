@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.evaluation.results import LABELS
+from toolkit.evaluation.results import LABELS, shown
 from toolkit.export.card import data_lines
 from toolkit.exports import ExportRecord
 from toolkit.recipe.schema import Recipe
 from toolkit.words import counted
-
-MEASURES = {"correct": "right answers", **LABELS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +72,10 @@ def _what(pushed: Pushed) -> str:
 
 def _evaluated(pushed: Pushed) -> str:
     before, after = ((pushed.summary.get(key) or {}).get("overall") or {} for key in ("calls_before", "calls_after"))
+    labels = {"correct": "right answers"} | {measure: LABELS[measure] for measure in shown([before, after])}
     rows = [
         f"| {label} | {_rate(before.get(measure))} | {_rate(after.get(measure))} |"
-        for measure, label in MEASURES.items()
+        for measure, label in labels.items()
         if (after.get(measure) or {}).get("n")
     ]
     lines = []

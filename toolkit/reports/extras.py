@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from toolkit.bench_results import FILE, Results
 from toolkit.errors import InputError
-from toolkit.evaluation.results import FRACTIONS, LABELS, LOWER_IS_BETTER
+from toolkit.evaluation.results import FRACTIONS, LABELS, LOWER_IS_BETTER, shown
 from toolkit.export_report import QUESTIONS, VerifyReport
 from toolkit.exports import ExportFolder
 from toolkit.pages.page import table
@@ -83,8 +83,7 @@ def evaluations(run: Path) -> list[Extra]:
                     LABELS[name] + (" (less is better)" if name in LOWER_IS_BETTER else ""),
                     *(_share(column["overall"], name) for column in columns),
                 ]
-                for name in LABELS
-                if any(name in column["overall"] for column in columns)
+                for name in shown([column["overall"] for column in columns])
             ]
             tables += [table(["measure", *names], measures)] if measures else []
             sentences = [str(saved["chats"]), *(_flipped(one) for one in saved.get("differences", ()))]

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from toolkit.evaluation.results import FRACTIONS, LABELS, LOGGED, LOWER_IS_BETTER, Evaluation, Row
+from toolkit.evaluation.results import FRACTIONS, LABELS, LOGGED, LOWER_IS_BETTER, Evaluation, Row, shown
 from toolkit.evaluation.statistics import Rate
 from toolkit.pages.axes import number
 from toolkit.pages.bars import Interval, histogram, intervals, shares
@@ -279,7 +279,7 @@ def _measures(view: RunView) -> Markup:
         return rate_text(rate)
 
     body = []
-    for name in (name for name in LABELS if name in after or name in before):
+    for name in shown([before, after]):
         cells = [LABELS[name] + (" (less is better)" if name in LOWER_IS_BETTER else "")]
         cells += [cell(name, before.get(name))] if view.before is not None else []
         body.append([*cells, cell(name, after.get(name))])
