@@ -14,7 +14,7 @@ from toolkit.world import TOOLS, World, chats
 from toolkit.world.catalog import DOMAINS, Catalog
 from toolkit.world.disguise import bare, held_names
 from toolkit.world.invented import OPERATIONS, Workshop, things
-from toolkit.world.language import fill, parse, phrases, plain, wording
+from toolkit.world.language import Filled, Piece, fill, parse, phrases, plain, wording
 from toolkit.world.paraphrase import _sources, _table, _words, held_skeletons, held_words, paraphrase, skeleton
 from toolkit.world.spec import Unsuitable
 from toolkit.world.values import choices, kind_of, schema, tables, value
@@ -128,6 +128,14 @@ def test_paraphrases_say_nothing_that_only_held_out_phrasings_say() -> None:
     lines = [line for part in tables()["say"].values() for line in part]
     lines += [frame for entry in wording().values() for frame in entry.get("more", ())]
     assert not {word for line in lines for word in _words(re.sub(r"\{\w+\}", "", line))} & held_words()
+
+
+def test_a_word_that_is_swapped_has_its_article() -> None:
+    text = "send an email and add an appointment"
+    request = Filled((Piece(text),), {}, imperative=True, dated=False, template=text)
+    said = {plain(paraphrase(Random(seed), request).pieces) for seed in range(60)}
+    assert len(said) > 3
+    assert not [text for text in said if re.search(r"\b(a [aeiou]|an [^aeiou])", text)], said
 
 
 def test_paraphrases_change_words_and_never_values() -> None:

@@ -65,7 +65,7 @@ def _table(part: str) -> tuple[re.Pattern[str], dict[str, tuple[str, ...]]]:
     options = {key: items for key, items in options.items() if items}
     any_of = "|".join(re.escape(key) for key in sorted(options, key=len, reverse=True))
     before = r"(?:^|(?<=and )|(?<=then )|(?<=please ))" if part == "verb" else r"(?<![\w-])"
-    return re.compile(rf"{before}(?:{any_of})(?![\w'-])", re.IGNORECASE), options
+    return re.compile(rf"{before}(?P<article>an? )?(?P<word>{any_of})(?![\w'-])", re.IGNORECASE), options
 
 
 def paraphrase(r: Random, request: Filled) -> Filled:
@@ -95,7 +95,14 @@ def _swapped(r: Random, text: str, part: str, start: bool) -> str:
     def other(match: re.Match[str]) -> str:
         if (part == "verb" and match.start() == 0 and not start) or r.random() >= _RATE:
             return match[0]
-        chosen = r.choice(options[match[0].lower()])
-        return chosen[:1].upper() + chosen[1:] if match[0][:1].isupper() else chosen
+        article, word = match["article"] or "", match["word"]
+        chosen = r.choice(options[word.lower()])
+        if article and (_vowel(word) != _vowel(chosen)):
+            article = f"{article[0]} " if _vowel(word) else f"{article[0]}n "
+        return article + (chosen[:1].upper() + chosen[1:] if word[:1].isupper() else chosen)
 
     return pattern.sub(other, text)
+
+
+def _vowel(word: str) -> bool:
+    return word[:1].lower() in tuple("aeiou")
