@@ -34,9 +34,10 @@ OWN = """extends = {recipe}
 {model}
 [[data.sources]]
 source = {file}
+weight = {epochs}
 {beside}
 [train]
-num_train_epochs = {epochs}
+num_train_epochs = 1
 learning_rate = 1e-3
 per_device_train_batch_size = 8
 gradient_accumulation_steps = 4
@@ -240,9 +241,9 @@ def lanes(study: Study) -> list[list[Job]]:
     names = (first, second, third, *own)
     last = (*names, "GGUFs", *(f"{name} evaluated" for name in names))
     quality = [] if asked.tiny else [bench(study, recipe, card, last) for card in range(1 + other)]
-    beside = [[seeds[0], seeds[2], *quality[:1]], [seeds[1], *owns, *quality[1:]]]
+    apart = [[seeds[0], seeds[2], *quality[:1]], [seeds[1], *owns, *quality[1:]]]
     return [
-        *(beside if two else [[*seeds, *owns, *quality]]),
+        *(apart if two else [[*seeds, *owns, *quality]]),
         [evaluations("base", asked.base, kinds_of_base, other, "--recipe", recipe, after=() if two else (first,))],
         [evaluations(first, str(folder), everything, 0, after=(first,))],
         [Job("exported", {"export": export}, 0, (first,), 500), Job("GGUFs", ggufs, None, ("exported",), 800)],
@@ -275,13 +276,14 @@ def bench(study: Study, recipe: str, card: int, after: tuple[str, ...]) -> Job:
     return Job(name, {name: [*words, "--out", str(study.out / name)]}, card, after, 1800, 60, whatever=True)
 
 
-def fifth(chats: int) -> str:
-    """Built-in chats that want no call, for a fifth of all beside so many."""
-    return f'[[data.sources]]\nsource = "builtin:tools"\nsize = {chats // 4}\n{NO_CALLS}\n'
+def beside(chats: int, more: str = "") -> str:
+    """So many built-in chats, each once."""
+    return f'[[data.sources]]\nsource = "builtin:tools"\nsize = {chats}\nrationales = true\n{more}\n'
 
 
 def own_recipes(study: Study, recipe: str, merged: Path) -> dict[str, str]:
-    """Recipes over the user's own chats, each with the file that has it."""
+    """Recipes over the user's own chats, each with the file that has it: all that end in calls or all there are, alone,
+    with a fifth of built-in chats, or with many; and all of them from where the first seed ended."""
     out, own, val = study.out, str(Path(study.asked.own).resolve()), str(Path(study.asked.own_val).resolve())
     calls = out / "calls.jsonl"
     kinds: list[str] = []
@@ -290,17 +292,20 @@ def own_recipes(study: Study, recipe: str, merged: Path) -> dict[str, str]:
             kinds.append(row.get("kind"))
             if kinds[-1] in KINDS_OF_CALLS:
                 file.write(json.dumps(row) + "\n")
+    with_calls = sum(kind in KINDS_OF_CALLS for kind in kinds)
     model = f"[model]\nname = {json.dumps(str(merged.resolve()))}\n"
+    alone = str(calls.resolve())
     ways = {
+        "calls": ("", alone, "", 2),
+        "calls-mixed": ("", alone, beside(with_calls // 2, NO_CALLS), 2),
+        "calls-beside": ("", alone, beside(with_calls // 2), 2),
         "own": ("", own, "", 4),
+        "joint": ("", own, beside(60_000), 4),
         "after": (model, own, "", 4),
-        "calls-mixed": ("", str(calls.resolve()), fifth(sum(kind in KINDS_OF_CALLS for kind in kinds)), 2),
-        "calls": ("", str(calls.resolve()), "", 2),
-        "mixed": ("", own, fifth(len(kinds)), 4),
     }
-    for name, (model, file_, beside, epochs) in ways.items():
+    for name, (model, file_, more, epochs) in ways.items():
         quoted = {"recipe": json.dumps(recipe), "file": json.dumps(file_), "val": json.dumps(val)}
-        (out / f"{name}.toml").write_text(OWN.format(model=model, beside=beside, epochs=epochs, **quoted))
+        (out / f"{name}.toml").write_text(OWN.format(model=model, beside=more, epochs=epochs, **quoted))
     return {name: str(out / f"{name}.toml") for name in ways}
 
 
