@@ -38,8 +38,7 @@ weight = {epochs}
 {beside}
 [train]
 num_train_epochs = 1
-learning_rate = 1e-3
-per_device_train_batch_size = 8
+per_device_train_batch_size = 16
 gradient_accumulation_steps = 4
 max_length = 4096
 [eval]
