@@ -13,7 +13,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from toolkit.data.tokenizers import load_tokenizer
 from toolkit.data.violations import violations
 from toolkit.environment import without_torch
 from toolkit.errors import DataError, Problem, ToolkitError
+from toolkit.pools import end, result
 from toolkit.terminal import warn
 from toolkit.words import counted
 
@@ -217,7 +217,7 @@ def _by_workers(
 
         def next_one() -> Chunk:
             try:
-                chunk = waiting.popleft().result()
+                chunk = result(pool, waiting.popleft())
             except MemoryError as error:
                 raise _WorkerLostError from error
             handed.popleft()
@@ -244,7 +244,6 @@ def _workers(settings: Settings, count: int) -> Iterator[tuple[ProcessPoolExecut
     """The others, and what is done once each has started."""
     # Spawned, not forked: this process may hold threads (of torch, tokenizers or CUDA) that a fork would leave dead.
     context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())  # which make built-in chats, say
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(settings,))
     try:
         try:
@@ -252,21 +251,15 @@ def _workers(settings: Settings, count: int) -> Iterator[tuple[ProcessPoolExecut
         except OSError as error:  # no memory for a process, or no further one is allowed
             raise _WorkerLostError from error
         yield pool, starting
-        if not all(future.done() for future in starting):
-            _end_workers(others)
+        if not all(future.done() for future in starting):  # still importing: not waited for
+            end(pool)
     except BrokenProcessPool as error:
         raise _WorkerLostError from error
     except BaseException:
-        _end_workers(others)
+        end(pool)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _end_workers(others: set[BaseProcess]) -> None:
-    """End all children but `others`, without waiting for those that have not finished importing."""
-    for worker in set(multiprocessing.active_children()) - others:
-        worker.terminate()
 
 
 _renderer: Renderer | None = None  # of a worker process

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.chats import SealedChat
 from toolkit.errors import DataError, ToolkitError
+from toolkit.pools import end, result
 
 if TYPE_CHECKING:
     from toolkit.world.generate import Made, Source
@@ -38,12 +39,16 @@ def made_by_workers(
             if not waiting:
                 return
             block, future = waiting.popleft()
-            for (index, kind), made in zip(block, future.result(), strict=True):
+            found = result(pool, future)
+            for (index, kind), made in zip(block, found, strict=True):
                 yield index, kind, made
     except BrokenProcessPool as error:
         raise ToolkitError(
             "a process that makes built-in chats died, most likely for want of memory; set data.num_proc = 1"
         ) from error
+    except BaseException:
+        end(pool)
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
