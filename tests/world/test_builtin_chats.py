@@ -312,6 +312,14 @@ def test_same_chats_in_another_process() -> None:
         assert run.stdout.strip() == digest(chats(150, seed=4))
 
 
+def test_no_call_stands_twice_in_a_turn() -> None:
+    for seed in (10, 25, 32):  # each asked for one alarm in two ways, as 05:00 and 5 am
+        for chat in chats(64, seed, domains=("home",), kinds={"parallel": 1}, max_tools=2):
+            for turn in chat.turns:
+                calls = [(call.name, json.dumps(call.arguments)) for call in turn.tool_calls]
+                assert len(set(calls)) == len(calls), turn
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_small_worlds_have_enough_to_say(split: str) -> None:
     """A quickstart: three domains, two tools on offer, no chains, a few thousand chats."""

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.world import TOOLS, World
+from toolkit.world.language import answer, phrases
 from toolkit.world.spec import PARTS, argument_problem
 
 ANYTHING = st.one_of(
@@ -140,6 +141,14 @@ def test_changes_are_seen_in_the_state(seed: int) -> None:
     after = world.state()
     assert path not in after["files"]["files"]
     assert {name for name in after if after[name] != before[name]} == {"files"}
+
+
+def test_an_answer_says_in_words_that_there_is_nothing() -> None:
+    world = World(3)
+    world.call("add_todo", {"text": "wax the skis"})
+    found = json.loads(world.call("find_todo", {"text": "skis"}))
+    assert found["todos"][0]["due"] is None
+    assert answer(Random(0), phrases()["find_todo"], {"text": "skis"}, found).endswith("due none).")
 
 
 def test_random_of_a_world_is_named() -> None:

@@ -14,12 +14,13 @@ import pytest
 from toolkit.chats import Chat, Turn
 from toolkit.errors import DataError
 from toolkit.evaluation.answer_kinds import asks, refuses
-from toolkit.world import World, chats, finding, joining
+from toolkit.world import DOMAINS, World, chats, finding, former, invented, joining
 from toolkit.world.catalog import Catalog
 from toolkit.world.draft import Draft
 from toolkit.world.language import plain, spoken
 from toolkit.world.paraphrase import _words, held_words
 from toolkit.world.rationale import compared, denied, wordings
+from toolkit.world.shelf import display
 from toolkit.world.shelf.alternatives import alternatives
 from toolkit.world.shelf.chains import frames
 from toolkit.world.shelf.display import Display
@@ -269,6 +270,27 @@ def test_no_number_of_several_has_the_name_of_an_argument(monkeypatch: pytest.Mo
             assert all(
                 told[name] == f"@{name}" for name in tool.get("parameters", {}).get("properties", {}) if name in told
             )
+
+
+def test_a_tool_of_the_shelf_takes_no_invented_tools_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where names say nothing on both sides, there are few of them."""
+    monkeypatch.setattr(display, "_OPAQUE", 1.0)
+    for module in (display, invented):
+        monkeypatch.setattr(module, "opaque", lambda r, taken: r.choice([x for x in "abcdefghi" if x not in taken]))
+    unsuitable = 0
+    for seed in range(600):
+        draft = Draft(Random(seed), World(seed), Catalog("train", DOMAINS, 8))
+        try:
+            flags = former.former(draft)
+        except Unsuitable as reason:
+            unsuitable += str(reason) == "one name for two tools"
+            continue
+        assert len(set(flags["offer"])) == len(flags["offer"])
+        calls = [call for turn in draft.turns for call in turn.tool_calls]
+        world = World(seed, draft.world.aliases)
+        results = [turn.content for turn in draft.turns if turn.role == "tool"]
+        assert [world.call(call.name, call.arguments) for call in calls] == results
+    assert unsuitable > 10
 
 
 def test_an_id_that_was_found_is_passed_where_it_may_be_left_out() -> None:

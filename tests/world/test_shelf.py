@@ -156,6 +156,7 @@ def test_every_request_can_be_filled_run_and_answered(field: str) -> None:
                         assert text and "{" not in text
                 assert "error" in json.loads(world.call(shown_name, {**arguments, "nonsense": 1}))
                 show.shown.clear()
+                show.d.invented.clear()  # the same tool again, not two of one name
 
 
 def test_kinds_of_values_fit_their_schemas() -> None:
@@ -195,7 +196,7 @@ def test_chains_link_what_fits() -> None:
 def test_what_is_worked_out_is_right() -> None:
     calls: dict[str, tuple[dict[str, Any], str, Any]] = {
         "roman_numeral": ({"number": 1994}, "roman", "MCMXCIV"),
-        "to_morse": ({"text": "so be"}, "code", "... --- / -... ."),
+        "to_morse": ({"text": "so & be :)"}, "code", "... --- / -... ."),
         "spell_for_phone": ({"text": "Ox 7"}, "spelled", "Oscar Xray 7"),
         "write_in_base": ({"number": 500, "base": "16"}, "digits", "1F4"),
         "tip_amount": ({"bill": 40}, "total", 44),
@@ -205,7 +206,9 @@ def test_what_is_worked_out_is_right() -> None:
     for name, (arguments, field, expected) in calls.items():
         alias = {"shelf": name, "params": {key: key for key in shelf()[name].params}}
         assert json.loads(World(1, {"x": alias}).call("x", arguments))[field] == expected
-    assert "error" in json.loads(World(1, {"x": {**alias, "shelf": "plural_of"}}).call("x", {"noun": "yak"}))
+    for name, argument in (("plural_of", {"noun": "yak"}), ("to_morse", {"text": ":)"})):
+        alias = {"shelf": name, "params": {key: key for key in argument}}
+        assert "error" in json.loads(World(1, {"x": alias}).call("x", argument))
 
 
 @pytest.fixture(scope="module")

@@ -191,7 +191,9 @@ class Draft:
     # the assistant and the tools
 
     def invent(self, name: str, schema: dict[str, Any], alias: dict[str, Any]) -> None:
-        """Let the world run a tool that only this chat has."""
+        """Let the world run a tool that only this chat has. Raises Unsuitable where another one has the name."""
+        if name in self.invented:
+            raise Unsuitable("one name for two tools")
         self.invented[name] = schema
         self.world.aliases[name] = alias
 

@@ -86,7 +86,8 @@ def parallel(d: Draft) -> Flags:
             other = sample(d.r, d.world, name)
             if all(said(other[key]).value == said(slots[key]).value for key in same):
                 value = said(other[slot])
-                values.setdefault(value.text, value)
+                if all(value.value != one.value for one in values.values()):  # 5 am is 05:00
+                    values.setdefault(value.text, value)
         if len(values) < 2:
             raise Unsuitable("not enough different values")
         request = d.fill(d.pick(entry), {**slots, slot: list(values.values())})

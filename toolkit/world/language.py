@@ -302,6 +302,8 @@ def shown(value: Any) -> str:
     """A value as an answer shows it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return "none"
     if isinstance(value, list):
         return join([shown(item) for item in value]) if value else "none"
     if isinstance(value, dict):

@@ -35,7 +35,10 @@ def _roman(number: int) -> str:
 
 
 def _morse(text: str) -> str:
-    return " / ".join(" ".join(_MORSE[one] for one in word if one in _MORSE) for word in text.lower().split())
+    words = [" ".join(_MORSE[one] for one in word if one in _MORSE) for word in text.lower().split()]
+    if not any(words):
+        raise ToolFailure("only letters and digits have a Morse code")
+    return " / ".join(word for word in words if word)
 
 
 def _spelled(text: str) -> str:
