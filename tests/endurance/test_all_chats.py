@@ -1,6 +1,6 @@
 """All chats of the longest recipe: what goes wrong in one of 100,000 ends its table, and shorter tests miss it.
 
-It takes as long as the chats take to make, 96 s in one process; where there are more than two cores, several make them.
+It takes as long as the chats take to make, a minute or two; where there are more than two cores, several make them.
 """
 
 from __future__ import annotations
@@ -26,4 +26,4 @@ def test_all_chats_of_the_recipe_are_made_and_no_user_text_comes_twice() -> None
         for text in (turn.content.casefold() for turn in chat.turns if turn.role == "user"):
             assert text not in texts, chat.where
             texts.add(text)
-    assert made == sum(source.size for source in sources) == 280_000
+    assert made == sum(source.size for source in sources) > 200_000
