@@ -18,7 +18,9 @@ import jsonschema
 import pytest
 
 from toolkit.chats import Chat
+from toolkit.data.sources import load_chats
 from toolkit.errors import DataError
+from toolkit.recipe.schema import SourceSection
 from toolkit.world import DOMAINS, MIX, SPLITS, TOOLS, TRAINING_MIX, World, chats, fingerprint
 from toolkit.world.language import parse, phrases
 from toolkit.world.shelf.entry import shelf
@@ -219,6 +221,14 @@ def test_no_user_text_repeats(train: list[Chat], sample: list[Chat]) -> None:
     assert [text for text, count in texts.items() if count > 1] == []
     held = [text.casefold() for chat in sample[SAMPLE:] for text in user_texts(chat)]
     assert not texts.keys() & set(held)
+
+
+def test_a_recipe_that_names_no_kinds_has_the_mix_for_training() -> None:
+    source = SourceSection(source="builtin:tools", size=400)
+    counts = Counter(chat.kind for chat in load_chats([source]))
+    assert counts == Counter(chat.kind for chat in chats(400))
+    for kind, share in TRAINING_MIX.items():
+        assert counts[kind] == pytest.approx(share * 400, abs=5)
 
 
 @pytest.mark.endurance

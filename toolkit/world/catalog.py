@@ -30,16 +30,15 @@ MIX: Mapping[str, float] = {
     "irrelevance": 0.10,
 }
 
-# for training on all domains: more calls at once and in chains, which are learnt last, twice as many questions about
-# what is missing, and fewer requests that no tool fits: with 16% questions and 8% such requests the model called or
-# declined where it had to ask (24 of 120), and 95% of what no tool fits was right
-# (docs/benchmarks/2026-11-30-quality.md)
+# for training on all domains: more calls at once, more questions about what is missing, and fewer requests that no tool
+# fits: with the usual mix the model called or declined where it had to ask (24 of 120), while 95% of what no tool fits
+# was right (docs/benchmarks/2026-11-30-quality.md)
 TRAINING_MIX: Mapping[str, float] = {
-    "single": 0.26,
-    "parallel": 0.13,
-    "multi_step": 0.25,
-    "clarify": 0.20,
-    "refuse": 0.09,
+    "single": 0.29,
+    "parallel": 0.12,
+    "multi_step": 0.24,
+    "clarify": 0.18,
+    "refuse": 0.10,
     "irrelevance": 0.07,
 }
 
@@ -288,7 +287,11 @@ def choose(
     rationales: bool = False,
     purposes: float = 0.0,
 ) -> tuple[Catalog, dict[str, float]]:
-    """The catalog, and the share of each kind and way. Raises DataError with everything that is wrong."""
+    """The catalog, and the share of each kind and way; no `kinds`, or empty ones, mean the usual mix.
+
+    Raises DataError with everything that is wrong.
+    """
+    kinds = kinds or None  # what a recipe says that names none is empty
     problems: list[Problem] = []
     source = TEST_SET if test else BUILTIN
 
