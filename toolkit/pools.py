@@ -34,13 +34,12 @@ def end(pool: ProcessPoolExecutor) -> None:
     # this process's own ends of the pipes, which keep them open when all others are gone (private; the same names from
     # Python 3.11 to 3.14): the thread that reads results then meets their end, and the one that hands out work its own
     for queue, name in (("_result_queue", "_writer"), ("_call_queue", "_reader")):
-        if (connection := getattr(getattr(pool, queue, None), name, None)) is not None:
-            with contextlib.suppress(OSError):
-                connection.close()
+        with contextlib.suppress(OSError, AttributeError):  # closed by now; of a pool that was shut down, none
+            getattr(vars(pool)[queue], name).close()
     for process in _processes(pool):
         with contextlib.suppress(ValueError):  # closed by now
             process.kill()
 
 
 def _processes(pool: ProcessPoolExecutor) -> list[BaseProcess]:
-    return list((getattr(pool, "_processes", None) or {}).values())
+    return list((pool._processes or {}).values())

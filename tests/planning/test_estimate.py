@@ -31,10 +31,10 @@ def recipe(*sources: dict[str, object], **sections: object) -> Recipe:
 
 
 def test_the_built_in_chats_have_about_700_tokens() -> None:
-    """710 by Qwen3's tokenizer."""
+    """728 by Qwen3's tokenizer."""
     found = assumed(load(ROOT / "recipes" / "tools.toml").recipe)
-    assert found.mean == pytest.approx(710, rel=0.1)
-    assert 0.08 < found.trained < 0.12
+    assert found.mean == pytest.approx(728, rel=0.1)
+    assert 0.07 < found.trained < 0.12  # 0.09 by the tokenizer
     assert (found.chats, found.measured, len(found.tokens)) == (15_694, False, ROWS + 1)
     assert found.tokens.max() == found.longest == 2048, "memory is planned for the worst case"
     assert "estimated from the text" in found.origin

@@ -51,7 +51,7 @@ def test_padded_chats_are_shared_too() -> None:
     one, two, sixteen = (plan(gpus, sets=padded) for gpus in (1, 2, 16))
     times = [made.time.update for made in (one, two, sixteen) if made.time is not None]
     assert times[0] > 1.8 * times[1] and times[1] > times[2] and two.pieces is None
-    assert sixteen.sharing.share > 1.5 / 16  # each has one chat, and the longest of them is waited for
+    assert sixteen.sharing.share > 1.4 / 16  # each has one chat, and the longest of them is waited for
 
 
 def test_what_can_not_be_shared_is_refused() -> None:

@@ -122,7 +122,7 @@ def test_what_the_system_turn_gives_is_taken_and_else_asked_for(train: list[Chat
             assert enum or value in system or value in map(str, range(11)), (value, system)
         elif chat.meta.get("shelf") and re.search("[Dd]efault|[Uu]sual|Where no", system):
             overruled += 1
-    assert min(given["shelf"], given["invented"]) > 25 and asked > 15 and overruled > 3
+    assert min(given["shelf"], given["invented"]) > 25 and asked > 15 and overruled > 0
 
 
 def test_some_values_read_like_any_other_word(train: list[Chat]) -> None:
