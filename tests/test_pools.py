@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from toolkit.pools import end, result
+from toolkit.pools import begin, end, result, submit
 
 
 def pool() -> ProcessPoolExecutor:
@@ -57,6 +61,47 @@ def test_a_pool_that_is_ended_waits_for_nothing() -> None:
     made.shutdown(wait=True, cancel_futures=True)
     assert time.monotonic() - began < 300  # not the ten minutes of what was going on
     assert all(future.done() for future in futures)
+
+
+def heard(_: int) -> bool:
+    return signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_processes_that_are_just_starting_hear_no_interrupt_and_this_one_still_does() -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=begin) as made:
+        assert result(made, submit(made, heard, 0)) is False
+    assert heard(0)
+
+
+ORPHANS = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from toolkit.pools import begin, submit
+
+if __name__ == "__main__":
+    made = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=begin)
+    print(submit(made, os.getpid).result(), flush=True)
+    submit(made, time.sleep, 600)
+    time.sleep(600)
+"""
+
+
+def test_processes_end_where_the_one_that_began_them_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    with subprocess.Popen([sys.executable, tmp_path / "orphans.py"], stdout=subprocess.PIPE, text=True) as main:
+        assert main.stdout is not None
+        worker = Path("/proc", main.stdout.readline().strip())
+        assert worker.is_dir()
+        main.kill()
+        main.wait()
+        for _ in range(300):
+            time.sleep(0.1)
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if ") Z " not in (worker / "stat").read_text():
+                    continue
+            return
+        os.kill(int(worker.name), signal.SIGKILL)
+    pytest.fail("the worker lives on")
 
 
 def test_what_takes_longer_than_a_look_is_waited_for_and_errors_are_the_works_own() -> None:

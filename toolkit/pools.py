@@ -8,13 +8,46 @@ for a result looks whether all processes live, and a pool that is ended has its 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _PATIENCE = 2.0  # seconds between two looks
+
+
+def begin() -> None:
+    """In a new process of a pool: on Ctrl-C the parent ends it, and where the parent is gone it ends itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Processes started in here hear no Ctrl-C, also while they import what they need; this one hears it afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def submit(pool: ProcessPoolExecutor, work: Callable[..., _T], *args: Any) -> Future[_T]:
+    """`pool.submit`, which may start a process, as `uninterrupted` has it."""
+    with uninterrupted():
+        return pool.submit(work, *args)
 
 
 def result(pool: ProcessPoolExecutor, future: Future[_T], patience: float = _PATIENCE) -> _T:

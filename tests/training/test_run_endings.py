@@ -38,6 +38,18 @@ def test_early_stopping_keeps_the_best_adapter(recipe: Path, tmp_path: Path) -> 
         assert trained[summary["adapter_of_update"]] == min(trained.values())
 
 
+def test_an_adapter_that_is_no_better_than_none_is_said_to_be(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "note no evaluation had a better loss than the model before training"
+    for rate, worse in (("0.9", True), ("1e-3", False)):
+        settings = [f"train.learning_rate={rate}", "train.warmup_ratio=0", "train.max_steps=4", "eval.eval_steps=1"]
+        result = train(recipe, tmp_path / rate, *settings, "eval.early_stopping_patience=3")
+        evals = [row["eval_loss"] for row in read_jsonl(result.metrics) if "eval_loss" in row]
+        assert (min(evals) == evals[0]) is worse, evals
+        assert (told in " ".join(capsys.readouterr().out.split())) is worse
+
+
 def test_nan_stops_the_run(recipe: Path, tmp_path: Path, tiny_model: Path) -> None:
     from safetensors.torch import load_file, save_file
 

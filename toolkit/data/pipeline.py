@@ -6,7 +6,6 @@ import gc
 import itertools
 import multiprocessing
 import os
-import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -28,7 +27,7 @@ from toolkit.data.tokenizers import load_tokenizer
 from toolkit.data.violations import violations
 from toolkit.environment import without_torch
 from toolkit.errors import DataError, Problem, ToolkitError
-from toolkit.pools import end, result
+from toolkit.pools import begin, end, result, submit
 from toolkit.terminal import warn
 from toolkit.words import counted
 
@@ -228,7 +227,7 @@ def _by_workers(
                 yield encode_chats(own, group, settings.max_length)
                 continue
             handed.append(group)
-            waiting.append(pool.submit(_work, group))
+            waiting.append(submit(pool, _work, group))
             if len(waiting) > 3 * workers:
                 yield next_one()
         while waiting:
@@ -247,7 +246,7 @@ def _workers(settings: Settings, count: int) -> Iterator[tuple[ProcessPoolExecut
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(settings,))
     try:
         try:
-            starting = [pool.submit(_started) for _ in range(count)]
+            starting = [submit(pool, _started) for _ in range(count)]
         except OSError as error:  # no memory for a process, or no further one is allowed
             raise _WorkerLostError from error
         yield pool, starting
@@ -268,7 +267,7 @@ _max_length = 0
 
 def _start(settings: Settings) -> None:
     global _renderer, _max_length
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
+    begin()
     gc.set_threshold(50_000)  # chats hold no circles to speak of, and are many objects
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     _max_length = settings.max_length

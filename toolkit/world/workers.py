@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import itertools
 import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.chats import SealedChat
 from toolkit.errors import DataError, ToolkitError
-from toolkit.pools import end, result
+from toolkit.pools import begin, end, result, submit
 
 if TYPE_CHECKING:
     from toolkit.world.generate import Made, Source
@@ -35,7 +34,7 @@ def made_by_workers(
     try:
         while True:
             while len(waiting) < 2 * workers and (block := list(itertools.islice(order, _BLOCK))):
-                waiting.append((block, pool.submit(_make_block, source, block)))
+                waiting.append((block, submit(pool, _make_block, source, block)))
             if not waiting:
                 return
             block, future = waiting.popleft()
@@ -54,7 +53,7 @@ def made_by_workers(
 
 
 def _start() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+    begin()
     gc.set_threshold(50_000)  # chats hold no circles to speak of, and are many objects
 
 

@@ -215,6 +215,7 @@ def chat(**body: Any) -> dict[str, Any]:
         (chat(stop=["x"] * 9), "stop"),
         (chat(n=2), "n: not supported"),
         (chat(logprobs=True), "logprobs: not supported"),
+        (chat(logit_bias={"7": -100}), "logit_bias: not supported"),
         (chat(functions=[{}]), "functions: not supported: send tools"),
         (chat(response_format={"type": "json_schema"}), "response_format: only text"),
     ],
@@ -226,7 +227,15 @@ def test_requests_that_are_wrong(port: int, body: Any, told: str) -> None:
 
 
 def test_what_clients_send_besides_is_left_alone(port: int) -> None:
-    more = {"user": "ada", "store": False, "metadata": {}, "n": 1, "logprobs": None, "service_tier": "auto"}
+    more = {
+        "user": "ada",
+        "store": False,
+        "metadata": {},
+        "n": 1,
+        "logprobs": None,
+        "logit_bias": {},
+        "service_tier": "auto",
+    }
     assert ask(port, body=chat(model="x", response_format={"type": "text"}, **more))[0] == 200
 
 

@@ -29,6 +29,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 REFUSED = {
     "n": "one answer at a time",
     "best_of": "one answer at a time",
+    "logit_bias": "no token is made likelier",
     "logprobs": "no probabilities are told",
     "top_logprobs": "no probabilities are told",
     "functions": "send tools",
@@ -287,7 +288,7 @@ def _call(call: _Call, where: str) -> ToolCall:
 
 def _refuse(body: dict[str, Any]) -> None:
     for name, why in REFUSED.items():
-        harmless: tuple[Any, ...] = (None, False, 1) if name in ("n", "best_of") else (None, False, 0, [], "")
+        harmless: tuple[Any, ...] = (None, False, 1) if name in ("n", "best_of") else (None, False, 0, [], {}, "")
         if body.get(name) not in harmless:
             raise Refused(400, f"{name}: not supported: {why}", param=name, code="unsupported")
 
