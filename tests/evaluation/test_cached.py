@@ -67,6 +67,16 @@ def test_a_second_time_the_model_is_not_even_opened() -> None:
     assert seen == list(enumerate(made))
 
 
+def test_what_is_sampled_together_is_found_together_or_made_again() -> None:
+    """One stream of random numbers serves a whole call, so a text hangs on what was asked with it."""
+    few, all_of_them, again = Model(), Model(), Model()
+    for model, prompts in ((few, ["a"]), (all_of_them, ["a", "b"]), (again, ["a", "b"])):
+        key = {"weights": "w"}
+        with CachedDecoder(key, lambda text: [ord(sign) for sign in text], model.open, {}, sampled=True) as decoder:
+            decoder(prompts)
+    assert (few.asked, all_of_them.asked, again.asked) == (["a"], ["a", "b"], [])
+
+
 def test_only_what_is_missing_is_decoded() -> None:
     model = Model()
     with cached(Model()) as decoder:

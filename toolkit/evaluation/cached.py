@@ -31,7 +31,8 @@ class CachedDecoder:
 
     key: what decides the texts, as JSON values. encode: a prompt's token ids. open_model: gives the decoder that works;
     entered at the first prompt that is not cached and left with this object, which is a context manager. settings: what
-    the evaluation says of how it was decoded. `found` and `decoded` count prompts.
+    the evaluation says of how it was decoded. sampled: each text hangs on those decoded with it, so that all of a call
+    are found, or made again. `found` and `decoded` count prompts.
     """
 
     def __init__(
@@ -40,11 +41,12 @@ class CachedDecoder:
         encode: Callable[[str], list[int]],
         open_model: Callable[[], AbstractContextManager[Decoder]],
         settings: Mapping[str, Any],
+        sampled: bool = False,
     ) -> None:
         self.folder = cache_root() / "decoded" / _hash(json.dumps({"version": VERSION, **key}, sort_keys=True))
         self.settings: dict[str, Any] = dict(settings)
         self.found = self.decoded = 0
-        self._encode = encode
+        self._encode, self._sampled = encode, sampled
         self._open = open_model
         self._decoder: Decoder | None = None
         self._opened = contextlib.ExitStack()
@@ -57,9 +59,13 @@ class CachedDecoder:
         self._opened.close()
 
     def __call__(self, prompts: Sequence[str], done: Done | None = None) -> list[Generated]:
-        files = {prompt: self.folder / f"{_hash(json.dumps(self._encode(prompt)))}.json" for prompt in prompts}
+        names = {prompt: f"{_hash(json.dumps(self._encode(prompt)))}.json" for prompt in prompts}
+        folder = self.folder / _hash("".join(names.values())) if self._sampled else self.folder
+        files = {prompt: folder / name for prompt, name in names.items()}
         made = {prompt: kept for prompt, file in files.items() if (kept := _read(file)) is not None}
         missing = [prompt for prompt in files if prompt not in made]
+        if self._sampled and missing:
+            missing = list(files)
 
         def keep(index: int, one: Generated) -> None:
             made[missing[index]] = one

@@ -216,7 +216,7 @@ class _Work:
             with self._opened(column, renderer) as decoder:
                 yield decoder
             return
-        found = installed(VERSIONS)
+        found, sampled = installed(VERSIONS), self.options.temperature > 0
         key = {
             "weights": fingerprint(column.weights),
             "adapter": column.kind == "tuned",
@@ -229,13 +229,13 @@ class _Work:
             "stop_ids": renderer.end_token_ids,
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.options.temperature,
-            "seed": self.options.seed if self.options.temperature else None,
+            **({"seed": self.options.seed, "batch_size": self.batch_size} if sampled else {"seed": None}),
         }
 
         def encode(prompt: str) -> list[int]:
             return prompt_ids(renderer.tokenizer, prompt)
 
-        with CachedDecoder(key, encode, lambda: self._opened(column, renderer), settings) as decoder:
+        with CachedDecoder(key, encode, lambda: self._opened(column, renderer), settings, sampled) as decoder:
             yield decoder
 
     @contextlib.contextmanager
