@@ -296,9 +296,46 @@ def test_names_for_a_tools_schema(key: str) -> None:
             assert chat.tools == (WEATHER,) and remarks == {}
 
 
+def test_a_key_that_is_nearly_a_keyword_is_told() -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "require": ["city"]}
+    _, remarks = read({"messages": [USER, answer()], "tools": [{"name": "f", "parameters": schema}]})
+    assert remarks == {"tool schemas: require is no keyword, and is left as it is, did you mean required?": 1}
+
+
 def test_a_tools_schema_under_a_name_that_is_not_known_is_never_dropped() -> None:
     with pytest.raises(RowError, match="tool f has no parameters, but argsSchema, which is not read"):
         read({"messages": [USER, answer()], "tools": [{"name": "f", "argsSchema": {"type": "object"}}]})
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"city": {"type": "string"}, "unit": {"type": "string"}},
+        {"type": "object", "city": {"type": "string", "description": "Which."}},
+        {"type": "object", "required": ["city"], "city": {"enum": ["Oslo", "Rome"]}},
+        {"title": {"type": "string"}},
+    ],
+)
+def test_parameters_that_are_not_within_properties_are_refused(parameters: dict[str, Any]) -> None:
+    """Read as a JSON schema they say nothing, and the tool would be trained as one without parameters."""
+    key = "city" if "city" in parameters else "title"
+    with pytest.raises(RowError, match=f"parameters of get_weather: {key} is no keyword of a JSON schema; wanted"):
+        read({"messages": [USER, answer()], "tools": [{"name": "get_weather", "parameters": parameters}]})
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"type": "object"},
+        {"type": "object", "additionalProperties": {"type": "string"}, "$defs": {"a": {"type": "string"}}},
+        {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "strict": True},
+        {"anyOf": [{"type": "object", "properties": {"a": {"type": "string"}}}]},
+    ],
+)
+def test_parameters_of_any_other_schema_are_read(parameters: dict[str, Any]) -> None:
+    chat, _ = read({"messages": [USER, answer()], "tools": [{"name": "get_weather", "parameters": parameters}]})
+    assert chat.tools[0]["function"]["parameters"] == parameters
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "\x1b[2Ja", " a", "a "])

@@ -21,6 +21,7 @@ from toolkit.data.jsontext import dumps, loads, refuse_deep
 from toolkit.data.mending import Mended, mend
 from toolkit.data.notes import Fields, Remarks, RowError, no_name, report_unused, shown
 from toolkit.data.schema_rules import check_schema
+from toolkit.errors import meant, nearest
 
 SCHEMA_KEYS = ("parameters", "input_schema", "inputSchema")  # OpenAI's, Anthropic's and MCP's
 _PYTHON_TYPES = {
@@ -42,6 +43,21 @@ _PYTHON_TYPES = {
 }
 _ANYTHING = ("any", "")
 _CONTAINER = re.compile(r"^(\w+)\s*\[(.*)\]$", re.DOTALL)
+_OF_A_PARAMETER = {"type", "description", "enum", "anyOf"}
+_HOLD_SCHEMAS = {
+    *("additionalProperties", "contains", "default", "definitions", "dependencies", "dependentSchemas", "$defs"),
+    *("else", "if", "items", "not", "patternProperties", "propertyNames", "then", "unevaluatedProperties"),
+}
+_KEYWORDS = (
+    "type",
+    "properties",
+    "required",
+    "description",
+    "title",
+    "additionalProperties",
+    "definitions",
+    "examples",
+)
 _DEEPEST_TYPE = 20  # List[List[...]]
 _LONGEST_TYPE = 500
 _NO_DEFAULT = object()
@@ -144,6 +160,8 @@ def _tool(value: dict[str, Any], remarks: Remarks, *, padded: bool, xlam: bool) 
     parameters = _parameters(fields, name)
     if xlam and not isinstance(parameters.get("properties"), dict):
         parameters = _schema_of_xlam(parameters, remarks)
+    else:
+        _of_objects(parameters, name, remarks)
     mended: Mended = mend(parameters, padded=padded)
     parameters = mended.schema
     for written, read in mended.types.items():
@@ -198,6 +216,23 @@ def _parameters(fields: Fields, name: str) -> dict[str, Any]:
     if not isinstance(parameters, dict):
         raise RowError(f"parameters of {shown(name)}: wanted a JSON schema, got {_kind(parameters)}")
     return parameters
+
+
+def _of_objects(parameters: dict[str, Any], name: str, remarks: Remarks) -> None:
+    """Refuse parameters that are written beside each other, without `properties`: as a JSON schema they say nothing, so
+    that the tool would have none. Of a key that is nearly a keyword, say so."""
+    if not isinstance(parameters.get("properties"), dict):
+        for key, value in parameters.items():
+            if isinstance(value, dict) and key not in _HOLD_SCHEMAS and not value.keys().isdisjoint(_OF_A_PARAMETER):
+                raise RowError(
+                    f"parameters of {shown(name)}: {shown(key)} is no keyword of a JSON schema; wanted "
+                    '{"type": "object", "properties": {' + f'"{key}": ...' + "}}",
+                    cause="parameters that are not within properties",
+                )
+        return
+    for key in parameters:
+        if key not in _KEYWORDS and (near := nearest(key, _KEYWORDS, alike=0.8)):
+            remarks[f"tool schemas: {shown(key)} is no keyword, and is left as it is{meant(near)}"] += 1
 
 
 def _schema_of_xlam(parameters: dict[str, Any], remarks: Remarks) -> dict[str, Any]:
