@@ -468,3 +468,28 @@ def test_a_misspelt_key_of_a_row_has_the_nearest() -> None:
         RowError, match=r"no known format: found mesages \(did you mean messages by mesages\?\); wanted"
     ):
         read({"mesages": [USER, answer()]})
+
+
+CALLED = {"function": {"name": "get_weather", "arguments": ARGUMENTS}}
+CUT = "white space at the beginning of an answer is not trained"
+
+
+@pytest.mark.parametrize("content", ["    return 1", "\treturn 1", "\n\n  return 1", " Yes.", "\u3000Yes."])
+def test_white_space_that_an_answer_loses_is_counted(content: str) -> None:
+    marked = {
+        "content": f"{content}\n<tool_call>{json.dumps({'name': 'get_weather', 'arguments': ARGUMENTS})}</tool_call>"
+    }
+    for row in (
+        {"messages": [USER, answer("Fine."), USER, answer(content)]},
+        {"prompt": "?", "completion": content},
+        {"instruction": "?", "output": content},
+        {"messages": [USER, answer(**marked)], "tools": [WEATHER]},
+    ):
+        assert read(row)[1][CUT] == 1, row
+
+
+@pytest.mark.parametrize("content", ["Yes.", "\n\nYes.", "\r\nYes.", " \n\t\nYes.\n  No.", " <think>Hm.</think>Yes."])
+def test_blank_lines_before_an_answer_are_not_worth_a_word(content: str) -> None:
+    assert CUT not in read({"messages": [USER, answer(content)]})[1]
+    assert CUT not in read({"messages": [USER, answer("  No.", weight=0), USER, answer(content)]})[1]
+    assert CUT not in read({"messages": [USER, answer("  ", tool_calls=[CALLED])], "tools": [WEATHER]})[1]
