@@ -493,3 +493,19 @@ def test_blank_lines_before_an_answer_are_not_worth_a_word(content: str) -> None
     assert CUT not in read({"messages": [USER, answer(content)]})[1]
     assert CUT not in read({"messages": [USER, answer("  No.", weight=0), USER, answer(content)]})[1]
     assert CUT not in read({"messages": [USER, answer("  ", tool_calls=[CALLED])], "tools": [WEATHER]})[1]
+
+
+@pytest.mark.parametrize("content", ["", " \n\t"])
+def test_a_question_that_is_empty_is_counted(content: str) -> None:
+    empty = {"role": "user", "content": content}
+    for row in (
+        {"messages": [empty, answer()]},
+        {"messages": [USER, answer(), {**empty, "content": [{"type": "text", "text": content}]}, answer()]},
+        {"conversations": [{"from": "human", "value": content}, {"from": "gpt", "value": "Yes."}]},
+        {"prompt": content, "completion": "Yes."},
+        {"instruction": content, "output": "Yes."},
+        {"instruction": "?", "output": "Yes.", "history": [[content, "No."]]},
+    ):
+        assert read(row)[1] == {"a user turn is empty": 1}, row
+    assert read({"user": content, "assistant": "Yes."}, "columns")[1] == {"a user turn is empty": 1}
+    assert not read({"instruction": content, "input": "2 and 2", "output": "4"})[1]

@@ -166,6 +166,8 @@ def _bound_by_name(results: list[Said], calls: tuple[Call, ...], remarks: Remark
 
 
 def _turn(said: Said, schemas: dict[str, dict[str, Any]], padded: bool, remarks: Remarks) -> Turn:
+    if said.role == "user" and not said.content.strip():
+        remarks["a user turn is empty"] += 1
     if said.role != "assistant":
         return Turn(said.role, said.content, name=said.name)
     if said.trained is not False and is_indented(said.content):
