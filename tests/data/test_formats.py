@@ -359,3 +359,12 @@ def test_a_row_that_kto_marks_as_bad_is_not_trained_whatever_its_format(row: dic
         remarks = Remarks()
         convert({**row, **mark}, "auto", where="x:1", source="x", remarks=remarks)
         assert not any("not used" in text for text in remarks)
+
+
+@pytest.mark.parametrize("tools", [["get_weather"], '["get_weather"]', "get_weather", [WEATHER, "math.add"]])
+def test_a_tool_s_name_alone_is_no_schema(tools: Any) -> None:
+    with pytest.raises(RowError, match=r"^tools(\[\d\])?: \".*\" is a tool's name, and a name alone is no schema"):
+        convert({"messages": _TURNS, "tools": tools}, "auto", where="x:1", source="x")
+    for text in ("{name: get_weather}", "NaN", "None", "get the weather"):
+        with pytest.raises(RowError, match="not JSON"):
+            convert({"messages": _TURNS, "tools": [text]}, "auto", where="x:1", source="x")
