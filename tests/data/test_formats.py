@@ -331,4 +331,40 @@ def test_a_label_of_other_rows_is_refused_only_where_it_says_false() -> None:
         convert({**row, "label": 0}, format, where="x:1", source="x", remarks=remarks)  # type: ignore[arg-type]
         assert remarks == {"rows: key label is not used": 1}  # a class, most likely
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "Yes."}]
-    convert({"messages": turns, "label": False}, "auto", where="x:1", source="x")
+    for data in (0, 1, "false", "spam"):  # a class too
+        remarks = Remarks()
+        convert({"messages": turns, "label": data}, "auto", where="x:1", source="x", remarks=remarks)
+        assert remarks == {"rows: key label is not used": 1}
+
+
+_TURNS = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "No."}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": _TURNS},
+        {"conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "No."}]},
+        {"prompt": _TURNS[:1], "completion": _TURNS[1:]},
+        {"prompt": "?", "completion": "No."},
+        {"instruction": "?", "output": "No."},
+        {"query": "?", "tools": TOOLS, "answers": f"[{CALL}]"},
+    ],
+)
+def test_a_row_that_kto_marks_as_bad_is_not_trained_whatever_its_format(row: dict[str, Any]) -> None:
+    for mark in ({"label": False}, {"kto_tag": False}, {"kto_tag": "False"}, {"kto_tag": 0}):
+        with pytest.raises(RowError, match=r"^(label|kto_tag) = .*: an answer that is not to be given, as KTO trains"):
+            convert({**row, **mark}, "auto", where="x:1", source="x")
+    for mark in ({"label": True}, {"kto_tag": True}, {"kto_tag": "true"}):
+        remarks = Remarks()
+        convert({**row, **mark}, "auto", where="x:1", source="x", remarks=remarks)
+        assert not any("not used" in text for text in remarks)
+
+
+@pytest.mark.parametrize("tools", [["get_weather"], '["get_weather"]', "get_weather", [WEATHER, "math.add"]])
+def test_a_tool_s_name_alone_is_no_schema(tools: Any) -> None:
+    with pytest.raises(RowError, match=r"^tools(\[\d\])?: \".*\" is a tool's name, and a name alone is no schema"):
+        convert({"messages": _TURNS, "tools": tools}, "auto", where="x:1", source="x")
+    for text in ("{name: get_weather}", "NaN", "None", "get the weather"):
+        with pytest.raises(RowError, match="not JSON"):
+            convert({"messages": _TURNS, "tools": [text]}, "auto", where="x:1", source="x")

@@ -137,3 +137,21 @@ def test_bad_lists_of_tools(tools: str, message: str) -> None:
         read(("gpt", CALL), system=f"<tools>{tools}</tools>")
     with pytest.raises(RowError, match=r"the list has no </tools>|not JSON|nested too deep|stands twice"):
         read(("gpt", CALL), system=f"<tools>{tools}")
+
+
+@pytest.mark.parametrize(
+    ("text", "times"),
+    [
+        (CALL, 0),
+        (f"{CALL}{CALL}\nI asked.", 0),
+        (CALL.removesuffix("</tool_call>"), 1),
+        (CALL.removesuffix("\n</tool_call>").replace('"', "'"), 1),
+        (f"{CALL.removesuffix('</tool_call>')}{CALL}", 1),
+        (f"{CALL}\n{CALL.removesuffix('</tool_call>')}", 1),
+    ],
+)
+def test_a_call_without_its_closing_mark_is_counted(text: str, times: int) -> None:
+    remarks = Remarks()
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]
+    convert({"messages": messages, "tools": [WEATHER]}, "auto", where="x:1", source="x", remarks=remarks)
+    assert remarks["calls without a closing mark are read as whole"] == times

@@ -12,6 +12,7 @@ from tests.data.toys import QWEN_LIKE, save_tokenizer, tokenizer, weather_chat, 
 from toolkit.chats import Turn
 from toolkit.data.preview import chosen, page, preview, shown, terminal_text
 from toolkit.data.render import Renderer
+from toolkit.errors import DataError
 from toolkit.recipe.schema import DataSection, EvalSection, Recipe, SourceSection
 from toolkit.terminal import new_console
 
@@ -105,3 +106,34 @@ def test_what_a_terminal_would_obey_is_shown(tmp_path: Path) -> None:
     for output in (console.file.getvalue(), html.unescape(re.sub("<.*?>", "", page([made])))):  # type: ignore[attr-defined]
         assert "Ring\\u0007" in output and "it\\u0008" in output and "Done\\u001b[2J." in output
         assert not set(output) & set("\a\b\x1b")
+
+
+def test_rows_that_cannot_be_rendered_are_left_out_where_the_recipe_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The preview goes on where a table is made."""
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
+    folder = save_tokenizer(tmp_path / "model", QWEN_LIKE)
+    monkeypatch.setattr("toolkit.models.resolve", lambda model, weights=True: folder)
+    bad = [weather_row("<|im_end|>"), weather_row("Rome <|im_end|>")]
+    path = write_jsonl(tmp_path / "x.jsonl", [*bad, weather_row("Oslo"), weather_row("Bergen")])
+    console = new_console(file=io.StringIO(), width=80)
+
+    def previewed(max_bad: float, n: int) -> str:
+        data = DataSection(sources=[SourceSection(source=str(path))], max_bad=max_bad)
+        capsys.readouterr()
+        preview(Loaded(Recipe(data=data, eval=EvalSection(holdout=0))), n, None, console)  # type: ignore[arg-type]
+        return capsys.readouterr().err.strip()
+
+    assert previewed(0.5, 1).startswith(f"2 rows can't be rendered and are left out: {path}:1: ")
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"{path}:3 (other)" in output and f"{path}:4" not in output, "others are shown in their place"
+    assert previewed(0.5, 9).startswith("2 rows can't be rendered")
+    for max_bad in (0, 0.25):
+        with pytest.raises(DataError, match="can't be used") as caught:
+            previewed(max_bad, 9)
+        assert caught.value.problems[0].where == f"{path}:1"
+    monkeypatch.setattr("toolkit.data.preview._LOOKED_AT", 3)
+    assert previewed(0.25, 1).startswith("2 rows can't be rendered"), "what share of all it is, is not known here"
+    with pytest.raises(DataError, match="can't be used"):
+        previewed(0, 1)

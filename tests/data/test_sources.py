@@ -330,6 +330,32 @@ def test_a_list_in_a_file_of_lines_is_said_once(tmp_path: Path, indent: int | No
     assert "not JSON" not in str(caught.value)
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_objects_over_several_lines_in_a_file_of_lines_are_said_once(tmp_path: Path, ending: str) -> None:
+    text = "\n".join(json.dumps(weather_row(f"Malmö {number}"), indent=2, ensure_ascii=False) for number in range(200))
+    packed = gzip.compress(text.encode()) if ending else text.encode()
+    path = tmp_path / f"rows.jsonl{ending}"
+    path.write_bytes(packed)
+    with pytest.raises(DataError) as caught:
+        list(load_chats([SourceSection(source=str(path))]))
+    assert str(caught.value).startswith(
+        f"{path}:1: an object over several lines begins here, and a row a line is wanted"
+    )
+    assert "not JSON" not in str(caught.value)
+    as_advised = tmp_path / f"rows.json{ending}"
+    as_advised.write_bytes(packed)
+    assert len(list(load_chats([SourceSection(source=str(as_advised))]))) == 200
+
+
+@pytest.mark.parametrize("broken", ['{"messages": [', "{", '{"a": 1} or so', "nothing"])
+def test_a_first_line_that_is_broken_is_one_bad_row(tmp_path: Path, broken: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([broken, *(json.dumps(weather_row()) for _ in range(2))]))
+    reading = Reading()
+    assert len(list(load_chats([SourceSection(source=str(path))], reading))) == 2
+    assert reading.bad == 1 and reading.by_cause()[0].message.startswith("not JSON")
+
+
 def test_a_weight_that_takes_nothing_is_named(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", [weather_row() for _ in range(3)])
     with pytest.raises(DataError, match=r"rows\.jsonl: weight = 0\.3 takes none of 3 chats; wanted 0\.334 or more$"):

@@ -505,3 +505,44 @@ def test_a_misspelt_key_of_a_row_has_the_nearest() -> None:
         RowError, match=r"no known format: found mesages \(did you mean messages by mesages\?\); wanted"
     ):
         read({"mesages": [USER, answer()]})
+
+
+CALLED = {"function": {"name": "get_weather", "arguments": ARGUMENTS}}
+CUT = "white space at the beginning of an answer is not trained"
+
+
+@pytest.mark.parametrize("content", ["    return 1", "\treturn 1", "\n\n  return 1", " Yes.", "\u3000Yes."])
+def test_white_space_that_an_answer_loses_is_counted(content: str) -> None:
+    marked = {
+        "content": f"{content}\n<tool_call>{json.dumps({'name': 'get_weather', 'arguments': ARGUMENTS})}</tool_call>"
+    }
+    for row in (
+        {"messages": [USER, answer("Fine."), USER, answer(content)]},
+        {"prompt": "?", "completion": content},
+        {"instruction": "?", "output": content},
+        {"messages": [USER, answer(**marked)], "tools": [WEATHER]},
+    ):
+        assert read(row)[1][CUT] == 1, row
+
+
+@pytest.mark.parametrize("content", ["Yes.", "\n\nYes.", "\r\nYes.", " \n\t\nYes.\n  No.", " <think>Hm.</think>Yes."])
+def test_blank_lines_before_an_answer_are_not_worth_a_word(content: str) -> None:
+    assert CUT not in read({"messages": [USER, answer(content)]})[1]
+    assert CUT not in read({"messages": [USER, answer("  No.", weight=0), USER, answer(content)]})[1]
+    assert CUT not in read({"messages": [USER, answer("  ", tool_calls=[CALLED])], "tools": [WEATHER]})[1]
+
+
+@pytest.mark.parametrize("content", ["", " \n\t"])
+def test_a_question_that_is_empty_is_counted(content: str) -> None:
+    empty = {"role": "user", "content": content}
+    for row in (
+        {"messages": [empty, answer()]},
+        {"messages": [USER, answer(), {**empty, "content": [{"type": "text", "text": content}]}, answer()]},
+        {"conversations": [{"from": "human", "value": content}, {"from": "gpt", "value": "Yes."}]},
+        {"prompt": content, "completion": "Yes."},
+        {"instruction": content, "output": "Yes."},
+        {"instruction": "?", "output": "Yes.", "history": [[content, "No."]]},
+    ):
+        assert read(row)[1] == {"a user turn is empty": 1}, row
+    assert read({"user": content, "assistant": "Yes."}, "columns")[1] == {"a user turn is empty": 1}
+    assert not read({"instruction": content, "input": "2 and 2", "output": "4"})[1]

@@ -58,15 +58,17 @@ def read_marked(text: str, what: str, remarks: Remarks) -> list[Piece]:
     while (match := CALL.search(text, max(position, start))) is not None:
         if said := text[position : match.start()]:
             pieces.append(Piece("text", said))
-        value, position = _call(text, match.end(), f"{what}: <tool_call>")
+        value, position, closed = _call(text, match.end(), f"{what}: <tool_call>")
+        if not closed:
+            remarks["calls without a closing mark are read as whole"] += 1
         pieces.append(Piece("call", call=read_call(value, f"{what}: <tool_call>", remarks)))
     if position < len(text):
         pieces.append(Piece("text", text[position:]))
     return pieces
 
 
-def _call(text: str, start: int, what: str) -> tuple[Any, int]:
-    """The object that begins at `start`, and where its closing mark ends."""
+def _call(text: str, start: int, what: str) -> tuple[Any, int, bool]:
+    """The object that begins at `start`, where its closing mark ends, and whether it has one."""
     try:
         value, stop = STRICT.raw_decode(text, start)
     except (ValueError, RecursionError):
@@ -79,7 +81,7 @@ def _call(text: str, start: int, what: str) -> tuple[Any, int]:
     if end is None:
         raise RowError(f"{what}: more after the call than its closing mark", cause="more after a call than its mark")
     refuse_halves(value, what)
-    return value, end.end()
+    return value, end.end(), bool(end[0].strip())
 
 
 def read_system(text: str, what: str) -> SystemText | None:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from toolkit import models
 from toolkit.chats import Chat
+from toolkit.data.notes import Reading
 from toolkit.data.parts import part_chats
 from toolkit.data.pipeline import Settings
+from toolkit.data.render import NoToolsError
 from toolkit.data.violations import broken_rows, violations
-from toolkit.errors import InputError
+from toolkit.errors import DataError, InputError, Problem
 from toolkit.files import write_text
 from toolkit.pages.page import Token, render
 from toolkit.terminal import clean, warn
@@ -45,9 +47,15 @@ def preview(loaded: LoadedRecipe, n: int, html: Path | None, console: Console) -
     recipe = loaded.recipe
     settings = Settings.of(recipe, models.resolve(recipe.model, weights=False))
     renderer = settings.renderer()
-    head = list(itertools.islice(part_chats(recipe, "train"), min(max(_LOOKED_AT, n), sys.maxsize)))
-    chats = chosen(head, n)
-    rows = [shown(renderer, chat, row, settings.max_length) for chat in chats for row in renderer.rows(chat)]
+    reading = Reading(recipe.data.max_bad)
+    most = min(max(_LOOKED_AT, n), sys.maxsize)
+    head = list(itertools.islice(part_chats(recipe, "train", reading), most))
+    whole = len(head) < most
+    rows, unrendered = _rendered(renderer, head, n, settings.max_length)
+    for problem in unrendered:
+        reading.refuse(problem)
+    if whole or (unrendered and not recipe.data.max_bad):  # a share of rows is known only when all are read
+        reading.stop()
     if html is not None:
         try:
             write_text(html, page(rows))
@@ -56,6 +64,10 @@ def preview(loaded: LoadedRecipe, n: int, html: Path | None, console: Console) -
     faults = [found[0] for chat in head if (found := violations(chat))]
     if faults:
         warn(broken_rows(len(faults), len(head), str(faults[0])))
+    if unrendered:
+        count = len(unrendered)
+        told = f"{counted(count, 'row')} can't be rendered and {'is' if count == 1 else 'are'} left out"
+        warn(f"{told}: {unrendered[0]}")
     for row in rows:
         console.print(f"\n{row.title}", style="bold", markup=False, highlight=False, soft_wrap=True)
         console.print(terminal_text(row, marks=_marks(console)), soft_wrap=True)
@@ -64,6 +76,32 @@ def preview(loaded: LoadedRecipe, n: int, html: Path | None, console: Console) -
     console.print(legend, markup=False, highlight=False)
     if html is not None:
         console.print(f"written to {html}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _rendered(renderer: Renderer, head: Sequence[Chat], n: int, max_length: int) -> tuple[list[Shown], list[Problem]]:
+    """The rows of `n` of the chats that can be rendered, and what is wrong with those that were tried and can't be."""
+    tried: dict[int, list[Shown] | Problem] = {}
+    left = list(head)
+    while True:
+        chats = chosen(left, n)
+        for chat in chats:
+            if id(chat) not in tried:
+                tried[id(chat)] = _tried(renderer, chat, max_length)
+        if not any(isinstance(tried[id(chat)], Problem) for chat in chats):
+            break
+        left = [chat for chat in left if not isinstance(tried.get(id(chat)), Problem)]
+    rows = [row for chat in chats if not isinstance(made := tried[id(chat)], Problem) for row in made]
+    return rows, [made for made in tried.values() if isinstance(made, Problem)]
+
+
+def _tried(renderer: Renderer, chat: Chat, max_length: int) -> list[Shown] | Problem:
+    """A chat's rows, or why it has none."""
+    try:
+        return [shown(renderer, chat, row, max_length) for row in renderer.rows(chat)]
+    except NoToolsError:
+        raise
+    except DataError as error:
+        return error.problems[0]
 
 
 def chosen(head: Sequence[Chat], n: int) -> list[Chat]:

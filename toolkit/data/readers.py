@@ -19,6 +19,10 @@ from toolkit.data.notes import RowError, shown
 from toolkit.errors import DataError, Problem
 
 _A_LIST = "a JSON list begins here, and a row a line is wanted; name the file .json, which may hold a list"
+_OVER_LINES = (
+    "an object over several lines begins here, and a row a line is wanted; write one row a line, or name the file "
+    ".json, which may hold such objects"
+)
 KINDS = (".jsonl", ".json", ".csv", ".parquet")
 PACKED = (".gz", ".zst")
 _CHUNK = 1 << 16
@@ -172,7 +176,8 @@ class _Zst(io.RawIOBase):
 
 def _jsonl(binary: IO[bytes]) -> Iterator[Placed]:
     first = True
-    for number, raw in enumerate(_lines(io.BufferedReader(cast(Any, binary))), 1):
+    buffered = io.BufferedReader(cast(Any, binary), _CHUNK)
+    for number, raw in enumerate(_lines(buffered), 1):
         if raw is None:
             yield number, RowError(f"a line of more than {_MOST_ROW >> 20} MiB", cause="a line that is too long")
             continue
@@ -189,8 +194,22 @@ def _jsonl(binary: IO[bytes]) -> Iterator[Placed]:
             if first and line.lstrip().startswith("["):
                 yield number, RowError(_A_LIST, cause="a JSON list in a file of lines")
                 return
+            if first and isinstance(value, RowError) and _goes_on(line, buffered.peek()):
+                yield number, RowError(_OVER_LINES, cause="objects over several lines in a file of lines")
+                return
             yield number, value
             first = False
+
+
+def _goes_on(line: str, following: bytes) -> bool:
+    """Whether an object begins in a line and ends in one of those that follow, as far as they are here."""
+    text = line.lstrip()
+    length = len(text)
+    try:
+        _, stop = LAX.raw_decode(text + following.decode("utf-8", "ignore"))
+    except (ValueError, RecursionError):
+        return False
+    return stop > length
 
 
 def _lines(binary: io.BufferedReader) -> Iterator[bytes | None]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from toolkit.data.jsontext import dumps, loads, refuse_deep
 from toolkit.data.mending import Mended, mend
-from toolkit.data.notes import Fields, Remarks, RowError, no_name, report_unused, shown
+from toolkit.data.notes import Fields, Remarks, RowError, no_name, quoted, report_unused, shown
 from toolkit.data.schema_rules import check_schema
 from toolkit.errors import meant, nearest
 
@@ -41,6 +41,7 @@ _PYTHON_TYPES = {
     "set": "array",
     "tuple": "array",
 }
+_A_NAME = re.compile(r"(?!(?:nan|none|-?infinity)\Z)[^\W\d][\w.:/-]*", re.IGNORECASE)
 _ANYTHING = ("any", "")
 _CONTAINER = re.compile(r"^(\w+)\s*\[(.*)\]$", re.DOTALL)
 _OF_A_PARAMETER = {"type", "description", "enum", "anyOf"}
@@ -98,7 +99,7 @@ def read_tools(value: Any, remarks: Remarks, *, xlam: bool = False) -> Tools:
     Raises `RowError`.
     """
     if isinstance(value, str):
-        value = loads(value, "tools") if value.strip() else []
+        value = _json_of(value, "tools") if value.strip() else []
     if value is None:
         return Tools()
     if isinstance(value, dict):
@@ -126,12 +127,25 @@ def read_tools(value: Any, remarks: Remarks, *, xlam: bool = False) -> Tools:
 
 def _text_of(value: Any, what: str) -> str:
     if isinstance(value, str):
-        value = loads(value, what)
+        value = _json_of(value, what)
     if not isinstance(value, dict):
         raise RowError(f"{what}: wanted a function schema, got {_kind(value)}", cause="a tool that is no object")
     text = dumps(value, what)
     refuse_deep(value, text, what)
     return text
+
+
+def _json_of(text: str, what: str) -> Any:
+    try:
+        return loads(text, what)
+    except RowError:
+        if _A_NAME.fullmatch(text.strip()) is None:
+            raise
+        raise RowError(
+            f"{what}: {quoted(text)} is a tool's name, and a name alone is no schema; wanted an object with name, "
+            "description and parameters",
+            cause="a tool's name without its schema",
+        ) from None
 
 
 @lru_cache(maxsize=4096)

@@ -166,8 +166,12 @@ def _bound_by_name(results: list[Said], calls: tuple[Call, ...], remarks: Remark
 
 
 def _turn(said: Said, schemas: dict[str, dict[str, Any]], padded: bool, remarks: Remarks) -> Turn:
+    if said.role == "user" and not said.content.strip():
+        remarks["a user turn is empty"] += 1
     if said.role != "assistant":
         return Turn(said.role, said.content, name=said.name)
+    if said.trained is not False and is_indented(said.content):
+        remarks["white space at the beginning of an answer is not trained"] += 1
     if not said.content.strip() and not said.calls:
         raise RowError(f"{said.place}an assistant turn is empty: no text and no call")
     calls = []
@@ -179,6 +183,13 @@ def _turn(said: Said, schemas: dict[str, dict[str, Any]], padded: bool, remarks:
         refuse_deep(arguments, dumps(arguments, what), what)
         calls.append(ToolCall(call.name, arguments))
     return Turn("assistant", said.content, tuple(calls), trained=said.trained is not False)
+
+
+def is_indented(text: str) -> bool:
+    """Whether white space stands before the first words of a text, on their own line: `to_messages` drops it."""
+    words = text.lstrip()
+    before = text[: len(text) - len(words)]
+    return bool(words) and before[-1:] not in ("", "\n", "\r") and not words.startswith("<think>")
 
 
 def _unknown(said: Said, name: str, offered: list[str]) -> RowError:

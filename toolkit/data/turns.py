@@ -49,6 +49,7 @@ _TRAINED = ("weight", "loss", "train", "training", "trainable", "loss_weight", "
 _UNREAD = ("mask", "masked", "loss_mask", "train_detail", "training_detail")
 _CALLS = ("tool_calls", "function_call")
 _LIKE_CALLS = re.compile(r"(tool|function)s?(call|use|invocation)s?")
+_BLANK_LINES = re.compile(r"\A\s*[\r\n]")
 _WEIGHTS = frozenset((*_TRAINED, *_UNREAD))
 
 
@@ -184,7 +185,11 @@ def _grouped(pieces: list[Piece], what: str, remarks: Remarks, marks: bool) -> l
             groups.append((piece.text, ()))
         elif not calls:
             groups[-1] = (text + piece.text, ())
-    return [(text.strip() if marks else text, calls) for text, calls in groups]
+    if not marks:
+        return groups
+    (text, calls), *others = groups
+    # What indents the first words stays here, where other formats have it too: it is counted with them.
+    return [(_BLANK_LINES.sub("", text).rstrip(), calls), *((text.strip(), calls) for text, calls in others)]
 
 
 def _structured_calls(fields: Fields, remarks: Remarks) -> tuple[Call, ...]:

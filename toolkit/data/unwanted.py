@@ -44,16 +44,22 @@ def _of_no_weight(fields: Fields) -> None:
 
 
 def _not_to_be_given(fields: Fields, found: str) -> None:
-    """A row of KTO whose label is false has an answer that is not to be given. In a row of turns a label is data."""
-    if found not in _ONE_ANSWER:
-        return
-    value = fields.peek("label")
-    told = value.strip().lower() if isinstance(value, str) else value
-    if told is False or told == "false" or (found == "prompt_completion" and told in (0, "0")):
-        raise RowError(
-            f"label = {quoted(value)}: an answer that is not to be given, as KTO trains on; supervised fine-tuning "
-            "wants the good ones alone: leave the row out",
-            cause="label = false, as KTO has it",
-        )
-    if told is True or (found == "prompt_completion" and told in (1, "1", "true")):
-        fields.known("label")
+    """A row of KTO that is marked bad has an answer that is not to be given.
+
+    `kto_tag` says nothing else. `label` may be data: in rows of turns all but true and false is, in rows with one
+    answer all but what spells them, and 0 and 1 beside a prompt and its completion too.
+    """
+    texts: tuple[tuple[Any, ...], tuple[Any, ...]] = (("false",), ("true",))
+    numbers: tuple[tuple[Any, ...], tuple[Any, ...]] = (("false", 0, "0"), ("true", 1, "1"))
+    alike = numbers if found == "prompt_completion" else texts if found in _ONE_ANSWER else ((), ())
+    for key, (bad, good) in (("label", alike), ("kto_tag", numbers)):
+        value = fields.peek(key)
+        told = value.strip().lower() if isinstance(value, str) else value
+        if told is False or told in bad:
+            raise RowError(
+                f"{key} = {quoted(value)}: an answer that is not to be given, as KTO trains on; supervised "
+                "fine-tuning wants the good ones alone: leave the row out",
+                cause=f"{key} = false, as KTO has it",
+            )
+        if told is True or told in good:
+            fields.known(key)
