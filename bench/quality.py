@@ -6,7 +6,7 @@ included, several seeds each, the mean without the best and the worst. Only the 
 reads the same one.
 
 A row is kept for each run as soon as it ends, in OUT/quality.jsonl; what has its row there is not run again, so that a
-comparison can be made in several sittings.
+comparison can be made in several sittings. Runs that failed, or that were stopped after fewer minutes, are.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def run_quality(
     gpu = bool(seen_gpus())
     chosen = [_usable(variant) for variant in select(variants or (ON_GPU if gpu else ON_CPU), gpu=gpu)]
     trials = list(_trials(recipe, chosen, seeds, target, overrides))
-    rows = kept(out)
+    rows = kept(out, minutes)
     left = [trial for trial in trials if trial.key not in rows]
     out.mkdir(parents=True, exist_ok=True)
     done = f", {len(trials) - len(left)} of them in {out / FILE} already" if len(left) < len(trials) else ""
@@ -185,6 +185,7 @@ def _run(recipe: Path, trial: Trial, target: float, minutes: float, out: Path) -
         versions=versions(),
         evaluations=evaluations,
         error=error,
+        minutes=minutes,
     )
     shutil.rmtree(folder, ignore_errors=True)
     return row

@@ -25,6 +25,7 @@ class Row:
 
     status: reached; ended, without reaching it; time, stopped before; failed, with `error`. `update`, `right`: of the
     evaluation that reached the target, else of the last. `evaluations`: (seconds, update, share right, held-out loss).
+    `minutes`: after which it would have been stopped.
     """
 
     key: str
@@ -41,10 +42,12 @@ class Row:
     versions: dict[str, str]
     evaluations: list[Evaluation] = field(default_factory=list)
     error: str = ""
+    minutes: float = 0.0
 
 
-def kept(out: Path) -> dict[str, Row]:
-    """The rows of OUT/quality.jsonl by key; a failed run is none, so that it is made again."""
+def kept(out: Path, minutes: float = 0.0) -> dict[str, Row]:
+    """The rows of OUT/quality.jsonl by key, but for those of runs that are to be made again: failed ones, and those
+    that were stopped when they had had fewer than `minutes`."""
     path = out / FILE
     found: dict[str, Row] = {}
     for line in read_jsonl(path) if path.is_file() else ():
@@ -52,7 +55,7 @@ def kept(out: Path) -> dict[str, Row]:
             row = Row(**line)
         except TypeError:
             raise RunError(f"{path}: not rows of `toolkit bench --quality`; name another folder with --out") from None
-        if row.status != "failed":
+        if row.status != "failed" and not (row.status == "time" and row.minutes < minutes):
             found[row.key] = row
     return found
 

@@ -27,6 +27,25 @@ def row(seconds: float = 10.0, status: Status = "reached", **values: Any) -> Row
     return Row(**known | usual | values)
 
 
+def stand_ins(monkeypatch: pytest.MonkeyPatch, status: Status = "reached") -> list[float]:
+    """The minutes of each run that is asked for; none is made, but its row."""
+    asked: list[float] = []
+
+    def run(_: Path, trial: quality.Trial, target: float, minutes: float, out: Path) -> Row:
+        asked.append(minutes)
+        return row(status=status, key=trial.key, minutes=minutes)
+
+    monkeypatch.setattr(quality, "_run", run)
+    monkeypatch.setattr(quality, "_make_table", lambda *_: None)
+    return asked
+
+
+def compare(recipe: Path, out: Path, **options: Any) -> None:
+    usual: dict[str, Any] = {"target": 0.8, "seeds": 1, "minutes": 1.0, "variants": "peft-packed"}
+    usual["overrides"] = ("eval.generate=4", 'eval.generate_steps="eval"')
+    assert quality.run_quality(recipe, **usual | options, out=out, console=new_console())
+
+
 @given(st.lists(st.floats(1, 1e4), min_size=3, max_size=9))
 def test_the_best_and_the_worst_seed_do_not_count(seconds: list[float]) -> None:
     counted = sorted(seconds)[1:-1]
@@ -103,6 +122,26 @@ def test_runs_are_made_once_and_a_failed_one_again(
     assert "1 of them in" in compare() and not asked
     (out / FILE).write_text((out / FILE).read_text().replace('"ended"', '"failed"'))
     assert "1 of 1" in compare() and asked == [made.key]
+
+
+@pytest.mark.parametrize(
+    ("status", "had", "asked", "again"),
+    [("time", 1.0, 2.0, True), ("time", 2.0, 2.0, False), ("time", 2.0, 1.0, False), ("reached", 1.0, 2.0, False)],
+)
+def test_a_run_that_was_stopped_is_made_again_when_it_may_take_longer(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: Status,
+    had: float,
+    asked: float,
+    again: bool,
+) -> None:
+    runs = stand_ins(monkeypatch, status)
+    compare(recipe, tmp_path / "out", minutes=had)
+    compare(recipe, tmp_path / "out", minutes=asked)
+    compare(recipe, tmp_path / "out", minutes=asked)
+    assert runs == ([had, asked] if again else [had])
 
 
 @pytest.mark.parametrize(
