@@ -6,7 +6,8 @@ included, several seeds each, the mean without the best and the worst. Only the 
 reads the same one.
 
 A row is kept for each run as soon as it ends, in OUT/quality.jsonl; what has its row there is not run again, so that a
-comparison can be made in several sittings. Runs that failed, or that were stopped after fewer minutes, are.
+comparison can be made in several sittings. Runs that failed, or that were stopped after fewer minutes, are; and what
+other chats, another card or other versions gave is not compared with.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.quality_rows import FILE, Evaluation, Row, Status, kept, show, told
+from bench.quality_rows import FILE, Evaluation, Machine, Row, Status, kept, saved, show, told
 from bench.settings import slug
 from bench.variants import Variant, select
 from toolkit import models
+from toolkit.data.held_out import sources_of
+from toolkit.data.keys import data_key
 from toolkit.data.table import build
 from toolkit.engines import versions
 from toolkit.engines.recipes import load
@@ -90,11 +93,17 @@ def run_quality(
     gpu = bool(seen_gpus())
     chosen = [_usable(variant) for variant in select(variants or (ON_GPU if gpu else ON_CPU), gpu=gpu)]
     trials = list(_trials(recipe, chosen, seeds, target, overrides))
-    rows = kept(out, minutes)
+    keys = {trial.key for trial in trials}
+    found = [row for row in saved(out) if row.key in keys]
+    machine = _machine()
+    rows = kept(found, machine, minutes)
     left = [trial for trial in trials if trial.key not in rows]
     out.mkdir(parents=True, exist_ok=True)
     done = f", {len(trials) - len(left)} of them in {out / FILE} already" if len(left) < len(trials) else ""
     console.print(f"quality    {counted(len(trials), 'run')} to {target:.0%} right{done}", highlight=False)
+    if others := [row for row in found if row not in machine]:
+        told_of = f"{counted(len(others), 'row')} of {out / FILE}: {machine.others(others)}"
+        console.print(f"not used   {told_of}", highlight=False, markup=False, soft_wrap=True)
     if left:
         _make_table(recipe, overrides, console)
     for number, trial in enumerate(left, 1):
@@ -104,9 +113,14 @@ def run_quality(
         rows[row.key] = row
         append_jsonl(out / FILE, [row])
         console.print(f"           {told(row, out)}", highlight=False, markup=False, soft_wrap=True)
-    found = [rows[trial.key] for trial in trials]
-    show(found, console)
-    return all(row.status != "failed" for row in found)
+    compared = [rows[trial.key] for trial in trials]
+    show(compared, console)
+    return all(row.status != "failed" for row in compared)
+
+
+def _machine() -> Machine:
+    gpus = seen_gpus()
+    return Machine(gpus[0].name if gpus else cpu_name(), versions())
 
 
 def _usable(variant: Variant) -> Variant:
@@ -123,8 +137,13 @@ def _trials(
         for variant in variants:
             own = (*overrides, *FORCED, *_of(variant), f"train.seed={seed}")
             resolved = _measuring(load(recipe, own).recipe)
-            described = [dump(resolved), f"{target:.6f}", variant.site or "", repr(variant.env)]
+            described = [dump(resolved), _chats(resolved), f"{target:.6f}", variant.site or "", repr(variant.env)]
             yield Trial(variant, seed, own, resolved.eval.generate, sha256_of_text("\n".join(described))[:16])
+
+
+def _chats(recipe: Recipe) -> str:
+    """What the recipe's sources hold: the names of files say nothing of the chats that are in them today."""
+    return data_key([*sources_of(recipe, "train"), *sources_of(recipe, "eval")])
 
 
 def _of(variant: Variant) -> list[str]:
@@ -169,7 +188,7 @@ def _run(recipe: Path, trial: Trial, target: float, minutes: float, out: Path) -
     error = "" if status != "failed" else _last_line(log)
     reached = next((found for found in evaluations if _hit(found, target)), None)
     last = reached or (evaluations[-1] if evaluations else (seconds, 0, 0.0, math.nan))
-    gpus = seen_gpus()
+    machine = _machine()
     row = Row(
         key=trial.key,
         variant=trial.variant.name,
@@ -181,8 +200,8 @@ def _run(recipe: Path, trial: Trial, target: float, minutes: float, out: Path) -
         right=last[2],
         answers=trial.answers,
         date=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-        card=gpus[0].name if gpus else cpu_name(),
-        versions=versions(),
+        card=machine.card,
+        versions=machine.versions,
         evaluations=evaluations,
         error=error,
         minutes=minutes,
