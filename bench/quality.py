@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -37,11 +38,12 @@ from toolkit.data.keys import data_key
 from toolkit.data.table import build
 from toolkit.engines import versions
 from toolkit.engines.recipes import load
-from toolkit.errors import InputError
+from toolkit.errors import InputError, Problem
 from toolkit.hardware import cpu_name
 from toolkit.hashes import sha256_of_text
 from toolkit.planning.cards import seen_gpus
 from toolkit.recipe.dump import dump
+from toolkit.recipe.overrides import parse_override
 from toolkit.recipe.schema import Recipe
 from toolkit.records import append_jsonl
 from toolkit.words import counted
@@ -53,13 +55,14 @@ ON_GPU = (
 ON_CPU = "peft-packed-autockpt"
 POLL = 0.1  # seconds between looks at a run's log
 PATIENCE = 60.0  # seconds that a run has to end in, once it is told to
-FORCED = (
-    "eval.early_stopping_patience=0",
-    'eval.best="auto"',
-    "export.gguf=[]",
-    "train.report_to=[]",
-    "train.save_steps=1000000000",
-)
+FORCED = {  # what every run has, and why
+    "eval.early_stopping_patience": ("0", "a run goes on to the target or its own end"),
+    "eval.best": ('"auto"', "which adapter is kept must not change what is timed"),
+    "export.gguf": ("[]", "the time to the target is measured, and no run is kept"),
+    "train.report_to": ("[]", "the time to the target is measured, and no run is kept"),
+    "train.save_steps": ("1000000000", "the time to the target is measured, and no run is kept"),
+}
+SEED = "train.seed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,11 @@ def run_quality(
     """Run every variant with every seed, as far as OUT has no row of it yet; False when a run failed.
 
     target: share of right answers, 0 to 1. minutes: a run is stopped after so many. Raises an `InputError` for a recipe
-    that measures no right answers in the course of training, and for variants that train something else.
+    that measures no right answers in the course of training, for variants that train something else, and for values in
+    place of those that every run has.
     """
     gpu = bool(seen_gpus())
+    _check_own("--set", overrides)
     chosen = [_usable(variant) for variant in select(variants or (ON_GPU if gpu else ON_CPU), gpu=gpu)]
     trials = list(_trials(recipe, chosen, seeds, target, overrides))
     keys = {trial.key for trial in trials}
@@ -123,7 +128,33 @@ def _machine() -> Machine:
     return Machine(gpus[0].name if gpus else cpu_name(), versions())
 
 
+def _check_own(option: str, values: Sequence[str]) -> None:
+    """Raise an `InputError` for values that would be put over without a word."""
+    forced = {key: f"{key}={value}, as {why}" for key, (value, why) in FORCED.items()}
+    forced[SEED] = f"the seeds 0, 1 and so on, as many as --seeds says, as {SEED}"
+    problems = []
+    for text in values:
+        override = parse_override(text)
+        for key in _named(".".join(override.keys), override.value):
+            if key in forced:
+                problems.append(
+                    Problem(f"{option} {text}", f"--quality gives every run {forced[key]}; leave {key} out")
+                )
+    if problems:
+        raise InputError(problems)
+
+
+def _named(key: str, value: Any) -> Iterator[str]:
+    """The keys that a value is put at: a table names several."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _named(f"{key}.{name}", inner)
+    else:
+        yield key
+
+
 def _usable(variant: Variant) -> Variant:
+    _check_own(f"--variants {variant.name}:", variant.own)
     if variant.trained != "adapter" or variant.full_logits or variant.one_batch:
         raise InputError(f"--variants {variant.name}: only `toolkit bench` itself can train so, --quality runs recipes")
     return variant
@@ -133,9 +164,10 @@ def _trials(
     recipe: Path, variants: Sequence[Variant], seeds: int, target: float, overrides: tuple[str, ...]
 ) -> Iterator[Trial]:
     """Seed after seed, so that what drifts with time hits all variants alike."""
+    forced = [f"{key}={value}" for key, (value, _) in FORCED.items()]
     for seed in range(seeds):
         for variant in variants:
-            own = (*overrides, *FORCED, *_of(variant), f"train.seed={seed}")
+            own = (*overrides, *forced, *_of(variant), f"{SEED}={seed}")
             resolved = _measuring(load(recipe, own).recipe)
             described = [dump(resolved), _chats(resolved), f"{target:.6f}", variant.site or "", repr(variant.env)]
             yield Trial(variant, seed, own, resolved.eval.generate, sha256_of_text("\n".join(described))[:16])

@@ -195,6 +195,15 @@ def test_rows_of_another_card_or_of_other_versions_stay_in_the_file_and_are_not_
     [
         ({"overrides": ("eval.generate=0",)}, "eval.generate=200"),
         ({"overrides": ("eval.generate=8", "eval.generate_steps=0")}, "eval.generate_steps"),
+        ({"overrides": ("train.seed=7",)}, r"^--set train.seed=7: --quality gives every run the seeds 0, 1 and so on"),
+        ({"overrides": ("train.save_steps=9",)}, "every run train.save_steps=1000000000, as the time"),
+        ({"overrides": ('eval.best="loss"',)}, r'^--set eval.best="loss": .*leave eval.best out$'),
+        ({"overrides": ("eval={early_stopping_patience = 3}",)}, "leave eval.early_stopping_patience out"),
+        (
+            {"overrides": ("export.gguf=['q8_0']", "train.report_to=['x']")},
+            r"export.gguf=\[\][^\n]*\n.*train.report_to=",
+        ),
+        ({"variants": "peft-packed+train.seed=7"}, r"^--variants peft-packed\+train.seed=7: train.seed=7: .*--seeds"),
         ({"variants": "full-fp32"}, "full-fp32"),
         ({"variants": "peft-paked"}, "did you mean"),
     ],
