@@ -39,7 +39,10 @@ def evaluate(
     chats: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="At most this many chats, spread evenly; default: 200, or the whole test set."
+            min=1,
+            metavar="N",
+            help="At most this many chats, spread evenly (of a hub data set the first); default: 200, or the whole "
+            "test set.",
         ),
     ] = None,
     executed: Annotated[
