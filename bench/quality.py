@@ -135,11 +135,10 @@ def _check_own(option: str, values: Sequence[str]) -> None:
     problems = []
     for text in values:
         override = parse_override(text)
-        for key in _named(".".join(override.keys), override.value):
-            if key in forced:
-                problems.append(
-                    Problem(f"{option} {text}", f"--quality gives every run {forced[key]}; leave {key} out")
-                )
+        named = list(_named(".".join(override.keys), override.value))
+        for key, put in forced.items():
+            if any(f"{name}.".startswith(f"{key}.") for name in named):  # an item of a list too
+                problems.append(Problem(f"{option} {text}", f"--quality gives every run {put}; leave {key} out"))
     if problems:
         raise InputError(problems)
 

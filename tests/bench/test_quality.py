@@ -203,6 +203,7 @@ def test_rows_of_another_card_or_of_other_versions_stay_in_the_file_and_are_not_
             {"overrides": ("export.gguf=['q8_0']", "train.report_to=['x']")},
             r"export.gguf=\[\][^\n]*\n.*train.report_to=",
         ),
+        ({"overrides": ("train.report_to.0=x",)}, "leave train.report_to out"),
         ({"variants": "peft-packed+train.seed=7"}, r"^--variants peft-packed\+train.seed=7: train.seed=7: .*--seeds"),
         ({"variants": "full-fp32"}, "full-fp32"),
         ({"variants": "peft-paked"}, "did you mean"),
