@@ -6,7 +6,8 @@ included, several seeds each, the mean without the best and the worst. Only the 
 reads the same one.
 
 A row is kept for each run as soon as it ends, in OUT/quality.jsonl; what has its row there is not run again, so that a
-comparison can be made in several sittings.
+comparison can be made in several sittings. Runs that failed, or that were stopped after fewer minutes, are; and what
+other chats, another card or other versions gave is not compared with.
 """
 
 from __future__ import annotations
@@ -24,21 +25,25 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from bench.quality_rows import FILE, Evaluation, Row, Status, kept, show, told
+from bench.quality_rows import FILE, Evaluation, Machine, Row, Status, kept, saved, show, told
 from bench.settings import slug
 from bench.variants import Variant, select
 from toolkit import models
+from toolkit.data.held_out import sources_of
+from toolkit.data.keys import data_key
 from toolkit.data.table import build
 from toolkit.engines import versions
 from toolkit.engines.recipes import load
-from toolkit.errors import InputError
+from toolkit.errors import InputError, Problem
 from toolkit.hardware import cpu_name
 from toolkit.hashes import sha256_of_text
 from toolkit.planning.cards import seen_gpus
 from toolkit.recipe.dump import dump
+from toolkit.recipe.overrides import parse_override
 from toolkit.recipe.schema import Recipe
 from toolkit.records import append_jsonl
 from toolkit.words import counted
@@ -50,13 +55,14 @@ ON_GPU = (
 ON_CPU = "peft-packed-autockpt"
 POLL = 0.1  # seconds between looks at a run's log
 PATIENCE = 60.0  # seconds that a run has to end in, once it is told to
-FORCED = (
-    "eval.early_stopping_patience=0",
-    'eval.best="auto"',
-    "export.gguf=[]",
-    "train.report_to=[]",
-    "train.save_steps=1000000000",
-)
+FORCED = {  # what every run has, and why
+    "eval.early_stopping_patience": ("0", "a run goes on to the target or its own end"),
+    "eval.best": ('"auto"', "which adapter is kept must not change what is timed"),
+    "export.gguf": ("[]", "the time to the target is measured, and no run is kept"),
+    "train.report_to": ("[]", "the time to the target is measured, and no run is kept"),
+    "train.save_steps": ("1000000000", "the time to the target is measured, and no run is kept"),
+}
+SEED = "train.seed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +91,24 @@ def run_quality(
     """Run every variant with every seed, as far as OUT has no row of it yet; False when a run failed.
 
     target: share of right answers, 0 to 1. minutes: a run is stopped after so many. Raises an `InputError` for a recipe
-    that measures no right answers in the course of training, and for variants that train something else.
+    that measures no right answers in the course of training, for variants that train something else, and for values in
+    place of those that every run has.
     """
     gpu = bool(seen_gpus())
+    _check_own("--set", overrides)
     chosen = [_usable(variant) for variant in select(variants or (ON_GPU if gpu else ON_CPU), gpu=gpu)]
     trials = list(_trials(recipe, chosen, seeds, target, overrides))
-    rows = kept(out)
+    keys = {trial.key for trial in trials}
+    found = [row for row in saved(out) if row.key in keys]
+    machine = _machine()
+    rows = kept(found, machine, minutes)
     left = [trial for trial in trials if trial.key not in rows]
     out.mkdir(parents=True, exist_ok=True)
     done = f", {len(trials) - len(left)} of them in {out / FILE} already" if len(left) < len(trials) else ""
     console.print(f"quality    {counted(len(trials), 'run')} to {target:.0%} right{done}", highlight=False)
+    if others := [row for row in found if row not in machine]:
+        told_of = f"{counted(len(others), 'row')} of {out / FILE}: {machine.others(others)}"
+        console.print(f"not used   {told_of}", highlight=False, markup=False, soft_wrap=True)
     if left:
         _make_table(recipe, overrides, console)
     for number, trial in enumerate(left, 1):
@@ -104,12 +118,42 @@ def run_quality(
         rows[row.key] = row
         append_jsonl(out / FILE, [row])
         console.print(f"           {told(row, out)}", highlight=False, markup=False, soft_wrap=True)
-    found = [rows[trial.key] for trial in trials]
-    show(found, console)
-    return all(row.status != "failed" for row in found)
+    compared = [rows[trial.key] for trial in trials]
+    show(compared, console)
+    return all(row.status != "failed" for row in compared)
+
+
+def _machine() -> Machine:
+    gpus = seen_gpus()
+    return Machine(gpus[0].name if gpus else cpu_name(), versions())
+
+
+def _check_own(option: str, values: Sequence[str]) -> None:
+    """Raise an `InputError` for values that would be put over without a word."""
+    forced = {key: f"{key}={value}, as {why}" for key, (value, why) in FORCED.items()}
+    forced[SEED] = f"the seeds 0, 1 and so on, as many as --seeds says, as {SEED}"
+    problems = []
+    for text in values:
+        override = parse_override(text)
+        named = list(_named(".".join(override.keys), override.value))
+        for key, put in forced.items():
+            if any(f"{name}.".startswith(f"{key}.") for name in named):  # an item of a list too
+                problems.append(Problem(f"{option} {text}", f"--quality gives every run {put}; leave {key} out"))
+    if problems:
+        raise InputError(problems)
+
+
+def _named(key: str, value: Any) -> Iterator[str]:
+    """The keys that a value is put at: a table names several."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _named(f"{key}.{name}", inner)
+    else:
+        yield key
 
 
 def _usable(variant: Variant) -> Variant:
+    _check_own(f"--variants {variant.name}:", variant.own)
     if variant.trained != "adapter" or variant.full_logits or variant.one_batch:
         raise InputError(f"--variants {variant.name}: only `toolkit bench` itself can train so, --quality runs recipes")
     return variant
@@ -119,12 +163,18 @@ def _trials(
     recipe: Path, variants: Sequence[Variant], seeds: int, target: float, overrides: tuple[str, ...]
 ) -> Iterator[Trial]:
     """Seed after seed, so that what drifts with time hits all variants alike."""
+    forced = [f"{key}={value}" for key, (value, _) in FORCED.items()]
     for seed in range(seeds):
         for variant in variants:
-            own = (*overrides, *FORCED, *_of(variant), f"train.seed={seed}")
+            own = (*overrides, *forced, *_of(variant), f"{SEED}={seed}")
             resolved = _measuring(load(recipe, own).recipe)
-            described = [dump(resolved), f"{target:.6f}", variant.site or "", repr(variant.env)]
+            described = [dump(resolved), _chats(resolved), f"{target:.6f}", variant.site or "", repr(variant.env)]
             yield Trial(variant, seed, own, resolved.eval.generate, sha256_of_text("\n".join(described))[:16])
+
+
+def _chats(recipe: Recipe) -> str:
+    """What the recipe's sources hold: the names of files say nothing of the chats that are in them today."""
+    return data_key([*sources_of(recipe, "train"), *sources_of(recipe, "eval")])
 
 
 def _of(variant: Variant) -> list[str]:
@@ -169,7 +219,7 @@ def _run(recipe: Path, trial: Trial, target: float, minutes: float, out: Path) -
     error = "" if status != "failed" else _last_line(log)
     reached = next((found for found in evaluations if _hit(found, target)), None)
     last = reached or (evaluations[-1] if evaluations else (seconds, 0, 0.0, math.nan))
-    gpus = seen_gpus()
+    machine = _machine()
     row = Row(
         key=trial.key,
         variant=trial.variant.name,
@@ -181,10 +231,11 @@ def _run(recipe: Path, trial: Trial, target: float, minutes: float, out: Path) -
         right=last[2],
         answers=trial.answers,
         date=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-        card=gpus[0].name if gpus else cpu_name(),
-        versions=versions(),
+        card=machine.card,
+        versions=machine.versions,
         evaluations=evaluations,
         error=error,
+        minutes=minutes,
     )
     shutil.rmtree(folder, ignore_errors=True)
     return row

@@ -25,6 +25,7 @@ class Row:
 
     status: reached; ended, without reaching it; time, stopped before; failed, with `error`. `update`, `right`: of the
     evaluation that reached the target, else of the last. `evaluations`: (seconds, update, share right, held-out loss).
+    `minutes`: after which it would have been stopped.
     """
 
     key: str
@@ -41,20 +42,53 @@ class Row:
     versions: dict[str, str]
     evaluations: list[Evaluation] = field(default_factory=list)
     error: str = ""
+    minutes: float = 0.0
 
 
-def kept(out: Path) -> dict[str, Row]:
-    """The rows of OUT/quality.jsonl by key; a failed run is none, so that it is made again."""
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What runs that are compared have in common, besides what is in their keys."""
+
+    card: str
+    versions: dict[str, str]
+
+    def __contains__(self, row: Row) -> bool:
+        return (row.card, row.versions) == (self.card, self.versions)
+
+    def others(self, rows: Sequence[Row]) -> str:
+        """A line on rows of other cards and versions, with what they have in place of what is here."""
+        names = dict.fromkeys(name for row in rows for name in (*row.versions, *self.versions))
+        parts = [_instead("card", [row.card for row in rows], self.card)]
+        for name in names:
+            parts.append(_instead(name, [row.versions.get(name, "none") for row in rows], self.versions.get(name)))
+        return "; ".join(filter(None, parts))
+
+
+def _instead(name: str, found: Sequence[str], here: str | None) -> str:
+    other = [value for value in dict.fromkeys(found) if value != (here or "none")]
+    return f"{name} {', '.join(other)}, here {here or 'none'}" if other else ""
+
+
+def saved(out: Path) -> list[Row]:
+    """All rows of OUT/quality.jsonl."""
     path = out / FILE
-    found: dict[str, Row] = {}
+    rows = []
     for line in read_jsonl(path) if path.is_file() else ():
         try:
-            row = Row(**line)
+            rows.append(Row(**line))
         except TypeError:
             raise RunError(f"{path}: not rows of `toolkit bench --quality`; name another folder with --out") from None
-        if row.status != "failed":
-            found[row.key] = row
-    return found
+    return rows
+
+
+def kept(rows: Sequence[Row], machine: Machine, minutes: float = 0.0) -> dict[str, Row]:
+    """The rows of this machine by key, but for those of runs that are to be made again: failed ones, and those that
+    were stopped when they had had fewer than `minutes`."""
+    return {
+        row.key: row
+        for row in rows
+        if row in machine and row.status != "failed" and not (row.status == "time" and row.minutes < minutes)
+    }
 
 
 def told(row: Row, out: Path) -> str:

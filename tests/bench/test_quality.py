@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import quality
-from bench.quality_rows import FILE, Row, Status, kept, score
-from tests.tiny import write_recipe
+from bench.quality_rows import FILE, Row, Status, saved, score
+from tests.tiny import write_chats, write_recipe
 from toolkit.errors import InputError, RunError
 from toolkit.terminal import new_console
 
@@ -25,6 +26,26 @@ def row(seconds: float = 10.0, status: Status = "reached", **values: Any) -> Row
     usual = {"key": "k", "variant": "peft-packed", "seed": 0, "target": 0.8, "update": 5, "right": 0.8, "answers": 40}
     known: dict[str, Any] = {"date": "", "card": "", "versions": {}, "status": status, "seconds": seconds}
     return Row(**known | usual | values)
+
+
+def stand_ins(monkeypatch: pytest.MonkeyPatch, status: Status = "reached") -> list[float]:
+    """The minutes of each run that is asked for; none is made, but its row."""
+    asked: list[float] = []
+
+    def run(_: Path, trial: quality.Trial, target: float, minutes: float, out: Path) -> Row:
+        asked.append(minutes)
+        machine = quality._machine()
+        return row(status=status, key=trial.key, minutes=minutes, card=machine.card, versions=machine.versions)
+
+    monkeypatch.setattr(quality, "_run", run)
+    monkeypatch.setattr(quality, "_make_table", lambda *_: None)
+    return asked
+
+
+def compare(recipe: Path, out: Path, **options: Any) -> None:
+    usual: dict[str, Any] = {"target": 0.8, "seeds": 1, "minutes": 1.0, "variants": "peft-packed"}
+    usual["overrides"] = ("eval.generate=4", 'eval.generate_steps="eval"')
+    assert quality.run_quality(recipe, **usual | options, out=out, console=new_console())
 
 
 @given(st.lists(st.floats(1, 1e4), min_size=3, max_size=9))
@@ -92,17 +113,81 @@ def test_runs_are_made_once_and_a_failed_one_again(
         return capsys.readouterr().out
 
     assert "0 of 1" in compare()
-    (made,) = kept(out).values()
+    (made,) = saved(out)
     assert (made.status, made.update, made.answers) == ("ended", 4, 4)
     assert [found[1] for found in made.evaluations] == [0, 2, 4]
     assert made.evaluations == sorted(made.evaluations) and made.evaluations[-1][0] <= made.seconds
     assert not list((out / "runs").iterdir()), "runs are not kept"
 
-    asked: list[str] = []
-    monkeypatch.setattr(quality, "_run", lambda recipe, trial, *_: asked.append(trial.key) or row(key=trial.key))
+    asked = stand_ins(monkeypatch)
     assert "1 of them in" in compare() and not asked
     (out / FILE).write_text((out / FILE).read_text().replace('"ended"', '"failed"'))
-    assert "1 of 1" in compare() and asked == [made.key]
+    assert "1 of 1" in compare() and asked == [5.0]
+
+
+@pytest.mark.parametrize(
+    ("status", "had", "asked", "again"),
+    [("time", 1.0, 2.0, True), ("time", 2.0, 2.0, False), ("time", 2.0, 1.0, False), ("reached", 1.0, 2.0, False)],
+)
+def test_a_run_that_was_stopped_is_made_again_when_it_may_take_longer(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: Status,
+    had: float,
+    asked: float,
+    again: bool,
+) -> None:
+    runs = stand_ins(monkeypatch, status)
+    compare(recipe, tmp_path / "out", minutes=had)
+    compare(recipe, tmp_path / "out", minutes=asked)
+    compare(recipe, tmp_path / "out", minutes=asked)
+    assert runs == ([had, asked] if again else [had])
+
+
+def test_rows_of_other_chats_are_not_those_of_today(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = stand_ins(monkeypatch)
+    compare(recipe, tmp_path / "out")
+    write_chats(tmp_path / "chats.jsonl", 60, seed=5)
+    compare(recipe, tmp_path / "out")
+    compare(recipe, tmp_path / "out")
+    assert len(runs) == 2
+    write_chats(tmp_path / "chats.jsonl", 60)
+    compare(recipe, tmp_path / "out")
+    assert len(runs) == 2, "the first chats are known again"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("seen_gpus", lambda: [SimpleNamespace(name="NVIDIA B200")], "card {card}, here NVIDIA B200"),
+        ("versions", lambda: {"toolkit": "99", "new": "1"}, "toolkit {toolkit}, here 99"),
+    ],
+)
+def test_rows_of_another_card_or_of_other_versions_stay_in_the_file_and_are_not_used(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: Any,
+    line: str,
+) -> None:
+    runs, out = stand_ins(monkeypatch), tmp_path / "out"
+    before = quality._machine()
+    compare(recipe, out)
+    compare(recipe, out)
+    assert "not used" not in capsys.readouterr().out and len(runs) == 1
+    monkeypatch.setattr(quality, name, value)
+    compare(recipe, out)
+    told = capsys.readouterr().out
+    assert f"not used   1 row of {out / FILE}: " in told
+    assert line.format(card=before.card, toolkit=before.versions["toolkit"]) in told
+    assert ("new none, here 1" in told) is (name == "versions")
+    compare(recipe, out)
+    assert len(runs) == 2 and len(saved(out)) == 2
 
 
 @pytest.mark.parametrize(
@@ -110,6 +195,16 @@ def test_runs_are_made_once_and_a_failed_one_again(
     [
         ({"overrides": ("eval.generate=0",)}, "eval.generate=200"),
         ({"overrides": ("eval.generate=8", "eval.generate_steps=0")}, "eval.generate_steps"),
+        ({"overrides": ("train.seed=7",)}, r"^--set train.seed=7: --quality gives every run the seeds 0, 1 and so on"),
+        ({"overrides": ("train.save_steps=9",)}, "every run train.save_steps=1000000000, as the time"),
+        ({"overrides": ('eval.best="loss"',)}, r'^--set eval.best="loss": .*leave eval.best out$'),
+        ({"overrides": ("eval={early_stopping_patience = 3}",)}, "leave eval.early_stopping_patience out"),
+        (
+            {"overrides": ("export.gguf=['q8_0']", "train.report_to=['x']")},
+            r"export.gguf=\[\][^\n]*\n.*train.report_to=",
+        ),
+        ({"overrides": ("train.report_to.0=x",)}, "leave train.report_to out"),
+        ({"variants": "peft-packed+train.seed=7"}, r"^--variants peft-packed\+train.seed=7: train.seed=7: .*--seeds"),
         ({"variants": "full-fp32"}, "full-fp32"),
         ({"variants": "peft-paked"}, "did you mean"),
     ],
@@ -126,4 +221,4 @@ def test_what_can_not_be_compared_is_refused(
 def test_another_file_is_no_comparison(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"arm": "peft"}\n')
     with pytest.raises(RunError, match="not rows of"):
-        kept(tmp_path)
+        saved(tmp_path)

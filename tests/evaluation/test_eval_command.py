@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,32 @@ def test_evenly_takes_from_everywhere() -> None:
     chats = [Chat((), where=str(number)) for number in range(10)]
     assert [chat.where for chat in evenly(chats, 3)] == ["0", "3", "6"]
     assert evenly(chats, 10) == evenly(chats, 99) == chats
+
+
+def test_chats_of_a_file_are_taken_from_all_of_it(tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    first = write_chats(tmp_path / "many" / "a.jsonl", 10)
+    second = write_chats(tmp_path / "many" / "b.jsonl", 4, seed=1)
+    chats, line = held_out(str(first), None, 3)
+    assert [chat.where for chat in chats] == [f"{first}:{number}" for number in (1, 4, 7)]
+    assert line == f"3 of the 10 of {first}"
+    for count in (4, 9):
+        chats, line = held_out(str(second), None, count)
+        assert len(chats) == 4 and line == f"4 of the 4 of {second}"
+    chats, line = held_out(str(tmp_path / "many"), None, 2)
+    assert [chat.where for chat in chats] == [f"{first}:1", f"{first}:8"]
+    assert line == f"2 of the 14 of {tmp_path / 'many'}"
+
+
+def test_of_a_data_set_of_the_hub_the_first_chats_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it may be too much to fetch."""
+
+    def loaded(specs: Any) -> Iterator[Chat]:
+        return (Chat((), where=str(number)) for number in range(specs[0].limit))
+
+    monkeypatch.setattr("toolkit.evaluation.questions.load_chats", loaded)
+    chats, line = held_out("some/chats", None, 3)
+    assert len(chats) == 3 and line == "the first 3 of some/chats"
 
 
 def test_a_bfcl_folder_through_the_table(place: Path, own_cache: Path, tmp_path: Path) -> None:

@@ -39,7 +39,10 @@ def evaluate(
     chats: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="At most this many chats, spread evenly; default: 200, or the whole test set."
+            min=1,
+            metavar="N",
+            help="At most this many chats, spread evenly (of a hub data set the first); default: 200, or the whole "
+            "test set.",
         ),
     ] = None,
     executed: Annotated[
@@ -70,7 +73,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Write every answer and the table as JSON into this folder; within RUN, its report shows them.",
+            help="Write every answer and the table as JSON into this folder, new or of an earlier table; within RUN, "
+            "its report shows them.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
@@ -93,9 +97,12 @@ def evaluate(
     Exit codes: 0 done, 1 the work failed, 2 the input is wrong.
     """
     from toolkit.evaluation.command import Options, evaluate_models
+    from toolkit.evaluation.saved import check_folder
 
-    if out is not None and (why := unwritable(out)):  # before models are asked for minutes
-        raise InputError(f"--out {out}: {why}; name another folder")
+    if out is not None:  # before models are asked for minutes
+        if why := unwritable(out):
+            raise InputError(f"--out {out}: {why}; name another folder")
+        check_folder(out)
     options = Options(
         data=data,
         recipe=recipe,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from toolkit.evaluation.evaluate import evaluate
 from toolkit.evaluation.executed import evaluate_executed
 from toolkit.evaluation.questions import held_out
 from toolkit.evaluation.results import Comparison, Evaluation
+from toolkit.evaluation.saved import TABLE, check_folder, earlier_files, file_names
 from toolkit.evaluation.tables import render_columns
 from toolkit.files import write_text
 from toolkit.hardware import Hardware, detect, free_cores
@@ -87,11 +87,16 @@ class Table:
         return {"chats": self.chats, "columns": columns, "differences": differences}
 
     def save(self, folder: Path) -> None:
-        """Write NAME.jsonl for each column (see `Evaluation.save`) and table.json into `folder`."""
-        for name, evaluation in self.columns:
-            stem = re.sub(r"[^\w.+-]+", "-", name).strip("-")
-            evaluation.save(folder / f"{stem}.jsonl")
-        write_text(folder / "table.json", json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        """Write NAME.jsonl for each column (see `Evaluation.save`) and table.json into `folder`, in place of an earlier
+        table. Raises an `InputError` where it holds anything else."""
+        check_folder(folder)
+        earlier = earlier_files(folder)
+        names = file_names(name for name, _ in self.columns)
+        for file, (_, evaluation) in zip(names, self.columns, strict=True):
+            evaluation.save(folder / file)
+        write_text(folder / TABLE, json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        for file in earlier.difference(names, (TABLE,)):
+            (folder / file).unlink(missing_ok=True)
 
     def render(self, console: Console, samples: int) -> None:
         """Print the table, the differences from the first column, and chats that flipped."""

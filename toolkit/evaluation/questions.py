@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from toolkit.chats import BUILTIN, TEST_SET, Chat
 from toolkit.data.held_out import HELD_OUT_SPLITS
-from toolkit.data.sources import load_chats
+from toolkit.data.sources import load_chats, local_files
 from toolkit.data.table import eval_chats
 from toolkit.errors import DataError, did_you_mean
 from toolkit.evaluation import bfcl
@@ -29,7 +29,8 @@ def held_out(
 
     data: None for what `recipe` holds out (without a recipe: the development set), builtin:tools for the development
     set, builtin:test for the test set, bfcl:FOLDER, a file, a folder or a hub id. They are spread evenly over what
-    there is: the built-in splits, BFCL's categories, a recipe's held-out chats; of a file the first are taken.
+    there is: the built-in splits, BFCL's categories, a recipe's held-out chats, a file; of a hub data set, which may
+    be too large to fetch whole, the first are taken.
     count: None for the whole test set, 200 of anything else. split: only this built-in one.
 
     Raises `DataError` for data that is not there or can't be read, and a split that does not exist.
@@ -49,8 +50,11 @@ def held_out(
         return chats, line + (f"; not supported: {', '.join(found.unsupported)}" if found.unsupported else "")
     if data is not None:
         _no_split(split, data)
-        chats = list(load_chats([SourceSection(source=data, limit=count)]))
-        return chats, f"{len(chats):,} of {data}"
+        if local_files(data) is None:
+            chats = list(load_chats([SourceSection(source=data, limit=count)]))
+            return chats, f"the first {len(chats):,} of {data}"
+        chats, total = _of_files(data, count)
+        return chats, f"{len(chats):,} of the {total:,} of {data}"
     assert recipe is not None
     chats = eval_chats(recipe)
     if split is not None:
@@ -84,7 +88,28 @@ def evenly(chats: Sequence[Chat], count: int) -> list[Chat]:
     """At most `count` chats, spread evenly: held-out chats come one split after the other."""
     if count >= len(chats):
         return list(chats)
-    return [chats[index * len(chats) // count] for index in range(count)]
+    return [chats[place] for place in _places(len(chats), count)]
+
+
+def _places(total: int, count: int) -> list[int]:
+    """Where `count` of `total` chats are taken."""
+    return [index * total // count for index in range(count)]
+
+
+def _of_files(data: str, count: int) -> tuple[list[Chat], int]:
+    """At most `count` chats, spread evenly over a file or a folder, and how many there are. A file of many is read
+    twice, so that no more are held than are asked."""
+    source = SourceSection(source=data)
+    chats: list[Chat] = []
+    total = 0
+    for chat in load_chats([source]):
+        total += 1
+        if total <= count:
+            chats.append(chat)
+    if total > count:
+        places = set(_places(total, count))
+        chats = [chat for place, chat in enumerate(load_chats([source])) if place in places]
+    return chats, total
 
 
 def _no_split(split: str | None, data: str) -> None:
