@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.data.toys import ADD, WEATHER, weather_row, write_jsonl
 from toolkit.chats import Chat
-from toolkit.data import readers
+from toolkit.data import packed, readers
 from toolkit.data.notes import Reading
 from toolkit.data.readers import _json_values, read_rows
 from toolkit.data.sources import load_chats
@@ -286,7 +286,7 @@ def _zst(path: Path, blocks: Iterator[bytes]) -> None:
 def test_what_unpacks_without_end_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, pack: Callable[[Path, Iterator[bytes]], None]
 ) -> None:
-    monkeypatch.setattr(readers, "_SMALL", 1 << 24)
+    monkeypatch.setattr(packed, "_SMALL", 1 << 24)
     path = tmp_path / f"x.{kind}.{pack.__name__[1:]}"
     begin = b'messages\n"' if kind == "csv" else b'[{"messages": "'
     pack(path, iter([begin, *[b"a" * (1 << 20)] * 256]))  # a quarter of a GiB in less than half a MiB
@@ -300,7 +300,7 @@ def test_what_unpacks_without_end_is_refused(
 
 
 def test_a_parquet_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "_SMALL", 1 << 20)
+    monkeypatch.setattr(packed, "_SMALL", 1 << 20)
     table = pyarrow.table({"messages": ["a" * (1 << 22)]})
     pyarrow.parquet.write_table(table, tmp_path / "x.parquet", compression="zstd", use_dictionary=False)
     with pytest.raises(DataError, match=r"x\.parquet: unpacks to [\d,]+ times its size"):

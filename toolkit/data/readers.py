@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 
 from toolkit.data.jsontext import LAX, STRICT, loads, not_json, refuse_halves
 from toolkit.data.notes import RowError, shown
+from toolkit.data.packed import EndlessError, opened, refuse_endless
 from toolkit.errors import DataError, Problem
 
 _A_LIST = "a JSON list begins here, and a row a line is wanted; name the file .json, which may hold a list"
@@ -26,11 +27,8 @@ _OVER_LINES = (
 KINDS = (".jsonl", ".json", ".csv", ".parquet")
 PACKED = (".gz", ".zst")
 _CHUNK = 1 << 16
-_PACKED_CHUNK = 1 << 10  # bytes of a .zst at a time: 4 of them can be 128 KiB of the file
 _MOST_ROW = 1 << 26  # bytes of a line, or characters of an item of a list: 64 MiB
 _MOST_VALUE = 1 << 30  # characters of a JSON value that is a file of its own
-_SMALL = 1 << 28  # bytes that any packed file may unpack to
-_MOST_TIMES = 300  # its own size that a larger one may; text of chats is packed 5 to 100 times
 _MOST_COLUMN = 2**31 - 1
 
 # A row that holds such keys is one row, whatever lists of objects are in it.
@@ -61,12 +59,8 @@ def read_rows(path: Path) -> Iterator[Placed]:
     if kind is None:
         raise DataError(f"{path}: unknown kind of file; wanted {', '.join(KINDS)}, plain or with {' or '.join(PACKED)}")
     reader = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}[kind]
-    with _readable(path), _opened(path) as binary:
+    with _readable(path), opened(path) as binary:
         yield from reader(binary)
-
-
-class _EndlessError(Exception):
-    """What is made to fill memory."""
 
 
 @contextmanager
@@ -76,7 +70,7 @@ def _readable(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except _EndlessError as error:
+    except EndlessError as error:
         raise DataError(f"{path}: {error}") from error
     except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError, EOFError) as error:
         raise DataError(f"{path}: broken or cut off {path.suffix} file: {error}") from error
@@ -97,81 +91,13 @@ def _not_utf8(error: UnicodeDecodeError) -> str:
 
 
 def _first_line_not_utf8(path: Path) -> int:
-    with _opened(path) as binary:
+    with opened(path) as binary:
         for number, raw in enumerate(_lines(io.BufferedReader(cast(Any, binary))), 1):
             try:
                 (raw or b"").decode()
             except UnicodeDecodeError:
                 return number
     return 1
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as raw:
-        if path.suffix == ".gz":
-            with gzip.open(raw) as stream:
-                yield cast(IO[bytes], _Bounded(cast(io.RawIOBase, stream), raw))
-        elif path.suffix == ".zst":
-            yield cast(IO[bytes], _Bounded(_Zst(raw), raw))
-        else:
-            yield raw
-
-
-class _Bounded(io.RawIOBase):
-    """What a packed file holds, up to a number of times what was read of it."""
-
-    def __init__(self, unpacked: io.RawIOBase, packed: IO[bytes]) -> None:
-        self._unpacked, self._packed = unpacked, packed
-        self._count = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self._unpacked.readinto(buffer) or 0
-        self._count += count
-        _refuse_endless(self._count, self._packed.tell())
-        return count
-
-
-def _refuse_endless(unpacked: int, packed: int) -> None:
-    if unpacked > _SMALL and unpacked > _MOST_TIMES * packed:
-        size = f"{unpacked // packed:,} times its size" if packed else "without end"
-        raise _EndlessError(f"unpacks to {size}, at most {_MOST_TIMES} is taken; unpack it yourself if that is right")
-
-
-class _Zst(io.RawIOBase):
-    """Decompressed zstandard. Unlike the library's own reader it complains when the file ends inside a frame."""
-
-    def __init__(self, raw: IO[bytes]) -> None:
-        import zstandard
-
-        self._raw = raw
-        self._decompressor = zstandard.ZstdDecompressor()
-        self._frame = self._decompressor.decompressobj()
-        self._started = False  # whether the frame has been given any bytes
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            packed = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof:
-                self._frame, self._started = self._decompressor.decompressobj(), False
-            packed = packed or self._raw.read(_PACKED_CHUNK)
-            if not packed:
-                if self._started:
-                    raise EOFError("the file ends in the middle of a frame")
-                return 0
-            self._started = True
-            self._ready = memoryview(self._frame.decompress(packed))
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
 
 
 def _jsonl(binary: IO[bytes]) -> Iterator[Placed]:
@@ -380,7 +306,7 @@ def _parquet(binary: IO[bytes]) -> Iterator[Placed]:
             number, file = 0, pyarrow.parquet.ParquetFile(binary)
             groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
             columns = [group.column(index) for group in groups for index in range(group.num_columns)]
-            _refuse_endless(
+            refuse_endless(
                 sum(column.total_uncompressed_size for column in columns),
                 sum(column.total_compressed_size for column in columns),
             )
