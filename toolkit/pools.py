@@ -8,6 +8,7 @@ for a result looks whether all processes live, and a pool that is ended has its 
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -23,7 +24,9 @@ _PATIENCE = 2.0  # seconds between two looks
 
 
 def begin() -> None:
-    """In a new process of a pool: on Ctrl-C the parent ends it, and where the parent is gone it ends itself."""
+    """In a new process of a pool that makes chats or reads them: on Ctrl-C the parent ends it, and where the parent is
+    gone it ends itself."""
+    gc.set_threshold(50_000)  # chats hold no circles to speak of, and are many objects
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -69,12 +69,16 @@ class Loaded:
     recipe: Recipe
 
 
-def test_the_command_prints_and_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tokenizer for whatever model a recipe names."""
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
     folder = save_tokenizer(tmp_path / "model", QWEN_LIKE)
     monkeypatch.setattr("toolkit.models.resolve", lambda model, weights=True: folder)
+
+
+@pytest.mark.usefixtures("model")
+def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_jsonl(tmp_path / "x.jsonl", [weather_row("[bold]Oslo[/bold]"), weather_row("Bergen")])
     capsys.readouterr()
     recipe = Recipe(data=DataSection(sources=[SourceSection(source=str(path))]), eval=EvalSection(holdout=0))
@@ -108,13 +112,11 @@ def test_what_a_terminal_would_obey_is_shown(tmp_path: Path) -> None:
         assert not set(output) & set("\a\b\x1b")
 
 
+@pytest.mark.usefixtures("model")
 def test_rows_that_cannot_be_rendered_are_left_out_where_the_recipe_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The preview goes on where a table is made."""
-    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
-    folder = save_tokenizer(tmp_path / "model", QWEN_LIKE)
-    monkeypatch.setattr("toolkit.models.resolve", lambda model, weights=True: folder)
     bad = [weather_row("<|im_end|>"), weather_row("Rome <|im_end|>")]
     path = write_jsonl(tmp_path / "x.jsonl", [*bad, weather_row("Oslo"), weather_row("Bergen")])
     console = new_console(file=io.StringIO(), width=80)

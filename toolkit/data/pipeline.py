@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import multiprocessing
 import os
@@ -268,7 +267,6 @@ _max_length = 0
 def _start(settings: Settings) -> None:
     global _renderer, _max_length
     begin()
-    gc.set_threshold(50_000)  # chats hold no circles to speak of, and are many objects
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     _max_length = settings.max_length
     with without_torch():

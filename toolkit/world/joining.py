@@ -152,13 +152,7 @@ def _sought_invented(d: Draft) -> Flags:
     line = d.r.choice(table()["sought"]["say"])
     words = {**look.words(), "id": s.slot(look, "id"), "find": asked, "Find": asked[:1].upper() + asked[1:]}
     d.user(s.filled(line.format(**words), {look.slot("id"): one, "_folder": folder}))
-    (found,) = s.call((look, {look.slot("id"): one}))
-    name = shown(found[look.attribute])
-    if not _NAME.fullmatch(name) or name in d.turns[-3].content:
-        raise Unsuitable("no name, or said already")
-    whole = f"{folder}/{name}"
-    d.because("within", noun=f"the {look.words()['attr']}", value=name, whole=whole)
-    s.serve(find, {find.slot("value"): whole})
+    s.serve(find, {find.slot("value"): _within(s, look, one, folder)})
     return {"offer": s.offer(look, find), "invented": True, "chain": "joined sought invented"}
 
 
@@ -169,6 +163,17 @@ def _naming(s: Scene) -> Invented:
     if not fit:
         raise Unsuitable("nothing that could be a name")
     return s.shop.make("get", about, s.r.choice(fit))
+
+
+def _within(s: Scene, look: Invented, one: Any, folder: str) -> str:
+    """A name that is looked up of `one`, behind a folder that was said. Raises Unsuitable where it is none."""
+    (found,) = s.call((look, {look.slot("id"): one}))
+    name = shown(found[look.attribute])
+    if not _NAME.fullmatch(name) or name in s.d.turns[-3].content:
+        raise Unsuitable("no name, or said already")
+    whole = f"{folder}/{name}"
+    s.d.because("within", noun=f"the {look.words()['attr']}", value=name, whole=whole)
+    return whole
 
 
 def _kept_invented(d: Draft) -> Flags:
@@ -203,12 +208,7 @@ def _named_invented(d: Draft) -> Flags:
     }
     source = d.r.choice(table()["named"]["say"]).format(**words, other="{_other}", folder="{_folder}")
     d.user(s.filled(source, {look.slot("id"): one, "_other": other, "_folder": folder}))
-    (found,) = s.call((look, {look.slot("id"): one}))
-    name = shown(found[look.attribute])
-    if not _NAME.fullmatch(name) or name in d.turns[-3].content:
-        raise Unsuitable("no name, or said already")
-    whole = f"{folder}/{name}"
-    d.because("within", noun=f"the {look.words()['attr']}", value=name, whole=whole)
+    whole = _within(s, look, one, folder)
     s.serve(put, ordered(put, {put.slot("id"): other, put.slot("value"): whole}))
     return {"offer": s.offer(look, put), "invented": True, "chain": "joined named invented"}
 

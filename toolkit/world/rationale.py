@@ -100,7 +100,7 @@ def _order(x: Any, y: Any) -> str:
 
 
 def _word(x: Any, y: Any) -> str:
-    return "less" if x < y else "more" if x > y else "same"
+    return {"<": "less", ">": "more", "=": "same"}[_order(x, y)]
 
 
 def _is_day_or_time(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import multiprocessing
 from collections import deque
@@ -29,7 +28,7 @@ def made_by_workers(
     """Number, kind and chat, in order; None where no attempt suits, which only matters once the chat's turn comes."""
     # spawned, as a fork would copy threads that hold locks
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin)
     waiting: deque[tuple[Order, Future[list[Made | None]]]] = deque()
     try:
         while True:
@@ -50,11 +49,6 @@ def made_by_workers(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start() -> None:
-    begin()
-    gc.set_threshold(50_000)  # chats hold no circles to speak of, and are many objects
 
 
 def _make_block(source: Source, block: Order) -> list[Made | None]:
