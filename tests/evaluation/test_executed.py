@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,19 @@ def find(kind: str, wanted: Callable[[Chat], bool] = lambda _: True) -> Chat:
 
 def calling_turns(chat: Chat) -> list[Turn]:
     return [turn for turn in chat.turns if turn.tool_calls]
+
+
+def test_chats_one_by_one_end_as_they_do_together() -> None:
+    def halves(chat: Chat) -> Iterator[str]:
+        return gold(chat) if CHATS.index(chat) % 2 else iter(["Nothing to do."] * 12)
+
+    apart, together = (run(CHATS, halves, one_by_one=way).rows for way in (True, False))
+    assert apart == together and {row.correct for row in apart} == {True, False}
+
+    conversations = Conversations(CHATS, gold)
+    evaluate_executed(conversations, conversations, CHATS, call_format="json", one_by_one=True)
+    order = [where for where, _ in groupby(chat.where for chat in conversations.seen)]
+    assert order == [chat.where for chat in CHATS]  # none begins before the one before it is done
 
 
 def test_the_chats_own_answers_succeed_and_see_the_chats_own_results() -> None:

@@ -200,7 +200,12 @@ class _Work:
         with self._decoder(column, renderer, settings) as decoder:
             if self.options.executed:
                 result = evaluate_executed(
-                    decoder, renderer, chats, call_format=call_format, max_steps=self.options.max_steps
+                    decoder,
+                    renderer,
+                    chats,
+                    call_format=call_format,
+                    max_steps=self.options.max_steps,
+                    one_by_one=column.gguf is not None,  # llama.cpp reads on from the turn before
                 )
             else:
                 result = evaluate(decoder, renderer, chats, call_format=call_format)
@@ -255,7 +260,8 @@ class _Work:
                         f"{column.given}: {gguf.n_vocab:,} tokens, but the tokenizer of {column.folder} has "
                         f"{len(renderer.tokenizer):,}: it is of another model; name its own recipe with --recipe"
                     )
-                yield _Clocked(GgufDecoder(gguf, stops, self.max_new_tokens, temperature, seed), self.clock)
+                most, progress = self.max_new_tokens, not self.options.executed  # which shows whole chats
+                yield _Clocked(GgufDecoder(gguf, stops, most, temperature, seed, progress), self.clock)
             return
         if self.hardware.gpu is None and not self.threads_set:
             import torch  # takes seconds; GGUF files are asked without it

@@ -29,6 +29,7 @@ from toolkit.evaluation.evaluate import Prompter, as_text
 from toolkit.evaluation.results import Evaluation, Row
 from toolkit.evaluation.scoring import ThisCall, all_accepted
 from toolkit.inference.decode import Decoder
+from toolkit.inference.meter import Meter
 from toolkit.world import World
 
 __all__ = ["evaluate_executed"]
@@ -106,24 +107,36 @@ def evaluate_executed(
     *,
     call_format: str,
     max_steps: int = 12,
+    one_by_one: bool = False,
 ) -> Evaluation:
     """Let the model work through each built-in chat in its world, all chats step by step in batches; a row a chat.
 
-    `max_steps` is the most assistant turns in a chat. Measures: `correct` (all that follows), `state`, `calls`,
-    `in_time`. Raises `DataError` for chats that have no simulated world.
+    `max_steps` is the most assistant turns in a chat. `one_by_one` ends a chat before the next begins and shows how
+    many are done: for a decoder that keeps what it has read of a chat. Measures: `correct` (all that follows), `state`,
+    `calls`, `in_time`. Raises `DataError` for chats that have no simulated world.
     """
     foreign = [Problem(chat.where, "no simulated world, so its calls can't be run") for chat in chats if not _has(chat)]
     if foreign:
         raise DataError(foreign)
     started = time.perf_counter()
     episodes = [_Episode.of(chat) for chat in chats]
-    while running := [episode for episode in episodes if episode.open]:
-        prompted = [episode.prompted() for episode in running]
-        made = decoder([renderer.prompt(chat, len(chat.turns) - 1) for chat in prompted])
-        for episode, one in zip(running, made, strict=True):
-            episode.new_tokens += one.new_tokens
-            episode.stopped = episode.stopped and one.stopped
-            episode.take(one.text, call_format, max_steps)
+
+    def finish(some: Sequence[_Episode]) -> None:
+        while running := [episode for episode in some if episode.open]:
+            prompted = [episode.prompted() for episode in running]
+            made = decoder([renderer.prompt(chat, len(chat.turns) - 1) for chat in prompted])
+            for episode, one in zip(running, made, strict=True):
+                episode.new_tokens += one.new_tokens
+                episode.stopped = episode.stopped and one.stopped
+                episode.take(one.text, call_format, max_steps)
+
+    if one_by_one:
+        with Meter(len(episodes), shown=True) as meter:
+            for episode in episodes:
+                finish([episode])
+                meter.one_done(episode.new_tokens)
+    else:
+        finish(episodes)
     settings = {
         "executed": True,
         "call_format": call_format,
