@@ -17,7 +17,7 @@ from typing import Any
 from toolkit.world.disguise import bare, cased, held_names, opaque
 from toolkit.world.language import spoken
 from toolkit.world.spec import TOOLS, Unsuitable
-from toolkit.world.values import ID_STYLES, kind_of, schema, tables
+from toolkit.world.values import ID_STYLES, is_everyday, kind_of, schema, some_words, tables
 
 OPERATIONS = ("get", "set", "act", "create", "find", "total", "batch", "match")
 _OPERATION_WEIGHTS = (5, 5, 6, 4, 3, 2, 2, 2)
@@ -40,7 +40,8 @@ _EXTRAS: Mapping[str, tuple[tuple[str, str, float], ...]] = {
 EXTRAS = ("reason", "priority", "limit", "when", "by")
 _REPEATS, _REPEATED, _ANOTHER = 0.6, 0.75, 0.3  # where results say more: of tools, of arguments, of what is looked up
 _EVERYDAY = 0.35  # of values to set are words like any other, beside those that come by chance
-_MUST = 0.4  # of those, where a tool may be demanding
+_FEW = 0.4  # of those words: the schema lists what may stand there
+_MUST = 0.4  # of what a tool leaves open, where it may be demanding
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ class Workshop:
         if not attribute:
             if not fit:
                 raise Unsuitable("no attribute for it")
-            plain = [key for key in fit if kind_of(key) == "everyday"]
+            plain = [key for key in fit if is_everyday(kind_of(key))]
             attribute = r.choice(plain if plain and operation == "set" and r.random() < _EVERYDAY else fit)
         name = self._name(operation, thing, attribute, action)
         params, optional = self._params(operation, thing, attribute, demanding)
@@ -249,6 +250,8 @@ class Workshop:
             kinds["ids"] = self._id(thing)
         if operation in ("set", "find"):
             kinds["value"] = kind_of(attribute)
+            if operation == "set" and is_everyday(kinds["value"]) and r.random() < _FEW:
+                kinds["value"] = some_words(r)
         for role, kind, share in _EXTRAS.get(operation, ()):
             if r.random() < share:
                 kinds[role] = kind

@@ -11,7 +11,7 @@ from toolkit.world.draft import Draft
 from toolkit.world.invented import EXTRAS, OPERATIONS, Invented, Workshop, grammar
 from toolkit.world.language import Filled, join, shown, spoken
 from toolkit.world.spec import TOOLS, Unsuitable
-from toolkit.world.values import tables, value
+from toolkit.world.values import is_everyday, tables, value
 
 # domains whose tools could reach into any register of things
 _BROAD = ("database", "files", "http", "shell")
@@ -123,7 +123,7 @@ class Scene:
 
     def everyday(self, tool: Invented, key: str) -> str:
         """The key of request lines for a value; now and then of those for one that reads like any other word."""
-        return f"{key}_everyday" if tool.params["value"][1] == "everyday" and self.r.random() < _EVERYDAY else key
+        return f"{key}_everyday" if is_everyday(tool.params["value"][1]) and self.r.random() < _EVERYDAY else key
 
     def _with(self, source: str, role: str, slot: str) -> str:
         """The request with one more argument, in the same sentence or in one of its own."""

@@ -43,7 +43,7 @@ def tables() -> dict[str, Any]:
 
 @cache
 def kind_of(attribute: str) -> str:
-    """The kind of an attribute's values; `choice NAME` for one of a list."""
+    """The kind of an attribute's values; `choice NAME` for one of a list, `among A|B` for one of a list of its own."""
     if attribute in tables()["choices"]:
         return f"choice {attribute}"
     return next(kind for kind, names in tables()["attributes"].items() if attribute in names.split())
@@ -58,6 +58,8 @@ def value(kind: str, r: Random, w: World) -> Any:
     name, _, rest = kind.partition(" ")
     if name == "choice":
         return r.choice(choices(rest))
+    if name == "among":
+        return _as_said(r.choice(rest.split("|")), r)
     if name == "id":
         return identifier(rest, r)
     return _KINDS[name](r, w)
@@ -66,8 +68,8 @@ def value(kind: str, r: Random, w: World) -> Any:
 def schema(kind: str) -> dict[str, Any]:
     """The JSON schema of the kind's values, without a description."""
     name, _, rest = kind.partition(" ")
-    if name == "choice":
-        return {"type": "string", "enum": list(choices(rest))}
+    if name in ("choice", "among"):
+        return {"type": "string", "enum": list(choices(rest)) if name == "choice" else rest.split("|")}
     if name == "id":
         return {"type": "integer" if rest == "number" else "string"}
     if name == "words":
@@ -154,8 +156,23 @@ def _words(r: Random, w: World) -> Any:
 
 
 def _everyday(r: Random, w: World) -> Any:
-    text = r.choice(_everyday_words())
+    return _as_said(r.choice(_everyday_words()), r)
+
+
+def _as_said(text: str, r: Random) -> Any:
+    """An everyday word as a user writes it: now and then in quotation marks."""
     return Said(text, f'"{text}"') if r.random() < 0.15 else text
+
+
+def some_words(r: Random) -> str:
+    """The kind of values that are one of a few everyday words, which no other chat has together: what is on offer has
+    to be read and copied, not known by heart."""
+    return f"among {'|'.join(r.sample(_everyday_words(), r.randint(3, 6)))}"
+
+
+def is_everyday(kind: str) -> bool:
+    """Whether values of the kind read like any other word of a sentence."""
+    return kind.partition(" ")[0] in ("everyday", "among")
 
 
 @cache
