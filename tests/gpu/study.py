@@ -282,7 +282,7 @@ def beside(chats: int, more: str = "") -> str:
 
 def own_recipes(study: Study, recipe: str, merged: Path) -> dict[str, str]:
     """Recipes over the user's own chats, each with the file that has it: all that end in calls or all there are, alone,
-    with a fifth of built-in chats, or with many; and all of them from where the first seed ended."""
+    with a fifth of built-in chats, or with many; all of them for twice as long, and from where the first seed ended."""
     out, own, val = study.out, str(Path(study.asked.own).resolve()), str(Path(study.asked.own_val).resolve())
     calls = out / "calls.jsonl"
     kinds: list[str] = []
@@ -299,6 +299,7 @@ def own_recipes(study: Study, recipe: str, merged: Path) -> dict[str, str]:
         "calls-mixed": ("", alone, beside(with_calls // 2, NO_CALLS), 2),
         "calls-beside": ("", alone, beside(with_calls // 2), 2),
         "own": ("", own, "", 4),
+        "long": ("", own, "", 8),
         "joint": ("", own, beside(60_000), 4),
         "after": (model, own, "", 4),
     }
