@@ -306,7 +306,8 @@ def choose(
     known("split", [split], SPLITS[1:] if test else SPLITS)
     known("domain", domains, _ALL_DOMAINS if test else DOMAINS)
     known("kind", kinds or (), MIX)
-    shares = dict(kinds or (TEST_MIX if test else MIX))
+    usual = TEST_MIX if test else TRAINING_MIX if is_varied(split, domains, max_tools) else MIX
+    shares = dict(kinds or usual)
     for kind, share in shares.items():
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < float("inf"):
             problems.append(Problem(source, f"share of kind {kind} must be a number from 0 up, not {share!r}"))
@@ -328,8 +329,6 @@ def choose(
             problems.append(Problem(source, f"{asked[0]}: {ONLY_VARIED}"))
     if problems:
         raise DataError(problems)
-    if kinds is None and catalog.varied:
-        shares = dict(TRAINING_MIX)
     missing = [kind for kind, share in shares.items() if share and not catalog.possible(kind)]
     # asked for by name it is a mistake; from the usual mix it is left out
     if missing and (kinds is not None or len(missing) == len(shares)):
