@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from toolkit.errors import RunError
 from toolkit.recipe.schema import Recipe
-from toolkit.runs import RunFolder, check_same
+from toolkit.runs import RunFolder, check_same, command_line
 
 
 def recipe(**sections: Any) -> Recipe:
@@ -43,3 +44,14 @@ def test_other_sources_are_told_whole() -> None:
         check_same(fewer, "mine.toml", recipe(), RunFolder(Path("runs/mine")))
     first = str(error.value.problems[0])
     assert first.startswith('mine.toml: data.sources = [{ source = "x.jsonl"') and "None" not in first
+
+
+@pytest.mark.parametrize(
+    ("program", "started"), [("/venv/bin/toolkit", "toolkit"), ("/x/toolkit/__main__.py", "python -m toolkit")]
+)
+def test_the_command_line_can_be_pasted(monkeypatch: pytest.MonkeyPatch, program: str, started: str) -> None:
+    words = ["run", "my data/x.toml", "--out", "runs/a b", "--set", 'train.optim="adamw_torch"', "--set", "a=it's"]
+    monkeypatch.setattr("sys.argv", [program, *words])
+    assert shlex.split(command_line()) == [*started.split(), *words]
+    monkeypatch.setattr("sys.argv", [program])
+    assert command_line() == started

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -307,6 +308,7 @@ def _with(value: Any) -> str:
 
 
 def command_line() -> str:
-    """The command as the user typed it."""
+    """The command as the user typed it, quoted so that it can be pasted."""
     program = Path(sys.argv[0]).name
-    return " ".join([program if program != "__main__.py" else "python -m toolkit", *sys.argv[1:]])
+    started = "python -m toolkit" if program == "__main__.py" else shlex.quote(program)
+    return f"{started} {shlex.join(sys.argv[1:])}".rstrip()

@@ -296,6 +296,43 @@ def test_names_for_a_tools_schema(key: str) -> None:
             assert chat.tools == (WEATHER,) and remarks == {}
 
 
+DECLARED = {
+    "name": "get_weather",
+    "description": "Current weather of a city.",
+    "parameters": {"type": "OBJECT", "properties": {"city": {"type": "STRING"}}, "required": ["city"]},
+}
+PLAN = {"name": "plan", "parameters": {"type": "OBJECT", "properties": {"days": {"type": "ARRAY"}}}}
+
+
+@pytest.mark.parametrize("key", ["functionDeclarations", "function_declarations"])
+class TestToolsOfGemini:
+    def test_as_entries_and_as_the_value(self, key: str) -> None:
+        wrapped = {key: [DECLARED, PLAN], "googleSearch": None}
+        for tools in (wrapped, [wrapped], json.dumps([wrapped]), [json.dumps(wrapped)]):
+            chat, remarks = read({"messages": [USER, calling(name="get_weather", arguments=ARGUMENTS)], "tools": tools})
+            assert chat.tools[0] == WEATHER
+            assert chat.tools[1]["function"]["parameters"]["properties"] == {"days": {"type": "array"}}
+            assert remarks["tool schemas: type STRING is read as string"] == 1
+
+    def test_beside_others_and_each_other(self, key: str) -> None:
+        tools = [ADD, {key: [DECLARED]}, {key: PLAN}, {key: []}]
+        chat, _ = read({"messages": [USER, answer()], "tools": tools})
+        assert [tool["function"]["name"] for tool in chat.tools] == ["add", "get_weather", "plan"]
+
+    def test_what_stands_beside_them_is_told(self, key: str) -> None:
+        tools = [{key: [DECLARED], "codeExecution": {}}]
+        _, remarks = read({"messages": [USER, answer()], "tools": tools})
+        assert remarks[f"tools, beside {key}: key codeExecution is not used"] == 1
+
+    def test_the_place_of_what_is_wrong(self, key: str) -> None:
+        for declared, message in (
+            (3, f"tools[0].{key}: wanted a list of name, description and parameters, got 3"),
+            ([DECLARED, 3], f"tools[0].{key}[1]: wanted a function schema, got 3"),
+            ([DECLARED, {"description": "x"}], f"tools[0].{key}[1]: a tool needs a name: found description"),
+        ):
+            assert refusal(answer(), tools=[{key: declared}]) == message
+
+
 def test_a_key_that_is_nearly_a_keyword_is_told() -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "require": ["city"]}
     _, remarks = read({"messages": [USER, answer()], "tools": [{"name": "f", "parameters": schema}]})

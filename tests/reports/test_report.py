@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from toolkit.commands.main import app
 from toolkit.errors import RunError
 from toolkit.evaluation.results import Evaluation
 from toolkit.exports import BaseRecord, ExportRecord, FileRecord, MergeRecord
+from toolkit.records import read_object, write_json
 from toolkit.reports.compare import FLIPS_LISTED
+from toolkit.reports.listing import list_runs
 from toolkit.reports.report import write_report
-from toolkit.reports.sections import FLIPS_SHOWN
+from toolkit.reports.runview import RunView
+from toolkit.reports.sections import FLIPS_SHOWN, again
 
 
 @pytest.fixture
@@ -48,6 +52,28 @@ def test_the_page_says_what_was_done_and_what_came_of_it(page: str) -> None:
     # verdicts come first
     assert page.index("overfitting, stop early") < page.index('<h2 id="curves"')
     assert "learning_rate = 0.001" in tree.text
+
+
+def test_its_commands_can_be_pasted_and_name_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path / "my run", finished=False)
+    (folder.checkpoints / "checkpoint-2").mkdir(parents=True)
+    environment = read_object(folder.environment) | {"ranks": {"processes": 2, "machines": 1}}
+    write_json(folder.environment, environment | {"command": "toolkit run 'a b.toml' --out 'my run' --gpus 2"})
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "bin" / "toolkit")])
+    monkeypatch.setattr("shutil.which", lambda name: None)  # not on PATH, so by its path
+    monkeypatch.chdir(tmp_path)
+    found = {what: shlex.split(command) for what, command in again(RunView.load(Path("my run")))}
+    assert found == {
+        "Run it again": ["bin/toolkit", "run", "my run/recipe.toml", "--gpus", "2", "--out", "my run-again"],
+        "Go on": ["bin/toolkit", "run", "my run/recipe.toml", "--gpus", "2", "--resume", "my run"],
+        "It was started as": ["toolkit", "run", "a b.toml", "--out", "my run", "--gpus", "2"],
+        "Make this page again": ["bin/toolkit", "report", "my run"],
+    }
+    assert list_runs(Path("my run"))[0].recipe == "a b"
+    for machines, command in ((2, "toolkit run it's.toml"), (1, "toolkit run it's.toml --out x y")):
+        write_json(folder.environment, {"command": command, "ranks": {"processes": machines, "machines": machines}})
+        assert "--gpus" not in dict(again(RunView.load(folder.path)))["Run it again"]
+        assert list_runs(folder.path)[0].recipe == "it's"
 
 
 def test_the_page_needs_nothing_else(page: str) -> None:

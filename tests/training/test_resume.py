@@ -405,6 +405,28 @@ def test_early_stopping_is_remembered(place: Path, tmp_path: Path, monkeypatch: 
     assert weights(killed) == weights(whole)
 
 
+def test_the_best_of_those_trained_is_remembered(place: Path, tmp_path: Path) -> None:
+    """Where none was better than the model before training, and whichever checkpoint the run goes on from."""
+    settings = ["train.learning_rate=0.9", "train.warmup_ratio=0", "train.max_steps=8", "train.save_total_limit=9"]
+    recipe = load(place / "tiny.toml", [*settings, "eval.generate=0"])
+    whole = run(recipe, tmp_path / "whole")
+    evaluations = {row["update"]: row["eval_loss"] for row in read_rows(whole.metrics) if "eval_loss" in row}
+    kept = read_object(whole.summary)["adapter_of_update"]
+    trained = {update: loss for update, loss in evaluations.items() if update}
+    assert evaluations[0] < trained[kept] == min(trained.values()) and kept < 8, evaluations
+    assert sha256_of(whole.checkpoints / f"checkpoint-{kept}" / "adapter_model.safetensors") == weights(whole)
+    for update in (2, 4, 6, 8):
+        part = RunFolder(tmp_path / f"from-{update}")
+        shutil.copytree(whole.path, part.path)
+        for path in part.all_checkpoints():
+            if int(path.name.rpartition("-")[2]) > update:
+                shutil.rmtree(path)
+        shutil.rmtree(part.adapter)
+        part.summary.unlink()
+        run(recipe, resume=part.path)
+        assert read_object(part.summary)["adapter_of_update"] == kept and weights(part) == weights(whole)
+
+
 @pytest.mark.slow
 def test_a_disk_that_takes_nothing_more(
     place: Path, tmp_path: Path, through: RunFolder, monkeypatch: pytest.MonkeyPatch

@@ -41,13 +41,20 @@ def test_early_stopping_keeps_the_best_adapter(recipe: Path, tmp_path: Path) -> 
 def test_an_adapter_that_is_no_better_than_none_is_said_to_be(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = "note no evaluation had a better loss than the model before training"
+    """It is the best of those trained all the same, and not the last."""
+    told = (
+        "note no evaluation had a better loss than the model before training: the adapter is the best of those that "
+        "were evaluated, and by this measure no better than none"
+    )
     for rate, worse in (("0.9", True), ("1e-3", False)):
         settings = [f"train.learning_rate={rate}", "train.warmup_ratio=0", "train.max_steps=4", "eval.eval_steps=1"]
         result = train(recipe, tmp_path / rate, *settings, "eval.early_stopping_patience=3")
         evals = [row["eval_loss"] for row in read_jsonl(result.metrics) if "eval_loss" in row]
         assert (min(evals) == evals[0]) is worse, evals
         assert (told in " ".join(capsys.readouterr().out.split())) is worse
+        kept = json.loads(result.summary.read_text())["adapter_of_update"]
+        assert evals[kept] == min(evals[1:])
+        assert not worse or kept < len(evals) - 1, evals
 
 
 def test_nan_stops_the_run(recipe: Path, tmp_path: Path, tiny_model: Path) -> None:

@@ -127,10 +127,12 @@ def test_resuming_keeps_what_a_run_began_with(original: tuple[Path, RunFolder], 
     shutil.rmtree(copied.checkpoints / "checkpoint-4")
     copied.summary.unlink()
     change(copied.environment, lambda value: value["hardware"].update(cpu="another"))
+    change(copied.environment, lambda value: value.update(command="toolkit run x.toml --out runs/x"))
     resumed = run(load(copied.recipe), resume=copied.path)
     environment = read_object(resumed.environment)
     assert environment["hardware"]["cpu"] != "another" == environment["began_with"]["hardware"]["cpu"]
     assert environment["went_on"] == [{"update": 2, "processes": 1}]
+    assert environment["command"] == "toolkit run x.toml --out runs/x"  # not the one with --resume
     _, _, said = verify(resumed, 1)
     assert "differs    CPU: another then" in said
 

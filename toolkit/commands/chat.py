@@ -11,7 +11,9 @@ def chat_with(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A run folder, an export folder, a GGUF file, a model folder, hub id or pypi: name."
+            metavar="MODEL",
+            help="A run folder, an export folder, a GGUF file, a model folder, hub id or pypi: name. Of an export's "
+            "GGUF files the most exact that fits into free memory is taken, Q8_0 before 16 bits.",
         ),
     ],
     tools: Annotated[

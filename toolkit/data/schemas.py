@@ -24,6 +24,7 @@ from toolkit.data.schema_rules import check_schema
 from toolkit.errors import meant, nearest
 
 SCHEMA_KEYS = ("parameters", "input_schema", "inputSchema")  # OpenAI's, Anthropic's and MCP's
+_DECLARATIONS = ("functionDeclarations", "function_declarations")  # Gemini's, whose one entry lists several tools
 _PYTHON_TYPES = {
     "str": "string",
     "string": "string",
@@ -93,7 +94,8 @@ class _Read:
 
 
 def read_tools(value: Any, remarks: Remarks, *, xlam: bool = False) -> Tools:
-    """The tools of a row: a list, or JSON text of one, of function schemas with or without the OpenAI wrapper.
+    """The tools of a row: a list, or JSON text of one, of function schemas with or without the wrapper that OpenAI or
+    Gemini puts around them.
 
     With `xlam` parameters may be written as xlam does: {name: {"type": "str, optional", "description", "default"}}.
     Raises `RowError`.
@@ -106,12 +108,13 @@ def read_tools(value: Any, remarks: Remarks, *, xlam: bool = False) -> Tools:
         value = [value]
     if not isinstance(value, list):
         raise RowError(f"tools: wanted a list of function schemas, got {_kind(value)}")
-    texts = [_text_of(tool, f"tools[{index}]") for index, tool in enumerate(value)]
+    placed = [(place, _text_of(tool, place)) for place, tool in _each(value, remarks)]
+    texts = [text for _, text in placed]
     found = [_read(text, False, xlam) for text in texts]
-    errors = [(index, one) for index, one in enumerate(found) if isinstance(one, tuple)]
-    if errors:
-        index, (message, cause) = errors[0]
-        raise RowError(f"tools[{index}]: {message}", cause)
+    for (place, _), one in zip(placed, found, strict=True):
+        if isinstance(one, tuple):
+            message, cause = one
+            raise RowError(f"{place}: {message}", cause)
     padded = any(one.nulls for one in found if isinstance(one, _Read))
     if padded:  # then nulls where a null could stand are Arrow's too
         found = [_read(text, True, xlam) for text in texts]
@@ -123,6 +126,30 @@ def read_tools(value: Any, remarks: Remarks, *, xlam: bool = False) -> Tools:
             remarks["nulls in tool schemas, which Arrow fills in, are taken out"] += one.nulls
         tools.append(one.schema)
     return Tools(tuple(tools), padded)
+
+
+def _each(listed: list[Any], remarks: Remarks) -> Iterator[tuple[str, Any]]:
+    """Each tool with its place; of an entry as Gemini's, each of its declarations."""
+    for index, tool in enumerate(listed):
+        place = f"tools[{index}]"
+        if isinstance(tool, str):
+            tool = _json_of(tool, place)
+        fields = Fields(tool if isinstance(tool, dict) else {}, place)
+        if not fields.has(*_DECLARATIONS):
+            yield place, tool
+            continue
+        key = next(name for name in _DECLARATIONS if fields.has(name))
+        inner = f"{place}.{key}"
+        declared = fields.take(*_DECLARATIONS)
+        fields.known("type")
+        report_unused(fields, f"tools, beside {key}", remarks)
+        if isinstance(declared, str):
+            declared = _json_of(declared, inner)
+        if isinstance(declared, dict):
+            declared = [declared]
+        if not isinstance(declared, list):
+            raise RowError(f"{inner}: wanted a list of name, description and parameters, got {_kind(declared)}")
+        yield from ((f"{inner}[{number}]", one) for number, one in enumerate(declared))
 
 
 def _text_of(value: Any, what: str) -> str:

@@ -19,6 +19,7 @@ from toolkit.inference.gguf import MARKS, GgufModel
 from toolkit.inference.named_models import Column, Models, columns_of, renderer_of, settle
 from toolkit.inference.prompting import Prompting, prompting_of
 from toolkit.inference.standing import standing
+from toolkit.inference.which_gguf import Taken, take
 from toolkit.recipe.schema import Recipe
 from toolkit.runs import RunFolder, recipe_of
 
@@ -117,25 +118,22 @@ class FolderSpeaker:
 
 @contextlib.contextmanager
 def open_speaker(word: str, *, context: int = 4096, threads: int | None = None) -> Iterator[Speaker]:
-    """What `word` names, loaded: a GGUF, an export folder (its smallest GGUF), a run, a model folder or a hub id.
+    """What `word` names, loaded: a GGUF, an export folder (the GGUF that `take` takes), a run, a model folder or a hub
+    id.
 
     A GGUF with an export.json beside it is prompted as its run was trained; another one by the template inside it.
     Raises `ModelError`, `RunError` and `EngineError`.
     """
-    column = find_column(word)
-    if column.gguf is not None:
-        with GgufModel(column.gguf, n_ctx=context, threads=threads, plain=True) as model:
-            yield _gguf_speaker(column.gguf, model)
-        return
-    with _folder_speaker(settle([column])[0], threads) as speaker:
-        yield speaker
-
-
-def find_column(word: str) -> Column:
-    """The one model that a word means; of an export folder its smallest GGUF, or else its merged model."""
     columns = columns_of([word], base=False)
-    ggufs = [column for column in columns if column.gguf is not None]
-    return min(ggufs, key=lambda one: one.gguf.stat().st_size if one.gguf else 0) if ggufs else columns[-1]
+    ggufs = [column.gguf for column in columns if column.gguf is not None]
+    if ggufs:
+        taken = take(ExportFolder(ggufs[0].parent), "chat", context) if len(ggufs) > 1 else None
+        taken = taken or Taken(ggufs[0])
+        with GgufModel(taken.path, n_ctx=context, threads=threads, plain=True) as model:
+            yield _gguf_speaker(taken, model)
+        return
+    with _folder_speaker(settle(columns[-1:])[0], threads) as speaker:
+        yield speaker
 
 
 @contextlib.contextmanager
@@ -167,10 +165,11 @@ def _seen_of(column: Column) -> SeenTools | None:
     return read_seen(column.folder.parent) if merged and column.folder is not None else None
 
 
-def _gguf_speaker(path: Path, model: GgufModel) -> GgufSpeaker:
+def _gguf_speaker(taken: Taken, model: GgufModel) -> GgufSpeaker:
+    path = taken.path
     prompting = prompting_of(path)
     about = f"{path.name}, llama.cpp, {model.threads} CPU threads, calls as {prompting.call_format}"
-    notes = standing(path, prompting.template)
+    notes = [*([taken.note] if taken.note else []), *standing(path, prompting.template)]
     return GgufSpeaker(model, prompting, about, _recipe_of(path), read_seen(path.parent), notes)
 
 

@@ -247,8 +247,9 @@ class EvalSection(Section):
     )
     best: Literal["auto", "loss", "calls"] = Field(
         "auto",
-        description="which adapter is kept: that of the lowest evaluation loss, or of the most right answers; auto: by "
-        "answers where they are decoded in the course of training (see generate, generate_steps), else by loss",
+        description="which trained adapter is kept: that of the lowest evaluation loss, or of the most right answers; "
+        "auto: by answers where they are decoded in the course of training (see generate, generate_steps), else by "
+        "loss",
     )
     max_new_tokens: Positive = 128
     generate_batch_size: Positive = Field(64, description="chats decoded at a time; fewer where memory is short")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,11 @@ def _listed(path: Path) -> Listed:
 
 def _recipe_name(environment: dict[str, Any]) -> str:
     """Of the recipe file on the command line that made the run."""
-    words = str(environment.get("command") or "").split()
+    command = str(environment.get("command") or "")
+    try:
+        words = shlex.split(command)
+    except ValueError:  # of a run whose command was written down without quotes
+        words = command.split()
     return next((Path(word).stem for word in words if word.endswith(".toml")), "")
 
 

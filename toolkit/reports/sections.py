@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ from toolkit.pages.lines import Chart, Mark, Series, line_chart
 from toolkit.pages.page import Token, table
 from toolkit.reports.flips import flipped, still_wrong
 from toolkit.reports.runview import RunView
-from toolkit.words import counted, duration
+from toolkit.words import counted, duration, typed
 
 GIB = 2**30
 FLIPS_SHOWN = 6
@@ -288,14 +287,17 @@ def _measures(view: RunView) -> Markup:
 
 
 def again(view: RunView) -> list[tuple[str, str]]:
-    """(what, command) that make the run, or the page, again."""
-    path = view.folder.path
-    found = [("Run it again", shlex.join(["toolkit", "run", str(view.folder.recipe), "--out", f"{path}-again"]))]
+    """(what, command) that make the run, or the page, again. The run's own recipe has what --set changed in it."""
+    path, recipe = view.folder.path, view.folder.recipe
+    ranks = view.environment.get("ranks") or {}
+    several = ranks.get("processes", 1) > 1 and ranks.get("machines", 1) == 1
+    gpus = ["--gpus", str(ranks["processes"])] if several else []
+    found = [("Run it again", typed("run", recipe, *gpus, "--out", f"{path}-again"))]
     if view.state == "stopped" and view.folder.last_checkpoint() is not None:
-        found.append(("Go on", shlex.join(["toolkit", "run", str(view.folder.recipe), "--resume", str(path)])))
+        found.append(("Go on", typed("run", recipe, *gpus, "--resume", path)))
     if command := view.environment.get("command"):
         found.append(("It was started as", str(command)))
-    found.append(("Make this page again", shlex.join(["toolkit", "report", str(path)])))
+    found.append(("Make this page again", typed("report", path)))
     return found
 
 

@@ -148,7 +148,7 @@ class Guard(TrainerCallback):
 
 
 class EarlyStopping(TrainerCallback):
-    """Keeps the best adapter by `eval.best` (see `Best`), and stops when it has not improved for a while.
+    """Keeps the best trained adapter by `eval.best` (see `Best`), and stops when nothing was better for a while.
 
     `patience` counts evaluations; 0 never stops and keeps the last adapter.
     """
@@ -184,10 +184,9 @@ class EarlyStopping(TrainerCallback):
         if not self.patience or metrics is None:
             return
         better = self.best.judge(metrics, state.global_step)
-        if better:
-            if state.global_step and here().first_one:
-                self._keep()
-        elif better is False and self.best.worse >= self.patience:
+        if better is not None and state.global_step and self.best.kept == state.global_step and here().first_one:
+            self._keep()
+        if better is False and self.best.worse >= self.patience:
             self._judge()
             control.should_training_stop = True
             control.should_save = True  # what comes after training may be killed, too
@@ -201,14 +200,14 @@ class EarlyStopping(TrainerCallback):
         self.folder.mkdir(parents=True, exist_ok=True)
         work = self.folder / f"{BEST}.part"
         with saving(work, tensor_bytes(tensors), "the best adapter"):
-            with_memory(lambda: save_file(tensors, work, metadata={"update": str(self.best.update)}))
+            with_memory(lambda: save_file(tensors, work, metadata={"update": str(self.best.kept)}))
         flush(work)
         work.replace(self.folder / BEST)
 
     def restore_best(self, last_update: int) -> int:
-        """Put the best adapter back into the model, of each rank; returns the update it is from."""
+        """Put the adapter that is kept back into the model, of each rank; returns the update it is from."""
         kept = self.folder / BEST
-        if not self.patience or not self.best.update or self.best.update == last_update:
+        if not self.patience or not self.best.kept or self.best.kept == last_update:
             return last_update
         if not here().first(kept.is_file):
             return last_update
@@ -219,7 +218,7 @@ class EarlyStopping(TrainerCallback):
                 for name, value in trained.items():
                     value.copy_(tensors[name].to(value.device))
             here().copy(list(trained.values()))
-        return self.best.update
+        return self.best.kept
 
 
 class ThreadKeeper(TrainerCallback):

@@ -154,16 +154,21 @@ _OF_THE_FIRST_UPDATES = ("engine", "hardware", "process", "ranks", "micro_batch"
 
 
 def began_with(resumed: Resumed | None) -> dict[str, Any]:
-    """{"began_with": ..., "went_on": ...} for the environment.json of a run that goes on from a checkpoint; empty for a
-    run that begins.
+    """{"command": ..., "began_with": ..., "went_on": ...} for the environment.json of a run that goes on from a
+    checkpoint; only the first of one that starts over, and nothing of a run that begins.
 
-    The first is what its first updates were made with, which may be another machine's, or {} where that is lost. The
-    second has {"update": the last one before, "processes": that train from there on} for each time that it went on.
+    The first is the command that made the run, which a --resume is not. The second is what its first updates were made
+    with, which may be another machine's, or {} where that is lost. The third has {"update": the last one before,
+    "processes": that train from there on} for each time that it went on.
     """
-    if resumed is None or resumed.checkpoint is None:
+    if resumed is None:
         return {}
-    before, update = resumed.environment, resumed.checkpoint.update
-    return {
+    before = resumed.environment
+    made = {"command": before["command"]} if "command" in before else {}
+    if resumed.checkpoint is None:
+        return made
+    update = resumed.checkpoint.update
+    return made | {
         BEGAN: before.get(BEGAN) or {name: before[name] for name in _OF_THE_FIRST_UPDATES if name in before},
         WENT_ON: [
             *(one for one in before.get(WENT_ON, ()) if one["update"] < update),

@@ -269,7 +269,8 @@ class Session:
         self._say(f"memory     {max(hosts) / 2**30:.2f} GiB of the machine's at most")
         self.console.print(f"adapter    {self.folder.adapter} (of update {trained['adapter_of_update']})")
         if self.stopping.patience and self.stopping.best.found and not self.stopping.best.update and len(evals) > 1:
+            which = "the best of those that were evaluated" if self.stopping.best.kept else "that of the last update"
             self._say(
                 f"note       no evaluation had {self.stopping.what} than the model before training: the adapter is "
-                "that of the last update, and by this measure no better than none"
+                f"{which}, and by this measure no better than none"
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.inference.serve.test_bounds import BODY, ask
 from tests.inference.serve.test_serving import ended, lines_until_curl, started
+from tests.inference.test_which_gguf import several
 from tests.tiny import ADD
 from toolkit.data.seen import SeenTools
 from toolkit.inference.serve.command import _tools_line
@@ -49,3 +50,11 @@ def test_a_key_default_tools_and_a_failed_verification(exported: Path, tmp_path:
         assert plain[0] == offered[0] == 200
         assert offered[2]["usage"]["prompt_tokens"] > plain[2]["usage"]["prompt_tokens"] + 20
         assert ended(server, signal.SIGTERM) == (0, "stopped\n", "")
+
+
+def test_which_of_several_files_is_served(exported: Path, tmp_path: Path) -> None:
+    export = several(exported, tmp_path / "run" / "export", "F16", "Q8_0", "Q4_K_M")
+    with started(str(export.path.parent)) as (_, server):
+        file, serving, *_ = lines_until_curl(server.stdout)
+        assert file.startswith("file    tiny-Q8_0.gguf is taken of 3 GGUF files; to take another, name it: ")
+        assert file.endswith(f" serve {export.path}/tiny-Q4_K_M.gguf\n") and "serving tiny-Q8_0.gguf at" in serving

@@ -23,6 +23,7 @@ from toolkit.inference.prompting import prompting_of
 from toolkit.inference.serve.bounds import MAX_BODY, Limits, hosts_of
 from toolkit.inference.standing import standing
 from toolkit.inference.tools import Toolbox, choose_tools, unseen
+from toolkit.inference.which_gguf import Taken, take
 from toolkit.runs import holding
 from toolkit.terminal import say
 from toolkit.words import typed
@@ -49,20 +50,20 @@ class Options:
     threads: int | None = None
 
 
-def find_gguf(word: str) -> Path:
-    """The GGUF that a word means: the file, or the smallest one of an export folder or of a run's export.
+def find_gguf(word: str, context: int, parallel: int) -> Taken:
+    """The GGUF that a word means: the file, or the one that `take` takes of an export folder or of a run's export.
 
     Raises `RunError` with the command that makes one.
     """
     path = Path(word).expanduser()
     if path.suffix == ".gguf" or path.is_file():
-        return path
+        return Taken(path)
     for folder in (path, path / "export"):
         if (folder / "export.json").is_file():
-            found = [file for file in ExportFolder(folder).ggufs() if file.is_file()]
-            if not found:
+            taken = take(ExportFolder(folder), "serve", context, parallel)
+            if taken is None:
                 raise RunError(f"{folder}: no GGUF in it; write one: {typed('export')} RUN --gguf q8_0 --out FOLDER")
-            return min(found, key=lambda file: file.stat().st_size)
+            return taken
     if (path / "recipe.toml").is_file():
         raise RunError(f"{path}: no GGUF of this run yet; write one: {typed('export', path, '--gguf', 'q8_0')}")
     if path.is_dir() and (inside := holding(path)):
@@ -149,12 +150,15 @@ def serve(options: Options) -> None:
 
 
 def _serve(options: Options, stop: threading.Event) -> None:
-    path = find_gguf(options.model)
+    taken = find_gguf(options.model, options.context, options.parallel)
+    path = taken.path
     limits = limits_of(options)
     toolbox = choose_tools(options.tools or "none")
     prompting = prompting_of(path)
     notes = standing(path, prompting.template)
     threads = options.threads or free_cores()
+    if taken.note:
+        say(f"file    {taken.note}", flush=True)
     with contextlib.closing(listen(options.host, options.port)) as opened:
         from toolkit.inference.serve.server import Loading, run  # with uvicorn, once the address is ours
 
