@@ -247,9 +247,10 @@ class _Work:
             self._note(gaps)
         ggufs = [file for file in self.record.files if file.kind == "gguf"]
         if ggufs:
-            smallest = min(ggufs, key=lambda file: file.bytes)
+            # Q8_0 answers as 16 bits do; below it a small model suffers (docs/benchmarks/2026-11-30-quality.md)
+            chosen = min(ggufs, key=lambda file: (file.type != "Q8_0", file.bytes))
             text = ollama.modelfile(
-                self.folder / smallest.name,
+                self.folder / chosen.name,
                 tokenizer,
                 max_length=self.record.max_length,
                 context=self.architecture.context_length,
