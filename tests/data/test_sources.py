@@ -320,6 +320,13 @@ def test_a_line_that_is_too_long_is_a_bad_row(tmp_path: Path, monkeypatch: pytes
     assert first == {"a": 1} and place == "1:12" and "write a row a line" in str(error)
 
 
+def test_a_file_of_utf_16_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes((json.dumps(weather_row("Oslo")) + "\n").encode("utf-16") + "{}\n{}\n".encode("utf-16-le"))
+    found = [(place, str(row)) for place, row in read_rows(path)]
+    assert len(found) == 1 and "not UTF-8 text but UTF-16" in found[0][1]
+
+
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_list_in_a_file_of_lines_is_said_once(tmp_path: Path, indent: int | None) -> None:
     path = tmp_path / "rows.jsonl"

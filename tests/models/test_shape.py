@@ -137,3 +137,9 @@ def test_a_folder_goes_before_what_is_known(tmp_path: Path) -> None:
 def test_targets_that_match_nothing() -> None:
     with pytest.raises(ModelError, match=r"lora\.target_modules: 'c_attn' matches no module; this model has q_proj"):
         KNOWN["Qwen/Qwen3-1.7B"].trainable_parameters(LoraSection(target_modules="c_attn"))
+
+
+def test_one_target_of_several_that_matches_nothing() -> None:
+    shape = shape_from_config(MODELS[0], "config.json")
+    with pytest.raises(ModelError, match=r"the model has no module v_prj, did you mean v_proj\?; it has q_proj"):
+        shape.trainable_parameters(LoraSection(target_modules=["q_proj", "v_prj"]))

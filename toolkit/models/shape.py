@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toolkit.errors import ModelError
+from toolkit.errors import ModelError, did_you_mean
 
 if TYPE_CHECKING:
     from toolkit.recipe.schema import LoraSection
@@ -166,12 +166,19 @@ class ModelShape:
     def trainable_parameters(self, lora: LoraSection) -> int:
         """Parameters that train with this adapter: A and B, DoRA's magnitudes, biases and whole saved modules.
 
-        Raises `ModelError` when `target_modules` matches nothing in this model.
+        Raises `ModelError` when `target_modules` matches nothing in this model, or one of its names doesn't.
         """
         targets = self.lora_targets(lora.target_modules)
         if not targets:
             names = ", ".join(self.linears)
             raise ModelError(f"lora.target_modules: {lora.target_modules!r} matches no module; this model has {names}")
+        if not isinstance(lora.target_modules, str):
+            for name in lora.target_modules:
+                # the run refuses it, so a plan that leaves it out is of another run
+                if not self.lora_targets([name]):
+                    near = did_you_mean(name, self.linears)
+                    names = ", ".join(self.linears)
+                    raise ModelError(f"lora.target_modules: the model has no module {name}{near}; it has {names}")
         count = sum(lora.r * (fan_in + fan_out) for _, fan_in, fan_out in targets)
         if lora.use_dora:
             count += sum(fan_out for _, _, fan_out in targets)

@@ -140,6 +140,10 @@ def _evaluation(recipe: Recipe) -> Iterator[Finding]:
                 f"set {' and '.join(way)} too"
             )
             yield (holdout, sources, *(("eval", key) for key in wanting)), message
+    for index, source in enumerate(settings.sources):
+        if source.weight > 1:  # one answer would be counted as several, and the intervals be too narrow
+            message = f"found {source.weight:g}, wanted at most 1: a held-out chat is measured once"
+            yield (("eval", "sources", index, "weight"),), message
     if settings.best == "calls":
         best = ("eval", "best")
         for key, found, why in (

@@ -81,6 +81,8 @@ class LoadedRecipe:
         if (match := _KEY.match(message)) is None:
             return problem
         where = self.where(match[0])
+        if match[0] == "model.name":
+            message += _beside(where, self.recipe.model.name)
         return Problem(where, message.removeprefix(f"{match[0]}: ") if where.startswith("--set ") else message)
 
 
@@ -224,6 +226,16 @@ def _looked_for(place: str, source: str, message: str) -> str:
     names = [path.name for folder in folders if folder.is_dir() for path in folder.iterdir()]
     near = did_you_mean(Path(source).name, names)
     return missing + (near or f" in {Path(file).parent}, where the recipe is, or the working folder")
+
+
+def _beside(place: str, name: str) -> str:
+    """What to say of a model that is not found but lies beside the recipe's file, where its data would be found."""
+    folder = Path(place.rpartition(":")[0]).parent / name
+    if place.startswith("--set ") or Path(name).is_absolute() or Path(name).exists():
+        return ""
+    if not (folder / "config.json").is_file():
+        return ""
+    return f"; a model's folder is named from the working folder: {folder if folder.is_absolute() else f'./{folder}'}"
 
 
 def _missing(path: Path) -> str:

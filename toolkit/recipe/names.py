@@ -51,7 +51,7 @@ TABLE: tuple[Other, ...] = (
         value='"auto"',
     ),
     Other(
-        ("chat_template", "template"),
+        ("chat_template", "chat_template_path", "template"),
         f"{AXOLOTL}, {FACTORY}, {UNSLOTH}",
         "data.call_format",
         "the tokenizer's own chat template is taken; call_format says how calls are written",
@@ -83,6 +83,19 @@ TABLE: tuple[Other, ...] = (
         f"HF PEFT, {UNSLOTH}",
         word="not offered; PEFT's default is taken",
     ),
+    Other(
+        ("rank_pattern", "alpha_pattern", "target_parameters", "trainable_token_indices", "ensure_weight_tying"),
+        "HF PEFT",
+        word="not offered; PEFT's default is taken",
+    ),
+    Other(
+        ("exclude_modules",),
+        "HF PEFT",
+        "lora.target_modules",
+        "a list has only what is adapted, and a text is a regular expression over whole names",
+        '["q_proj", "v_proj"]',
+    ),
+    Other(("task_type", "inference_mode"), "HF PEFT", word="not needed; a causal language model is trained, always"),
     # the data
     Other(
         ("dataset", "datasets", "dataset_name", "dataset_path", "dataset_dir", "data_path", "train_file", "path"),
@@ -205,6 +218,16 @@ TABLE: tuple[Other, ...] = (
         word="not offered",
     ),
     Other(("tf32", "data_seed", "ddp_find_unused_parameters"), HF, word="not needed; leave it out"),
+    Other(
+        ("remove_unused_columns", "use_cache", "do_train", "do_eval"),
+        HF,
+        word="not needed; leave it out",
+    ),
+    Other(("use_cpu", "no_cuda", "device_map"), HF, word="not needed; a GPU is taken where there is one"),
+    Other(("use_liger_kernel", "use_liger", "liger_kernel"), HF, "train.engine", "its kernels are fused", '"compiled"'),
+    Other(("loss_type", "dataset_kwargs", "shuffle_dataset"), HF, word="not offered"),
+    Other(("trust_remote_code",), HF, word="a model's own code is never run"),
+    Other(("eos_token", "pad_token"), HF, word="not needed; the tokenizer's own is taken"),
     # evaluation
     Other(
         ("val_set_size", "val_size", "eval_ratio", "test_size", "validation_split"),
@@ -254,7 +277,7 @@ TABLE: tuple[Other, ...] = (
     Other(
         ("push_to_hub", "hub_model_id", "hub_token", "hub_strategy", "token"),
         f"{HF}, {AXOLOTL}, {UNSLOTH}",
-        word="nothing is sent anywhere; export, then upload it yourself",
+        word="not in a recipe: toolkit push RUN NAME/MODEL, once it is trained",
     ),
 )
 BY_NAME: dict[str, Other] = {name: other for other in TABLE for name in other.names}

@@ -87,7 +87,9 @@ class SourceSection(Section):
     weight: Annotated[float, Field(gt=0, le=1000)] = Field(
         1.0, description="how often each chat is taken; 0.5 takes every other"
     )
-    limit: Positive | None = Field(None, description="take at most this many chats")
+    limit: Positive | None = Field(
+        None, description="take at most this many chats, those that weight repeats counted each time"
+    )
     # only for builtin:tools
     size: Positive = Field(15_694, description="how many built-in chats")
     seed: NotNegative = 0
@@ -227,7 +229,9 @@ class EvalSection(Section):
         default_factory=list, description="held-out chats; empty: the built-in held-out splits, or a part of the data"
     )
     holdout: Annotated[int | float, Field(ge=0)] = Field(
-        200, description="chats (or a fraction below 1) kept out of training for the evaluation loss"
+        200,
+        description="chats (or a fraction below 1) kept out of training for the evaluation loss, where there are no "
+        "eval.sources",
     )
     eval_steps: Positive | Literal["epoch"] = Field(100, description="updates between evaluations")
     per_device_eval_batch_size: Positive = 4

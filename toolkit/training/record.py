@@ -12,6 +12,7 @@ from rich.console import Console
 from toolkit import __version__, models
 from toolkit.data import seen
 from toolkit.data.keys import source_files
+from toolkit.data.overlap import trained_on_too
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.engines import EngineReport
 from toolkit.files import write_text
@@ -78,6 +79,9 @@ def describe_data(console: Console, recipe: Recipe, tables: Tables, updates: Upd
         f"{tokens:,} tokens, {trained / tokens:.1%} trained, {tokens / table.n_chats:.0f} a chat\n"
         f"updates    {updates.total:,} of {counted(recipe.chats_per_update, 'chat')}{at_most}",
     )
+    # chats that are held out of the training sources are never among them
+    if recipe.eval.sources and tables.evaluation and (told := trained_on_too(table, tables.evaluation)):
+        console.print(f"note       {told}", markup=False)
 
 
 def engine_lines(report: EngineReport) -> str:

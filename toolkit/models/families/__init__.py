@@ -146,6 +146,7 @@ def load_shape(model: ModelSection) -> ModelShape:
         return shape_from_config(config, str(path))
     if model.name in KNOWN:
         return KNOWN[model.name]
+    models.require_trainable(model.name)
     if models.is_local(model.name):
         raise ModelError(f"model.name: {model.name} has no config.json; wanted a Hugging Face model folder")
     fetch = "" if model.name.startswith("pypi:") else f"fetch it (hf download {model.name} config.json), "
