@@ -183,6 +183,8 @@ class TestBadInput:
         path.write_text("?")
         with pytest.raises(DataError, match=r"x\.xlsx: unknown kind of file; wanted \.jsonl"):
             load(path)
+        with pytest.raises(DataError, match=r"wanted \.jsonl.*; save a table with tabs as \.csv, with commas"):
+            load(path.rename(tmp_path / "x.tsv"))
 
     def test_bad_rows_are_reported_with_their_line_all_at_once(self, tmp_path: Path) -> None:
         broken = weather_row()

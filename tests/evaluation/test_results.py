@@ -119,6 +119,8 @@ def test_answers_cut_before_they_could_be_right_are_told_from_endless_ones() -> 
     assert Evaluation([done, endless, short], settings).cut() == (
         "2 of 3 answers were cut at eval.max_new_tokens = 128; the calls expected of 1 are longer, so raise it"
     )
+    by_flag = Evaluation([endless], {**settings, "limit_of": "--max-new-tokens"})
+    assert by_flag.cut() == "1 of 1 answer was cut at --max-new-tokens = 128"
     assert Evaluation([short], {"executed": True}).cut() == "1 of 1 answer was cut at the token limit"
 
 

@@ -13,7 +13,8 @@ def export_run(
         str,
         typer.Argument(
             metavar="RUN",
-            help="A run folder, an adapter folder (with --base), or a model: folder, hub id or pypi: name.",
+            help="A run folder, an adapter folder (its base as its adapter_config.json has it, or --base), or a "
+            "model: folder, hub id or pypi: name.",
         ),
     ],
     gguf: Annotated[
@@ -32,7 +33,9 @@ def export_run(
             "or measure which is better.",
         ),
     ] = "auto",
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The new folder; default: RUN/export.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The new folder; default: RUN/export, of others exports/NAME.")
+    ] = None,
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The base model of an adapter folder, named as in a recipe.")
     ] = None,

@@ -57,7 +57,9 @@ def read_rows(path: Path) -> Iterator[Placed]:
     """Every row of a file with its place. Raises `DataError` when the file as a whole can't be read."""
     kind = kind_of(path)
     if kind is None:
-        raise DataError(f"{path}: unknown kind of file; wanted {', '.join(KINDS)}, plain or with {' or '.join(PACKED)}")
+        tabs = "; save a table with tabs as .csv, with commas" if path.suffix == ".tsv" else ""
+        kinds = f"{', '.join(KINDS)}, plain or with {' or '.join(PACKED)}"
+        raise DataError(f"{path}: unknown kind of file; wanted {kinds}{tabs}")
     reader = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}[kind]
     with _readable(path), opened(path) as binary:
         yield from reader(binary)

@@ -211,6 +211,8 @@ class _Work:
                 result = evaluate(decoder, renderer, chats, call_format=call_format)
             if isinstance(decoder, CachedDecoder):
                 result.settings |= {"from_cache": decoder.found, "decoded": decoder.decoded}
+            if self.options.max_new_tokens:
+                result.settings["limit_of"] = "--max-new-tokens"
         cached = result.settings.get("from_cache", 0)
         note = f", {counted(cached, 'answer')} from the cache" if cached else ""
         decoded = f", {self.clock.told}" if self.clock.prompts else ""

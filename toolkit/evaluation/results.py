@@ -128,7 +128,8 @@ class Evaluation:
         longer = sum(bool(row.expected_calls) and len(row.expected) > len(row.generated) for row in single)
         limit = self.settings.get("max_new_tokens")
         found = f"{len(cut)} of {counted(len(self.rows), 'answer')} {'was' if len(cut) == 1 else 'were'} cut at "
-        found += "the token limit" if limit is None else f"eval.max_new_tokens = {limit}"
+        what = self.settings.get("limit_of", "eval.max_new_tokens")
+        found += "the token limit" if limit is None else f"{what} = {limit}"
         return f"{found}; the calls expected of {longer} are longer, so raise it" if longer else found
 
     def summary(self) -> dict[str, Any]:
