@@ -8,6 +8,7 @@ from typing import Any
 from toolkit.engines.base import Choice, EngineReport
 from toolkit.engines.precision import weight_dtype
 from toolkit.errors import EngineError, Problem, did_you_mean
+from toolkit.models.shape import is_named
 from toolkit.recipe.schema import Recipe
 
 
@@ -27,7 +28,7 @@ def check_modules(recipe: Recipe, names: Iterable[str]) -> None:
         Problem("", f"{key}: the model has no module {name}{did_you_mean(name, last)}")
         for key, wanted in listed.items()
         for name in wanted
-        if name not in full and not any(one.endswith(f".{name}") for one in full)
+        if not any(is_named(one, name) for one in full)
     ]
     if problems:
         raise EngineError(problems)

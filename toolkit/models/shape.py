@@ -161,24 +161,22 @@ class ModelShape:
             return every[1:-1]
         if isinstance(target_modules, str):
             return [module for module in every if re.fullmatch(target_modules, module[0])]
-        return [m for m in every if any(m[0] == name or m[0].endswith(f".{name}") for name in target_modules)]
+        return [module for module in every if any(is_named(module[0], name) for name in target_modules)]
 
     def trainable_parameters(self, lora: LoraSection) -> int:
         """Parameters that train with this adapter: A and B, DoRA's magnitudes, biases and whole saved modules.
 
         Raises `ModelError` when `target_modules` matches nothing in this model, or one of its names doesn't.
         """
-        targets = self.lora_targets(lora.target_modules)
+        wanted, names = lora.target_modules, ", ".join(self.linears)
+        targets = self.lora_targets(wanted)
         if not targets:
-            names = ", ".join(self.linears)
-            raise ModelError(f"lora.target_modules: {lora.target_modules!r} matches no module; this model has {names}")
-        if not isinstance(lora.target_modules, str):
-            for name in lora.target_modules:
-                # the run refuses it, so a plan that leaves it out is of another run
-                if not self.lora_targets([name]):
-                    near = did_you_mean(name, self.linears)
-                    names = ", ".join(self.linears)
-                    raise ModelError(f"lora.target_modules: the model has no module {name}{near}; it has {names}")
+            raise ModelError(f"lora.target_modules: {wanted!r} matches no module; this model has {names}")
+        # the run refuses a name that is no module's, so a plan without it is of another run
+        lacking = [] if isinstance(wanted, str) else [name for name in wanted if not self.lora_targets([name])]
+        if lacking:
+            near = did_you_mean(lacking[0], self.linears)
+            raise ModelError(f"lora.target_modules: the model has no module {lacking[0]}{near}; it has {names}")
         count = sum(lora.r * (fan_in + fan_out) for _, fan_in, fan_out in targets)
         if lora.use_dora:
             count += sum(fan_out for _, _, fan_out in targets)
@@ -220,6 +218,11 @@ def gated_layer(shape: ModelShape) -> Layer:
         ("mlp.down_proj", ffn, hidden),
     )
     return Layer(linears, (("input_layernorm", hidden), ("post_attention_layernorm", hidden), *heads))
+
+
+def is_named(module: str, name: str) -> bool:
+    """Whether PEFT means a module, as model.layers.0.self_attn.q_proj, by a name, as q_proj or self_attn.q_proj."""
+    return module == name or module.endswith(f".{name}")
 
 
 def _last(name: str) -> str:
