@@ -43,7 +43,7 @@ def tables() -> dict[str, Any]:
 
 @cache
 def kind_of(attribute: str) -> str:
-    """The kind of an attribute's values; `choice NAME` for one of a list, `among A|B` for one of a list of its own."""
+    """The kind of an attribute's values; `choice NAME` for one of a list."""
     if attribute in tables()["choices"]:
         return f"choice {attribute}"
     return next(kind for kind, names in tables()["attributes"].items() if attribute in names.split())
@@ -68,8 +68,10 @@ def value(kind: str, r: Random, w: World) -> Any:
 def schema(kind: str) -> dict[str, Any]:
     """The JSON schema of the kind's values, without a description."""
     name, _, rest = kind.partition(" ")
-    if name in ("choice", "among"):
-        return {"type": "string", "enum": list(choices(rest)) if name == "choice" else rest.split("|")}
+    if name == "choice":
+        return {"type": "string", "enum": list(choices(rest))}
+    if name == "among":
+        return {"type": "string", "enum": rest.split("|")}
     if name == "id":
         return {"type": "integer" if rest == "number" else "string"}
     if name == "words":
@@ -165,8 +167,8 @@ def _as_said(text: str, r: Random) -> Any:
 
 
 def some_words(r: Random) -> str:
-    """The kind of values that are one of a few everyday words, which no other chat has together: what is on offer has
-    to be read and copied, not known by heart."""
+    """A kind, `among A|B|C`, of values that are one of a few everyday words, which no other chat has together: what is
+    on offer has to be read and copied, not known by heart."""
     return f"among {'|'.join(r.sample(_everyday_words(), r.randint(3, 6)))}"
 
 
