@@ -73,6 +73,18 @@ def weights(folder: RunFolder) -> str:
     return sha256_of(folder.adapter / "adapter_model.safetensors")
 
 
+def back_at(update: int, whole: RunFolder, path: Path) -> RunFolder:
+    """A copy of a finished run as it was after so many updates."""
+    part = RunFolder(path)
+    shutil.copytree(whole.path, part.path)
+    for checkpoint in part.all_checkpoints():
+        if int(checkpoint.name.rpartition("-")[2]) > update:
+            shutil.rmtree(checkpoint)
+    shutil.rmtree(part.adapter)
+    part.summary.unlink()
+    return part
+
+
 def resume(folder: RunFolder, recipe: Path | None = None) -> RunFolder:
     return run(load(recipe or Path("tiny.toml")), resume=folder.path)
 
@@ -374,13 +386,7 @@ def test_evaluations_by_epoch_and_checkpoints_by_update(
     evaluations = [row["update"] for row in read_rows(whole.metrics) if "eval_loss" in row]
     assert evaluations == [0, 10, 20, 30]
     for update in (10, 20):
-        part = RunFolder(tmp_path / f"from-{update}")
-        shutil.copytree(whole.path, part.path)
-        for path in part.all_checkpoints():
-            if int(path.name.rpartition("-")[2]) > update:
-                shutil.rmtree(path)
-        shutil.rmtree(part.adapter)
-        part.summary.unlink()
+        part = back_at(update, whole, tmp_path / f"from-{update}")
         run(recipe, resume=part.path)
         assert weights(part) == weights(whole) and updates(part) == updates(whole)
         assert [row["update"] for row in read_rows(part.metrics) if "eval_loss" in row] == evaluations
@@ -416,13 +422,7 @@ def test_the_best_of_those_trained_is_remembered(place: Path, tmp_path: Path) ->
     assert evaluations[0] < trained[kept] == min(trained.values()) and kept < 8, evaluations
     assert sha256_of(whole.checkpoints / f"checkpoint-{kept}" / "adapter_model.safetensors") == weights(whole)
     for update in (2, 4, 6, 8):
-        part = RunFolder(tmp_path / f"from-{update}")
-        shutil.copytree(whole.path, part.path)
-        for path in part.all_checkpoints():
-            if int(path.name.rpartition("-")[2]) > update:
-                shutil.rmtree(path)
-        shutil.rmtree(part.adapter)
-        part.summary.unlink()
+        part = back_at(update, whole, tmp_path / f"from-{update}")
         run(recipe, resume=part.path)
         assert read_object(part.summary)["adapter_of_update"] == kept and weights(part) == weights(whole)
 
