@@ -1,12 +1,22 @@
-"""Synthetic training logs: a shape, a planted fault, noise."""
+"""Synthetic training logs (a shape, a planted fault, noise), and which verdicts they are given."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from toolkit.reports.log import Facts
+from toolkit.reports.reading import Reader, read
+
 Rows = list[dict[str, Any]]
+RECORDED = Path(__file__).parent / "recorded"
+N = 200
+FACTS = Facts(total=N, warmup=20, per_epoch=70, learning_rate=2e-4, epochs=3)
+SEEDS = 20
+FACTS_NOT_ALARMS = {"no_better", "too_noisy", "too_short"}  # notes that say that nothing can be said
 
 
 def falling(n: int, start: float = 2.5, end: float = 0.8, speed: float = 6.0) -> np.ndarray[Any, Any]:
@@ -79,3 +89,23 @@ def rows(
 def spaced(values: Any, n: int) -> dict[int, float]:
     """Evaluations at equal distances from update 0 to n."""
     return {round(i * n / (len(values) - 1)): float(value) for i, value in enumerate(values)}
+
+
+def every(found: Rows, facts: Facts = FACTS) -> set[str]:
+    """Codes of all verdicts that were ever given while a log was read."""
+    reader = Reader(facts)
+    seen = {verdict.code for row in found for verdict in reader.feed(row)}
+    return seen | {verdict.code for verdict in reader.finish()}
+
+
+def at_end(found: Rows, facts: Facts = FACTS) -> set[str]:
+    return {verdict.code for verdict in read(found, facts)}
+
+
+def rate_of(code: str, make: Callable[[int], Rows], seeds: int = SEEDS) -> float:
+    """How many of `seeds` logs have the verdict at their end."""
+    return sum(code in at_end(make(seed)) for seed in range(seeds)) / seeds
+
+
+GOOD_EVALUATIONS = spaced([2.5, 1.4, 1.05, 0.97, 0.93, 0.92, 0.92], N)
+OVERFIT = spaced([2.5, 0.9, 0.7, 0.74, 0.8, 0.86, 0.92, 0.97, 1.0], N)
