@@ -40,6 +40,14 @@ def test_tokens_prompts_and_vocabulary(model: GgufModel, exported: Path) -> None
     assert model.n_vocab == len(tokenizer)
 
 
+def test_an_assistants_turn_at_the_end_is_a_whole_turn(model: GgufModel, exported: Path) -> None:
+    tokenizer = load_tokenizer(exported.parents[1] / "base")
+    said = [{"role": "assistant", "content": text} for text in ("I am", "here")]
+    for messages in ([{"role": "user", "content": "Hi"}, *said[:1]], [{"role": "user", "content": "Hi"}, *said]):
+        wanted = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert model.apply_template(messages) == wanted
+
+
 def test_probabilities_are_those_of_the_adapted_base(model: GgufModel, exported: Path) -> None:
     import torch
 

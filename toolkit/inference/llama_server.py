@@ -54,6 +54,7 @@ def params_of(module: Any, settings: dict[str, Any]) -> Any:
     # For measuring, special tokens are written out. For people they are not, and no grammar is made of tools' schemas.
     params.special = not settings["plain"]
     params.force_pure_content_parser = settings["plain"]
+    params.prefill_assistant = False  # an assistant's turn at the end is a whole turn, as in training
     params.ui = False
     params.verbosity = 1  # errors only
     params.cache_ram_mib = 512  # of prompts that no slot holds any more; its own default is 8 GiB
