@@ -240,3 +240,11 @@ def test_a_model_that_dies_in_an_answer(client: Any, state: State) -> None:
     state.backend = None
     with pytest.raises(openai.InternalServerError, match="is loading"):
         asked(client, False)
+
+
+def test_the_model_by_its_name(client: Any, state: State, llama: FakeLlama) -> None:
+    state.backend = backend(llama)
+    (listed,) = client.models.list()
+    assert client.models.retrieve(listed.id) == listed
+    with pytest.raises(openai.NotFoundError, match=f"no model 'gpt-5' here; there is {listed.id}"):
+        client.models.retrieve("gpt-5")

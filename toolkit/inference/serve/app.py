@@ -49,10 +49,18 @@ def make_app(state: State, lifespan: Lifespan[Any] | None = None) -> ASGIApp:
         state.ready()
         return JSONResponse({"status": "ok"})
 
+    def known() -> dict[str, Any]:
+        return {"id": state.ready().name, "object": "model", "created": state.begun, "owned_by": "toolkit"}
+
     async def models(request: Request) -> Response:
-        name = state.ready().name
-        model = {"id": name, "object": "model", "created": state.begun, "owned_by": "toolkit"}
-        return JSONResponse({"object": "list", "data": [model]})
+        return JSONResponse({"object": "list", "data": [known()]})
+
+    async def model(request: Request) -> Response:
+        name, found = request.path_params["name"], known()
+        if name != found["id"]:
+            told = f"no model {name[:100]!r} here; there is {found['id']}"
+            raise Refused(404, told, code="model_not_found", param="model")
+        return JSONResponse(found)
 
     async def chat(request: Request) -> Response:
         backend = state.ready()
@@ -68,6 +76,7 @@ def make_app(state: State, lifespan: Lifespan[Any] | None = None) -> ASGIApp:
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", complete, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
+        Route("/v1/models/{name}", model, methods=["GET"]),
         Route(OPEN, health, methods=["GET"]),
     ]
     handlers: Any = {Refused: _refused, HTTPException: _no_such, Left: _left, Exception: _failed}
