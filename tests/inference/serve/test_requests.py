@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -71,6 +72,7 @@ def test_any_body_is_an_ask_or_a_refusal(changes: list[tuple[tuple[Any, ...], An
             read(read_json(json.dumps(body).encode()))  # type: ignore[operator]
         except Refused as refused:
             assert 400 <= refused.status < 500 and refused.message and len(refused.message) < 1000
+            assert not re.search("Input should|Field required|instance of", refused.message)  # pydantic's words
 
 
 @settings(max_examples=100, deadline=None)
@@ -89,3 +91,20 @@ def test_the_whole_body_is_read() -> None:
     assert asked.sampling.include_usage and not asked.sampling.stream
     with pytest.raises(Refused, match="nested"):
         read_json(b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}")
+
+
+@pytest.mark.parametrize(
+    ("sent", "most", "more"),
+    [
+        ({"max_tokens": -1}, None, {}),
+        ({"max_tokens": 9, "max_completion_tokens": 4}, 4, {}),
+        ({"stop": ["", "END"]}, None, {"stop": ["END"]}),
+        ({"stop": [""]}, None, {}),
+        ({"temperature": 1, "top_p": 0}, None, {"temperature": 1, "top_k": 0, "top_p": 0, "min_p": 0.0}),
+    ],
+)
+def test_settings_as_clients_of_others_send_them(sent: dict[str, Any], most: int | None, more: dict[str, Any]) -> None:
+    """-1 for as many tokens as fit; an empty stop is none; top_p from 0 on."""
+    for read, asked in ((read_chat, {"messages": CHAT["messages"]}), (read_text, {"prompt": "Once"})):
+        sampling = read({**asked, **sent}).sampling  # type: ignore[operator]
+        assert sampling.max_tokens == most and sampling.values == {"temperature": 0.0, **more}

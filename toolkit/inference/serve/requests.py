@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from toolkit.chats import Role, ToolCall, Turn
 from toolkit.data.notes import Remarks, RowError
 from toolkit.data.schema_rules import check_schema
 from toolkit.data.schemas import read_tools
 from toolkit.inference.serve.bounds import Refused
+from toolkit.inference.serve.wording import refusal
 
 MAX_MESSAGES = 1000
 MAX_TOOLS = 128  # as OpenAI's own
@@ -25,6 +26,10 @@ MAX_DEPTH = 64  # of brackets in a body
 MAX_STOPS = 8
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=500)]
+# -1 is what clients of llama.cpp and LM Studio send for: as many as fit
+Tokens = Annotated[
+    Annotated[int, Field(ge=1, le=1 << 31)] | None, BeforeValidator(lambda value: None if value == -1 else value)
+]
 Kind = TypeVar("Kind", bound=BaseModel)
 REFUSED = {
     "n": "one answer at a time",
@@ -37,6 +42,7 @@ REFUSED = {
     "echo": "the prompt is not repeated",
     "suffix": "nothing is filled in",
     "audio": "text only",
+    "images": "text only",
 }
 
 
@@ -67,6 +73,7 @@ class _Message(BaseModel):
     name: Text | None = None
     tool_calls: list[_Call] | None = None
     tool_call_id: Text | None = None
+    images: Annotated[list[Any], Field(max_length=0)] | None = None  # as Ollama's clients send them
 
     @property
     def text(self) -> str:
@@ -100,9 +107,10 @@ class _Asked(BaseModel):
     """What both endpoints know."""
 
     model_config = ConfigDict(strict=True)
-    max_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
+    max_tokens: Tokens = None
+    max_completion_tokens: Tokens = None
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
@@ -113,7 +121,6 @@ class _Asked(BaseModel):
 
 class _ChatAsked(_Asked):
     messages: Annotated[list[_Message], Field(min_length=1, max_length=MAX_MESSAGES)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
     tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | _Choice | None = None
     parallel_tool_calls: bool | None = None
@@ -192,7 +199,7 @@ def read_chat(body: dict[str, Any], default_tools: Sequence[dict[str, Any]] = ()
         tools,
         must,
         asked.parallel_tool_calls is not False,
-        _sampling(asked, asked.max_completion_tokens or asked.max_tokens),
+        _sampling(asked),
     )
 
 
@@ -202,23 +209,24 @@ def read_text(body: dict[str, Any]) -> TextRequest:
     if isinstance(body.get("prompt"), list) and len(body["prompt"]) == 1:
         body = {**body, "prompt": body["prompt"][0]}
     asked = _validated(_TextAsked, body)
-    return TextRequest(asked.prompt, _sampling(asked, asked.max_tokens))
+    return TextRequest(asked.prompt, _sampling(asked))
 
 
-def _sampling(asked: _Asked, max_tokens: int | None) -> Sampling:
+def _sampling(asked: _Asked) -> Sampling:
     # Greedy unless asked otherwise, as `toolkit eval` and `toolkit chat` are. Else the plain distribution.
     values: dict[str, Any] = {"temperature": asked.temperature or 0.0}
     if asked.temperature:
-        values |= {"top_k": 0, "top_p": asked.top_p or 1.0, "min_p": 0.0}
+        values |= {"top_k": 0, "top_p": 1.0 if asked.top_p is None else asked.top_p, "min_p": 0.0}
     if asked.seed is not None:
         values["seed"] = asked.seed % (1 << 32)
     for name in ("presence_penalty", "frequency_penalty"):
         if (value := getattr(asked, name)) is not None:
             values[name] = value
-    if asked.stop:
-        values["stop"] = [asked.stop] if isinstance(asked.stop, str) else asked.stop
+    stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
+    if stops := [stop for stop in stops if stop]:  # an empty one would end every answer where it begins
+        values["stop"] = stops
     usage = asked.stream_options is not None and asked.stream_options.include_usage
-    return Sampling(values, max_tokens, bool(asked.stream), usage)
+    return Sampling(values, asked.max_completion_tokens or asked.max_tokens, bool(asked.stream), usage)
 
 
 def _tools(given: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -297,21 +305,7 @@ def _validated(kind: type[Kind], body: dict[str, Any]) -> Kind:
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        # of a value that fits none of several kinds, the complaint that got deepest
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        first = max(found, key=lambda one: len(_place(one["loc"])))
-        raise Refused(400, f"{_place(first['loc'])}: {first['msg']}", param=str(first["loc"][0])) from None
-
-
-def _place(parts: Sequence[int | str]) -> str:
-    """Where in the body, without the names of our own kinds that pydantic puts between."""
-    place = ""
-    for part in parts:
-        if isinstance(part, int):
-            place += f"[{part}]"
-        elif part.isidentifier() and not part.startswith("_") and part not in ("str", "bool"):
-            place += f".{part}" if place else part
-    return place
+        raise refusal(error) from None
 
 
 def _depth(value: Any) -> int:
