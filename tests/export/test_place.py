@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -80,6 +81,17 @@ def test_files_of_others_are_never_replaced(folder: Path, tmp_path: Path) -> Non
     require_free(tmp_path / "new", force=False)
     (tmp_path / "empty").mkdir()
     require_free(tmp_path / "empty", force=False)
+
+
+def test_a_place_where_no_folder_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused before anything is merged."""
+    (tmp_path / "file").write_text("")
+    assert refusal(Path("/dev/null")) == "is a file; name a folder with --out"
+    why = f"can't be made, {tmp_path}/file is a file; name another folder with --out"
+    assert refusal(tmp_path / "file" / "out") == refusal(tmp_path / "file" / "deep" / "out") == why
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    for name in ("out", "new/out"):
+        assert refusal(tmp_path / name) == f"can't be made, {tmp_path} can't be written; name another folder with --out"
 
 
 def test_the_old_one_stays_until_the_new_one_is_whole(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from toolkit.errors import RunError
 from toolkit.exports import ExportFolder
-from toolkit.files import is_held, locked, making_folder, remove, remove_unless_held
+from toolkit.files import is_held, locked, making_folder, remove, remove_unless_held, unwritable
 from toolkit.words import typed
 
 _OURS = re.compile(
@@ -26,20 +26,19 @@ def require_free(target: Path, *, force: bool) -> None:
 
     With `force` an older export may be there, finished or not; files of the user's own never.
     """
-    _bring_back(target)
-    if target.is_file():
+    if target.exists() and not target.is_dir():  # /dev/null is no file to Python
         raise RunError(f"{target}: is a file; name a folder with --out")
-    if not target.is_dir():
-        return
-    names = sorted(path.name for path in target.iterdir())
-    if not names:
-        return
-    if foreign := [name for name in names if not _OURS.fullmatch(name)]:
-        raise RunError(f"{target}: holds {foreign[0]}, which no export wrote; name another folder with --out")
-    if not force:
-        raise RunError(f"{target}: {_state(target)}")
-    if is_held(target):
-        raise _busy(target)
+    if not (target.exists() or unwritable(target.parent)):
+        _bring_back(target)
+    if target.is_dir() and (names := sorted(path.name for path in target.iterdir())):
+        if foreign := [name for name in names if not _OURS.fullmatch(name)]:
+            raise RunError(f"{target}: holds {foreign[0]}, which no export wrote; name another folder with --out")
+        if not force:
+            raise RunError(f"{target}: {_state(target)}")
+        if is_held(target):
+            raise _busy(target)
+    if why := unwritable(target.parent):  # it is made there, to take its name at the end
+        raise RunError(f"{target}: can't be made, {why}; name another folder with --out")
 
 
 @contextlib.contextmanager
