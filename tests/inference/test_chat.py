@@ -107,7 +107,7 @@ def test_an_interrupted_question_is_forgotten(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     talk_, speaker = conversation("INTERRUPT", "Hello.", system="Be brief.")
-    lines = iter(["One", "/tools", "/nonsense", "Two", "/reset"])
+    lines = iter(["One", "/tools", "/nonsense", "T\udcff", "Two", "/reset"])
 
     def typed(prompt: str) -> str:
         try:
@@ -119,6 +119,7 @@ def test_an_interrupted_question_is_forgotten(
     talk(talk_)
     out, err = capsys.readouterr()
     assert out == "Hello.\n\n" and "stopped" in err and "current_weather: " in err and "/quit" in err
+    assert "error: character 2 of the question is not UTF-8\n" in err
     assert [turn.content for turn in speaker.prompted[1]] == ["Be brief.", "Two"]
     assert [turn.role for turn in talk_.turns] == ["system"]
 
@@ -204,6 +205,8 @@ def test_an_answer_that_can_not_be_read_is_told(capsys: pytest.CaptureFixture[st
         ("nowhere.json", "no file nowhere.json"),
         ("text.json", "not a JSON file of tools"),
         ("empty.json", "no tools in it"),
+        ("twice.json", "twice.json: add is there twice"),
+        (".", r"--tools: \. is a folder; wanted a JSON file"),
         ("number.json", "wanted a list of function schemas"),
         ("deep.json", r"deep.json: not a JSON file of tools \(nested more than 100 levels deep\)"),
     ],
@@ -212,6 +215,7 @@ def test_tools_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     Path("text.json").write_text("hello")
     Path("empty.json").write_text("[]")
+    Path("twice.json").write_text('[{"name": "add"}, {"name": "sub"}, {"name": "add"}]')
     Path("number.json").write_text('{"tools": 3}')
     Path("deep.json").write_text("[" * 50_000)
     with pytest.raises(InputError, match=told.replace("?", r"\?")):
@@ -260,6 +264,8 @@ def test_a_gguf_without_its_export_is_prompted_by_its_own_template(
         (["chat", "text.gguf", "--once", "x"], "not a GGUF file"),
         (["chat", "text.gguf", "--once", "x", "--tools", "builtin:hom"], "did you mean home?"),
         (["chat", "text.gguf", "--json"], "--json goes with --once"),
+        (["chat", "text.gguf", "--once", " "], "--once: the question is empty"),
+        (["chat", "text.gguf", "--once", "Hi \udcff"], "--once: character 4 of the question is not UTF-8"),
         (["serve", "text.gguf"], "not a GGUF file"),
         (["serve", "nowhere"], "no GGUF file, export folder or run"),
         (["serve", "run"], "write one: toolkit export run --gguf q8_0"),

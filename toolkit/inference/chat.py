@@ -72,8 +72,10 @@ class Conversation:
 
         `wrote` is told each piece of text, `ran` each call and its result. Ends early where calls can't be run, and
         where they say nothing new (`Step.repeats`): a model that calls again and again would not stop by itself. What
-        an interrupted answer had begun is forgotten, and so is its question.
+        an interrupted answer had begun is forgotten, and so is its question. Raises `InputError` for a question that
+        no model can be given.
         """
+        _check_text(question)
         before = list(self.turns)
         self.turns.append(Turn("user", question))
         steps: list[Step] = []
@@ -136,6 +138,10 @@ def chat(options: Options) -> None:
     """Run the command. Raises `InputError` for input that can't be used."""
     if options.as_json and options.once is None:
         raise InputError('--json goes with --once "text"')
+    if options.once is not None:
+        if not options.once.strip():
+            raise InputError("--once: the question is empty")
+        _check_text(options.once, "--once: ")
     if options.tools is not None:
         choose_tools(options.tools)  # a typing error should not wait for the model
     with open_speaker(options.model, context=options.context, threads=options.threads) as speaker:
@@ -151,6 +157,14 @@ def chat(options: Options) -> None:
             once(conversation, options.once, as_json=options.as_json)
         else:
             talk(conversation)
+
+
+def _check_text(question: str, where: str = "") -> None:
+    """Raise `InputError` for bytes that are no UTF-8, which Python's words and lines carry as halves of surrogates."""
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}character {error.start + 1} of the question is not UTF-8") from None
 
 
 def once(conversation: Conversation, question: str, *, as_json: bool) -> None:

@@ -160,8 +160,8 @@ def _read(path: Path, word: str) -> tuple[dict[str, Any], ...]:
     """The tools in a JSON file: a list of function schemas, or an object with `tools`."""
     if not path.is_file():
         around = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = did_you_mean(path.name, around)
-        raise InputError(f"--tools: no file {word}{near}; wanted a JSON file, or {BUILTIN_PREFIX}DOMAIN")
+        told = f"{word} is a folder" if path.is_dir() else f"no file {word}{did_you_mean(path.name, around)}"
+        raise InputError(f"--tools: {told}; wanted a JSON file, or {BUILTIN_PREFIX}DOMAIN")
     try:
         value = jsons.loads(path.read_text(encoding="utf-8-sig"))  # as Windows writes files
         listed = value["tools"] if isinstance(value, dict) and "tools" in value else value
@@ -172,4 +172,7 @@ def _read(path: Path, word: str) -> tuple[dict[str, Any], ...]:
         raise InputError(f"{word}: not a JSON file of tools ({error})") from None
     if not tools:
         raise InputError(f"{word}: no tools in it; wanted a list of function schemas")
+    names = [tool["function"]["name"] for tool in tools]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"{word}: {twice} is there twice")
     return tools
