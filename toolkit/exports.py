@@ -77,6 +77,7 @@ export.json, every key (paths are absolute; `null` where it does not apply):
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -140,6 +141,15 @@ class FileRecord:
     seconds: float
     tensor_types: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+def named_gguf(files: Iterable[FileRecord]) -> FileRecord | None:
+    """The GGUF of several that a Modelfile and a card name: Q8_0, else the smallest; None where there is none.
+
+    Q8_0 answers as 16 bits do; below it a small model suffers (docs/benchmarks/2026-11-30-quality.md).
+    """
+    ggufs = (file for file in files if file.kind == "gguf")
+    return min(ggufs, key=lambda file: (file.type != "Q8_0", file.bytes), default=None)
 
 
 @dataclass(slots=True)

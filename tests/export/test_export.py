@@ -109,10 +109,13 @@ def test_what_is_not_asked_for_is_not_there(run: Path, tmp_path: Path) -> None:
     assert {path.name for path in alone.path.iterdir()} == {"adapter", "export.json", "README.md", "run-lora-F16.gguf"}
 
 
-def test_ollama_is_given_the_most_exact_of_the_small_files(tmp_path: Path, run: Path) -> None:
+def test_ollama_and_the_card_are_given_the_most_exact_of_the_small_files(tmp_path: Path, run: Path) -> None:
     folder = export(run, gguf=["q4_k_m", "q8_0", "f16"], merged=False, out=tmp_path / "out", verify=False)
     (line,) = (line for line in (folder.path / "Modelfile").read_text().splitlines() if line.startswith("FROM "))
     assert line.endswith("-Q8_0.gguf")
+    assert (
+        "`toolkit chat run-Q8_0.gguf`, or llama.cpp: `llama-server -m run-Q8_0.gguf --jinja`" in folder.card.read_text()
+    )
     assert min(folder.ggufs(), key=lambda path: path.stat().st_size).name.endswith("-Q4_K_M.gguf")
 
 

@@ -103,6 +103,23 @@ def test_everything_and_a_card_in_one_commit(hub: Hub, trained: RunFolder) -> No
     assert any(line.startswith("pushed ") and repo.sha[:12] in line for line in lines)
 
 
+def test_the_card_names_the_file_that_answers_best(hub: Hub, trained: RunFolder) -> None:
+    """However the types were ordered for `toolkit export`."""
+    folder = ExportFolder(trained.export)
+    record = folder.record()
+    first = FileRecord("mine-Q4_K_M.gguf", "gguf", "Q4_K_M", hashlib.sha256(GGUF[:99]).hexdigest(), 99, "none", 0.0)
+    (trained.export / first.name).write_bytes(GGUF[:99])
+    record.files.insert(0, first)
+    record.save(trained.export)
+    try:
+        pushed(trained, "me/two")
+    finally:
+        (trained.export / first.name).unlink()
+        export(trained)
+    card = hub.model("me/two").files["README.md"].decode()
+    assert "llama.cpp (Q4_K_M, Q8_0):" in card and "llama-server -hf me/two:Q8_0 --jinja" in card
+
+
 def test_the_card_has_what_was_measured_and_how_to_use_it(hub: Hub, trained: RunFolder) -> None:
     import yaml
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.evaluation.results import repeated
-from toolkit.exports import ExportRecord
+from toolkit.exports import ExportRecord, named_gguf
 from toolkit.recipe.schema import Recipe, SourceSection
 from toolkit.words import counted
 
@@ -103,10 +103,9 @@ def data_lines(sources: Iterable[SourceSection]) -> Iterable[str]:
 
 
 def _use(record: ExportRecord) -> str:
-    ggufs = [file.name for file in record.files if file.kind == "gguf"]
     lines = ["## Use", ""]
-    if ggufs:
-        lines += [f"- `toolkit chat {ggufs[-1]}`, or llama.cpp: `llama-server -m {ggufs[-1]} --jinja`"]
+    if (gguf := named_gguf(record.files)) is not None:
+        lines += [f"- `toolkit chat {gguf.name}`, or llama.cpp: `llama-server -m {gguf.name} --jinja`"]
         lines += [f"- Ollama: `ollama create {record.name.lower()} -f Modelfile`, see the file"]
     if loras := [file.name for file in record.files if file.kind == "lora"]:
         lines += [f"- On a GGUF of the base model: `llama-server -m BASE.gguf --lora {loras[0]} --jinja`"]

@@ -40,6 +40,7 @@ from toolkit.exports import (
     FileKind,
     FileRecord,
     MergeRecord,
+    named_gguf,
 )
 from toolkit.files import clear_all_leftovers
 from toolkit.hashes import sha256_of
@@ -245,10 +246,7 @@ class _Work:
         self.record.calls_read_by = read_by(tokenizer)
         if gaps := gaps_of(self.record.calls_read_by):
             self._note(gaps)
-        ggufs = [file for file in self.record.files if file.kind == "gguf"]
-        if ggufs:
-            # Q8_0 answers as 16 bits do; below it a small model suffers (docs/benchmarks/2026-11-30-quality.md)
-            chosen = min(ggufs, key=lambda file: (file.type != "Q8_0", file.bytes))
+        if (chosen := named_gguf(self.record.files)) is not None:
             text = ollama.modelfile(
                 self.folder / chosen.name,
                 tokenizer,

@@ -9,7 +9,7 @@ from typing import Any
 
 from toolkit.evaluation.results import LABELS, shown
 from toolkit.export.card import data_lines
-from toolkit.exports import ExportRecord
+from toolkit.exports import ExportRecord, FileRecord, named_gguf
 from toolkit.recipe.schema import Recipe
 from toolkit.words import counted
 
@@ -29,12 +29,10 @@ class Pushed:
     files: Sequence[tuple[str, int, str]]
 
     @property
-    def ggufs(self) -> list[str]:
-        """The types of its GGUF files, as Q8_0, in the order they were written."""
+    def ggufs(self) -> list[FileRecord]:
+        """Its GGUF files, in the order they were written."""
         names = {path for path, _, _ in self.files}
-        return [
-            one.type for one in (self.record.files if self.record else ()) if one.kind == "gguf" and one.name in names
-        ]
+        return [one for one in (self.record.files if self.record else ()) if one.kind == "gguf" and one.name in names]
 
     @property
     def merged(self) -> bool:
@@ -106,12 +104,11 @@ def _use(pushed: Pushed) -> str:
     if pushed.merged:
         load = f'AutoModelForCausalLM.from_pretrained("{pushed.repo}", subfolder="merged", dtype="auto")'
         lines += [f"Merged 16-bit weights, without PEFT: `{load}`", ""]
-    if pushed.ggufs:
-        best = pushed.ggufs[0]
+    if (named := named_gguf(pushed.ggufs)) is not None:
         lines += [
-            f"llama.cpp ({', '.join(pushed.ggufs)}):",
+            f"llama.cpp ({', '.join(file.type for file in pushed.ggufs)}):",
             "",
-            f"    llama-server -hf {pushed.repo}:{best} --jinja",
+            f"    llama-server -hf {pushed.repo}:{named.type} --jinja",
             "",
             "Ollama, with the Modelfile that has the template for calls:",
             "",
