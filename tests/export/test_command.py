@@ -31,7 +31,7 @@ def test_an_export(
         f"error: {place}: written, but never compared with the trained model: toolkit export --verify-only {place} "
         "goes on; --force makes it anew, --out names another folder\n"
     )
-    code, out, err = toolkit(capsys, monkeypatch, *words, "--gguf", "q8_0,q9_9")
+    code, out, err = toolkit(capsys, monkeypatch, *words, "--gguf", "Q8_0 q9_9")
     assert code == 2 and err.startswith("error: q9_9 is no GGUF type that can be written, wanted one of f16, ")
     assert err.endswith(", did you mean q8_0?\n"), err
     code, out, err = toolkit(capsys, monkeypatch, *words, "--force")

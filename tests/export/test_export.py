@@ -110,7 +110,7 @@ def test_what_is_not_asked_for_is_not_there(run: Path, tmp_path: Path) -> None:
 
 
 def test_ollama_and_the_card_are_given_the_most_exact_of_the_small_files(tmp_path: Path, run: Path) -> None:
-    folder = export(run, gguf=["q4_k_m", "q8_0", "f16"], merged=False, out=tmp_path / "out", verify=False)
+    folder = export(run, gguf=["f16", "q8_0", "q4_k_m"], merged=False, out=tmp_path / "out", verify=False)
     (line,) = (line for line in (folder.path / "Modelfile").read_text().splitlines() if line.startswith("FROM "))
     assert line.endswith("-Q8_0.gguf")
     assert (

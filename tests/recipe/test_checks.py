@@ -122,7 +122,7 @@ def load_text(tmp_path: Path, text: str) -> list[str]:
             ["x.toml:3: data.sources.0.decisions: 0.7 and purposes = 0.4 are 1.1, wanted at", "purposes: x.toml:4"],
         ),
         ("[[data.sources]]\nsource='a.jsonl'\nrationales=true", ["data.sources.0.rationales: only for", "a.jsonl"]),
-        ("[export]\ngguf=['q8_0', 'Q4_K_M']", ["x.toml:2: export.gguf.1: ", "did you mean q4_k_m?"]),
+        ("[export]\ngguf=['q8_0', 'Q4_K_X']", ["x.toml:2: export.gguf.1: ", "did you mean q4_k_m?"]),
     ],
 )
 def test_contradictions(tmp_path: Path, text: str, parts: list[str]) -> None:

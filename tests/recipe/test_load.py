@@ -54,6 +54,10 @@ def test_byte_order_mark_and_crlf(write: Write) -> None:
     assert problems(Path("x.toml"))[0].startswith("x.toml:3: lora.rr: unknown key")
 
 
+def test_types_of_files_as_llama_cpp_writes_them(write: Write) -> None:
+    assert load(write("[export]\ngguf = ['Q4_K_M', 'f16']")).recipe.export.gguf == ["q4_k_m", "f16"]
+
+
 def test_integers_do_for_numbers(write: Write) -> None:
     recipe = load(write("[lora]\nlora_alpha = 32\n[train]\nnum_train_epochs = 3\n")).recipe
     assert (recipe.lora.lora_alpha, recipe.train.num_train_epochs) == (32.0, 3.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import cast, get_args
 
@@ -65,7 +66,7 @@ def verify_command(folder: str, *, chats: int | None, max_minutes: float | None)
 def _types(run: str, gguf: str | None) -> list[str]:
     """The types named, else those of the run's recipe, else q8_0, which is small and close to the 16-bit model."""
     if gguf is not None:
-        names = [name.strip() for name in gguf.split(",") if name.strip()]
+        names = re.findall(r"[^\s,;]+", gguf)
         if not names:
             raise InputError("--gguf: wanted types, as q8_0,q4_k_m")
         return names

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from toolkit.chats import BUILTIN_PREFIX
 
@@ -273,6 +273,12 @@ class ExportSection(Section):
     max_minutes: Annotated[float, Field(gt=0)] = Field(
         10.0, description="that the comparison may take: fewer chats are compared where they do not fit"
     )
+
+    @field_validator("gguf")
+    @classmethod
+    def _in_small_letters(cls, names: list[str]) -> list[str]:
+        """As `--gguf` takes them too: llama.cpp writes Q4_K_M."""
+        return [name.lower() for name in names]
 
 
 class Recipe(Section):
