@@ -134,6 +134,22 @@ def test_counts_that_lie(whole: Path, tmp_path: Path, at: int, value: int, said:
 
 
 @pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is empty"),
+        (b"GGU", "it does not begin with GGUF"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS's pointer to one: `git lfs pull`"),
+    ],
+)
+def test_what_is_no_gguf_at_all(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="not a GGUF file") as caught:
+        check_gguf(path)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("changed", "said"),
     [
         ({"shape": (2**62, 64)}, "is cut short"),

@@ -39,6 +39,7 @@ _NEEDED = ("block_count", "context_length", "embedding_length", "attention.head_
 _OTHER_NUMBERS = 2**32 - 1
 _TOKENS = "tokenizer.ggml.tokens"
 _BESIDE_TOKENS = ("tokenizer.ggml.token_type", "tokenizer.ggml.scores")
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
@@ -50,8 +51,11 @@ def check_gguf(path: Path, *, adapter: bool = False) -> None:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     with path.open("rb") as file:
-        if file.read(4) != MAGIC:
-            raise ModelError(f"{path}: not a GGUF file (it does not begin with GGUF)")
+        if not (begin := file.read(len(_POINTER))).startswith(MAGIC):
+            why = "it does not begin with GGUF" if begin else "it is empty"
+            if begin == _POINTER:
+                why = "it is Git LFS's pointer to one: `git lfs pull` in its folder fetches it"
+            raise ModelError(f"{path}: not a GGUF file ({why})")
     stat = path.stat()
     _check(path, adapter, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
 
