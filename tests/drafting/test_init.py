@@ -22,11 +22,13 @@ from toolkit.data.held_out import Part
 from toolkit.data.parts import part_chats
 from toolkit.drafting import draft as drafting
 from toolkit.drafting.draft import draft
+from toolkit.drafting.look import look
 from toolkit.engines.recipes import load
 from toolkit.errors import DataError, InputError, ModelError
 from toolkit.planning.cards import SeenGpu
 from toolkit.planning.plan import plan_recipe
 from toolkit.recipe import LoadedRecipe
+from toolkit.recipe.schema import ModelSection
 
 Row = dict[str, Any]
 CALL = '{"name": "add", "arguments": {"a": 2, "b": 3}}'
@@ -173,6 +175,25 @@ def test_lengths_and_call_format_of_a_model_that_is_here(tmp_path: Path) -> None
     length = loaded.recipe.train.max_length
     assert longest <= length < 2 * longest or length == 2048
     assert loaded.recipe.eval.max_new_tokens < length
+
+
+@pytest.mark.parametrize(
+    ("words", "tokens"),  # as SmolLM2's tokenizer counts the row
+    [
+        ("Put the kettle on, will you? ", 138),
+        ("    if v != 0x1F: return {k: v**2}\n", 267),
+        ("Сьогодні гарна погода, тож ходімо до парку. ", 464),
+        ("今天天气很好，我们去公园散步吧。", 437),
+        ("👍🏽 ok 🙂 ", 138),
+    ],
+)
+def test_an_estimate_that_is_too_low_cuts_no_answer(tmp_path: Path, words: str, tokens: int) -> None:
+    row = {"messages": said("messages", "?", f"{words.strip()} {words * 12}")}
+    found = look(write(tmp_path / "x.jsonl", [row, row]), ModelSection(name="me/not-here"))
+    assert not found.counted and max(found.tokens) < tokens <= found.longest
+    loaded, told = made(found.source, "me/not-here")
+    assert loaded.recipe.train.max_length >= tokens
+    assert f"the longest {max(found.tokens)} (estimated" in told and "with room to spare" in loaded.path.read_text()
 
 
 def test_what_a_gpu_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,7 +268,8 @@ def _print_part(report: CheckReport, name: str, part: PartReport, console: Conso
         f"train.max_length = {meta['max_length']:,} cuts {counted(meta['truncated_rows'], 'row')}: "
         f"{meta['cut_answers']:,} lose a part of an answer, "
         f"{meta['dropped_rows']:,} have no answer left and are dropped"
-        + (f": {one_line(', '.join(meta['dropped'][:5]))}" if meta["dropped"] else ""),
+        + (f": {one_line(', '.join(meta['dropped'][:5]))}" if meta["dropped"] else "")
+        + (f"; train.max_length = {meta['longest_row']} cuts none" if meta["truncated_rows"] else ""),
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -63,7 +63,7 @@ def holdout(chats: int) -> int:
 
 
 def max_length(found: Look, *, cpu: bool) -> int:
-    """The least of `LENGTHS` that cuts no row, as far as a machine of this kind is up to it."""
+    """The least of `LENGTHS` that will cut no row, as far as a machine of this kind is up to it."""
     most = MOST_ON_CPU if cpu else LENGTHS[-1]
     return next((length for length in LENGTHS if length >= found.longest or length == most), most)
 
@@ -94,7 +94,7 @@ def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, le
     small = found.mean * 16 < 2048 and chats < 1000
     batch, steps = (4, 1) if chats < 200 else (4, 2) if small else (4, 4)
     epochs = 3 if chats < 5000 else 2 if chats < 20_000 else 1
-    longest = f"the longest chat has {max(found.tokens):,} tokens ({'counted' if found.counted else 'estimated'})"
+    longest = f"the longest chat has {max(found.tokens):,} tokens ({'counted' if found.counted else 'estimated: with room to spare'})"
     pairs: Pairs = [
         ("num_train_epochs", epochs, f"over {counted(chats, 'chat')}"),
         ("per_device_train_batch_size", batch, ""),
@@ -121,7 +121,7 @@ def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, le
 def _cut(found: Look, length: int) -> str:
     over = sum(tokens > length for tokens in found.tokens)
     rows = f"of {len(found.tokens):,} measured"
-    return f"{over:,} {rows} are longer and lose their end; the longest has {found.longest:,}" if over else ""
+    return f"{over:,} {rows} are longer and lose their end; the longest has {max(found.tokens):,}" if over else ""
 
 
 def _eval(found: Look, held_out: int, length: int, *, cpu: bool) -> Pairs:
