@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from toolkit.data.notes import Reading
-from toolkit.data.parts import LEAST_CHATS
+from toolkit.data.parts import LEAST_CHATS, usual_holdout
 from toolkit.drafting.look import Look
 from toolkit.hardware import AMPERE
 from toolkit.models.families import find_shape, why_not_packed
@@ -40,7 +40,7 @@ class Choices:
 def choose(found: Look, model: ModelSection, gpu: SeenGpu | None) -> Choices:
     """The settings of a recipe for what was found. A model that only a GPU trains gets those of one, with whatever this
     machine adds, as it will hardly be trained here."""
-    held_out = holdout(found.different)
+    held_out = usual_holdout(found.different)
     shape = find_shape(model)
     cpu = gpu is None and (shape is None or shape.parameters < LARGE)
     length = max_length(found, cpu=cpu)
@@ -53,13 +53,6 @@ def choose(found: Look, model: ModelSection, gpu: SeenGpu | None) -> Choices:
     most_bad = next((value for key, value, _ in sections["data"] if key == "max_bad"), 0.0)
     bad = found.reading.bad + len(found.unrendered)
     return Choices(sections, held_out, length, refused=bad > float(str(most_bad)) * found.reading.rows)
-
-
-def holdout(chats: int) -> int:
-    """A tenth of different chats, no fewer than verdicts want where there are three times as many; 0 of a handful."""
-    if chats < 8:
-        return 0
-    return min(200, max(chats // 10, min(LEAST_CHATS, chats // 3)))
 
 
 def max_length(found: Look, *, cpu: bool) -> int:
@@ -94,7 +87,8 @@ def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, le
     small = found.mean * 16 < 2048 and chats < 1000
     batch, steps = (4, 1) if chats < 200 else (4, 2) if small else (4, 4)
     epochs = 3 if chats < 5000 else 2 if chats < 20_000 else 1
-    longest = f"the longest chat has {max(found.tokens):,} tokens ({'counted' if found.counted else 'estimated: with room to spare'})"
+    how = "counted" if found.counted else "estimated: with room to spare"
+    longest = f"the longest chat has {max(found.tokens):,} tokens ({how})"
     pairs: Pairs = [
         ("num_train_epochs", epochs, f"over {counted(chats, 'chat')}"),
         ("per_device_train_batch_size", batch, ""),
