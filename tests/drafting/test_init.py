@@ -341,9 +341,25 @@ def test_wrong_names(tmp_path: Path) -> None:
         list(draft(path, None, Path("x.jsonl")))
 
 
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("Question,Answer,id", "user=Question,assistant=Answer"),
+        ("prompt,response,id", "user=prompt,assistant=response"),
+        ("chosen,rejected,prompt", "user=prompt,assistant=chosen"),
+        ("this,that,id", "user=question,assistant=answer"),
+        ('"query","answer, short",answer', "user=query,assistant=answer"),
+    ],
+)
+def test_columns_that_are_named_as_such_often_are(tmp_path: Path, header: str, told: str) -> None:
+    (tmp_path / "faq.csv").write_text(f"{header}\nHi,Yo,1\nHow?,So.,2\n")
+    with pytest.raises(DataError, match=f"--columns {re.escape(told)} says here which column is what"):
+        list(draft(tmp_path / "faq.csv"))
+
+
 def test_columns_of_other_names(tmp_path: Path) -> None:
     (tmp_path / "faq.csv").write_text("question,reply,id\nHi,Yo,1\nHow?,So.,2\n")
-    with pytest.raises(DataError, match=r"--columns user=question,assistant=answer says here which column is what"):
+    with pytest.raises(DataError, match=r"--columns user=question,assistant=reply says here which column is what"):
         list(draft(tmp_path / "faq.csv"))
     lines = list(draft(tmp_path / "faq.csv", columns="user=question, assistant=reply"))
     assert "2 chats (columns)" in lines[0]
