@@ -341,6 +341,15 @@ def test_wrong_names(tmp_path: Path) -> None:
         list(draft(path, None, Path("x.jsonl")))
 
 
+def test_splits_within_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "both.json"
+    path.write_text(json.dumps({"train": rows("messages", 3), "Test": rows("messages", 2)}))
+    with pytest.raises(DataError, match=r"both\.json:1: splits within one file: train, Test; wanted a file for each"):
+        list(draft(path))
+    path.write_text(json.dumps({"train": rows("messages", 3), "test": []}))
+    assert "3 chats (messages)" in next(draft(path))
+
+
 @pytest.mark.parametrize(
     ("header", "told"),
     [
