@@ -21,6 +21,7 @@ from tests.data.toys import ADD, QWEN_LIKE, save_tokenizer, tool, weather_row
 from toolkit.data.held_out import Part
 from toolkit.data.parts import part_chats
 from toolkit.drafting import draft as drafting
+from toolkit.drafting.choices import USUAL_SAVES
 from toolkit.drafting.draft import draft
 from toolkit.drafting.look import look
 from toolkit.engines.recipes import load
@@ -28,7 +29,7 @@ from toolkit.errors import DataError, InputError, ModelError
 from toolkit.planning.cards import SeenGpu
 from toolkit.planning.plan import plan_recipe
 from toolkit.recipe import LoadedRecipe
-from toolkit.recipe.schema import ModelSection
+from toolkit.recipe.schema import ModelSection, TrainSection
 
 Row = dict[str, Any]
 CALL = '{"name": "add", "arguments": {"a": 2, "b": 3}}'
@@ -208,6 +209,14 @@ def test_what_a_gpu_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     loaded, _ = made(path, force=True)
     assert loaded.recipe.train.fp16 and loaded.recipe.train.bf16 is False
     assert plan_recipe(loaded, "t4").fits
+
+
+@pytest.mark.parametrize(("count", "every"), [(50, "epoch"), (2000, "epoch"), (3600, 200)])
+def test_a_run_over_few_chats_has_checkpoints_before_its_end(tmp_path: Path, count: int, every: str | int) -> None:
+    train = made(write(tmp_path / "x.jsonl", rows("alpaca", count)))[0].recipe.train
+    assert train.save_steps == every and TrainSection().save_steps == USUAL_SAVES
+    updates = count / train.per_device_train_batch_size / train.gradient_accumulation_steps
+    assert (updates if every == "epoch" else USUAL_SAVES) < updates * train.num_train_epochs
 
 
 LARGE, SMALL = "Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B"

@@ -18,6 +18,7 @@ from toolkit.words import counted
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)  # tokens of a row
 MOST_ON_CPU = 2048
 MINUTES_ON_CPU = 15
+USUAL_SAVES = 200  # updates between checkpoints where a recipe does not say
 LARGE = 10**9  # parameters, from which the usual rate does and a CPU does not
 MOST_BAD = 0.1  # share of rows that may be left out without another look at the data
 _NAMED = 3  # bad rows
@@ -95,6 +96,8 @@ def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, le
         ("gradient_accumulation_steps", steps, f"{batch} x {steps} = {batch * steps} chats an update"),
         ("max_length", length, _cut(found, length) or longest),
     ]
+    if chats <= USUAL_SAVES * batch * steps:  # else the usual comes sooner
+        pairs.append(("save_steps", "epoch", "checkpoints, from which a run that was stopped goes on"))
     shape = find_shape(model)
     if shape is not None and why_not_packed(model, length) is None:
         pairs.append(("micro_batch", "auto", "packed: no padding between chats"))
