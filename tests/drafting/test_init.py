@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import zstandard
 
 from tests.command import toolkit
-from tests.data.toys import ADD, QWEN_LIKE, save_tokenizer, tool, weather_row
+from tests.data.toys import QWEN_LIKE, save_tokenizer, tool, weather_row
+from tests.drafting.drafts import FORMATS, L4, T4, made, rows, said, write
 from toolkit.data.held_out import Part
 from toolkit.data.parts import part_chats
 from toolkit.drafting import draft as drafting
@@ -26,95 +21,11 @@ from toolkit.drafting.draft import draft
 from toolkit.drafting.look import look
 from toolkit.engines.recipes import load
 from toolkit.errors import DataError, InputError, ModelError
-from toolkit.planning.cards import SeenGpu
 from toolkit.planning.plan import plan_recipe
-from toolkit.recipe import LoadedRecipe
 from toolkit.recipe.schema import ModelSection, TrainSection
 
-Row = dict[str, Any]
-CALL = '{"name": "add", "arguments": {"a": 2, "b": 3}}'
-TOOLS = json.dumps([ADD])
-T4 = SeenGpu("Tesla T4", 15 * 2**30, (7, 5), "550.54")
-L4 = SeenGpu("NVIDIA L4", 24 * 2**30, (8, 9), "550.54")
-
-
-def said(name: str, question: str, answer: str) -> list[Row]:
-    role, text = ("from", "value") if name != "messages" else ("role", "content")
-    return [{role: "user", text: question}, {role: "assistant", text: answer}]
-
-
-FORMATS: dict[str, Callable[[int], Row]] = {
-    "messages": lambda i: weather_row(f"City {i}"),
-    "sharegpt": lambda i: {
-        "conversations": [
-            {"from": "human", "value": f"{i}: 2 and 3?"},
-            {"from": "function_call", "value": CALL},
-            {"from": "observation", "value": "5"},
-            {"from": "gpt", "value": "5."},
-        ],
-        "tools": TOOLS,
-    },
-    "alpaca": lambda i: {"instruction": "Add.", "input": f"{i} and 2", "output": str(i + 2)},
-    "prompt_completion": lambda i: {"prompt": f"{i} and 2?", "completion": str(i + 2)},
-    "xlam": lambda i: {"query": f"{i}: 2 and 3?", "tools": TOOLS, "answers": f"[{CALL}]"},
-    "hermes": lambda i: {
-        "conversations": [
-            {"from": "system", "value": f"You may call <tools>{TOOLS}</tools>"},
-            *said("hermes", f"{i}: 2 and 3?", f"<tool_call>\n{CALL}\n</tool_call>"),
-        ]
-    },
-    "glaive": lambda i: {
-        "system": "SYSTEM: You are a helpful assistant with access to the following functions. Use them if required -\n"
-        + json.dumps(ADD["function"], indent=4),
-        "chat": f"USER: {i}: 2 and 3?\n\n\nASSISTANT: <functioncall> "
-        '{"name": "add", "arguments": \'{"a": 2, "b": 3}\'} <|endoftext|>\n\n\nFUNCTION RESPONSE: {"sum": 5}\n\n\n'
-        "ASSISTANT: It is 5. <|endoftext|>\n\n\n",
-    },
-    "toolace": lambda i: {
-        "system": f"You have these functions: {json.dumps([ADD['function']])}",
-        "conversations": said("toolace", f"{i}: 2 and 3?", "[add(a=2, b=3)]"),
-    },
-}
 PARTS: tuple[Part, Part] = ("train", "eval")
 TALK = {"alpaca", "prompt_completion"}  # without tools
-
-
-@pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(drafting, "seen_gpus", list)
-
-
-def rows(name: str, count: int = 50) -> list[Row]:
-    return [FORMATS[name](i) for i in range(count)]
-
-
-def write(path: Path, found: Sequence[Row]) -> Path:
-    """The rows as the file's name says."""
-    suffix = Path(path.stem).suffix if path.suffix in (".gz", ".zst") else path.suffix
-    lines = "".join(json.dumps(row) + "\n" for row in found).encode()
-    if suffix == ".json":
-        lines = json.dumps(list(found)).encode()
-    elif suffix == ".csv":
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, found[0].keys())
-            writer.writeheader()
-            cells = ({k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in found)
-            writer.writerows(cells)
-        return path
-    elif suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(list(found)), path)
-        return path
-    packed = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}.get(path.suffix, bytes)
-    path.write_bytes(packed(lines))
-    return path
-
-
-def made(data: Path, *words: Any, **options: Any) -> tuple[LoadedRecipe, str]:
-    """The recipe that is written, read as `run` reads it, and what was said."""
-    told = "\n".join(draft(data, *words, **options))
-    target = told.partition("written    ")[2].partition(": ")[0]
-    return load(Path(target)), told
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -348,67 +259,6 @@ def test_wrong_names(tmp_path: Path) -> None:
         list(draft(path, "./nowhere"))
     with pytest.raises(InputError, match=r"--out x\.jsonl: wanted the name of a recipe, as x\.toml"):
         list(draft(path, None, Path("x.jsonl")))
-
-
-def test_splits_within_one_file(tmp_path: Path) -> None:
-    path = tmp_path / "both.json"
-    path.write_text(json.dumps({"train": rows("messages", 3), "Test": rows("messages", 2)}))
-    with pytest.raises(DataError, match=r"both\.json:1: splits within one file: train, Test; wanted a file for each"):
-        list(draft(path))
-    path.write_text(json.dumps({"train": rows("messages", 3), "test": []}))
-    assert "3 chats (messages)" in next(draft(path))
-
-
-@pytest.mark.parametrize(
-    ("header", "told"),
-    [
-        ("Question,Answer,id", "user=Question,assistant=Answer"),
-        ("prompt,response,id", "user=prompt,assistant=response"),
-        ("chosen,rejected,prompt", "user=prompt,assistant=chosen"),
-        ("this,that,id", "user=question,assistant=answer"),
-        ('"query","answer, short",answer', "user=query,assistant=answer"),
-    ],
-)
-def test_columns_that_are_named_as_such_often_are(tmp_path: Path, header: str, told: str) -> None:
-    (tmp_path / "faq.csv").write_text(f"{header}\nHi,Yo,1\nHow?,So.,2\n")
-    with pytest.raises(DataError, match=f"--columns {re.escape(told)} says here which column is what"):
-        list(draft(tmp_path / "faq.csv"))
-
-
-def test_columns_of_other_names(tmp_path: Path) -> None:
-    (tmp_path / "faq.csv").write_text("question,reply,id\nHi,Yo,1\nHow?,So.,2\n")
-    with pytest.raises(DataError, match=r"--columns user=question,assistant=reply says here which column is what"):
-        list(draft(tmp_path / "faq.csv"))
-    lines = list(draft(tmp_path / "faq.csv", columns="user=question, assistant=reply"))
-    assert "2 chats (columns)" in lines[0]
-    (source,) = load(tmp_path / "faq.toml").recipe.data.sources
-    assert source.columns.model_dump(exclude_none=True) == {"user": "question", "assistant": "reply"}
-    with pytest.raises(DataError, match=r"no column answer .*; found id, question, reply$"):
-        list(draft(tmp_path / "faq.csv", None, tmp_path / "x.toml", "user=question,assistant=answer"))
-
-
-@pytest.mark.parametrize(
-    ("columns", "said"),
-    [
-        (
-            "user=question,asistant=reply",
-            "asistant=reply: wanted user=question,assistant=answer, did you",
-        ),
-        ("user=question,user=reply", ": user is there twice, wanted it once, as user=question,assistant=answer"),
-        ("foo", ": foo: wanted user=question,assistant=answer (known: "),
-        ("usr=question,assistant=reply", "usr=question: wanted user=question,assistant=answer, did you mean user?"),
-        ("user=", "user=: wanted user=question,assistant=answer"),
-        (",", "nothing: wanted user=question,assistant=answer"),
-        ("user=question", "wanted user and assistant, as user=question,assistant=answer, or messages alone"),
-        ("messages=a,user=b", "or messages alone"),
-        ("tools=a", "or messages alone"),
-    ],
-)
-def test_columns_that_say_nothing(tmp_path: Path, columns: str, said: str) -> None:
-    path = write(tmp_path / "chats.jsonl", rows("messages", 20))
-    with pytest.raises(InputError) as error:
-        list(draft(path, columns=columns))
-    assert str(error.value).startswith(f"--columns {columns}: ") and said in str(error.value)
 
 
 def test_a_folder_that_takes_no_recipe(tmp_path: Path) -> None:
