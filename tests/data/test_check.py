@@ -255,5 +255,17 @@ def test_a_share_of_few_chats_is_told_of(tmp_path: Path, model: Path) -> None:
     assert f"eval.holdout = 0.1 holds out {counted(held_out, 'chat')}, too few to say how the model" in printed(report)
     assert "give their number instead of a share, as eval.holdout = 12 or more" in printed(report)
     number = check(loaded(path, eval=EvalSection(holdout=4)))
-    assert not number.few_held_out and number.parts["eval"].meta["chats"] == 4
-    assert not check(loaded(path, eval=EvalSection(holdout=0.5))).few_held_out
+    assert not number.held_out and number.parts["eval"].meta["chats"] == 4
+    assert "too few" not in check(loaded(path, eval=EvalSection(holdout=0.5))).held_out
+
+
+def test_a_held_out_number_that_leaves_little_to_train_on_is_told_of(tmp_path: Path, model: Path) -> None:
+    """The default is more than there is of a few hundred chats."""
+    path = write_jsonl(tmp_path / "x.jsonl", [weather_row(f"City {i}") for i in range(210)])
+    report = check(loaded(path, eval=EvalSection()))
+    told = (
+        "eval.holdout = 200 holds out 200 chats and leaves 10 to train on: "
+        "set a lower number, as eval.holdout = 21, or name other chats in eval.sources"
+    )
+    assert report.ok and told in printed(report)
+    assert not check(loaded(path, eval=EvalSection(holdout=21))).held_out

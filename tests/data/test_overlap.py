@@ -1,4 +1,4 @@
-"""A run says which held-out chats it trains on."""
+"""A run says which held-out chats it trains on, and what of `eval.holdout` is not meant so."""
 
 from __future__ import annotations
 
@@ -47,3 +47,40 @@ def test_held_out_chats_that_are_trained_on_are_said(
     assert told("D", "B").startswith("1 of 2 held-out chats is trained on too")
     assert told("D", "B").endswith("held.jsonl:2")
     assert told("C", "A", "far away").startswith("2 of 3 held-out chats are trained on too")
+
+
+def test_a_number_to_hold_out_beside_sources_is_said_not_to_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_tokenizer(tmp_path / "model", QWEN_LIKE)
+    train, held = (write_jsonl(tmp_path / f"{name}.jsonl", [weather_row(name)]) for name in ("train", "held"))
+
+    def told(holdout: float) -> str:
+        recipe = Recipe(
+            data=DataSection(sources=[SourceSection(source=str(train))], num_proc=1),
+            eval=EvalSection(sources=[SourceSection(source=str(held))], holdout=holdout),
+        )
+        tables = Tables(build(recipe, folder, "train"), build(recipe, folder, "eval"))
+        describe_data(new_console(width=400), recipe, tables, updates_of(recipe, 1))
+        return capsys.readouterr().out
+
+    assert "note       eval.holdout = 50 is not used: [[eval.sources]] say which" in told(50)
+    assert "note" not in told(EvalSection().holdout)
+    assert "note" not in told(0)
+
+
+def test_more_held_out_than_trained_on_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save_tokenizer(tmp_path / "model", QWEN_LIKE)
+    path = write_jsonl(tmp_path / "x.jsonl", [weather_row(f"City {i}") for i in range(30)])
+
+    def told(holdout: int) -> str:
+        recipe = Recipe(
+            data=DataSection(sources=[SourceSection(source=str(path))], num_proc=1), eval=EvalSection(holdout=holdout)
+        )
+        tables = Tables(build(recipe, folder, "train"), build(recipe, folder, "eval"))
+        describe_data(new_console(width=400), recipe, tables, updates_of(recipe, tables.train.n_chats))
+        return capsys.readouterr().out
+
+    assert "note       eval.holdout = 20 holds out 20 chats and leaves 10 to train on: set a lower number" in told(20)
+    assert "as eval.holdout = 10, or" in told(20)
+    assert "note" not in told(15)

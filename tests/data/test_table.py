@@ -447,7 +447,12 @@ class TestCuts:
         table = build(recipe(path, max_length=limit), model)
         assert table.meta["cut_answers"] == table.meta["truncated_rows"] == 10 and table.meta["dropped_rows"] == 0
         assert (table.lengths == limit).all()
-        assert f"10 rows lost a part of their answers at {limit} tokens" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        longest = int(whole.lengths.max())
+        assert (
+            f"10 rows lost a part of their answers at {limit} tokens (train.max_length = {longest} cuts none)" in told
+        )
+        assert (build(recipe(path, max_length=longest), model).lengths == whole.lengths).all()
 
     def test_nothing_left_at_all(self, tmp_path: Path, model: Path) -> None:
         path = write_jsonl(tmp_path / "x.jsonl", rows(3))

@@ -2,116 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import zstandard
 
 from tests.command import toolkit
-from tests.data.toys import ADD, QWEN_LIKE, save_tokenizer, tool, weather_row
+from tests.data.toys import QWEN_LIKE, save_tokenizer, tool, weather_row
+from tests.drafting.drafts import FORMATS, L4, T4, made, rows, said, write
 from toolkit.data.held_out import Part
 from toolkit.data.parts import part_chats
 from toolkit.drafting import draft as drafting
+from toolkit.drafting.choices import USUAL_SAVES
 from toolkit.drafting.draft import draft
+from toolkit.drafting.look import look
 from toolkit.engines.recipes import load
 from toolkit.errors import DataError, InputError, ModelError
-from toolkit.planning.cards import SeenGpu
 from toolkit.planning.plan import plan_recipe
-from toolkit.recipe import LoadedRecipe
+from toolkit.recipe.schema import ModelSection, TrainSection
 
-Row = dict[str, Any]
-CALL = '{"name": "add", "arguments": {"a": 2, "b": 3}}'
-TOOLS = json.dumps([ADD])
-T4 = SeenGpu("Tesla T4", 15 * 2**30, (7, 5), "550.54")
-L4 = SeenGpu("NVIDIA L4", 24 * 2**30, (8, 9), "550.54")
-
-
-def said(name: str, question: str, answer: str) -> list[Row]:
-    role, text = ("from", "value") if name != "messages" else ("role", "content")
-    return [{role: "user", text: question}, {role: "assistant", text: answer}]
-
-
-FORMATS: dict[str, Callable[[int], Row]] = {
-    "messages": lambda i: weather_row(f"City {i}"),
-    "sharegpt": lambda i: {
-        "conversations": [
-            {"from": "human", "value": f"{i}: 2 and 3?"},
-            {"from": "function_call", "value": CALL},
-            {"from": "observation", "value": "5"},
-            {"from": "gpt", "value": "5."},
-        ],
-        "tools": TOOLS,
-    },
-    "alpaca": lambda i: {"instruction": "Add.", "input": f"{i} and 2", "output": str(i + 2)},
-    "prompt_completion": lambda i: {"prompt": f"{i} and 2?", "completion": str(i + 2)},
-    "xlam": lambda i: {"query": f"{i}: 2 and 3?", "tools": TOOLS, "answers": f"[{CALL}]"},
-    "hermes": lambda i: {
-        "conversations": [
-            {"from": "system", "value": f"You may call <tools>{TOOLS}</tools>"},
-            *said("hermes", f"{i}: 2 and 3?", f"<tool_call>\n{CALL}\n</tool_call>"),
-        ]
-    },
-    "glaive": lambda i: {
-        "system": "SYSTEM: You are a helpful assistant with access to the following functions. Use them if required -\n"
-        + json.dumps(ADD["function"], indent=4),
-        "chat": f"USER: {i}: 2 and 3?\n\n\nASSISTANT: <functioncall> "
-        '{"name": "add", "arguments": \'{"a": 2, "b": 3}\'} <|endoftext|>\n\n\nFUNCTION RESPONSE: {"sum": 5}\n\n\n'
-        "ASSISTANT: It is 5. <|endoftext|>\n\n\n",
-    },
-    "toolace": lambda i: {
-        "system": f"You have these functions: {json.dumps([ADD['function']])}",
-        "conversations": said("toolace", f"{i}: 2 and 3?", "[add(a=2, b=3)]"),
-    },
-}
 PARTS: tuple[Part, Part] = ("train", "eval")
 TALK = {"alpaca", "prompt_completion"}  # without tools
-
-
-@pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(drafting, "seen_gpus", list)
-
-
-def rows(name: str, count: int = 50) -> list[Row]:
-    return [FORMATS[name](i) for i in range(count)]
-
-
-def write(path: Path, found: Sequence[Row]) -> Path:
-    """The rows as the file's name says."""
-    suffix = Path(path.stem).suffix if path.suffix in (".gz", ".zst") else path.suffix
-    lines = "".join(json.dumps(row) + "\n" for row in found).encode()
-    if suffix == ".json":
-        lines = json.dumps(list(found)).encode()
-    elif suffix == ".csv":
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, found[0].keys())
-            writer.writeheader()
-            cells = ({k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in found)
-            writer.writerows(cells)
-        return path
-    elif suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(list(found)), path)
-        return path
-    packed = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}.get(path.suffix, bytes)
-    path.write_bytes(packed(lines))
-    return path
-
-
-def made(data: Path, *words: Any, **options: Any) -> tuple[LoadedRecipe, str]:
-    """The recipe that is written, read as `run` reads it, and what was said."""
-    told = "\n".join(draft(data, *words, **options))
-    target = told.partition("written    ")[2].partition(": ")[0]
-    return load(Path(target)), told
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -175,6 +89,25 @@ def test_lengths_and_call_format_of_a_model_that_is_here(tmp_path: Path) -> None
     assert loaded.recipe.eval.max_new_tokens < length
 
 
+@pytest.mark.parametrize(
+    ("words", "tokens"),  # as SmolLM2's tokenizer counts the row
+    [
+        ("Put the kettle on, will you? ", 138),
+        ("    if v != 0x1F: return {k: v**2}\n", 267),
+        ("Сьогодні гарна погода, тож ходімо до парку. ", 464),
+        ("今天天气很好，我们去公园散步吧。", 437),
+        ("👍🏽 ok 🙂 ", 138),
+    ],
+)
+def test_an_estimate_that_is_too_low_cuts_no_answer(tmp_path: Path, words: str, tokens: int) -> None:
+    row = {"messages": said("messages", "?", f"{words.strip()} {words * 12}")}
+    found = look(write(tmp_path / "x.jsonl", [row, row]), ModelSection(name="me/not-here"))
+    assert not found.counted and max(found.tokens) < tokens <= found.longest
+    loaded, told = made(found.source, "me/not-here")
+    assert loaded.recipe.train.max_length >= tokens
+    assert f"the longest {max(found.tokens)} (estimated" in told and "with room to spare" in loaded.path.read_text()
+
+
 def test_what_a_gpu_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "x.jsonl", rows("messages", 400))
     cpu = made(path)[0].recipe
@@ -187,6 +120,14 @@ def test_what_a_gpu_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     loaded, _ = made(path, force=True)
     assert loaded.recipe.train.fp16 and loaded.recipe.train.bf16 is False
     assert plan_recipe(loaded, "t4").fits
+
+
+@pytest.mark.parametrize(("count", "every"), [(50, "epoch"), (2000, "epoch"), (3600, 200)])
+def test_a_run_over_few_chats_has_checkpoints_before_its_end(tmp_path: Path, count: int, every: str | int) -> None:
+    train = made(write(tmp_path / "x.jsonl", rows("alpaca", count)))[0].recipe.train
+    assert train.save_steps == every and TrainSection().save_steps == USUAL_SAVES
+    updates = count / train.per_device_train_batch_size / train.gradient_accumulation_steps
+    assert (updates if every == "epoch" else USUAL_SAVES) < updates * train.num_train_epochs
 
 
 LARGE, SMALL = "Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B"
@@ -318,42 +259,6 @@ def test_wrong_names(tmp_path: Path) -> None:
         list(draft(path, "./nowhere"))
     with pytest.raises(InputError, match=r"--out x\.jsonl: wanted the name of a recipe, as x\.toml"):
         list(draft(path, None, Path("x.jsonl")))
-
-
-def test_columns_of_other_names(tmp_path: Path) -> None:
-    (tmp_path / "faq.csv").write_text("question,reply,id\nHi,Yo,1\nHow?,So.,2\n")
-    with pytest.raises(DataError, match=r"--columns user=question,assistant=answer says here which column is what"):
-        list(draft(tmp_path / "faq.csv"))
-    lines = list(draft(tmp_path / "faq.csv", columns="user=question, assistant=reply"))
-    assert "2 chats (columns)" in lines[0]
-    (source,) = load(tmp_path / "faq.toml").recipe.data.sources
-    assert source.columns.model_dump(exclude_none=True) == {"user": "question", "assistant": "reply"}
-    with pytest.raises(DataError, match=r"no column answer .*; found id, question, reply$"):
-        list(draft(tmp_path / "faq.csv", None, tmp_path / "x.toml", "user=question,assistant=answer"))
-
-
-@pytest.mark.parametrize(
-    ("columns", "said"),
-    [
-        (
-            "user=question,asistant=reply",
-            "asistant=reply: wanted user=question,assistant=answer, did you",
-        ),
-        ("user=question,user=reply", ": user is there twice, wanted it once, as user=question,assistant=answer"),
-        ("foo", ": foo: wanted user=question,assistant=answer (known: "),
-        ("usr=question,assistant=reply", "usr=question: wanted user=question,assistant=answer, did you mean user?"),
-        ("user=", "user=: wanted user=question,assistant=answer"),
-        (",", "nothing: wanted user=question,assistant=answer"),
-        ("user=question", "wanted user and assistant, as user=question,assistant=answer, or messages alone"),
-        ("messages=a,user=b", "or messages alone"),
-        ("tools=a", "or messages alone"),
-    ],
-)
-def test_columns_that_say_nothing(tmp_path: Path, columns: str, said: str) -> None:
-    path = write(tmp_path / "chats.jsonl", rows("messages", 20))
-    with pytest.raises(InputError) as error:
-        list(draft(path, columns=columns))
-    assert str(error.value).startswith(f"--columns {columns}: ") and said in str(error.value)
 
 
 def test_a_folder_that_takes_no_recipe(tmp_path: Path) -> None:

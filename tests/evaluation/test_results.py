@@ -154,6 +154,13 @@ def test_the_table_alone() -> None:
     assert "before" not in text and "McNemar" not in text
 
 
+def test_what_a_right_answer_in_words_means_is_said() -> None:
+    told = "answer: 1 chat to be answered in words, right where no call is made; what the words say is not judged"
+    call, words = row(0, correct=True), replace(row(1, correct=True), kind="answer")
+    assert told in printed(Evaluation([call, words]), None)
+    assert "in words" not in printed(Evaluation([call]), None)
+
+
 def measured(path: Path, *scores: dict[str, Any]) -> Evaluation:
     """An evaluation that was saved, and read again."""
     Evaluation([row(number, correct=one["exact"], **one) for number, one in enumerate(scores)]).save(path)

@@ -139,6 +139,15 @@ def test_targets_that_match_nothing() -> None:
         KNOWN["Qwen/Qwen3-1.7B"].trainable_parameters(LoraSection(target_modules="c_attn"))
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"), [("q_proj", '["q_proj"]'), ("q_proj,v_proj", '["q_proj", "v_proj"]'), ("q_proj|x", "")]
+)
+def test_a_text_that_names_modules_is_told_to_be_a_list(text: str, meant: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        KNOWN["Qwen/Qwen3-1.7B"].trainable_parameters(LoraSection(target_modules=text))
+    assert (f"did you mean {meant}?)" in str(caught.value)) if meant else ("did you mean" not in str(caught.value))
+
+
 def test_one_target_of_several_that_matches_nothing() -> None:
     shape = shape_from_config(MODELS[0], "config.json")
     with pytest.raises(ModelError, match=r"the model has no module v_prj, did you mean v_proj\?; it has q_proj"):

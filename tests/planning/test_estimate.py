@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,11 @@ from toolkit.errors import DataError
 from toolkit.planning.estimate import SAMPLE, mixed, sample
 from toolkit.planning.lengths import ROWS, assumed
 from toolkit.planning.pieces import Wrapping, wrapping_of
+from toolkit.planning.plan import plan_recipe
+from toolkit.planning.show import show
 from toolkit.recipe import load
-from toolkit.recipe.schema import Recipe
+from toolkit.recipe.schema import EvalSection, Recipe
+from toolkit.terminal import new_console
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,3 +156,22 @@ def test_one_row_a_turn_where_chats_are_split() -> None:
     assert several.tokens.max() <= one.tokens.max()
     together = mixed([(several, 1.0)], 1000)
     assert len(together.tokens) / together.chats == pytest.approx(len(several.tokens) / several.chats, rel=0.01)
+
+
+def test_a_plan_says_where_more_is_held_out_than_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps({"messages": turns}) + "\n" for turns in SHORT * 70))
+    file = tmp_path / "mine.toml"
+    file.write_text('[[data.sources]]\nsource = "mine.jsonl"\n')
+
+    def told(**sections: object) -> str:
+        loaded = load(file)
+        shown = io.StringIO()
+        given = replace(loaded, recipe=loaded.recipe.model_copy(update=sections))
+        show(plan_recipe(given, "t4"), new_console(file=shown, width=400))
+        return shown.getvalue()
+
+    assert "eval.holdout = 200 holds out 200 chats and leaves 10 to train on: set a lower number" in told()
+    assert "holds out" not in told(eval=EvalSection(holdout=21))
+    with pytest.raises(DataError, match=r"so none is left to train on; set a lower number, as eval.holdout = 21, or"):
+        told(eval=EvalSection(holdout=210))

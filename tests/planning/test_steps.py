@@ -55,6 +55,14 @@ def test_rates_are_those_of_transformers(kind: str, total: int) -> None:
         scheduler.step()
 
 
+@pytest.mark.parametrize("ratio", [0.1, 1.0])
+@pytest.mark.parametrize("total", [1, 2, 9])
+def test_no_run_is_warm_up_alone(total: int, ratio: float) -> None:
+    settings = recipe(max_steps=total, warmup_ratio=ratio)
+    rates = [learning_rate(settings.train, updates_of(settings, 1), update) for update in range(total)]
+    assert max(rates) == settings.train.learning_rate and rates[-1] > 0
+
+
 def test_the_counts_are_those_of_the_trainer(tmp_path: Path) -> None:
     """The number of updates that transformers' Trainer itself works out, for a last update that is not full."""
     import torch

@@ -13,7 +13,7 @@ import torch
 
 from tests.tiny import write_chats
 from tests.training.runs import train
-from toolkit.errors import EngineError, ModelError, RunError, TrainingError
+from toolkit.errors import EngineError, InterruptedRun, ModelError, RunError, TrainingError
 from toolkit.manifest import write_manifest
 from toolkit.recipe import load
 from toolkit.records import read_jsonl
@@ -121,6 +121,25 @@ def test_a_checkpoint_s_pickles_run_nothing(recipe: Path, tmp_path: Path, monkey
 def test_resume_of_nothing(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such run folder"):
         run(load(recipe), resume=tmp_path / "nowhere")
+
+
+def test_ctrl_c_before_training_says_what_is_kept(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    begun = train(recipe, tmp_path / "begun", "train.max_steps=2")
+    monkeypatch.setattr("toolkit.training.run.load_model", interrupted)
+    with pytest.raises(InterruptedRun, match=r"^stopped before training: no run folder was written; the same command"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    begun.summary.unlink()
+    shutil.rmtree(begun.adapter)
+    before = sorted(begun.path.rglob("*"))
+    with pytest.raises(InterruptedRun, match=r"^stopped before training: the run is as it was; the same command"):
+        run(load(begun.recipe), resume=begun.path)
+    assert sorted(begun.path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from toolkit.chats import KINDS, Chat
 from toolkit.data.held_out import Part, parts_of
 from toolkit.data.keys import table_key
 from toolkit.data.notes import Reading
-from toolkit.data.parts import chat_hash, few_held_out
+from toolkit.data.parts import chat_hash, few_held_out, many_held_out
 from toolkit.data.pipeline import Settings
 from toolkit.data.rows import TEXT_ROLES
 from toolkit.data.sources import MOST_SHOWN, load_chats
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from toolkit.recipe.schema import Recipe
 
 _BINS = 12
+_PARTS: tuple[Part, Part] = ("train", "eval")
 _OTHER_KINDS = [kind for kind in KINDS if kind not in ("refuse", "other")]
 _BAR = 40
 
@@ -58,12 +59,13 @@ class CheckReport:
     is not used. `unrendered` are chats that the chat template or the mask refuses, `violations` calls that break their
     tool's schema, `duplicates` chats that stand in the data before, `leaked` held-out chats that are trained on too,
     `limits` what the recipe's own limits refuse (data.max_bad among them). `untrained` counts answers that the data
-    asks not to train, `others_calling` chats with calls whose rows name no kind.
+    asks not to train, `others_calling` chats with calls whose rows name no kind. `held_out` is what there is to say of
+    how many chats are held out.
     """
 
     chats: int = 0
     untrained: int = 0
-    few_held_out: str = ""
+    held_out: str = ""
     kinds: Counter[str] = field(default_factory=Counter)
     others_calling: int = 0
     sources: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -104,8 +106,8 @@ class CheckReport:
             _print_counts(self, console)
         for name, part in self.parts.items():
             _print_part(self, name, part, console)
-        if self.few_held_out:
-            console.print(f"\n{self.few_held_out}", soft_wrap=True)
+        if self.held_out:
+            console.print(f"\n{self.held_out}", soft_wrap=True)
         findings = self.findings
         for title, lines in (
             ("said by rows and not used, or read in a way worth knowing", findings),
@@ -162,6 +164,8 @@ def check(loaded: LoadedRecipe) -> CheckReport:
         renderer = cache(Settings.of(recipe, folder).renderer)  # one for both parts, and none where both are kept
         for part in parts_of(recipe):
             _tokenise(recipe, folder, part, report, renderer)
+        left, taken = (report.parts[part].meta["chats"] if part in report.parts else 0 for part in _PARTS)
+        report.held_out = report.held_out or many_held_out(recipe, left, taken)
     return report
 
 
@@ -192,7 +196,7 @@ def _tokenise(recipe: Recipe, folder: Path, part: Part, report: CheckReport, ren
 
 def _describe(recipe: Recipe, table: TokenTable, part: str, report: CheckReport) -> None:
     if part == "eval":
-        report.few_held_out = few_held_out(recipe, table.n_chats)
+        report.held_out = few_held_out(recipe, table.n_chats)
     if table.n_rows:
         report.parts[part] = PartReport(table.meta, *table.length_histogram(_BINS))
     report.unrendered_rows += table.meta.get("unrendered_rows", 0)
@@ -268,7 +272,8 @@ def _print_part(report: CheckReport, name: str, part: PartReport, console: Conso
         f"train.max_length = {meta['max_length']:,} cuts {counted(meta['truncated_rows'], 'row')}: "
         f"{meta['cut_answers']:,} lose a part of an answer, "
         f"{meta['dropped_rows']:,} have no answer left and are dropped"
-        + (f": {one_line(', '.join(meta['dropped'][:5]))}" if meta["dropped"] else ""),
+        + (f": {one_line(', '.join(meta['dropped'][:5]))}" if meta["dropped"] else "")
+        + (f"; train.max_length = {meta['longest_row']} cuts none" if meta["truncated_rows"] else ""),
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.data.notes import RowError, shown
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 # What a column stands for, under the names that the readers know.
 _KEYS = {"system": "system", "user": "user", "assistant": "assistant", "messages": "messages", "tools": "tools"}
 _OPTIONAL = ("system", "tools")  # not every row has them
+QUESTIONS = ("prompt", "question", "instruction", "input", "query", "user")  # as data sets call them, likeliest first
+_ANSWERS = ("completion", "answer", "response", "output", "reply", "assistant")
 
 
 def chosen(columns: ColumnsSection) -> dict[str, str]:
@@ -36,6 +39,18 @@ def renamed(row: Any, columns: dict[str, str]) -> Any:
         elif name not in _OPTIONAL or len(row) == 0:
             raise missing(column, name, row)
     return result
+
+
+def likely(row: dict[str, Any]) -> str:
+    """A recipe's `columns` for a row of no known format, by the names of its texts; without a question and an answer
+    nothing."""
+    texts = {str(key).lower(): key for key, value in row.items() if isinstance(value, str)}
+    user, assistant = (next((texts[n] for n in names if n in texts), None) for names in (QUESTIONS, _ANSWERS))
+    return f"{{ user = {_toml(user)}, assistant = {_toml(assistant)} }}" if user and assistant else ""
+
+
+def _toml(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
 
 
 def missing(column: str, name: str, row: dict[str, Any]) -> RowError:

@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from toolkit.chats import KINDS, Chat, Role
 from toolkit.data import glaive, hermes, toolace
+from toolkit.data.columns import likely
 from toolkit.data.items import as_list, read_calls
 from toolkit.data.notes import Fields, Remarks, RowError, report_unused, shown
 from toolkit.data.schemas import Tools, read_tools
@@ -131,8 +132,10 @@ def unknown_format(row: dict[str, Any]) -> RowError:
         if near := nearest(str(key), TURN_KEYS, alike=0.8):
             found += f" (did you mean {near} by {shown(key)}?)"
     why = next((f" ({reason})" for key, reason in _OTHERS.items() if key in row), "")
+    here = f" = {columns}" if (columns := likely(row)) else ""
     return RowError(
-        f"no known format: found {found}{why}; wanted one of {wanted}; other names are given by data.sources.columns",
+        f"no known format: found {found}{why}; wanted one of {wanted}; "
+        f"other names are given by data.sources.columns{here}",
         cause="no known format",
     )
 

@@ -79,6 +79,33 @@ def few_held_out(recipe: Recipe, chats: int) -> str:
     )
 
 
+def usual_holdout(chats: int) -> int:
+    """How many of so many different chats to hold out: a tenth, no fewer than verdicts want where there are three times
+    as many; 0 of a handful."""
+    if chats < 8:
+        return 0
+    return min(200, max(chats // 10, min(LEAST_CHATS, chats // 3)))
+
+
+def many_held_out(recipe: Recipe, trained: int, held_out: int) -> str:
+    """What there is to say where `eval.holdout` takes more of the chats than it leaves to train on, as its default does
+    of a few hundred; else nothing."""
+    if not divided(recipe) or held_out <= trained:
+        return ""
+    return (
+        f"eval.holdout = {recipe.eval.holdout:g} holds out {counted(held_out, 'chat')} and leaves {trained:,} to train "
+        f"on: {lower_holdout(trained + held_out)}"
+    )
+
+
+def lower_holdout(chats: int) -> str:
+    """What to do where too many of so many chats are held out."""
+    usual = usual_holdout(chats)
+    if not usual:
+        return "set eval.holdout = 0 and eval.early_stopping_patience = 0, or name other chats in eval.sources"
+    return f"set a lower number, as eval.holdout = {usual}, or name other chats in eval.sources"
+
+
 def eval_chats(recipe: Recipe) -> list[Chat]:
     """The held-out chats, the same ones in the same order as the token table's eval part."""
     return list(part_chats(recipe, "eval"))
@@ -146,7 +173,7 @@ def _find_holdout(chats: Iterator[Chat], wanted: float, reading: Reading) -> Hol
     if len(lowest) <= size:
         message = (
             f"eval.holdout = {size:,} keeps all {len(lowest):,} different chats out of training; "
-            "set a lower number or a fraction, or name other chats in eval.sources"
+            f"{lower_holdout(len(lowest))}"
         )
         raise DataError([*reading.by_cause(), Problem("", message)])  # bad rows may be why there are so few
     return Holdout(-lowest[0], total)

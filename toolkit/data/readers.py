@@ -33,6 +33,7 @@ _MOST_COLUMN = 2**31 - 1
 
 # A row that holds such keys is one row, whatever lists of objects are in it.
 _ROW_KEYS = {"messages", "conversations", "conversation", "prompt", "query", "instruction", "chat"}
+_SPLITS = {"train", "training", "validation", "valid", "val", "dev", "eval", "test"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,11 @@ def _json(binary: IO[bytes]) -> Iterator[Placed]:
     value = first[1]
     if second is None and isinstance(value, dict):
         lists = [key for key, inner in value.items() if _is_list_of_rows(inner)]
+        if len(lists) > 1 and _SPLITS.issuperset(map(str.lower, lists)):
+            names = ", ".join(lists)
+            message = f"splits within one file: {names}; wanted a file for each, named in data.sources and eval.sources"
+            yield 1, RowError(message, cause="splits within one file")
+            return
         if len(lists) == 1 and not _ROW_KEYS & set(value):
             for key in value:
                 if key != lists[0]:

@@ -253,7 +253,8 @@ def losses(meta: dict[str, Any], known: bool = False) -> str:
     parts = []
     if meta["cut_answers"]:
         parts.append(
-            f"{counted(meta['cut_answers'], 'row')} lost a part of their answers at {meta['max_length']:,} tokens"
+            f"{counted(meta['cut_answers'], 'row')} lost a part of their answers at {meta['max_length']:,} tokens "
+            f"(train.max_length = {meta['longest_row']} cuts none)"
         )
     if meta["dropped_rows"]:
         first = ", ".join(meta["dropped"][:3])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from toolkit.data.columns import QUESTIONS
 from toolkit.data.notes import Fields, RowError, quoted, shown
 
-_QUESTIONS = ("prompt", "question", "instruction", "input", "query")
 _ROW_WEIGHTS = ("weight", "train", "training", "trainable")
 
 _ONE_ANSWER = ("prompt_completion", "alpaca", "columns")
@@ -23,7 +23,7 @@ def preference(row: dict[str, Any]) -> RowError:
     if isinstance(row["chosen"], list):
         columns = 'messages = "chosen"'
     else:
-        question = next((key for key in _QUESTIONS if isinstance(row.get(key), str)), "...")
+        question = next((key for key in QUESTIONS if isinstance(row.get(key), str)), "...")
         columns = f'user = "{question}", assistant = "chosen"'
     return RowError(
         "a preference (chosen and rejected), as DPO trains on; supervised fine-tuning wants one answer, as messages; "

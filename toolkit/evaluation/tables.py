@@ -10,7 +10,7 @@ from rich.table import Table
 
 from toolkit.evaluation.results import FRACTIONS, LABELS, LOWER_IS_BETTER, Comparison, Evaluation, Row, shown
 from toolkit.evaluation.statistics import Paired, Rate
-from toolkit.words import short
+from toolkit.words import counted, short
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +34,13 @@ def render_columns(columns: Columns, console: Console, samples: int) -> None:
     if len(comparisons) > 1:
         console.print(_differences(columns[0][0], columns[-1][1], comparisons))
     console.print(_measures(columns))
+    if answers := sum(row.kind == "answer" for row in columns[-1][1].rows):
+        console.print(
+            f"answer: {counted(answers, 'chat')} to be answered in words, right where no call is made; "
+            "what the words say is not judged",
+            highlight=False,
+            soft_wrap=True,
+        )
     for name, comparison in comparisons:
         paired = comparison.paired()
         label = "" if len(columns) == 2 else f"{name}: "

@@ -163,6 +163,9 @@ class ModelShape:
             return [module for module in every if re.fullmatch(target_modules, module[0])]
         return [module for module in every if any(is_named(module[0], name) for name in target_modules)]
 
+    def _has(self, name: str) -> bool:
+        return bool(self.lora_targets([name]))
+
     def trainable_parameters(self, lora: LoraSection) -> int:
         """Parameters that train with this adapter: A and B, DoRA's magnitudes, biases and whole saved modules.
 
@@ -171,9 +174,12 @@ class ModelShape:
         wanted, names = lora.target_modules, ", ".join(self.linears)
         targets = self.lora_targets(wanted)
         if not targets:
-            raise ModelError(f"lora.target_modules: {wanted!r} matches no module; this model has {names}")
+            said = re.findall(r"[\w.-]+", wanted) if isinstance(wanted, str) else []
+            meant = ", ".join(f'"{name}"' for name in said) if said and all(map(self._has, said)) else ""
+            near = f" (a text is a pattern for whole names; did you mean [{meant}]?)" if meant else ""
+            raise ModelError(f"lora.target_modules: {wanted!r} matches no module{near}; this model has {names}")
         # the run refuses a name that is no module's, so a plan without it is of another run
-        lacking = [] if isinstance(wanted, str) else [name for name in wanted if not self.lora_targets([name])]
+        lacking = [] if isinstance(wanted, str) else [name for name in wanted if not self._has(name)]
         if lacking:
             near = did_you_mean(lacking[0], self.linears)
             raise ModelError(f"lora.target_modules: the model has no module {lacking[0]}{near}; it has {names}")

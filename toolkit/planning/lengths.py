@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit import models
+from toolkit.data.parts import lower_holdout
 from toolkit.data.sources import local_files, none_taken
 from toolkit.data.table import find as find_table
 from toolkit.errors import DataError
@@ -159,7 +160,8 @@ def _training_chats(recipe: Recipe) -> int:
         held_out = eval_chats(recipe, chats)  # taken from the data; built-in held-out chats are made apart
         if held_out >= chats:
             raise DataError(
-                f"eval.holdout: {held_out:,} of {counted(chats, 'chat')} kept out, so none is left to train on"
+                f"eval.holdout: {held_out:,} of {counted(chats, 'chat')} kept out, so none is left to train on; "
+                f"{lower_holdout(chats)}"
             )
         chats -= held_out
     return max(1, chats)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit.data.parts import few_held_out
+from toolkit.data.held_out import divided
+from toolkit.data.parts import few_held_out, many_held_out
 from toolkit.engines.gated_delta import untimed
 from toolkit.models.families import left_out, unknown_family
 from toolkit.planning.calibration import past_error
@@ -61,7 +62,7 @@ def _data(plan: Plan) -> list[tuple[str, str]]:
     longest = f"longest {lengths.tokens.max():,}"
     if not lengths.measured:  # which nobody knows yet
         longest = f"none longer than train.max_length = {train.max_length:,}"
-    few = _few_held_out(plan)
+    held_out = _held_out(plan)
     return [
         (
             "chats",
@@ -69,7 +70,7 @@ def _data(plan: Plan) -> list[tuple[str, str]]:
             f"({lengths.origin})",
         ),
         *([("", lengths.note)] if lengths.note else []),
-        *([("", few)] if few else []),
+        *([("", held_out)] if held_out else []),
         ("updates", f"{updates.total:,} of {batch} x {steps} = {counted(batch * steps, 'chat')} ({epochs})"),
         *_sharing(plan),
     ]
@@ -88,12 +89,14 @@ def _sharing(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _few_held_out(plan: Plan) -> str:
-    recipe = plan.recipe
-    if all(source.builtin for source in recipe.data.sources):
-        return ""  # which have held-out chats of their own, as many as asked for
-    held_out = recipe.eval.holdout * plan.lengths.chats / max(1e-9, 1 - recipe.eval.holdout)  # of those trained on
-    return few_held_out(recipe, round(held_out))
+def _held_out(plan: Plan) -> str:
+    """What there is to say of how many chats are held out, too few or too many."""
+    recipe, trained = plan.recipe, plan.lengths.chats
+    if not divided(recipe):
+        return ""  # chats of their own, as many as asked for
+    wanted = recipe.eval.holdout
+    held_out = round(wanted if wanted >= 1 else wanted * trained / max(1e-9, 1 - wanted))  # a share of all chats
+    return few_held_out(recipe, held_out) or many_held_out(recipe, trained, held_out)
 
 
 def _packing(plan: Plan) -> list[tuple[str, str]]:

@@ -96,8 +96,8 @@ def fitting(
 
 
 def warmup_of(train: TrainSection, total: int) -> int:
-    """Updates during which the learning rate rises."""
-    return 0 if train.lr_scheduler_type == "constant" else math.ceil(train.warmup_ratio * total)
+    """Updates during which the learning rate rises from 0: never all of them, as a single one would train nothing."""
+    return 0 if train.lr_scheduler_type == "constant" else min(math.ceil(train.warmup_ratio * total), total - 1)
 
 
 def learning_rate(train: TrainSection, updates: Updates, update: int) -> float:

@@ -67,6 +67,19 @@ def going_on(command: str) -> Iterator[None]:
         raise InterruptedRun(f"stopped; what was finished is kept; go on with: {command}") from None
 
 
+class Beginning(contextlib.AbstractContextManager["Beginning"]):
+    """All that comes before a run can be gone on with, until it is `over`: Ctrl-C within says that nothing is lost."""
+
+    def __init__(self, resumed: bool) -> None:
+        self.over = False
+        self._kept = "the run is as it was" if resumed else "no run folder was written"
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is KeyboardInterrupt and not self.over:
+            again = "the same command begins again, and finds the model and token tables that were finished"
+            raise InterruptedRun(f"stopped before training: {self._kept}; {again}") from None
+
+
 def write_page(folder: RunFolder, console: Console) -> None:
     """Write report.html. The adapter is there already, so what stands in the way is only said."""
     try:

@@ -13,6 +13,7 @@ from toolkit import __version__, models
 from toolkit.data import seen
 from toolkit.data.keys import source_files
 from toolkit.data.overlap import trained_on_too
+from toolkit.data.parts import many_held_out
 from toolkit.data.tokenizers import tokenizer_key
 from toolkit.engines import EngineReport
 from toolkit.files import write_text
@@ -24,7 +25,7 @@ from toolkit.planning.steps import Updates
 from toolkit.ranks import Ranks, here
 from toolkit.recipe import dump
 from toolkit.recipe.places import described
-from toolkit.recipe.schema import Recipe
+from toolkit.recipe.schema import EvalSection, Recipe
 from toolkit.records import write_json
 from toolkit.runs import RunFolder, command_line
 from toolkit.training.prepared import Tables
@@ -79,6 +80,11 @@ def describe_data(console: Console, recipe: Recipe, tables: Tables, updates: Upd
         f"{tokens:,} tokens, {trained / tokens:.1%} trained, {tokens / table.n_chats:.0f} a chat\n"
         f"updates    {updates.total:,} of {counted(recipe.chats_per_update, 'chat')}{at_most}",
     )
+    if told := many_held_out(recipe, table.n_chats, held_out):
+        console.print(f"note       {told}", markup=False)
+    if recipe.eval.sources and recipe.eval.holdout not in (0, EvalSection().holdout):
+        told = f"eval.holdout = {recipe.eval.holdout:g} is not used: [[eval.sources]] say which chats are held out"
+        console.print(f"note       {told}", markup=False)
     # chats that are held out of the training sources are never among them
     if recipe.eval.sources and tables.evaluation and (told := trained_on_too(table, tables.evaluation)):
         console.print(f"note       {told}", markup=False)

@@ -32,7 +32,7 @@ from toolkit.records import write_json
 from toolkit.runs import RunFolder, default_folder
 from toolkit.terminal import new_console
 from toolkit.training import resumed_settings
-from toolkit.training.completion import complete, going_on
+from toolkit.training.completion import Beginning, complete, going_on
 from toolkit.training.loading import load_model, tables_of
 from toolkit.training.prepared import Prepared
 from toolkit.training.record import (
@@ -97,6 +97,7 @@ def _run(
     ranks: Ranks,
 ) -> RunFolder:
     recipe = loaded.recipe
+    beginning = held.enter_context(Beginning(resume is not None))
     check_ranks(ranks, recipe, {"--resume": resume, "--out": out, "--no-export": not export})
     exporting = export and bool(recipe.export.gguf)
     _check_trackers(recipe)
@@ -112,6 +113,7 @@ def _run(
         recipe = resumed.recipe
         if resumed.trained:
             command = _again(loaded, folder, export)
+            beginning.over = True
             ranks.leave()
             if ranks.first_one:
                 complete(recipe, folder, console, exporting=exporting, command=command, trained=False)
@@ -190,6 +192,7 @@ def _run(
         if ranks.first_one:
             held.enter_context(folder.held())
     command = _again(loaded, folder, export)
+    beginning.over = True
     # PyTorch, and what is another under Unsloth, which the choice of an engine has imported by now
     from toolkit.training.memory import release_memory
     from toolkit.training.methods import method_of
