@@ -38,11 +38,12 @@ weight = {epochs}
 {beside}
 [train]
 num_train_epochs = 1
-per_device_train_batch_size = 16
+learning_rate = 1e-3
+per_device_train_batch_size = 8
 gradient_accumulation_steps = 4
 max_length = 4096
 [eval]
-eval_steps = 238
+eval_steps = 476
 early_stopping_patience = 0
 generate = 0
 generate_steps = 0
