@@ -146,7 +146,7 @@ class FileRecord:
 def named_gguf(files: Iterable[FileRecord]) -> FileRecord | None:
     """The GGUF of several that a Modelfile and a card name: Q8_0, else the smallest; None where there is none.
 
-    Q8_0 answers as 16 bits do; below it a small model suffers (docs/benchmarks/2026-11-30-quality.md).
+    Q8_0 answers as 16 bits do; with fewer bits more answers change (docs/benchmarks/2026-12-01-quality.md).
     """
     ggufs = (file for file in files if file.kind == "gguf")
     return min(ggufs, key=lambda file: (file.type != "Q8_0", file.bytes), default=None)
