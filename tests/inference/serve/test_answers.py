@@ -12,6 +12,7 @@ from tests.inference.serve.fake import FakeLlama, backend, served
 from tests.tiny import ADD
 from toolkit.inference.serve.app import State
 from toolkit.inference.serve.bounds import Limits
+from toolkit.inference.serve.calls import AnswerReader
 from toolkit.inference.serve.grammar import call_grammar
 
 openai = pytest.importorskip("openai")
@@ -106,6 +107,32 @@ def test_text_is_text(client: Any, state: State, stream: bool) -> None:
         assert asked(client, stream, tools=TOOLS, tool_choice="none") == (text, "", [], "stop")
     state.backend = backend(FakeLlama("It is", stop_type="limit"), "json")
     assert asked(client, stream, tools=TOOLS) == ("It is", "", [], "length")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("call_format", sorted(WRITTEN))
+def test_a_cut_call_is_neither_text_nor_a_call(client: Any, state: State, call_format: str, stream: bool) -> None:
+    """By a limit and by a stop word, behind no call and behind one."""
+    written = WRITTEN[call_format]
+    for how, reason in (("limit", "length"), ("word", "stop")):
+        for size in (12, len(written) // 3, len(written) - 30):
+            state.backend = backend(FakeLlama(f"Now.\n{written[:size]}", stop_type=how), call_format)
+            content, thought, calls, finish = asked(client, stream, tools=TOOLS)
+            assert (content, thought) == ("Now.", "")
+            whole = size > len(written) // 2 and call_format != "jsonrpc"  # whose list is not closed
+            assert [(name, json.loads(arguments)) for _, name, arguments in calls] == CALLS[:whole]
+            assert finish == ("tool_calls" if calls and how == "word" else reason)
+
+
+@pytest.mark.parametrize("call_format", sorted(WRITTEN))
+def test_wherever_calls_are_cut_no_markup_is_text(call_format: str) -> None:
+    written = WRITTEN[call_format]
+    for before in ("", "I add.\n"):
+        for size in range(1, len(written)):
+            reader = AnswerReader(call_format, with_calls=True, tools=TOOLS)
+            deltas = [*reader.feed(before + written[:size]), *reader.finish(cut=True)]
+            assert "".join(delta.get("content", "") for delta in deltas) == before.strip(), written[:size]
+            assert [(call.name, call.arguments) for call in reader.calls] == CALLS[: len(reader.calls)]
 
 
 def test_tools_and_turns_reach_the_template(client: Any, state: State) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tiny import ADD as ADD_TOOL
 from toolkit.chats import ToolCall
 from toolkit.inference.serve.calls import AnswerReader, arguments_text
 
@@ -55,6 +56,33 @@ def test_what_an_answer_says(text: str, expected: Read) -> None:
     assert read(list(text)) == expected
     for size in (2, 3, 7):
         assert read([text[i : i + size] for i in range(0, len(text), size)]) == expected
+
+
+CUT: list[tuple[str, str]] = [
+    ('<tool_call>\n{"name": "add', ""),
+    ("Sure.\n\n<tool_c", "Sure."),
+    ('Sure. {"tool": "add", "argum', "Sure."),
+    ('```json\n{"tool": "add", "argum', ""),
+    ("<", ""),
+    ("<thi", ""),
+    ("if a <", "if a <"),
+    ('```python\nx = {"b": 1, ', '```python\nx = {"b": 1,'),
+    ('```json\n[{"name": "Ada", "age": 3', '```json\n[{"name": "Ada", "age": 3'),
+    ("It is", "It is"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), CUT)
+def test_half_a_mark_or_a_call_is_not_told(text: str, said: str) -> None:
+    for pieces in ([text], list(text)):
+        reader = AnswerReader("json", with_calls=True, tools=[ADD_TOOL])
+        deltas = [delta for piece in pieces for delta in reader.feed(piece)] + list(reader.finish(cut=True))
+        assert "".join(delta["content"] for delta in deltas) == said
+
+
+def test_a_cut_thought_has_no_part_of_its_end() -> None:
+    reader = AnswerReader("json", with_calls=True, thinking=True)
+    assert [*reader.feed("hm.</thi"), *reader.finish(cut=True)] == [{"reasoning_content": "hm."}]
 
 
 PARTS = st.sampled_from(

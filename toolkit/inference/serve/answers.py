@@ -84,8 +84,9 @@ class ChatAnswer:
             async for piece in pieces:
                 deltas = list(reader.feed(piece.text))
                 if piece.finish:
-                    deltas += reader.finish()
-                    piece.finish = "tool_calls" if reader.calls else piece.finish
+                    deltas += reader.finish(cut=piece.cut)
+                    # a limit is told also behind whole calls, as OpenAI does: more may have been to come
+                    piece.finish = "tool_calls" if reader.calls and piece.finish == "stop" else piece.finish
                 yield deltas, piece
 
     def choice(self, deltas: list[Delta], finish: str | None) -> dict[str, Any]:

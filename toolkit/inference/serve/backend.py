@@ -31,12 +31,13 @@ class Prompt:
 
 @dataclass(slots=True)
 class Piece:
-    """A piece of an answer; the last one says how it ended: "stop" or "length"."""
+    """A piece of an answer; the last one says how it ended: "stop" or "length". cut: not by the model itself."""
 
     text: str
     finish: str | None = None
     prompt_tokens: int = 0
     new_tokens: int = 0
+    cut: bool = False
 
 
 class Backend:
@@ -147,7 +148,11 @@ def _piece(event: dict[str, Any]) -> Piece:
     if event.get("stop"):
         finish = "length" if event.get("stop_type") == "limit" else "stop"
     return Piece(
-        str(event.get("content") or ""), finish, event.get("tokens_evaluated", 0), event.get("tokens_predicted", 0)
+        str(event.get("content") or ""),
+        finish,
+        event.get("tokens_evaluated", 0),
+        event.get("tokens_predicted", 0),
+        cut=event.get("stop_type") in ("limit", "word"),
     )
 
 

@@ -2,7 +2,8 @@
 
 One reader serves streamed answers and whole ones, so that both say the same. Text goes out as soon as it can't be the
 beginning of thinking or of a call; what may be one is held until that is known. `toolkit.data.call_parsing` reads the
-calls, as it does everywhere else; they are told when the answer has ended.
+calls, as it does everywhere else; they are told when the answer has ended. Of a call that a limit or a stop word cut,
+nothing is told: it is no call, and its markup is no text.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from toolkit.chats import ToolCall
 from toolkit.data.call_forms import FORMS
 from toolkit.data.call_parsing import parse
+from toolkit.inference.serve.grammar import BEGINNINGS
 
 Delta = dict[str, Any]
 THINK, THINK_END, CALL, FENCE = "<think>", "</think>", "<tool_call>", "```"
@@ -25,6 +27,7 @@ _MARKS = (CALL, *dict.fromkeys(form.opener for form in FORMS.values() if form.op
 _OPENER = re.compile("|".join(map(re.escape, _MARKS)) + r"|```|\{\s*[\"']|\[\s*\{")
 _TOKENS = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
 _PARTS = [re.escape(mark[:size]) for mark in _MARKS for size in range(1, len(mark))]
+_NAME = re.compile(r"""[{,]\s*["'](?:tool|tool_name|function|name|method)["']\s*:\s*["']([^"'\\]*)["']""")
 _PART_OF_OPENER = re.compile("(?:" + "|".join([r"[{\[]\s*", "`{1,2}", *_PARTS]) + r")\Z")
 
 
@@ -67,22 +70,41 @@ class AnswerReader:
         if not self._called:
             yield from self._talk(piece)
 
-    def finish(self) -> Iterator[Delta]:
-        """What was held: calls, or the text that it is where it holds none."""
+    def finish(self, *, cut: bool = False) -> Iterator[Delta]:
+        """What was held: calls, or the text that it is where it holds none. cut: whether a limit or a stop word ended
+        the answer: half a call and half a mark are then left out."""
         held, self._held = self._held, ""
         if self.thinking:
-            yield from self._tell("reasoning_content", held)
+            if not cut:  # else it is a part of </think>
+                yield from self._tell("reasoning_content", held)
             return
         parsed = parse(held, self.call_format, self.tools) if self.with_calls else None
         calls = [call for call in parsed.calls if arguments_text(call) is not None] if parsed else []
-        if parsed is None or not calls:
-            yield from self._tell("content", held)
+        if parsed is None or not (calls or (cut and parsed.has_call and self._may_call(held))):
+            yield from self._tell("content", self._without_part(held) if cut else held)
             return
         self._space = self._space or "\n"
-        yield from self._tell("content", parsed.text)
+        yield from self._tell("content", self._without_part(parsed.text) if cut else parsed.text)
         self.calls = calls if self.parallel else calls[:1]
         for index, call in enumerate(self.calls):
             yield {"tool_calls": [{"index": index, **openai_call(call)}]}
+
+    def _may_call(self, cut: str) -> bool:
+        """Whether half a JSON value may become a call: not where it names what is no tool on offer, as data may."""
+        name = None if self._called else _NAME.search(cut)
+        return name is None or name[1] in ("tools/call", *(tool["function"]["name"] for tool in self.tools))
+
+    def _without_part(self, text: str) -> str:
+        """A text that was cut, without the part of a mark that it ends in. One sign is such a part only where a
+        line begins with it."""
+        begins = BEGINNINGS.get(self.call_format, CALL)
+        marks = (*_MARKS, begins, f"[{begins}") if self.with_calls else ()
+        marks = marks if self._said else (*marks, THINK)
+        parts = (mark[:size] for mark in marks for size in range(1, len(mark)))
+        part = max((part for part in parts if text.endswith(part)), key=len, default="")
+        before = self._space + text.removesuffix(part)
+        alone = before.endswith("\n") or not (self._said or before.strip())
+        return text.removesuffix(part) if len(part) > 1 or alone else text
 
     def _think(self) -> Iterator[Delta]:
         thought, end, rest = self._held.partition(THINK_END)
