@@ -49,6 +49,11 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
         (["plan", "x.toml", "--price", "a"], "--price a: wanted a number; see toolkit plan --help"),
         (["verify", "x", "--updates", "1.5"], "--updates 1.5: wanted a whole number; see toolkit verify --help"),
         (["run", "x.toml", "--gpus=0"], "--gpus 0: wanted 1 at least; see toolkit run --help"),
+        (["serve", "x", "--parallel", "200000"], "--parallel 200000: wanted 256 at most; see toolkit serve --help"),
+        (
+            ["serve", "x", "--context", "3000000000"],
+            "--context 3000000000: wanted 8,388,607 at most; see toolkit serve --help",
+        ),
         (["run", "x.toml", "y.toml"], "y.toml: more arguments than `run` takes; see toolkit run --help"),
     ],
 )

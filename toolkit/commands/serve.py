@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+MOST_AT_ONCE = 256  # sequences that llama.cpp holds (LLAMA_MAX_SEQ)
+MOST_CONTEXT = 2**31 // MOST_AT_ONCE - 1  # tokens; it counts those of all chats in 31 bits
+
 
 def serve_gguf(
     model: Annotated[
@@ -44,8 +47,12 @@ def serve_gguf(
         ),
     ] = None,
     max_body: Annotated[int, typer.Option(min=1024, metavar="BYTES", help="The largest request.")] = 1 << 20,
-    context: Annotated[int, typer.Option(min=64, help="Tokens of one chat, prompt and answers together.")] = 4096,
-    parallel: Annotated[int, typer.Option(min=1, help="Chats that are answered at the same time; 16 more wait.")] = 1,
+    context: Annotated[
+        int, typer.Option(min=64, max=MOST_CONTEXT, help="Tokens of one chat, prompt and answers together.")
+    ] = 4096,
+    parallel: Annotated[
+        int, typer.Option(min=1, max=MOST_AT_ONCE, help="Chats that are answered at the same time; 16 more wait.")
+    ] = 1,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="CPU threads; default: the cores that are free.")
     ] = None,

@@ -73,7 +73,7 @@ def _wanted(error: Any) -> str:
     except (AttributeError, IndexError):
         return f": {error.message.rstrip('.')}"
     kind = _KINDS.get(first["type"].partition("_")[0])
-    bounds = [text.format(f"{first['ctx'][key]:g}") for key, text in _BOUNDS.items() if key in first.get("ctx", {})]
+    bounds = [text.format(f"{first['ctx'][key]:,.10g}") for key, text in _BOUNDS.items() if key in first.get("ctx", {})]
     wanted = " and ".join(bounds) or kind or first["msg"].removeprefix("Input should be ")
     return f" {first['input']}: wanted {wanted}"
 
