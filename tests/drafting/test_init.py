@@ -89,6 +89,28 @@ def test_lengths_and_call_format_of_a_model_that_is_here(tmp_path: Path) -> None
     assert loaded.recipe.eval.max_new_tokens < length
 
 
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize(
+    ("short", "long", "cut"), [(199, 2, True), (198, 3, False), (1500, 3, True), (1500, 40, False)]
+)
+def test_a_few_rows_far_longer_than_all_others_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool, short: int, long: int, cut: bool
+) -> None:
+    """Of 200 rows, and of more than are measured; with the model's tokenizer and by estimate."""
+    monkeypatch.setattr(drafting, "seen_gpus", lambda: [T4])
+    texts = ["yes " * (20 if i < short else 9000) for i in range(short + long)]
+    path = write(tmp_path / "x.jsonl", [{"messages": said("messages", "?", text)} for text in texts])
+    folder = save_tokenizer(tmp_path / "model", QWEN_LIKE)
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
+    loaded, _ = made(path, str(folder) if here else "me/not-here")
+    (line,) = [line for line in loaded.path.read_text().splitlines() if line.startswith("max_length")]
+    whole = 32_768 if here else 16_384  # the toy tokenizer makes three tokens of a word
+    assert loaded.recipe.train.max_length == (256 if cut else whole)
+    measured = min(short + long, 1020)
+    told = f"# {long} of {measured:,} rows measured are longer and lose their end; {whole} would cut none"
+    assert line.endswith(told) == cut and ("lose" in line) == cut, line
+
+
 @pytest.mark.parametrize(
     ("words", "tokens"),  # as SmolLM2's tokenizer counts the row
     [

@@ -17,6 +17,7 @@ from toolkit.words import counted
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)  # tokens of a row
 MOST_ON_CPU = 2048
+FEW, FAR = 0.01, 4  # rows that are cut, as a share of all: those for which all others would need this many times less
 MINUTES_ON_CPU = 15
 USUAL_SAVES = 200  # updates between checkpoints where a recipe does not say
 LARGE = 10**9  # parameters, from which the usual rate does and a CPU does not
@@ -57,9 +58,19 @@ def choose(found: Look, model: ModelSection, gpu: SeenGpu | None) -> Choices:
 
 
 def max_length(found: Look, *, cpu: bool) -> int:
-    """The least of `LENGTHS` that will cut no row, as far as a machine of this kind is up to it."""
+    """The least of `LENGTHS` that will cut no row, or none but a few that are far longer than all others, as far as a
+    machine of this kind is up to it."""
     most = MOST_ON_CPU if cpu else LENGTHS[-1]
-    return next((length for length in LENGTHS if length >= found.longest or length == most), most)
+    whole = _uncut(found)
+    enough = (
+        length for length in LENGTHS if length >= whole or (FAR * length <= whole and found.far_over(length, FEW))
+    )
+    return min(next(enough, most), most)
+
+
+def _uncut(found: Look) -> int:
+    """The least of `LENGTHS` that will cut no row; beyond them what the longest may have."""
+    return next((length for length in LENGTHS if length >= found.longest), found.longest)
 
 
 def _data(found: Look) -> Pairs:
@@ -117,8 +128,9 @@ def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, le
 
 def _cut(found: Look, length: int) -> str:
     over = sum(tokens > length for tokens in found.tokens)
-    rows = f"of {len(found.tokens):,} measured"
-    return f"{over:,} {rows} are longer and lose their end; the longest has {max(found.tokens):,}" if over else ""
+    lose = "is longer and loses its end" if over == 1 else "are longer and lose their end"
+    told = f"{over:,} of {counted(len(found.tokens), 'row')} measured {lose}; {_uncut(found)} would cut none"
+    return told if over else ""
 
 
 def _eval(found: Look, held_out: int, length: int, *, cpu: bool) -> Pairs:

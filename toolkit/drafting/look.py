@@ -57,8 +57,8 @@ class Look:
 
     `hashes`: of chats' content, so those that stand there twice have one. `groups`: chats by what they show; `callers`:
     by the tool that they call. `tokens`: the length of each row that was measured, in
-    tokens; `answers`: of each assistant's turn, by estimate. `counted`: by the model's tokenizer, else estimated, and
-    `longest` is then what the longest row may have, so that no row is cut for an estimate that was too low.
+    tokens; `answers`: of each assistant's turn, by estimate. `counted`: by the model's tokenizer, else estimated.
+    `at_most`: what each measured row may have, so that no row is cut for an estimate that was too low.
     `unrendered`: chats that the model's template can't show.
     """
 
@@ -76,7 +76,7 @@ class Look:
     with_calls: int = 0
     reading: Reading = field(default_factory=Reading)
     tokens: list[int] = field(default_factory=list)
-    longest: int = 0
+    at_most: list[int] = field(default_factory=list)
     answers: list[float] = field(default_factory=list)
     counted: bool = False
     unrendered: list[Problem] = field(default_factory=list)
@@ -103,6 +103,18 @@ class Look:
         order = sorted(self.hashes)
         places = {name: bisect_left(order, group.lowest) + 1 for name, group in self.groups.items() if group.chats > 1}
         return {name: (self.groups[name], place) for name, place in places.items() if place > held_out}
+
+    @property
+    def longest(self) -> int:
+        """What the longest row may have."""
+        return max(self.at_most, default=0)
+
+    def far_over(self, length: int, share: float) -> bool:
+        """Whether the rows that `length` cuts are at most this share of all, and surely longer, not by a guess."""
+        over = [tokens for tokens, most in zip(self.tokens, self.at_most, strict=True) if most > length]
+        # with fewer than LONGEST_KNOWN all that are longer were measured, as those are the longest of all
+        rows = max(self.chats, len(self.tokens)) if len(over) < LONGEST_KNOWN else len(self.tokens)
+        return len(over) <= share * rows and all(tokens > length for tokens in over)
 
     @property
     def mean(self) -> float:
@@ -193,7 +205,7 @@ def _measure(found: Look, chats: Sequence[Chat], model: ModelSection, folder: Pa
         found.call_format = "hermes" if model.name in models.WHEEL_MODELS and found.with_tools else "native"
         rows = [(tokens, chat) for chat in chats for tokens, _ in estimated(chat, found.call_format)]
         found.tokens = [round(tokens) for tokens, _ in rows] or [0]
-        found.longest = max((_at_most(tokens, chat) for tokens, chat in rows), default=0)
+        found.at_most = [_at_most(tokens, chat) for tokens, chat in rows] or [0]
         return
     with without_torch():
         tokenizer = load_tokenizer(folder)
@@ -210,7 +222,7 @@ def _measure(found: Look, chats: Sequence[Chat], model: ModelSection, folder: Pa
     found.unrendered = chunk.problems
     if not chunk.row_lengths:
         raise DataError([*chunk.problems[:5], Problem("", "no chat can be rendered, so there is nothing to train on")])
-    found.tokens, found.longest, found.counted = chunk.row_lengths, max(chunk.row_lengths), True
+    found.tokens, found.at_most, found.counted = chunk.row_lengths, chunk.row_lengths, True
 
 
 def _at_most(tokens: float, chat: Chat) -> int:
