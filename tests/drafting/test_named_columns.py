@@ -23,6 +23,16 @@ def test_splits_within_one_file(tmp_path: Path) -> None:
     assert "3 chats (messages)" in next(draft(path))
 
 
+def test_columns_that_training_never_sees_are_named(tmp_path: Path) -> None:
+    """As Dolly's context, beside an instruction and its response."""
+    path = tmp_path / "dolly.jsonl"
+    row = {"instruction": "Who wrote it?", "context": "A letter by Ada.", "response": "Ada.", "category": "qa"}
+    write(path, [row] * 20)
+    told = list(draft(path, columns="user=instruction,assistant=response"))
+    assert "not used   context (20 rows), category (20 rows): training sees nothing of these columns" in told
+    assert not any(line.startswith("not used") for line in draft(write(tmp_path / "x.jsonl", rows("messages", 3))))
+
+
 @pytest.mark.parametrize(
     ("header", "told"),
     [

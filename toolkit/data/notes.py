@@ -56,6 +56,9 @@ class Cause:
         return Problem(head.where, f"{head.message} [{counted(self.rows, 'row')} like this: also {places}]")
 
 
+_COLUMN = re.compile(r"rows: key (.+) is not used")  # by `report_unused`
+
+
 @dataclass(slots=True)
 class Finding:
     """Something that rows say and that is not used, or read in a way worth knowing."""
@@ -64,6 +67,11 @@ class Finding:
     times: int = 0
     rows: int = 0
     first: str = ""
+
+    @property
+    def column(self) -> str:
+        """The column that is not used; empty where it is something else that was said."""
+        return found[1] if (found := _COLUMN.fullmatch(self.text)) else ""
 
     def __str__(self) -> str:
         count = counted(self.rows, "row")

@@ -118,6 +118,11 @@ def _told(found: Look, choices: Choices) -> Iterator[str]:
         names += f" and {others:,} more" if others > 0 else ""
         tools = counted(len(found.tools), "tool")
         yield f"tools      {tools} ({names}); {found.with_calls:,} of {counted(found.chats, 'chat')} call them"
+    unused = [finding for finding in reading.in_order() if finding.column]
+    if unused:
+        keys = ", ".join(f"{one_line(one.column)} ({counted(one.rows, 'row')})" for one in unused[:_NAMED])
+        names = f" and {len(unused) - _NAMED:,} more" if len(unused) > _NAMED else ""
+        yield f"not used   {keys}{names}: training sees nothing of these columns"
     how = "counted with the model's tokenizer" if found.counted else "estimated: the model's tokenizer is not here yet"
     yield f"tokens     {found.mean:,.0f} a chat, the longest {max(found.tokens):,} ({how})"
 
