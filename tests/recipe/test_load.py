@@ -104,6 +104,9 @@ def test_integers_do_for_numbers(write: Write) -> None:
             'found "wandbb", wanted train.report_to to be a list of words out of tensorbo',
         ),
         ("train = 3", "x.toml:1: train: found 3, wanted a table"),
+        ('model = "Qwen/Qwen3-1.7B"', 'found "Qwen/Qwen3-1.7B", wanted a table, did you mean model.name?'),
+        ('data = "x.jsonl"', 'found "x.jsonl", wanted a table, did you mean data.sources.0.source?'),
+        ('export = "q8_0"', 'found "q8_0", wanted a table, did you mean export.gguf?'),
         ("[data]\nsources = []", "x.toml:2: data.sources: found an empty list, wanted one or more tables"),
         (
             "[data]\nsources = ['a.jsonl']",

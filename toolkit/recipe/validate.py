@@ -21,6 +21,7 @@ from toolkit.recipe.names import BY_NAME, SECTIONS, Other, written
 from toolkit.recipe.schema import Recipe
 
 Path = tuple[str | int, ...]
+_MEANT = {"model": "model.name", "data": "data.sources.0.source", "export": "export.gguf"}  # by a text for a section
 Locate = Callable[[Path], str | None]
 """Where a path was written: `file:line`, `--set KEY=VALUE`, or None for a default."""
 
@@ -140,7 +141,9 @@ def _explain(values: dict[str, Any], loc: Path, kind: str) -> tuple[Path, str]:
         near = did_you_mean(value, choices(field.annotation)) if isinstance(value, str) else ""
         return path, f"found {found(value)}, wanted {dotted(path[: holder + 1])} to be {wanted(field)}{near}"
     field = _fields(owner)[path[-1]]
-    return path, f"found {found(value)}, wanted {wanted(field)}{hint(field, value, dotted(path))}"
+    meant = _MEANT.get(dotted(path)) if isinstance(value, str) else None
+    near = f", did you mean {meant}?" if meant else hint(field, value, dotted(path))
+    return path, f"found {found(value)}, wanted {wanted(field)}{near}"
 
 
 def _follow(values: dict[str, Any], loc: Path) -> tuple[Path, Any]:
