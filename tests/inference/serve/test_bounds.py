@@ -214,8 +214,10 @@ def chat(**body: Any) -> dict[str, Any]:
         (chat(tools=[ADD], tool_choice="any"), 'tool_choice: wanted "none", "auto", "required" or {"type": "function"'),
         (
             chat(tools=[ADD], tool_choice={"type": "auto"}),
-            '"required" or {"type": "function", "function": {"name": NAME}}',
+            'tool_choice: wanted "none", "auto", "required" or {"type": "function", "function": {"name": NAME}}; '
+            "function is missing",
         ),
+        (chat(tools=[ADD], tool_choice={"type": "function", "function": {"name": 3}}), "}}, got 3 as function.name"),
         (chat(max_tokens=0), "max_tokens: wanted 1 at least, got 0"),
         (chat(max_tokens="many"), 'max_tokens: wanted a whole number, got "many"'),
         (chat(top_p=1.5), "top_p: wanted 1 at most, got 1.5"),

@@ -47,17 +47,19 @@ _SHOWN = 40  # characters of what came instead
 def refusal(error: ValidationError) -> Refused:
     """The refusal of a body: where it is wrong, what is wanted there, and what came."""
     # of a value that fits none of several kinds, the complaint that got deepest
-    first = max(error.errors(include_url=False), key=lambda one: len(_place(one["loc"])))
-    place = _place(first["loc"])
-    words = ".".join(part for part in _named(first["loc"]) if isinstance(part, str)).split(".")
-    above = (".".join(words[:size]) for size in range(len(words), 0, -1))
-    wanted = next((_WANTED[one] for one in above if one in _WANTED), None)
+    first = max(error.errors(include_url=False), key=lambda one: len(_place(_named(one["loc"]))))
+    parts = _named(first["loc"])
+    above = [".".join(part for part in parts[:size] if isinstance(part, str)) for size in range(len(parts) + 1)]
+    # what is wanted is told of the place that it is for, and what is wrong below it by its name there
+    size = next((size for size in range(len(parts), 0, -1) if above[size] in _WANTED), len(parts))
+    wanted = _WANTED.get(above[size])
+    place, below = _place(parts[:size]), _place(parts[size:])
     if first["type"] == "missing":
-        told = f"missing; wanted {wanted}" if wanted else "missing"
+        told = f"wanted {wanted}; {below} is missing" if below else f"missing; wanted {wanted}" if wanted else "missing"
     else:
         bounds = {name: _bound(value) for name, value in first.get("ctx", {}).items()}
         kind = _KINDS[first["type"]].format(**bounds) if first["type"] in _KINDS else first["msg"]
-        told = f"wanted {wanted or kind}, got {_shown(first['input'])}"
+        told = f"wanted {wanted or kind}, got {_shown(first['input'])}" + (f" as {below}" if below else "")
     return Refused(400, f"{place}: {told}", param=str(first["loc"][0]))
 
 
@@ -72,7 +74,7 @@ def _named(parts: Sequence[int | str]) -> list[int | str]:
 
 def _place(parts: Sequence[int | str]) -> str:
     place = ""
-    for part in _named(parts):
+    for part in parts:
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else part
     return place
 
