@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.command import toolkit
-from toolkit.errors import ModelError
+from toolkit.errors import ModelError, RunError
 from toolkit.exports import ExportFolder
 from toolkit.gguf_raw import read_raw
 from toolkit.inference.gguf_check import read_key
@@ -63,6 +63,13 @@ def test_the_most_exact_and_q8_0_before_16_bits(
             assert taken.note.endswith(f"serve {export.path}/tiny-Q4_K_M.gguf")
     named = find_gguf(str(export.path / f"tiny-{types[-1]}.gguf"), 4096, 1)
     assert (named.path.name, named.note) == (f"tiny-{types[-1]}.gguf", "")
+
+
+def test_merged_weights_point_to_the_files_beside_them(exported: Path, tmp_path: Path) -> None:
+    export = several(exported, tmp_path / "export", "Q8_0")
+    (export.path / "merged").mkdir(exist_ok=True)
+    with pytest.raises(RunError, match=f"merged: no GGUF in it; the folder above holds some: .*serve {export.path}$"):
+        find_gguf(str(export.path / "merged"), 4096, 1)
 
 
 def test_what_does_not_fit_is_passed_over_and_said(

@@ -66,6 +66,9 @@ def find_gguf(word: str, context: int, parallel: int) -> Taken:
             return taken
     if (path / "recipe.toml").is_file():
         raise RunError(f"{path}: no GGUF of this run yet; write one: {typed('export', path, '--gguf', 'q8_0')}")
+    above = path.resolve().parent
+    if path.is_dir() and (above / "export.json").is_file() and any(above.glob("*.gguf")):
+        raise RunError(f"{word}: no GGUF in it; the folder above holds some: {typed('serve', above)}")
     if path.is_dir() and (inside := holding(path)):
         raise RunError(f"{word}: not a run folder{inside}")
     raise RunError(f"{word}: no GGUF file, export folder or run; llama.cpp serves GGUF files")
