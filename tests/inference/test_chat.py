@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -226,6 +227,19 @@ def test_tools_may_be_in_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "tools.json"
     path.write_text('[{"name": "current_time", "parameters": {"type": "object"}}]', encoding="utf-8-sig")
     assert [tool["function"]["name"] for tool in choose_tools(str(path)).schemas] == ["current_time"]
+
+
+def test_tools_may_come_through_a_pipe_that_is_read_once(
+    exported: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a shell's <(...) is one: a second reader would find nothing."""
+    reading, writing = os.pipe()
+    os.write(writing, b'[{"name": "current_time"}]')
+    os.close(writing)
+    words = ["--once", "Hi", "--max-new-tokens", "1", "--threads", "1", "--tools", f"/dev/fd/{reading}"]
+    code, _, err = toolkit(capsys, monkeypatch, "chat", str(exported), *words)
+    os.close(reading)
+    assert code == 0, err
 
 
 def test_one_question_on_the_command_line(

@@ -142,10 +142,12 @@ def chat(options: Options) -> None:
         if not options.once.strip():
             raise InputError("--once: the question is empty")
         _check_text(options.once, "--once: ")
-    if options.tools is not None:
-        choose_tools(options.tools)  # a typing error should not wait for the model
+    toolbox = None
+    if options.tools is not None:  # now, as a typing error should not wait for the model; once, as it may be a pipe
+        toolbox = choose_tools(options.tools, seed=options.seed, execute=options.execute)
     with open_speaker(options.model, context=options.context, threads=options.threads) as speaker:
-        toolbox = choose_tools(options.tools, speaker.recipe, speaker.seen, seed=options.seed, execute=options.execute)
+        if toolbox is None:
+            toolbox = choose_tools(None, speaker.recipe, speaker.seen, seed=options.seed, execute=options.execute)
         sampling = Sampling(options.max_new_tokens, options.temperature, options.seed)
         conversation = Conversation(speaker, toolbox, options.system, options.max_steps, sampling)
         for note in (*speaker.notes, unseen(toolbox, speaker.seen)):

@@ -157,8 +157,8 @@ def _named(wanted: Sequence[str], word: str) -> list[str]:
 
 
 def _read(path: Path, word: str) -> tuple[dict[str, Any], ...]:
-    """The tools in a JSON file: a list of function schemas, or an object with `tools`."""
-    if not path.is_file():
+    """The tools in a JSON file, or what comes through a pipe: a list of function schemas, or an object with `tools`."""
+    if not path.is_file() and not path.is_fifo():
         around = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
         told = f"{word} is a folder" if path.is_dir() else f"no file {word}{did_you_mean(path.name, around)}"
         raise InputError(f"--tools: {told}; wanted a JSON file, or {BUILTIN_PREFIX}DOMAIN")
