@@ -54,6 +54,10 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
             ["serve", "x", "--context", "3000000000"],
             "--context 3000000000: wanted 8,388,607 at most; see toolkit serve --help",
         ),
+        (
+            ["chat", "x", "--context", "3000000000"],
+            "--context 3000000000: wanted 8,388,607 at most; see toolkit chat --help",
+        ),
         (["run", "x.toml", "y.toml"], "y.toml: more arguments than `run` takes; see toolkit run --help"),
     ],
 )

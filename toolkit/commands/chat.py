@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from toolkit.commands.options import MOST_CONTEXT
+
 
 def chat_with(
     model: Annotated[
@@ -36,7 +38,9 @@ def chat_with(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of one assistant turn.")] = 512,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the most probable token.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the built-in world, and of sampling.")] = 0,
-    context: Annotated[int, typer.Option(min=64, help="Tokens of a chat that a GGUF is given room for.")] = 4096,
+    context: Annotated[
+        int, typer.Option(min=64, max=MOST_CONTEXT, help="Tokens of a chat that a GGUF is given room for.")
+    ] = 4096,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="CPU threads; default: the cores that are free.")
     ] = None,

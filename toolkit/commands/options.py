@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from toolkit.recipe import LoadedRecipe
 
+MOST_AT_ONCE = 256  # sequences that llama.cpp holds (LLAMA_MAX_SEQ)
+MOST_CONTEXT = 2**31 // MOST_AT_ONCE - 1  # tokens; it counts those of all chats in 31 bits
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, as recipes/tools.toml.")]
 Overrides = Annotated[
     list[str] | None,

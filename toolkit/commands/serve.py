@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-MOST_AT_ONCE = 256  # sequences that llama.cpp holds (LLAMA_MAX_SEQ)
-MOST_CONTEXT = 2**31 // MOST_AT_ONCE - 1  # tokens; it counts those of all chats in 31 bits
+from toolkit.commands.options import MOST_AT_ONCE, MOST_CONTEXT
 
 
 def serve_gguf(
