@@ -199,3 +199,22 @@ def test_files_that_are_compared_are_not_replaced_meanwhile(folder: Path) -> Non
             pass
     assert (folder / "export.json").is_file() and [path.name for path in folder.parent.iterdir()] == ["out"]
     require_free(folder, force=True)
+
+
+def test_a_link_is_followed(finished: Path, tmp_path: Path) -> None:
+    """To an empty folder, to none yet and to an older export, which stays where it is."""
+    source = finished.parent / "adapter"
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new"):
+        link = tmp_path / f"{name}-link"
+        link.symlink_to(name)
+        for force in (False, True):
+            export(source, gguf=["q8_0"], out=link, merged=False, verify=False, force=force)
+            assert link.is_symlink() and (tmp_path / name / "export.json").is_file()
+
+
+def test_names_that_no_folder_can_have_are_told_before_any_work(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for name, told in (("loop", "a link that leads to itself"), ("x" * 300, "File name too long")):
+        with pytest.raises(RunError, match=f"{name}: can't be made, {told}; name another folder with --out"):
+            export(finished.parent / "adapter", gguf=["q8_0"], out=tmp_path / name, verify=False)

@@ -21,6 +21,24 @@ _OURS = re.compile(
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST}  # POSIX: what rename says where a folder with files has the name
 
 
+def followed(target: Path) -> Path:
+    """The folder that a name stands for: where it leads if it is a link, as no folder can be renamed to a link's name.
+
+    Raises `RunError` for links that lead to one another, and for a name that no folder can have.
+    """
+    try:
+        target.lstat()
+        folder = target.resolve() if target.is_symlink() else target
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return target  # `require_free` says what stands in the way
+    except (OSError, RuntimeError) as error:  # Python before 3.13 has the second for links that lead to one another
+        why = getattr(error, "strerror", None) or "a link that leads to itself"
+        raise RunError(f"{target}: can't be made, {why}; name another folder with --out") from None
+    if folder.is_symlink():
+        raise RunError(f"{target}: can't be made, a link that leads to itself; name another folder with --out")
+    return folder
+
+
 def require_free(target: Path, *, force: bool) -> None:
     """Raise `RunError` unless an export can go to `target`: what stands in the way, and the commands that go on.
 

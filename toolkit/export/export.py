@@ -21,7 +21,7 @@ from toolkit.export import card, ollama
 from toolkit.export import merge_base as bases
 from toolkit.export.adapter import open_adapter
 from toolkit.export.architecture import Architecture, read_architecture
-from toolkit.export.destination import being_compared, new_folder, require_free
+from toolkit.export.destination import being_compared, followed, new_folder, require_free
 from toolkit.export.lora import check_lora, write_lora
 from toolkit.export.merge import Merged, open_merged
 from toolkit.export.merged import write_merged
@@ -82,7 +82,7 @@ def export(
     """
     console = console or new_console(soft_wrap=True)
     source = find_source(str(what), base)
-    target = (out or _default_target(source)).expanduser()
+    target = followed((out or _default_target(source)).expanduser())
     notes = preflight(source.base, [] if adapter_only else gguf)
     require_free(target, force=force)
     types = [] if adapter_only else list(dict.fromkeys(quant_type(name) for name in gguf))
