@@ -19,10 +19,10 @@ MARKED = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
 Read = tuple[str, str, list[tuple[str, str]]]
 
 
-def read(pieces: list[str], call_format: str = "json", **settings: Any) -> Read:
+def read(pieces: list[str], call_format: str = "json", *, cut: bool = False, **settings: Any) -> Read:
     """(thought, content, calls) of an answer."""
     reader = AnswerReader(call_format, **{"with_calls": True, **settings})  # type: ignore[arg-type]
-    deltas = [delta for piece in pieces for delta in reader.feed(piece)] + list(reader.finish())
+    deltas = [delta for piece in pieces for delta in reader.feed(piece)] + list(reader.finish(cut=cut))
     calls = [one["function"] for delta in deltas for one in delta.get("tool_calls", ())]
     thought, content = ("".join(delta.get(key, "") for delta in deltas) for key in ("reasoning_content", "content"))
     return thought, content, [(one["name"], one["arguments"]) for one in calls]
@@ -125,3 +125,27 @@ def test_arguments_are_strict_json() -> None:
     assert arguments_text(ToolCall("a", {"b": "é"})) == '{"b": "é"}'
     half = arguments_text(ToolCall("a", {"b": "\ud83d"}))
     assert half == '{"b": "\\ud83d"}' and json.loads(half) == {"b": "\ud83d"}
+
+
+@pytest.mark.parametrize(
+    ("written", "known"),
+    [
+        # from where on the text shows that it is a call
+        ('{"arguments": {"a": 1, "name": "Bob"}, "name": "add"}', '{"arguments":'),
+        (
+            '{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}',
+            '{"type": "function", "function": {"name":',
+        ),
+        ('```json\n{"name": "add", "arguments": {"a": 1}}\n```', '```json\n{"name":'),
+    ],
+)
+def test_nothing_of_a_cut_value_that_holds_a_call_is_text(written: str, known: str) -> None:
+    """A name among its arguments is not its own, and what closes it late is no text beside it."""
+    for size in range(len(known), len(written)):
+        for pieces in ([written[:size]], list(written[:size])):
+            assert read(pieces, cut=True, tools=[ADD_TOOL])[:2] == ("", ""), written[:size]
+
+
+def test_data_that_is_cut_stays_text() -> None:
+    text = 'Here: {"parameters": {"a": 1}, "name": "Bob", "age": 3'
+    assert read([text], cut=True, tools=[ADD_TOOL])[1] == text

@@ -28,6 +28,8 @@ _OPENER = re.compile("|".join(map(re.escape, _MARKS)) + r"|```|\{\s*[\"']|\[\s*\
 _TOKENS = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
 _PARTS = [re.escape(mark[:size]) for mark in _MARKS for size in range(1, len(mark))]
 _NAME = re.compile(r"""[{,]\s*["'](?:tool|tool_name|function|name|method)["']\s*:\s*["']([^"'\\]*)["']""")
+_ARGUMENTS = re.compile(r"""[{,]\s*["'](?:arguments|parameters|args)["']\s*:""")
+_PART_OF_FENCE = re.compile(r"```\w*\s*`{0,2}")
 _PART_OF_OPENER = re.compile("(?:" + "|".join([r"[{\[]\s*", "`{1,2}", *_PARTS]) + r")\Z")
 
 
@@ -84,14 +86,19 @@ class AnswerReader:
             yield from self._tell("content", self._without_part(held) if cut else held)
             return
         self._space = self._space or "\n"
-        yield from self._tell("content", self._without_part(parsed.text) if cut else parsed.text)
+        text = self._without_part(parsed.text) if cut else parsed.text
+        # what is left of a value or a fence that was cut behind its calls is their markup
+        if cut and not self._called and (held[0] in "{[" or _PART_OF_FENCE.fullmatch(parsed.text)):
+            text = ""
+        yield from self._tell("content", text)
         self.calls = calls if self.parallel else calls[:1]
         for index, call in enumerate(self.calls):
             yield {"tool_calls": [{"index": index, **openai_call(call)}]}
 
     def _may_call(self, cut: str) -> bool:
         """Whether half a JSON value may become a call: not where it names what is no tool on offer, as data may."""
-        name = None if self._called else _NAME.search(cut)
+        names = () if self._called else _NAME.finditer(cut)
+        name = next((one for one in names if not _in_arguments(cut, one.start())), None)
         return name is None or name[1] in ("tools/call", *(tool["function"]["name"] for tool in self.tools))
 
     def _without_part(self, text: str) -> str:
@@ -154,6 +161,14 @@ class AnswerReader:
         if told:
             self._said = True
             yield {what: told}
+
+
+def _in_arguments(text: str, place: int) -> bool:
+    """Whether a key behind `place`, the sign before it, is one of a call's arguments, which may come before its
+    name."""
+    begun = _ARGUMENTS.search(text, 0, place)
+    signs = [token[0] for token in _TOKENS.finditer(text[: place + 1], begun.end())] if begun else []
+    return sum(sign in ("{", "[") for sign in signs) > sum(sign in ("}", "]") for sign in signs)
 
 
 def _closed(text: str) -> int | None:
