@@ -83,3 +83,10 @@ def test_columns_that_say_nothing(tmp_path: Path, columns: str, said: str) -> No
     with pytest.raises(InputError) as error:
         list(draft(path, columns=columns))
     assert str(error.value).startswith(f"--columns {columns}: ") and said in str(error.value)
+
+
+def test_a_row_with_lists_named_as_splits_is_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    row = {"prompt": "Hi", "completion": "Hello.", "train": [{"a": 1}], "test": [{"a": 2}]}
+    path.write_text(json.dumps(row))
+    assert "1 chat (prompt_completion)" in next(draft(path))

@@ -169,7 +169,7 @@ def _json(binary: IO[bytes]) -> Iterator[Placed]:
     value = first[1]
     if second is None and isinstance(value, dict):
         lists = [key for key, inner in value.items() if _is_list_of_rows(inner)]
-        if len(lists) > 1 and _SPLITS.issuperset(map(str.lower, lists)):
+        if len(lists) > 1 and _SPLITS.issuperset(map(str.lower, lists)) and not _ROW_KEYS & set(value):
             names = ", ".join(lists)
             message = f"splits within one file: {names}; wanted a file for each, named in data.sources and eval.sources"
             yield 1, RowError(message, cause="splits within one file")
