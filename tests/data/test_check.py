@@ -269,3 +269,15 @@ def test_a_held_out_number_that_leaves_little_to_train_on_is_told_of(tmp_path: P
     )
     assert report.ok and told in printed(report)
     assert not check(loaded(path, eval=EvalSection(holdout=21))).held_out
+
+
+def test_chats_that_are_too_long_are_not_said_to_be_held_out(tmp_path: Path, model: Path) -> None:
+    """Where none that is trained on has an answer left within max_length, they are no fewer."""
+    long = weather_row("far " * 900)
+    for number in range(20):  # until the short one is held out, by its hash
+        path = write_jsonl(tmp_path / "x.jsonl", [weather_row(f"City {number}"), long])
+        report = check(loaded(path, train=TrainSection(max_length=700), eval=EvalSection(holdout=1)))
+        if list(report.parts) == ["eval"]:
+            break
+    assert list(report.parts) == ["eval"] and not report.ok
+    assert not report.held_out
