@@ -56,6 +56,7 @@ def test_byte_order_mark_and_crlf(write: Write) -> None:
 
 def test_types_of_files_as_llama_cpp_writes_them(write: Write) -> None:
     assert load(write("[export]\ngguf = ['Q4_K_M', 'f16']")).recipe.export.gguf == ["q4_k_m", "f16"]
+    assert load(write("[export]\ngguf = ['Q8_0', ' q8_0', 'q8_0']")).recipe.export.gguf == ["q8_0"]
 
 
 def test_integers_do_for_numbers(write: Write) -> None:

@@ -277,8 +277,8 @@ class ExportSection(Section):
     @field_validator("gguf")
     @classmethod
     def _in_small_letters(cls, names: list[str]) -> list[str]:
-        """As `--gguf` takes them too: llama.cpp writes Q4_K_M."""
-        return [name.lower() for name in names]
+        """As `--gguf` takes them too, each once: llama.cpp writes Q4_K_M."""
+        return list(dict.fromkeys(name.strip().lower() for name in names))
 
 
 class Recipe(Section):
