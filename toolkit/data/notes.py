@@ -56,7 +56,8 @@ class Cause:
         return Problem(head.where, f"{head.message} [{counted(self.rows, 'row')} like this: also {places}]")
 
 
-_COLUMN = re.compile(r"rows: key (.+) is not used")  # by `report_unused`
+_UNUSED = "{}: key {} is not used"  # by what it stands on and its name
+_COLUMN = re.compile(_UNUSED.format("rows", "(.+)"))
 
 
 @dataclass(slots=True)
@@ -213,7 +214,7 @@ Remarks = Counter[str]
 def report_unused(fields: Fields, label: str, remarks: Remarks) -> None:
     """Remark on every key that was not used."""
     for key, _ in fields.unused():
-        remarks[f"{label}: key {shown(key)} is not used"] += 1
+        remarks[_UNUSED.format(label, shown(key))] += 1
 
 
 def no_name(value: Any) -> str:

@@ -28,7 +28,7 @@ def take(export: ExportFolder, verb: str, context: int, parallel: int = 1) -> Ta
     """The most exact file that fits into free memory with room for `parallel` chats of `context` tokens, else the
     smallest; None where there is no file. `verb`: the command that takes it.
 
-    Q8_0 comes before 16 bits, as it answers as they do from half the memory; a small model suffers below it
+    Q8_0 comes before 16 bits, as it answers as they do from half the memory; with fewer bits more answers change
     (docs/benchmarks/2026-12-01-quality.md). Raises `ModelError` for a file that llama.cpp can't be given.
     """
     kept = [(file.type, export.path / file.name) for file in export.record().files if file.kind == "gguf"]
