@@ -14,7 +14,8 @@ from toolkit.chats import BUILTIN, TEST_SET, Chat, ToolCall, Turn
 from toolkit.data.call_parsing import parse
 from toolkit.data.calls import write_calls
 from toolkit.evaluation.same_json import same_but_case, same_json
-from toolkit.evaluation.scoring import Score, expectation, kind_of, same_calls, schema_valid, score
+from toolkit.evaluation.scoring import Score, expectation, kind_of, schema_valid, score
+from toolkit.evaluation.wanted import same_calls
 
 
 def tool(name: str, properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:

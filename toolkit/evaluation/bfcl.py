@@ -275,7 +275,7 @@ def _first(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One expected call of a BFCL row: `toolkit.evaluation.scoring.Wanted` by BFCL's rules."""
+    """One expected call of a BFCL row: `toolkit.evaluation.wanted.Wanted` by BFCL's rules."""
 
     about: Mapping[str, Any]
 

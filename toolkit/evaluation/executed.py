@@ -27,7 +27,7 @@ from toolkit.data.call_parsing import parse
 from toolkit.errors import DataError, Problem
 from toolkit.evaluation.evaluate import Prompter, as_text
 from toolkit.evaluation.results import Evaluation, Row
-from toolkit.evaluation.scoring import ThisCall, all_accepted
+from toolkit.evaluation.wanted import ThisCall, all_accepted
 from toolkit.inference.decode import Decoder
 from toolkit.inference.meter import Meter
 from toolkit.world import World

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from toolkit.chats import BUILTIN, TEST_SET, Chat, ToolCall
+from toolkit.chats import Chat, ToolCall
 from toolkit.data.call_parsing import Parsed
 from toolkit.data.schema_checks import UncheckedError, checker
 from toolkit.evaluation.answer_kinds import asks, lacks_means, refuses
-from toolkit.evaluation.bfcl import Answer
-from toolkit.evaluation.same_json import same_but_case, same_json
-from toolkit.world import either_way
+from toolkit.evaluation.wanted import Wanted, all_accepted, alternatives
 
 Expected = Literal["call", "clarify", "refuse", "irrelevance", "relevance", "answer"]
 CALL_KINDS = ("single", "parallel", "multi_step")
@@ -35,7 +33,8 @@ class Score:
     name_correct: the tools called are the expected ones, each as often. None where no call is expected.
     argument_recall, argument_precision: share of the expected arguments found, and of the generated ones expected, name
         and value, within calls of the right tool. None where no call is expected (precision: where none was made).
-    exact: strictly valid JSON that says the expected calls, in any order; numbers compare by value (1 is 1.0).
+    exact: strictly valid JSON that says the expected calls, in any order; numbers compare by value (1 is 1.0), and the
+        id of a JSON-RPC request is the client's to choose (see `wanted`).
     exact_but_case: the same where case and outer spaces of the arguments' texts do not count (see `same_but_case`).
         True wherever `exact` is; for BFCL's questions, whose own rules ignore both already, it is `exact`.
     abstained: no call on an irrelevance turn. clarified: no call on a clarify turn, and the text asks.
@@ -86,91 +85,6 @@ def kind_of(chat: Chat, turn: int) -> str:
     return "parallel" if len(chat.turns[turn].tool_calls) > 1 else "single"
 
 
-class Wanted(Protocol):
-    """A call that is expected: which calls are right, and how far others are."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def needed(self) -> int:
-        """How many arguments must be there."""
-        ...
-
-    def found(self, call: ToolCall) -> int:
-        """How many of those a call has right."""
-        ...
-
-    def right(self, call: ToolCall) -> int:
-        """How many of a call's arguments are right."""
-        ...
-
-    def accepts(self, call: ToolCall) -> bool: ...
-
-    def accepts_but_case(self, call: ToolCall) -> bool:
-        """Whether it does where case and outer spaces of texts do not count."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ThisCall:
-    """Wants one call to the letter, but for two arguments of it (`swap`) that may be exchanged."""
-
-    call: ToolCall
-    swap: tuple[str, ...] = ()
-
-    @classmethod
-    def of_world(cls, call: ToolCall) -> ThisCall:
-        """The call of a built-in chat, where a distance from A to B is that from B to A."""
-        return cls(call, either_way(call.name))
-
-    @property
-    def ways(self) -> list[dict[str, Any]]:
-        """The arguments that are right."""
-        arguments = self.call.arguments
-        if len(self.swap) != 2 or not arguments.keys() >= set(self.swap):
-            return [arguments]
-        one, other = self.swap
-        return [arguments, {**arguments, one: arguments[other], other: arguments[one]}]
-
-    @property
-    def name(self) -> str:
-        return self.call.name
-
-    @property
-    def needed(self) -> int:
-        return len(self.call.arguments)
-
-    def found(self, call: ToolCall) -> int:
-        return max(
-            sum(key in call.arguments and same_json(value, call.arguments[key]) for key, value in way.items())
-            for way in self.ways
-        )
-
-    def right(self, call: ToolCall) -> int:
-        return self.found(call)
-
-    def accepts(self, call: ToolCall) -> bool:
-        return self.name == call.name and any(same_json(way, call.arguments) for way in self.ways)
-
-    def accepts_but_case(self, call: ToolCall) -> bool:
-        return self.name == call.name and any(same_but_case(way, call.arguments) for way in self.ways)
-
-
-def alternatives(chat: Chat, turn: int) -> list[Sequence[Wanted]]:
-    """The lists of calls that are right at a turn: the chat's own, and those that `meta["alternatives"]` accepts, or
-    what a BFCL row lists.
-
-    `alternatives` is {turn index as text: [[{"name": ..., "arguments": {...}}, ...], ...]}.
-    """
-    if listed := chat.meta.get("bfcl"):
-        return [[Answer(one) for one in listed]]
-    accepted = chat.meta.get("alternatives", {}).get(str(turn), [])
-    others = [[ThisCall(ToolCall(call["name"], call["arguments"])) for call in calls] for calls in accepted]
-    wanted = ThisCall.of_world if chat.source in (BUILTIN, TEST_SET) else ThisCall
-    return [[wanted(call) for call in chat.turns[turn].tool_calls], *others]
-
-
 def score(chat: Chat, turn: int, parsed: Parsed) -> Score:
     """Compare a generated turn, read by a parser, with assistant turn `turn` (an index into chat.turns)."""
     calls, text = parsed.calls, parsed.text
@@ -208,31 +122,6 @@ def score(chat: Chat, turn: int, parsed: Parsed) -> Score:
     if expected == "relevance":
         return Score(correct=bool(calls) and all(call.name in offered for call in calls), **common)
     return Score(correct=silent, abstained=silent if expected == "irrelevance" else None, **common)
-
-
-def same_calls(expected: Sequence[ToolCall], generated: Sequence[ToolCall]) -> bool:
-    """Whether both make the same calls, in any order."""
-    return all_accepted([ThisCall(call) for call in expected], generated)
-
-
-def all_accepted(expected: Sequence[Wanted], generated: Sequence[ToolCall], *, but_case: bool = False) -> bool:
-    """Whether there is one call for each that is wanted, in any order, and no other."""
-    if len(expected) != len(generated):
-        return False
-    accepting = [one.accepts_but_case if but_case else one.accepts for one in expected]
-    fitting = [[index for index, call in enumerate(generated) if accepts(call)] for accepts in accepting]
-    holder: dict[int, int] = {}  # generated call -> the expected one that it stands for
-
-    def place(wanted: int, tried: set[int]) -> bool:
-        for index in fitting[wanted]:
-            if index not in tried:
-                tried.add(index)
-                if index not in holder or place(holder[index], tried):
-                    holder[index] = wanted
-                    return True
-        return False
-
-    return all(place(wanted, set()) for wanted in range(len(expected)))
 
 
 def _overlap(expected: Sequence[Wanted], generated: Sequence[ToolCall]) -> tuple[float, float | None]:

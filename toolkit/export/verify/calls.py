@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.data.call_parsing import Parsed, parse
-from toolkit.evaluation.scoring import same_calls
 from toolkit.evaluation.statistics import Rate
+from toolkit.evaluation.wanted import same_calls
 from toolkit.words import short
 
 
